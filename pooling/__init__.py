@@ -1,0 +1,56 @@
+"""Pooling: from the token states of an encoder to one vector a text.
+
+A strategy is a function of token states (batch, time, dim) and a mask (batch, time):
+
+    >>> import torch
+    >>> from pooling import build
+    >>> tokens, mask = torch.randn(2, 5, 384), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    >>> pooler = build("gem(p=3) + cls", dim=384)
+    >>> pooler(tokens, mask).shape
+    torch.Size([2, 768])
+    >>> build("mean", dim=384).weights(tokens, mask)[1]
+    tensor([0.5000, 0.5000, 0.0000, 0.0000, 0.0000])
+
+Which tokens count is the mask's business (`pooling.masks`): padding, prompts, spans of a long text.
+"""
+
+from pooling import masks
+from pooling.base import Component, EmptyTextError, Pooler, PoolingError, Stage, WeightedPooler, options_of
+from pooling.compose import Adaptive, ComposeWarning, Concatenation, Sequence, Windows
+from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, WeightedMean
+from pooling.learned import Attention, Gated, GeM, MultiHeadAttention
+from pooling.masks import pool_spans
+from pooling.registry import PluginWarning, Spec, available, build, load, stages
+
+__all__ = [
+    "Adaptive",
+    "Attention",
+    "Cls",
+    "Component",
+    "ComposeWarning",
+    "Concatenation",
+    "EmptyTextError",
+    "Gated",
+    "GeM",
+    "Last",
+    "Max",
+    "Mean",
+    "MeanSqrtLen",
+    "MultiHeadAttention",
+    "PluginWarning",
+    "Pooler",
+    "PoolingError",
+    "Sequence",
+    "Spec",
+    "Stage",
+    "WeightedMean",
+    "WeightedPooler",
+    "Windows",
+    "available",
+    "build",
+    "load",
+    "masks",
+    "options_of",
+    "pool_spans",
+    "stages",
+]

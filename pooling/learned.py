@@ -1,0 +1,248 @@
+"""The strategies with parameters. Those to be fitted start as the mean, so an untrained one does no harm."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Final, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pooling.base import Pooler, PoolingError, Stage, WeightedPooler, chain, count, one_of, weighted_sum
+from pooling.fixed import uniform
+
+MAX_HEADS: Final = 64
+MAX_PROJECTION: Final = 8192
+P_RANGE: Final = (0.01, 100.0)
+CLAMP: Final = 1e-6
+NEGLIGIBLE: Final = 1e-12
+"""Beside a largest value of about one; keeps logarithms and gradients finite at zero."""
+
+
+def softmax_over_time(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax of (batch, time) or (batch, time, heads) over the tokens that count; zero elsewhere."""
+    mask = mask if scores.dim() == 2 else mask.unsqueeze(2)
+    return scores.masked_fill(~mask, -torch.inf).softmax(1)
+
+
+class Scored(WeightedPooler, Stage):
+    """Weights from one score a token. As a stage, token t times T a_t: the mean behind it is its vector."""
+
+    learned = True
+
+    @abstractmethod
+    def _scores(self, tokens: Tensor) -> Tensor:
+        """(batch, time, dim) -> (batch, time)."""
+
+    def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return softmax_over_time(self._scores(tokens), mask)
+
+    def _factors(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self._weights(tokens, mask) * mask.sum(1, keepdim=True)
+
+    def _transform(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return tokens * self._factors(tokens, mask).unsqueeze(2), mask
+
+    def _trace(self, weights: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        return chain(self._factors(tokens, mask), weights)
+
+
+class Attention(Scored):
+    """Softmax over the tokens of (h.q)/sqrt(dim), with a learned query q.
+
+    Args:
+        dim: size of a token state.
+        scores: `query` as above; `descriptors` scores a token by two learned numbers applied to the max and
+            the mean over its dimensions (the descriptors of CBAM's spatial attention; Woo et al. 2018).
+
+    """
+
+    name = "attention"
+    summary = "a mean whose weights are a softmax of learned scores"
+    good_for = "learning which tokens matter; encoders trained for no pooling"
+    weak_at = "small data, which it can overfit"
+
+    def __init__(self, dim: int, scores: Literal["query", "descriptors"] = "query") -> None:
+        super().__init__(dim)
+        one_of("scores", scores, ("query", "descriptors"))
+        self.scores = scores
+        self.query = nn.Parameter(torch.zeros(dim if scores == "query" else 2))
+
+    def _scores(self, tokens: Tensor) -> Tensor:
+        query = self.query.to(tokens.dtype)
+        if self.scores == "query":
+            return tokens @ query / math.sqrt(self.dim)
+        return torch.stack([tokens.amax(2), tokens.mean(2)], dim=2) @ query
+
+
+class Gated(Scored):
+    """sum(g h) / sum(g) with g = sigmoid(w.h + b): each token decides by itself how much it counts."""
+
+    name = "gated"
+    summary = "a mean whose weights are learned gates, one a token"
+    good_for = "suppressing filler tokens independently of each other"
+    weak_at = "comparing tokens, which it cannot"
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.weight = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def _scores(self, tokens: Tensor) -> Tensor:
+        # g / sum(g) is the softmax of log g, which stays finite where every gate is all but closed.
+        return F.logsigmoid(tokens @ self.weight.to(tokens.dtype) + self.bias.to(tokens.dtype))
+
+
+class MultiHeadAttention(Pooler):
+    """Several learned queries, each with its own softmax over the tokens.
+
+    Heads that each read the whole state are the seeds of Set Transformer's PMA (Lee et al. 2019). They start
+    equal, as the mean, and get equal gradients, so call `separate_heads` before fitting them. With
+    `split_heads` each reads and weighs its own slice of the state, the usual multi-head layout.
+
+    Args:
+        dim: size of a token state.
+        heads: number of queries, k.
+        combine: without `split_heads`: `concat` gives k dim, `mean` gives dim.
+        split_heads: each head weighs its own dim/k slice; gives dim.
+        projection: multiply the vector by a learned square matrix that starts as the identity.
+
+    `weights` gives the mean of the heads' weights, whatever the projection does afterwards.
+
+    """
+
+    name = "multihead_attention"
+    summary = "several attentions, one for each aspect of a text"
+    good_for = "several aspects of one text; encoders trained for no pooling"
+    weak_at = "small data: the most parameters to fit"
+    learned = True
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 4,
+        combine: Literal["concat", "mean"] = "concat",
+        split_heads: bool = False,
+        projection: bool = False,
+    ) -> None:
+        super().__init__(dim)
+        count("heads", heads, MAX_HEADS)
+        one_of("combine", combine, ("concat", "mean"))
+        one_of("split_heads", split_heads, (True, False))
+        one_of("projection", projection, (True, False))
+        if split_heads and combine == "mean":
+            raise PoolingError("combine='mean': split heads each make their own slice of the vector; leave it out")
+        if split_heads and dim % heads:
+            raise PoolingError(f"heads={heads}: split heads must divide the dimension, {dim}")
+        self.heads = heads
+        self.combine = combine
+        self.split_heads = split_heads
+        self.projection = projection
+        self.queries = nn.Parameter(torch.zeros(heads, dim // heads if split_heads else dim))
+        if projection:
+            if self.output_dim > MAX_PROJECTION:
+                raise PoolingError(f"projection=True: {self.output_dim} dimensions, at most {MAX_PROJECTION}")
+            self.output = nn.Parameter(torch.eye(self.output_dim))
+
+    @property
+    def output_dim(self) -> int:
+        """Size of the vector: heads * dim where whole heads are concatenated, else dim."""
+        return self.dim if self.split_heads or self.combine == "mean" else self.heads * self.dim
+
+    def separate_heads(self, generator: torch.Generator | None = None, std: float = 0.02) -> None:
+        """Draws small random queries: equal heads get equal gradients, and would stay equal."""
+        with torch.no_grad():
+            self.queries.normal_(0.0, std, generator=generator)
+
+    def _slices(self, tokens: Tensor) -> Tensor:
+        """(batch, time, dim) -> (batch, time, heads, dim / heads)."""
+        return tokens.reshape(*tokens.shape[:2], self.heads, -1)
+
+    def _head_weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, heads)."""
+        queries = self.queries.to(tokens.dtype) / math.sqrt(self.queries.shape[1])
+        if self.split_heads:
+            scores = torch.einsum("btks,ks->btk", self._slices(tokens), queries)
+        else:
+            scores = tokens @ queries.T
+        return softmax_over_time(scores, mask)
+
+    def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        shares = self._head_weights(tokens, mask)
+        if self.split_heads:
+            vectors = torch.einsum("btk,btks->bks", shares, self._slices(tokens))
+        else:
+            vectors = shares.transpose(1, 2) @ tokens
+        vector = vectors.mean(1) if self.combine == "mean" else vectors.flatten(1)
+        return vector @ self.output.to(vector.dtype) if self.projection else vector
+
+    def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self._head_weights(tokens, mask).mean(2)
+
+
+class GeM(Pooler):
+    """Generalised mean, (mean of f(h)^p)^(1/p) (Radenovic et al. 2018): mean at p = 1, max as p grows.
+
+    The published form is for activations after a ReLU and clamps the rest away; token states are signed.
+
+    Args:
+        dim: size of a token state.
+        p: where the exponent starts, from 0.01 to 100; the parameter `exponent` holds it and can be fitted.
+        per_dim: one exponent a dimension instead of one for all.
+        negative: `signed` takes powers of the magnitude and keeps the sign; `clamp` is the published form.
+
+    `weights` gives each token's share of the power sum, per dimension (equal where every token is zero).
+
+    """
+
+    name = "gem"
+    summary = "generalised mean: between mean (p = 1) and max"
+    good_for = "a choice between mean and max, by number or by fitting"
+    weak_at = "signed activations, for which it was not defined"
+
+    def __init__(
+        self,
+        dim: int,
+        p: float = 3.0,
+        per_dim: bool = False,
+        negative: Literal["signed", "clamp"] = "signed",
+    ) -> None:
+        super().__init__(dim)
+        if type(p) not in (int, float) or not P_RANGE[0] <= p <= P_RANGE[1]:
+            raise PoolingError(f"p={p!r}: must be a number from {P_RANGE[0]} to {P_RANGE[1]}")
+        one_of("per_dim", per_dim, (True, False))
+        one_of("negative", negative, ("signed", "clamp"))
+        self.p = float(p)
+        self.per_dim = per_dim
+        self.negative = negative
+        self.exponent = nn.Parameter(torch.full((dim,) if per_dim else (), self.p))
+
+    def _powers(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Signed powers of the scaled states (batch, time, dim), the exponent p, the scale (batch, 1, dim).
+
+        Each dimension is divided by a power of two so that its largest magnitude lies in [1, 2): exact, and
+        no p overflows.
+        """
+        values = tokens if self.negative == "signed" else tokens.clamp(min=CLAMP)
+        largest = values.detach().abs().amax(1, keepdim=True)
+        # Not ldexp on the states themselves: its gradient is zero for negative exponents (as of torch 2.13).
+        scale = torch.ldexp(torch.ones_like(largest), (torch.frexp(largest).exponent - 1).clamp(-126, 127))
+        p = self.exponent.clamp(*P_RANGE).to(tokens.dtype)
+        return _times_power(values / scale, p - 1), p, scale
+
+    def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        powers, p, scale = self._powers(tokens)
+        mean = weighted_sum(uniform(mask, tokens), powers)
+        return _times_power(mean, 1 / p - 1) * scale.squeeze(1)
+
+    def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        powers = self._powers(tokens)[0].abs() * mask.unsqueeze(2)
+        total = powers.sum(1, keepdim=True)
+        return torch.where(total > 0, powers / total, uniform(mask, tokens).unsqueeze(2))
+
+
+def _times_power(x: Tensor, exponent: Tensor) -> Tensor:
+    """Gives x |x|^exponent, exactly x at exponent 0. By logarithms, as the gradient of `pow` underflows."""
+    return x * torch.exp(exponent * x.abs().clamp(min=NEGLIGIBLE).log())
