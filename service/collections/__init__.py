@@ -1,0 +1,35 @@
+"""Documents and their vectors: a durable store, and exact filtered search over it.
+
+Knows nothing of models or HTTP: numpy vectors in, hits out, synchronous and thread-safe.
+"""
+
+from service.collections.collection import Collection
+from service.collections.document import Document, Hit
+from service.collections.errors import (
+    CollectionError,
+    Conflict,
+    InvalidDocument,
+    InvalidFilter,
+    InvalidIndex,
+    InvalidName,
+    InvalidVector,
+    NotFound,
+    StoreUnavailable,
+)
+from service.collections.manager import Collections
+
+__all__ = [
+    "Collection",
+    "CollectionError",
+    "Collections",
+    "Conflict",
+    "Document",
+    "Hit",
+    "InvalidDocument",
+    "InvalidFilter",
+    "InvalidIndex",
+    "InvalidName",
+    "InvalidVector",
+    "NotFound",
+    "StoreUnavailable",
+]

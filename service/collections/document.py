@@ -1,0 +1,115 @@
+"""What is stored and what is found: documents and hits, and the rules they keep."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from service.collections.errors import InvalidDocument
+
+MAX_ID_CHARACTERS = 512
+MAX_METADATA_DEPTH = 64
+SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text, known by its id, with a JSON object of metadata to filter by."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document that a search found; `score` is the cosine of its vector and the query's."""
+
+    id: str
+    score: float
+    text: str
+    metadata: dict[str, Any]
+
+
+def checked_id(document_id: str) -> str:
+    """Return the id; raises `InvalidDocument` where no document can have it."""
+    if not isinstance(document_id, str):
+        raise InvalidDocument(f"a document id must be a string, not {type(document_id).__name__}.")
+    if not 1 <= len(document_id) <= MAX_ID_CHARACTERS or "\0" in document_id or has_surrogate(document_id):
+        raise InvalidDocument(
+            f"document id {shortened(document_id)}: an id has 1 to {MAX_ID_CHARACTERS} characters, "
+            "none of them NUL or half of a surrogate pair."
+        )
+    return document_id
+
+
+def checked_text(document: Document) -> str:
+    """Return the document's text; raises `InvalidDocument` where it cannot be stored as UTF-8."""
+    if not isinstance(document.text, str):
+        raise InvalidDocument(f"document {document.id!r}: text must be a string, not {type(document.text).__name__}.")
+    if has_surrogate(document.text):
+        raise InvalidDocument(f"document {document.id!r}: text holds half of a surrogate pair; send valid Unicode.")
+    return document.text
+
+
+def encoded_metadata(document: Document) -> str:
+    """Return the document's metadata as JSON text that reads back equal; raises `InvalidDocument`."""
+    if not isinstance(document.metadata, dict):
+        raise InvalidDocument(
+            f"document {document.id!r}: metadata must be a JSON object, not {type(document.metadata).__name__}."
+        )
+    for problem in _problems(document.metadata, "metadata", 1):
+        raise InvalidDocument(f"document {document.id!r}: {problem}.")
+    return json.dumps(document.metadata, ensure_ascii=False, separators=(",", ":"))
+
+
+def has_surrogate(text: str) -> bool:
+    """Tell whether the text holds half of a surrogate pair, which UTF-8 cannot say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def shortened(value: object, limit: int = 60) -> str:
+    """Return a value's representation, short enough for a message."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _problems(value: object, where: str, depth: int) -> Iterator[str]:
+    """Say what JSON, or SQLite reading that JSON, would not keep as it is."""
+    match value:
+        case None | bool():
+            pass
+        case str():
+            yield from _string_problems(value, where)
+        case int():
+            if not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
+                yield f"{where} is an integer beyond 64 bits; send it as a string"
+        case float():
+            if not math.isfinite(value):
+                yield f"{where} is {value}; numbers must be finite"
+        case dict() | list() if depth > MAX_METADATA_DEPTH:
+            yield f"{shortened(where)} is nested deeper than {MAX_METADATA_DEPTH} levels"
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    yield f"{where} has the key {key!r}; keys must be strings"
+                else:
+                    yield from _string_problems(key, f"a key of {where}")
+                    yield from _problems(item, f"{where}.{key}", depth + 1)
+        case list():
+            for position, item in enumerate(value):
+                yield from _problems(item, f"{where}[{position}]", depth + 1)
+        case _:
+            yield f"{where} is a {type(value).__name__}; metadata holds JSON values only"
+
+
+def _string_problems(text: str, where: str) -> Iterator[str]:
+    if "\0" in text:  # SQLite's JSON functions end a string there, so a filter would see another value
+        yield f"{where} holds a NUL character; remove it"
+    if has_surrogate(text):
+        yield f"{where} holds half of a surrogate pair; send valid Unicode"
