@@ -1,0 +1,8 @@
+"""Text to token states: tokenizer, runtimes, batching."""
+
+from service.encoder.batcher import Batcher, Finish
+from service.encoder.encoder import Encoder
+from service.encoder.runtime import Runtime
+from service.encoder.tokenizer import Side, TokenizedText, Tokenizer
+
+__all__ = ["Batcher", "Encoder", "Finish", "Runtime", "Side", "TokenizedText", "Tokenizer"]

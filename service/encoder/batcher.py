@@ -1,0 +1,159 @@
+"""Forward passes off the event loop: requests in, batches through the runtime, results out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.encoder.queue import Finish, Job, Row, TokenQueue
+from service.encoder.runtime import Runtime
+from service.errors import Unavailable
+
+__all__ = ["Batcher", "Finish"]
+
+logger = logging.getLogger(__name__)
+
+_SHARE_OF_QUEUE = 4
+"""A request counts for at most one part in this many of the queue, so that small ones still get in beside it."""
+
+
+class Batcher:
+    """Runs every request of one encoder through as many streams as its runtime has.
+
+    A stream that is idle starts on what is there at once; while it works, what arrives meanwhile makes up the
+    next batch. Rows of different requests and different poolings share a pass.
+
+    Args:
+        runtime: what computes token states.
+        pad_id: the token id that fills a batch up.
+        max_batch_tokens: most tokens of one pass, padding included.
+        max_queued_tokens: waiting tokens beyond which further requests are refused.
+
+    """
+
+    def __init__(self, runtime: Runtime, *, pad_id: int, max_batch_tokens: int, max_queued_tokens: int) -> None:
+        self._runtime = runtime
+        self._pad_id = pad_id
+        self._limit = max_queued_tokens
+        self._queue = TokenQueue(max_batch_tokens, runtime.streams)
+        self._admitted = 0
+        self._wake = threading.Condition()
+        self._closed = False
+        self.passes = 0
+        """Forward passes so far."""
+        self._threads = [
+            threading.Thread(target=self._work, name=f"stream-{number}", daemon=True)
+            for number in range(runtime.streams)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> Future[list[NDArray[np.float32]]]:
+        """Queue one request.
+
+        Args:
+            ids: token ids, one array a text, none empty.
+            finish: from states and mask to one result a row.
+
+        Returns:
+            A future of the results, in the order of `ids`. Cancelling it drops what has not run yet.
+
+        Raises:
+            Unavailable: the queue is full, or the service is stopping.
+
+        """
+        job = Job(ids, finish)
+        if not ids:
+            job.deliver()
+            return job.future
+        cost = min(job.tokens, max(self._limit // _SHARE_OF_QUEUE, 1))
+        with self._wake:
+            if self._closed:
+                raise Unavailable("the service is stopping; send the request again in a moment.", retry_after=5)
+            if self._admitted and self._admitted + cost > self._limit:
+                raise Unavailable(
+                    f"the queue is full: {self._admitted} tokens wait and batching.max_queued_tokens is "
+                    f"{self._limit}. Send the request again in a moment, with fewer clients at once."
+                )
+            self._admitted += cost
+            self._queue.put(job)
+            self._wake.notify_all()
+        job.future.add_done_callback(lambda _: self._release(cost))
+        return job.future
+
+    @property
+    def alive(self) -> bool:
+        """Whether every stream runs."""
+        return not self._closed and all(thread.is_alive() for thread in self._threads)
+
+    def close(self) -> None:
+        """Stop after the batches under way; what waits fails with `Unavailable`."""
+        with self._wake:
+            self._closed = True
+            waiting = self._queue.clear()
+            self._wake.notify_all()
+        for job in waiting:
+            job.fail(Unavailable("the service is stopping; send the request again in a moment.", retry_after=5))
+        for thread in self._threads:
+            thread.join()
+
+    def _release(self, cost: int) -> None:
+        with self._wake:
+            self._admitted -= cost
+
+    def _work(self) -> None:
+        self._runtime.prepare_thread()
+        while True:
+            with self._wake:
+                while not (batch := self._queue.take()):
+                    if self._closed:
+                        return
+                    self._wake.wait()
+            try:
+                self._run(batch)
+            except Exception as error:  # reaches the clients that wait; the stream goes on
+                _fail(batch, error)
+
+    def _run(self, batch: list[Row]) -> None:
+        ids = np.full((len(batch), len(batch[0])), self._pad_id, dtype=np.int64)
+        mask = np.zeros(ids.shape, dtype=np.bool_)
+        for place, row in enumerate(batch):
+            ids[place, : len(row)] = row.ids
+            mask[place, : len(row)] = True
+        groups: defaultdict[Finish, list[int]] = defaultdict(list)
+        for place, row in enumerate(batch):
+            groups[row.job.finish].append(place)
+        with torch.inference_mode():
+            states = self._runtime.states(ids, mask)
+            counts = torch.from_numpy(mask)
+            for finish, places in groups.items():
+                chosen = slice(None) if len(groups) == 1 else places
+                try:
+                    results = finish(states[chosen], counts[chosen])
+                    for place, result in zip(places, results, strict=True):
+                        batch[place].job.results[batch[place].index] = result
+                except Exception as error:  # concerns the requests of this group alone
+                    _fail([batch[place] for place in places], error)
+        done: defaultdict[Job, int] = defaultdict(int)
+        for row in batch:
+            done[row.job] += 1
+        with self._wake:
+            self.passes += 1
+            for job, rows in done.items():
+                job.remaining -= rows
+        for job in done:
+            if job.remaining == 0:
+                job.deliver()
+
+
+def _fail(rows: Sequence[Row], error: Exception) -> None:
+    logger.error("a batch of %d texts failed", len(rows), exc_info=error)
+    for job in {row.job for row in rows}:
+        job.fail(error)

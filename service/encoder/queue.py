@@ -1,0 +1,156 @@
+"""The one queue of an encoder: rows of every request, handed out in batches of like length."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Finish = Callable[[Tensor, Tensor], Sequence[NDArray[np.float32]]]
+"""States (rows, time, dim) and mask (rows, time) -> one result a row. Rows whose `Finish` are equal share a call."""
+
+_LEAST_BATCH: Final = 64
+"""Tokens under which splitting a batch between streams costs more than it gains."""
+_FREE_PADDING: Final = 8
+"""Padding tokens that cost about as much as a forward pass of their own would."""
+
+
+class Job:
+    """The rows of one request, and the future that holds their results in the order of the rows."""
+
+    def __init__(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> None:
+        self.finish = finish
+        self.future: Future[list[NDArray[np.float32]]] = Future()
+        self.results: list[Any] = [None] * len(ids)
+        self.remaining = len(ids)
+        self.tokens = sum(map(len, ids))
+        self.rows = sorted((Row(self, index, row) for index, row in enumerate(ids)), key=len)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for results any more: all there, failed, or cancelled."""
+        return self.future.done()
+
+    def fail(self, error: BaseException) -> None:
+        """Give up on the whole request."""
+        try:
+            self.future.set_exception(error)
+        except InvalidStateError:  # cancelled, or failed by another batch
+            return
+
+    def deliver(self) -> None:
+        """Hand over the results."""
+        try:
+            self.future.set_result(self.results)
+        except InvalidStateError:
+            return
+
+
+class Row:
+    """One text of a job. `taken` once it is in a batch or dropped."""
+
+    __slots__ = ("ids", "index", "job", "taken")
+
+    def __init__(self, job: Job, index: int, ids: NDArray[np.int64]) -> None:
+        self.job = job
+        self.index = index
+        self.ids = ids
+        self.taken = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TokenQueue:
+    """Rows that wait, by length. Not thread-safe: the batcher's lock guards it.
+
+    Each batch is led by another request's longest row, so that a request of thousands never keeps a small one
+    waiting for more than the batches under way; rows of like length, of any request, ride along.
+
+    Args:
+        max_batch_tokens: most tokens of one batch, padding included; a longer row rides alone.
+        streams: how many batches run at once.
+
+    """
+
+    def __init__(self, max_batch_tokens: int, streams: int) -> None:
+        self._max_batch_tokens = max_batch_tokens
+        self._streams = streams
+        self._jobs: deque[Job] = deque()
+        self._by_length: dict[int, deque[Row]] = {}
+        self._lengths: list[int] = []
+        self.tokens = 0
+        """Tokens that wait."""
+
+    def put(self, job: Job) -> None:
+        """Add all rows of a job."""
+        self._jobs.append(job)
+        self.tokens += job.tokens
+        for row in job.rows:
+            if len(row) not in self._by_length:
+                self._by_length[len(row)] = deque()
+                insort(self._lengths, len(row))
+            self._by_length[len(row)].append(row)
+
+    def take(self) -> list[Row]:
+        """The next batch, its longest row first; empty where nothing waits."""
+        share = max(self.tokens // self._streams, _LEAST_BATCH)
+        budget = min(self._max_batch_tokens, share)
+        leader = self._lead()
+        if leader is None:
+            self._forget_rows()
+            return []
+        batch = [leader]
+        self._fill(batch, budget // len(leader))
+        return batch
+
+    def clear(self) -> list[Job]:
+        """Drop everything; gives the jobs that waited."""
+        jobs = list(self._jobs)
+        self._jobs.clear()
+        self._forget_rows()
+        self.tokens = 0
+        return jobs
+
+    def _forget_rows(self) -> None:
+        self._by_length.clear()
+        self._lengths.clear()
+
+    def _lead(self) -> Row | None:
+        while self._jobs:
+            job = self._jobs.popleft()
+            while job.rows:
+                row = job.rows.pop()
+                if self._claim(row):
+                    self._jobs.append(job)
+                    return row
+        return None
+
+    def _claim(self, row: Row) -> bool:
+        """Take a row off the queue; false where it was taken before, or nobody waits for it."""
+        if row.taken:
+            return False
+        row.taken = True
+        self.tokens -= len(row)
+        return not row.job.over
+
+    def _fill(self, batch: list[Row], most: int) -> None:
+        width = len(batch[0])
+        padding = 0
+        for place in range(bisect_right(self._lengths, width) - 1, -1, -1):
+            length = self._lengths[place]
+            waiting = self._by_length[length]
+            while waiting:
+                if not waiting[0].taken:
+                    padding += width - length
+                    if len(batch) >= most or padding > _FREE_PADDING + width * len(batch) // 8:
+                        return
+                row = waiting.popleft()
+                if self._claim(row):
+                    batch.append(row)

@@ -1,0 +1,149 @@
+"""Texts to token ids, with a length that is known before anything is cut."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as NormalizerSequence
+
+from service.checkpoint import Checkpoint
+from service.errors import CheckpointError, InvalidInput
+
+Ids = NDArray[np.int64]
+Side = Literal["left", "right"]
+_NO_LIMIT: Final = 1_000_000
+"""transformers says "no limit" with a number beyond this."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """One text as the encoder reads it.
+
+    `full_length` is its number of tokens before truncation. `offsets` are pairs of character positions, one
+    a token, None for a token that stands for no character; they are there only when asked for.
+    """
+
+    ids: Ids
+    full_length: int
+    offsets: tuple[tuple[int, int] | None, ...] = ()
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint. Safe to call from several threads.
+
+    Special tokens are taken to frame a text: some before, some after, as every encoder's template does.
+
+    Raises:
+        CheckpointError: the folder has no usable tokenizer.
+
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            loaded: Any = AutoTokenizer.from_pretrained(checkpoint.transformer, trust_remote_code=trust_remote_code)
+            backend = loaded.backend_tokenizer
+        except Exception as error:  # transformers raises many kinds for a damaged folder
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"{checkpoint.transformer}: its tokenizer cannot be loaded ({type(error).__name__}: {reason})."
+            ) from None
+        # Some checkpoints store a fixed padding or a truncation in tokenizer.json; both are ours to decide.
+        backend.no_padding()
+        backend.no_truncation()
+        if checkpoint.lower_case:
+            before = [backend.normalizer] if backend.normalizer is not None else []
+            backend.normalizer = NormalizerSequence([Lowercase(), *before])
+        self._backend = backend
+        probe = backend.encode("a").special_tokens_mask
+        first = probe.index(0) if 0 in probe else len(probe)
+        ids = backend.encode("a").ids
+        self._prefix: list[int] = ids[:first]
+        self._suffix: list[int] = ids[len(probe) - probe[::-1].index(0) :] if 0 in probe else []
+        self._special_ids = set(loaded.all_special_ids)
+        self.pad_id: int = loaded.pad_token_id if loaded.pad_token_id is not None else 0
+        limit = loaded.model_max_length
+        self.declared_limit: int | None = limit if limit and limit < _NO_LIMIT else None
+        known = backend.get_vocab_size(with_added_tokens=True)
+        self.vocab_size = min(known, int(checkpoint.config.get("vocab_size", known)))
+        self.prompt_length = lru_cache(maxsize=256)(self._prompt_length)
+
+    @property
+    def num_special(self) -> int:
+        """How many special tokens frame a text."""
+        return len(self._prefix) + len(self._suffix)
+
+    def encode(self, texts: Sequence[str], *, prompt: str = "", offsets: bool = False) -> list[TokenizedText]:
+        """Tokenize whole texts, `prompt` put before each; offsets count from the text, not the prompt."""
+        prompted = [prompt + text for text in texts] if prompt else list(texts)
+        if not offsets:
+            encodings = self._backend.encode_batch_fast(prompted)
+            return [TokenizedText(np.array(e.ids, dtype=np.int64), len(e.ids)) for e in encodings]
+        return [
+            TokenizedText(np.array(e.ids, dtype=np.int64), len(e.ids), _offsets(e, len(prompt)))
+            for e in self._backend.encode_batch(prompted)
+        ]
+
+    def frame(self, ids: Sequence[int], where: str) -> TokenizedText:
+        """Token ids of a text, framed by the special tokens unless they are already there.
+
+        Raises:
+            InvalidInput: an id is outside the vocabulary.
+
+        """
+        bad = next((token for token in ids if not 0 <= token < self.vocab_size), None)
+        if bad is not None:
+            raise InvalidInput(
+                f"token id {bad} is not in this model's vocabulary of {self.vocab_size}; ids come from the model's "
+                "own tokenizer, not from another one such as tiktoken.",
+                where=where,
+            )
+        framed = list(ids)
+        if not self._is_framed(framed):
+            framed = [*self._prefix, *framed, *self._suffix]
+        return TokenizedText(np.array(framed, dtype=np.int64), len(framed))
+
+    def _is_framed(self, ids: list[int]) -> bool:
+        starts = ids[: len(self._prefix)] == self._prefix
+        ends = ids[len(ids) - len(self._suffix) :] == self._suffix
+        return len(ids) >= self.num_special and starts and ends
+
+    def truncate(self, text: TokenizedText, limit: int, side: Side = "right") -> TokenizedText:
+        """Cut a text to `limit` tokens at one side; the special tokens stay."""
+        if len(text.ids) <= limit:
+            return text
+        first, last = len(self._prefix), len(text.ids) - len(self._suffix)
+        room = limit - self.num_special
+        kept = slice(first, first + room) if side == "right" else slice(last - room, last)
+        ids = np.concatenate([text.ids[:first], text.ids[kept], text.ids[last:]])
+        offsets = text.offsets[:first] + text.offsets[kept] + text.offsets[last:]
+        return TokenizedText(ids, text.full_length, offsets)
+
+    def _prompt_length(self, prompt: str) -> int:
+        """How many tokens a prompt takes at the front, by sentence-transformers' rule."""
+        ids = self._backend.encode(prompt).ids
+        return len(ids) - 1 if ids and ids[-1] in self._special_ids else len(ids)
+
+    def tokens(self, ids: Ids) -> list[str]:
+        """The vocabulary's words for ids."""
+        return [self._backend.id_to_token(int(token)) or "" for token in ids]
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over vocabulary, normalisation and template."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16]
+
+
+def _offsets(encoding: Encoding, prompt: int) -> tuple[tuple[int, int] | None, ...]:
+    return tuple(
+        (max(start - prompt, 0), end - prompt) if end > max(start, prompt) else None
+        for start, end in encoding.offsets
+    )
