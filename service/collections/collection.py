@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.document import Document, Hit, checked_id, checked_text, encoded_metadata
-from service.collections.errors import InvalidDocument, InvalidVector, NotFound
+from service.collections.document import Document, Hit, checked_id, checked_text, encoded_metadata, require_distinct
+from service.collections.errors import InvalidVector, NotFound
 from service.collections.filters import compile_filter
 from service.collections.index import Keys, VectorIndex, Vectors, build_index
 from service.collections.lock import ReadWriteLock
@@ -93,11 +93,7 @@ class Collection:
         rows = [
             (checked_id(document.id), checked_text(document), encoded_metadata(document)) for document in documents
         ]
-        seen: set[str] = set()
-        for document_id, _, _ in rows:
-            if document_id in seen:
-                raise InvalidDocument(f"document id {document_id!r} comes twice in one request; send it once.")
-            seen.add(document_id)
+        require_distinct(documents)
         accepted = self._accepted(vectors)
         if len(accepted) != len(rows):
             raise InvalidVector(f"{len(rows)} documents came with {len(accepted)} vectors; send one for each.")

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,15 @@ def checked_id(document_id: str) -> str:
             "none of them NUL or half of a surrogate pair."
         )
     return document_id
+
+
+def require_distinct(documents: Iterable[Document]) -> None:
+    """Raises `InvalidDocument` where an id comes twice: which of the two would count is not for us to guess."""
+    seen: set[str] = set()
+    for document in documents:
+        if document.id in seen:
+            raise InvalidDocument(f"document id {document.id!r} comes twice in one request; send it once.")
+        seen.add(document.id)
 
 
 def checked_text(document: Document) -> str:

@@ -1,0 +1,5 @@
+"""`python -m service`, the same as `millpond`."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,40 @@
+"""The application: routes over the served models and their collections."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from service import __version__
+from service.api import collections, embed, errors, openai, status
+from service.api.service import Service
+
+DESCRIPTION = """Sentence embeddings and semantic search in which pooling is a visible, verified choice.
+
+Errors are problem documents (RFC 9457); under `/v1` they have OpenAI's shape.
+"""
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application; closing it closes the service."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.search.close()
+        service.models.close()
+
+    app = FastAPI(
+        title="Millpond",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        max_body_size=service.config.server.max_body_bytes,
+    )
+    app.state.service = service
+    errors.install(app)
+    for room in (embed, openai, collections, status):
+        app.include_router(room.router)
+    return app

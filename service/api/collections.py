@@ -1,0 +1,121 @@
+"""Collections, their documents, and search."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Response
+
+from service.api.embed import PROBLEMS
+from service.api.json import JSONRoute, answer
+from service.api.schemas import (
+    CollectionBody,
+    CollectionList,
+    CreateCollection,
+    DocumentBody,
+    Hits,
+    Problem,
+    SearchRequest,
+    SearchResults,
+    UpsertedBody,
+    UpsertRequest,
+)
+from service.api.service import Served, Service
+from service.search import Document, Hit
+
+_CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
+    409: {"model": Problem, "description": "Exists under another definition, or the fingerprints differ"}
+}
+_MISSING: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem, "description": "Not found"}}
+
+router = APIRouter(tags=["collections"], route_class=JSONRoute)
+
+
+@router.put("/collections/{name}", responses=PROBLEMS | _CONFLICT | {201: {"model": CollectionBody}})
+async def create(
+    name: str, service: Served, response: Response, body: CreateCollection | None = None
+) -> CollectionBody:
+    """Create a collection (201), or find the equal one (200)."""
+    asked = body or CreateCollection.model_validate({})
+    collection, created = await service.search.create(name, asked.model, asked.pooling, asked.index)
+    response.status_code = 201 if created else 200
+    return CollectionBody(**await service.search.describe(collection))
+
+
+@router.get("/collections")
+async def list_all(service: Served) -> CollectionList:
+    """All collections."""
+    described = [await service.search.describe(collection) for collection in service.search.all()]
+    return CollectionList(collections=[CollectionBody(**item) for item in described])
+
+
+@router.get("/collections/{name}", responses=_MISSING)
+async def describe(name: str, service: Served) -> CollectionBody:
+    """What a collection is and holds."""
+    return CollectionBody(**await service.search.describe(service.search.get(name)))
+
+
+@router.delete("/collections/{name}", status_code=204, responses=_MISSING)
+async def drop(name: str, service: Served) -> None:
+    """Delete a collection with all its documents."""
+    await service.search.drop(name)
+
+
+@router.post("/collections/{name}/documents", response_model=UpsertedBody, responses=PROBLEMS | _CONFLICT)
+async def upsert(name: str, body: UpsertRequest, service: Served) -> Response:
+    """Store documents, all or none; answers once they are durable and can be found.
+
+    `unchanged` of them were stored already with equal text and metadata, and were not embedded again.
+    """
+    service.check_count(len(body.documents), "documents")
+    documents = [Document(item.id, item.text, item.metadata) for item in body.documents]
+    done = await service.search.upsert(name, documents, truncate=body.truncate)
+    return answer({"upserted": done.upserted, "unchanged": done.unchanged})
+
+
+@router.get("/collections/{name}/documents/{document_id:path}", response_model=DocumentBody, responses=_MISSING)
+async def fetch(name: str, document_id: str, service: Served) -> Response:
+    """One document."""
+    document = await service.search.fetch(name, document_id)
+    return answer({"id": document.id, "text": document.text, "metadata": document.metadata})
+
+
+@router.delete("/collections/{name}/documents/{document_id:path}", status_code=204, responses=_MISSING)
+async def delete(name: str, document_id: str, service: Served) -> None:
+    """Delete one document, durably."""
+    await service.search.delete(name, document_id)
+
+
+@router.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
+async def search(name: str, body: SearchRequest, service: Served) -> Response:
+    """The documents nearest to a text, to each of several texts, or to a vector."""
+    return await _search(service, name, body)
+
+
+@router.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
+async def search_default(body: SearchRequest, service: Served) -> Response:
+    """The same on the default collection (`store.default_collection`)."""
+    return await _search(service, service.config.store.default_collection, body)
+
+
+async def _search(service: Service, name: str, body: SearchRequest) -> Response:
+    if body.vector is not None:
+        hits = await service.search.by_vector(name, body.vector, body.k, body.filter)
+        return answer({"hits": [_shown(hit, body.include) for hit in hits]})
+    several = body.queries is not None
+    queries = body.queries if body.queries is not None else [body.query or ""]
+    service.check_count(len(queries), "queries")
+    results = await service.search.by_text(
+        name,
+        queries,
+        body.k,
+        body.filter,
+        truncate=body.truncate,
+        where="queries[{}]".format if several else lambda _: "query",
+    )
+    shown = [{"hits": [_shown(hit, body.include) for hit in hits]} for hits in results]
+    return answer({"results": shown} if several else shown[0])
+
+
+def _shown(hit: Hit, include: list[Any]) -> dict[str, Any]:
+    return {"id": hit.id, "score": hit.score} | {field: getattr(hit, field) for field in include}
