@@ -96,6 +96,8 @@ class Checkpoint:
     @property
     def causal(self) -> bool:
         """Whether a token sees only those before it, as far as the config says."""
+        if self.config.get("is_causal") is False or self.config.get("use_bidirectional_attention") is True:
+            return False
         architectures = self.config.get("architectures") or []
         return any(name.endswith(_CAUSAL_SUFFIXES) for name in architectures) or self.config.get("model_type") in {
             "llama",
@@ -115,6 +117,8 @@ class Checkpoint:
     def position_limit(self) -> int | None:
         """The most tokens that the encoder has positions for; None where it sets no bound."""
         limit = self.config.get("max_position_embeddings")
+        if limit is None and "relative_attention_num_buckets" not in self.config:
+            limit = self.config.get("n_positions")  # GPT-2's name for it; T5 writes it too and has no such bound
         if not isinstance(limit, int) or limit <= 0:
             return None
         return limit - 2 if self.config.get("model_type") in _OFFSET_POSITIONS else limit
@@ -141,6 +145,11 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     config = _read_json(transformer / "config.json")
     if config is None:
         raise CheckpointError(f"{transformer}: has no config.json, so it is not a model folder.")
+    if (transformer / "adapter_config.json").exists():
+        raise CheckpointError(
+            f"{transformer}: has an adapter_config.json, and adapters are not applied here. Merge the adapter into "
+            "the model (`model.merge_and_unload()` of peft) and save that."
+        )
     checkpoint: dict[str, Any] = {
         "name": name,
         "folder": folder,
@@ -161,9 +170,13 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 
 
 def _find(name: str, revision: str | None) -> Path:
+    folder = Path(name).expanduser()
+    if revision is not None and (name.startswith("bundled/") or folder.is_dir()):
+        raise CheckpointError(
+            f"encoder {name!r}: revision {revision!r} is for a Hugging Face id, and this is none. Leave it out."
+        )
     if name.startswith("bundled/"):
         return _find_bundled(name.removeprefix("bundled/"))
-    folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or folder.exists():
@@ -226,18 +239,21 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _modules(folder: Path) -> list[dict[str, str]]:
-    """The modules in their order; none where the folder is a plain Hugging Face one."""
+    """The modules in the file's order, which is the one that counts; none for a plain Hugging Face folder."""
     path = folder / "modules.json"
     if not path.exists():
         return []
     try:
-        modules = sorted(json.loads(path.read_text(encoding="utf-8")), key=lambda module: module["idx"])
+        modules = json.loads(path.read_text(encoding="utf-8"))
         modules = [{"path": str(module["path"]), "type": str(module["type"])} for module in modules]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: is not a list of modules: {error!r}.") from None
     if not modules or _kind(modules[0]["type"]) != "Transformer":
         first = modules[0]["type"] if modules else "nothing"
         raise CheckpointError(f"{path}: must begin with a Transformer module, not {first}.")
+    for module in modules:
+        if Path(module["path"]).is_absolute() or ".." in Path(module["path"]).parts:
+            raise CheckpointError(f"{path}: path {module['path']!r} leads out of the model folder.")
     return modules
 
 
@@ -257,16 +273,21 @@ def _transformer_declares(folder: Path) -> dict[str, Any]:
             unknown = set(config.get(key) or {}) - _HARMLESS_ARGS
             if unknown:
                 raise CheckpointError(f"{path}: {key} sets {sorted(unknown)}, which cannot be followed here.")
-        text = (config.get("modality_config") or {"text": _TEXT_MODALITY}).get("text")
+        modalities = config.get("modality_config") or {"text": _TEXT_MODALITY}
+        if "message" in modalities:
+            raise CheckpointError(
+                f"{path}: modality_config has 'message', so sentence-transformers puts each text into the chat "
+                "template, which is not done here. If the model was trained on bare texts, remove that entry."
+            )
         for key, value, expected in (
             ("transformer_task", config.get("transformer_task", "feature-extraction"), "feature-extraction"),
             ("module_output_name", config.get("module_output_name", "token_embeddings"), "token_embeddings"),
-            ("modality_config.text", text, _TEXT_MODALITY),
+            ("modality_config.text", modalities.get("text"), _TEXT_MODALITY),
         ):
             if value != expected:
                 raise CheckpointError(f"{path}: {key} is {value!r}; only {expected!r} gives token states of text.")
         return {
-            "max_tokens": config.get("max_seq_length"),
+            "max_tokens": _count(config, "max_seq_length", path),
             "lower_case": bool(config.get("do_lower_case", False)),
         }
     return {}
@@ -322,7 +343,14 @@ def _model_declares(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: 'prompts' must map names to texts.")
     if default is not None and default not in prompts:
         raise CheckpointError(f"{path}: default_prompt_name {default!r} is not among prompts {sorted(prompts)}.")
-    return {"prompts": prompts, "default_prompt": default, "truncate_dim": config.get("truncate_dim")}
+    return {"prompts": prompts, "default_prompt": default, "truncate_dim": _count(config, "truncate_dim", path)}
+
+
+def _count(config: Mapping[str, Any], key: str, path: Path) -> int | None:
+    value = config.get(key)
+    if value is not None and (type(value) is not int or value < 1):
+        raise CheckpointError(f"{path}: {key} must be a whole number from 1, not {value!r}.")
+    return value
 
 
 def _only_known(config: Mapping[str, Any], known: set[str], path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +19,10 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# Strict, since `true` is a number to pydantic.
+_Count = Annotated[int, Field(strict=True, ge=1)]
+
+
 class ModelConfig(_Section):
     """One served model: an encoder and how its token states become a vector."""
 
@@ -26,7 +30,7 @@ class ModelConfig(_Section):
     revision: str | None = Field(default=None, description="Commit, tag or branch of a Hugging Face id.")
     pooling: str | dict[str, Any] | list[Any] = "declared"
     normalize: bool | Literal["declared"] = "declared"
-    max_tokens: int | Literal["declared"] = "declared"
+    max_tokens: _Count | Literal["declared"] = "declared"
     prompts: dict[str, str] | Literal["declared"] = "declared"
     trust_remote_code: bool = False
 
@@ -36,14 +40,14 @@ class RuntimeConfig(_Section):
 
     backend: Literal["auto", "torch"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int | Literal["auto"] = "auto"
+    threads: _Count | Literal["auto"] = "auto"
 
 
 class BatchingConfig(_Section):
     """How texts share forward passes. Tokens are counted with their padding."""
 
-    max_batch_tokens: int = Field(default=1024, ge=1)
-    max_queued_tokens: int = Field(default=131_072, ge=1)
+    max_batch_tokens: _Count = 1024
+    max_queued_tokens: _Count = 131_072
 
 
 class StoreConfig(_Section):
@@ -57,9 +61,9 @@ class ServerConfig(_Section):
     """The HTTP side."""
 
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
-    max_texts: int = Field(default=16_384, ge=1, description="Texts or documents in one request.")
-    max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
+    port: int = Field(default=8000, strict=True, ge=0, le=65535)
+    max_texts: _Count = Field(default=16_384, description="Texts or documents in one request.")
+    max_body_bytes: int = Field(default=64 * 2**20, strict=True, ge=1024)
 
 
 class Config(_Section):
@@ -78,6 +82,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int) and key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
@@ -103,12 +109,11 @@ def load_config(
     for name, text in sorted((os.environ if env is None else env).items()):
         if name.startswith(ENV_PREFIX) and "__" in name:
             keys = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
-            _put(values, keys, _yaml_value(text, name), name)
+            keys = _put(values, keys, _yaml_value(text, name), name)
             sources[keys] = f"environment variable {name}"
     for dotted, value in (overrides or {}).items():
         if value is not None:
-            keys = tuple(dotted.split("."))
-            _put(values, keys, value, dotted)
+            keys = _put(values, tuple(dotted.split(".")), value, dotted)
             sources[keys] = f"--{keys[-1].replace('_', '-')}"
     try:
         return Config.model_validate(values)
@@ -125,7 +130,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}.") from None
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(values, dict):
         raise ConfigError(
@@ -136,18 +141,34 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _yaml_value(text: str, name: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"environment variable {name}: its value is not valid YAML: {text!r}.") from None
 
 
-def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any, source: str) -> None:
-    for key in keys[:-1]:
-        inner = values.setdefault(key, {})
-        if not isinstance(inner, dict):
+def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any, source: str) -> tuple[str, ...]:
+    """Set a nested value; gives its keys as the file spells them, since a variable's name has no case."""
+    spelled: list[str] = []
+    for place, wanted in enumerate(keys):
+        key = next((known for known in (wanted, *values) if known in values and str(known).lower() == wanted), wanted)
+        spelled.append(key)
+        if place == len(keys) - 1:
+            values[key] = value
+            break
+        if values.get(key) is None:
+            values[key] = {}
+        if not isinstance(values[key], dict):
             raise ConfigError(f"{source}: '{key}' is not a section that has keys of its own.")
-        values = inner
-    values[keys[-1]] = value
+        values = values[key]
+    return tuple(spelled)
+
+
+_EXPECTED: Final = {  # where pydantic's words name what is Python's and not the file's
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "path_type": "must be a path",
+    "too_short": "must hold at least one entry",
+}
 
 
 def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...], str]) -> str:
@@ -159,12 +180,22 @@ def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...]
         elif item["type"] == "missing":
             text = "is required and missing"
         else:
-            text = f"{item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"
+            expected = _EXPECTED.get(item["type"], item["msg"])
+            text = f"{expected[0].lower()}{expected[1:]}, not {item['input']!r}"
         problems.setdefault(keys, []).append(text)
     return "\n".join(
-        f"{sources.get(keys, path)}: {'.'.join(keys)}: {' or '.join(dict.fromkeys(texts))}."
+        f"{_source(keys, sources) or path}: {'.'.join(keys)}: {' or '.join(dict.fromkeys(texts))}."
         for keys, texts in problems.items()
     )
+
+
+def _source(keys: tuple[str, ...], sources: Mapping[tuple[str, ...], str]) -> str | None:
+    """The variable or flag that set a key, the section around it, or something within it."""
+    for set_keys, source in reversed(list(sources.items())):  # the more particular name is the later one
+        shared = min(len(keys), len(set_keys))
+        if keys[:shared] == set_keys[:shared]:
+            return source
+    return None
 
 
 def _locate(loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], list[str]]:
@@ -172,7 +203,7 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], list[str]]:
     section: Any = Config
     keys: list[str] = []
     fields: list[str] = []
-    for part in map(str, loc):
+    for part in (str(part) for part in loc if part != "[key]"):
         if isinstance(section, type) and issubclass(section, BaseModel):
             fields = list(section.model_fields)
             keys.append(part)

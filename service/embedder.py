@@ -16,18 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pooling import Pooler
 from pooling.masks import exclude_prefix
 from service.encoder import Encoder, Side, TokenizedText
-from service.errors import InvalidInput, ServiceError, TooLong, did_you_mean
-from service.head import Head
+from service.errors import InvalidInput, ServiceError, TooLong, did_you_mean, shortened
+from service.recipe import Recipe
 
 Vectors = NDArray[np.float32]
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 Role = Literal["query", "document"]
 
 # The names that sentence-transformers' encode_query and encode_document look for.
-_ROLE_PROMPTS: Final[Mapping[str, tuple[str, ...]]] = {
+_ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
     "query": ("query",),
     "document": ("document", "passage", "corpus"),
 }
@@ -61,46 +60,20 @@ class TokenStates:
 
 
 class Embedder:
-    """One way to turn a text into a vector: an encoder, a pooler, a head, and prompts.
+    """One way to turn a text into a vector: an encoder, which others may share, and a recipe for its states."""
 
-    Args:
-        name: what the deployment calls it.
-        encoder: gives the token states; shared between embedders.
-        pooler: pools them.
-        head: what follows pooling.
-        normalize: whether vectors are normalised unless a request says otherwise.
-        max_tokens: the longest text, special tokens and prompt included.
-        prompts: texts put before an input, by name.
-        include_prompt: whether the prompt's tokens are pooled too.
-        default_prompt: the name of the prompt used where none is asked for.
-        truncate_dim: dimensions kept after normalising, as sentence-transformers does where declared.
-
-    """
-
-    def __init__(
-        self,
-        name: str,
-        encoder: Encoder,
-        pooler: Pooler,
-        head: Head,
-        *,
-        normalize: bool,
-        max_tokens: int,
-        prompts: Mapping[str, str],
-        include_prompt: bool = True,
-        default_prompt: str | None = None,
-        truncate_dim: int | None = None,
-    ) -> None:
-        self.name = name
+    def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
         self.encoder = encoder
-        self.pooler = pooler.eval()
-        self.head = head
-        self.normalize = normalize
-        self.max_tokens = max_tokens
-        self.prompts = prompts
-        self.include_prompt = include_prompt
-        self.default_prompt = default_prompt
-        self.truncate_dim = truncate_dim
+        self.recipe = recipe
+        self.name = recipe.name
+        self.pooler = recipe.pooler.eval()
+        self.head = recipe.head
+        self.normalize = recipe.normalize
+        self.max_tokens = recipe.max_tokens
+        self.prompts = recipe.prompts
+        self.include_prompt = recipe.include_prompt
+        self.default_prompt = recipe.default_prompt
+        self.truncate_dim = recipe.truncate_dim
 
     @property
     def dim(self) -> int:
@@ -131,7 +104,9 @@ class Embedder:
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     def prompt(self, name: str | None, role: Role | None = None) -> str:
-        """The text of a prompt: the one named, else the one for a role, else the default, else none.
+        """The text of a prompt: the one named, else the one for a role, else, where no role is given, the default.
+
+        A role without a prompt of its own has none: the default one may be that of the other role.
 
         Raises:
             InvalidInput: no prompt has this name.
@@ -141,11 +116,12 @@ class Embedder:
             if name not in self.prompts:
                 known = ", ".join(map(repr, self.prompts)) or "none"
                 raise InvalidInput(
-                    f"model {self.name!r} has no prompt {name!r}; it has {known}.{did_you_mean(name, self.prompts)}",
+                    f"model {self.name!r} has no prompt {shortened(name)}; it has {known}."
+                    f"{did_you_mean(name, self.prompts)}",
                     where="prompt_name",
                 )
             return self.prompts[name]
-        candidates = (*_ROLE_PROMPTS.get(role or "", ()), self.default_prompt or "")
+        candidates = _ROLE_PROMPTS[role] if role else (self.default_prompt or "",)
         return next((self.prompts[candidate] for candidate in candidates if candidate in self.prompts), "")
 
     async def embed(
@@ -261,31 +237,34 @@ class Embedder:
             for place, string in enumerate(strings):
                 _check_text(string, where(place))
             texts = tokenizer.encode(strings, prompt=prompt, offsets=offsets)
-            least = tokenizer.prompt_length(prompt) if prompt else tokenizer.num_special
         else:
             texts = [
                 tokenizer.frame([token for token in ids if isinstance(token, int)], where(place))
                 for place, ids in enumerate(inputs)
             ]
-            prompt, least = "", tokenizer.num_special
+            prompt = ""
+        front = tokenizer.prompt_length(prompt) if prompt else 0
+        framed_prompt = len(tokenizer.encode([prompt])[0].ids) if prompt else tokenizer.num_special
         for place, text in enumerate(texts):
-            if len(text.ids) <= least:
+            # A text may merge into the prompt's last token, so that only asking it alone tells whether it has any.
+            swallowed = len(text.ids) <= front and not self.include_prompt
+            if swallowed or (len(text.ids) <= framed_prompt and (not prompt or tokenizer.is_blank(strings[place]))):
                 raise InvalidInput(
                     f"{where(place)} has no token that this model knows, so there is nothing to embed. "
                     "Send a text with words in it, or leave this one out.",
                     where=where(place),
                 )
             if len(text.ids) > self.max_tokens:
-                texts[place] = self._shorten(text, truncate, where(place))
-        if prompt and least >= self.max_tokens:
+                texts[place] = self._shorten(text, truncate, where(place), front)
+        if prompt and framed_prompt >= self.max_tokens:
             raise InvalidInput(
-                f"the prompt {prompt!r} has {least} tokens and model {self.name!r} takes {self.max_tokens}, which "
-                "leaves none for the text. Use a shorter prompt.",
+                f"the prompt {prompt!r} has {framed_prompt} tokens and model {self.name!r} takes "
+                f"{self.max_tokens}, which leaves none for the text. Use a shorter prompt.",
                 where="prompt_name",
             )
         return texts
 
-    def _shorten(self, text: TokenizedText, side: Side | None, where: str) -> TokenizedText:
+    def _shorten(self, text: TokenizedText, side: Side | None, where: str, front: int) -> TokenizedText:
         if side is None:
             raise TooLong(
                 f"{where} has {text.full_length} tokens and model {self.name!r} takes {self.max_tokens}. Send "
@@ -294,7 +273,7 @@ class Embedder:
                 length=text.full_length,
                 limit=self.max_tokens,
             )
-        return self.encoder.tokenizer.truncate(text, self.max_tokens, side)
+        return self.encoder.tokenizer.truncate(text, self.max_tokens, side, front=front)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import numpy as np
 
 from service.collections import Collection, CollectionError, Collections, Document, Hit
 from service.collections.document import require_distinct
-from service.embedder import Embedder
+from service.embedder import Embedder, Vectors
 from service.errors import FingerprintMismatch, InvalidInput, ServiceError
-from service.models import Models, Spec
+from service.models import Models
+from service.recipe import Spec
 
 logger = logging.getLogger(__name__)
 
@@ -96,17 +97,18 @@ class Search:
         collection = self.get(name)
         embedder = self._embedder(collection)
         require_distinct(documents)
-        unchanged = await asyncio.to_thread(collection.unchanged, documents)
-        places = [place for place, document in enumerate(documents) if document.id not in unchanged]
-        changed = [documents[place] for place in places]
-        embeddings = await embedder.embed(
-            [document.text for document in changed],
-            role="document",
-            truncate="right" if truncate else None,
-            where=lambda place: f"documents[{places[place]}].text (id {changed[place].id!r})",
-        )
-        await self._write(collection.upsert, changed, embeddings.vectors)
-        return Upserted(len(documents), len(unchanged))
+        while True:
+            unchanged = await asyncio.to_thread(collection.unchanged, documents)
+            places = [place for place, document in enumerate(documents) if document.id not in unchanged]
+            changed = [documents[place] for place in places]
+            embeddings = await embedder.embed(
+                [document.text for document in changed],
+                role="document",
+                truncate="right" if truncate else None,
+                where=partial(_place, documents, places),
+            )
+            if await self._write(_put, collection, documents, unchanged, changed, embeddings.vectors):
+                return Upserted(len(documents), len(unchanged))
 
     async def fetch(self, name: str, document_id: str) -> Document:
         """One document."""
@@ -187,6 +189,27 @@ class Search:
         """Run a change to its end, even where the client that asked for it has gone."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._writer, partial(change, *arguments))
+
+
+def _place(documents: Sequence[Document], places: Sequence[int], place: int) -> str:
+    return f"documents[{places[place]}].text (id {documents[places[place]].id!r})"
+
+
+def _put(
+    collection: Collection,
+    documents: Sequence[Document],
+    unchanged: set[str],
+    changed: Sequence[Document],
+    vectors: Vectors,
+) -> bool:
+    """Store the changed documents, unless one that was unchanged no longer is; tells whether it did.
+
+    All writes are on one thread, so none can come in between.
+    """
+    if unchanged and not unchanged <= collection.unchanged(documents):
+        return False
+    collection.upsert(changed, vectors)
+    return True
 
 
 __all__ = ["MOST_HITS", "CollectionError", "Document", "Hit", "Search", "Upserted"]

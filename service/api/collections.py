@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from service.api.embed import PROBLEMS
 from service.api.json import JSONRoute, answer
@@ -21,6 +22,7 @@ from service.api.schemas import (
     UpsertRequest,
 )
 from service.api.service import Served, Service
+from service.collections import NotFound
 from service.search import Document, Hit
 
 _CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
@@ -28,7 +30,20 @@ _CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
 }
 _MISSING: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem, "description": "Not found"}}
 
-router = APIRouter(tags=["collections"], route_class=JSONRoute)
+
+class _AnyId(PathConvertor):
+    """All that follows, line breaks included, which `path` stops at."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("id", _AnyId())
+
+router = APIRouter(
+    tags=["collections"],
+    route_class=JSONRoute,
+    responses={422: PROBLEMS[422], 503: {"model": Problem, "description": "The store cannot be used"}},
+)
 
 
 @router.put("/collections/{name}", responses=PROBLEMS | _CONFLICT | {201: {"model": CollectionBody}})
@@ -73,14 +88,14 @@ async def upsert(name: str, body: UpsertRequest, service: Served) -> Response:
     return answer({"upserted": done.upserted, "unchanged": done.unchanged})
 
 
-@router.get("/collections/{name}/documents/{document_id:path}", response_model=DocumentBody, responses=_MISSING)
+@router.get("/collections/{name}/documents/{document_id:id}", response_model=DocumentBody, responses=_MISSING)
 async def fetch(name: str, document_id: str, service: Served) -> Response:
     """One document."""
     document = await service.search.fetch(name, document_id)
     return answer({"id": document.id, "text": document.text, "metadata": document.metadata})
 
 
-@router.delete("/collections/{name}/documents/{document_id:path}", status_code=204, responses=_MISSING)
+@router.delete("/collections/{name}/documents/{document_id:id}", status_code=204, responses=_MISSING)
 async def delete(name: str, document_id: str, service: Served) -> None:
     """Delete one document, durably."""
     await service.search.delete(name, document_id)
@@ -95,7 +110,13 @@ async def search(name: str, body: SearchRequest, service: Served) -> Response:
 @router.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
 async def search_default(body: SearchRequest, service: Served) -> Response:
     """The same on the default collection (`store.default_collection`)."""
-    return await _search(service, service.config.store.default_collection, body)
+    name = service.config.store.default_collection
+    if all(collection.name != name for collection in service.search.all()):
+        raise NotFound(
+            f"/search asks the default collection, {name!r} (store.default_collection), and there is none. Create it "
+            f"with PUT /collections/{name}, or search another with POST /collections/NAME/search."
+        )
+    return await _search(service, name, body)
 
 
 async def _search(service: Service, name: str, body: SearchRequest) -> Response:

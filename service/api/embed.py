@@ -14,6 +14,7 @@ MOST_STATES: Final = 16_384
 """Tokens whose states one request may ask for; as JSON each is some kilobytes."""
 
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": Problem, "description": "The body is not JSON in UTF-8"},
     404: {"model": Problem, "description": "Unknown model"},
     413: {"model": Problem, "description": "A text too long, or too many texts"},
     422: {"model": Problem, "description": "Invalid input"},

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from pooling import EmptyTextError, PoolingError
 from service.collections import CollectionError, Conflict, NotFound, StoreUnavailable
-from service.errors import ServiceError, Unavailable
+from service.errors import ServiceError, Unavailable, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,23 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
+
+
+def document(app: FastAPI) -> None:
+    """Say in the OpenAPI document that problems come as problem documents."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = plain()
+        for path, operations in described["paths"].items():
+            for operation in operations.values():
+                for status, response in operation["responses"].items():
+                    content = response.get("content", {})
+                    if not path.startswith("/v1/") and status >= "4" and "application/json" in content:
+                        content["application/problem+json"] = content.pop("application/json")
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _answer(
@@ -121,7 +138,7 @@ def _explain(item: Mapping[str, Any], request: Request) -> tuple[str, str]:
     where = _path([part for part in item["loc"][1:] if isinstance(part, int) or not _BRANCH.match(part)])
     match item["type"]:
         case "json_invalid":
-            return "", f"the body is not valid JSON in UTF-8: {item['ctx']['error']}, at byte {item['loc'][1]}."
+            return "", f"the body cannot be read as JSON in UTF-8: {item['ctx']['error']}."
         case "model_attributes_type" | "dict_type" if len(item["loc"]) == 1:
             kind = request.headers.get("content-type", "none")
             if "json" not in kind:
@@ -136,9 +153,7 @@ def _explain(item: Mapping[str, Any], request: Request) -> tuple[str, str]:
         case "one_question":
             return where, item["msg"]
         case _:
-            shown = repr(item.get("input"))
-            shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-            return where, f"{item['msg']}, not {shown}."
+            return where, f"{item['msg']}, not {shortened(item.get('input'))}."
 
 
 def _path(parts: Sequence[int | str]) -> str:

@@ -9,13 +9,21 @@ from typing import Final
 from fastapi import APIRouter, Response
 
 from service.api.json import JSONRoute, answer
-from service.api.schemas import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels
+from service.api.schemas import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
 from service.api.service import Served
 from service.embedder import Inputs
 
 _STARTED: Final = int(time.time())
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=JSONRoute)
+router = APIRouter(
+    prefix="/v1",
+    tags=["OpenAI"],
+    route_class=JSONRoute,
+    responses={
+        "4XX": {"model": OpenAIProblem, "description": "Invalid input, an unknown model, or too much at once"},
+        503: {"model": OpenAIProblem, "description": "The queue is full; try again after `Retry-After` seconds"},
+    },
+)
 
 
 @router.post("/embeddings", response_model=OpenAIEmbeddings)
@@ -52,7 +60,7 @@ async def models(service: Served) -> OpenAIModels:
     )
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name:path}")
 async def model(name: str, service: Served) -> OpenAIModel:
     """One served model."""
     return OpenAIModel(id=service.models.get(name).name, created=_STARTED, owned_by="millpond")

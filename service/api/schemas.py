@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.errors import did_you_mean
+from service.errors import did_you_mean, shortened
 from service.search import MOST_HITS
 
 PoolingSpec = Annotated[
@@ -16,13 +16,17 @@ PoolingSpec = Annotated[
 ]
 Truncate = Annotated[bool, Field(description="Cut a text that is too long instead of refusing it.")]
 
+# The first bad item of a list is enough: a list of a million would be a million errors.
+Texts = Annotated[list[str], Field(fail_fast=True)]
+TokenIds = Annotated[list[int], Field(fail_fast=True)]
+
 _SENTENCES: list[JsonValue] = ["A man is playing a harp.", "A man is playing a keyboard."]
 
 
 class Request(BaseModel):
-    """A request body; unknown fields are errors, so that a typing mistake never goes unnoticed."""
+    """A request body; unknown fields and other types are errors, so that a mistake never goes unnoticed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -34,8 +38,8 @@ class Request(BaseModel):
                         "unknown_field",
                         "{key} is not a field here.{hint} Fields are: {known}.",
                         {
-                            "key": repr(key),
-                            "field": str(key),
+                            "key": shortened(key),
+                            "field": str(key)[:100],
                             "hint": did_you_mean(str(key), cls.model_fields),
                             "known": ", ".join(cls.model_fields),
                         },
@@ -48,7 +52,7 @@ class EmbedAllRequest(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "A man is playing a harp."}]})
 
-    inputs: str | list[str]
+    inputs: str | Texts
     model: str | None = None
     truncate: Truncate = False
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
@@ -77,7 +81,7 @@ class OpenAIEmbedRequest(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default", "input": _SENTENCES}]})
 
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
     model: str
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
@@ -121,7 +125,7 @@ class UpsertRequest(Request):
         }
     )
 
-    documents: list[DocumentBody]
+    documents: Annotated[list[DocumentBody], Field(fail_fast=True)]
     truncate: Truncate = False
 
 
@@ -133,13 +137,13 @@ class SearchRequest(Request):
     )
 
     query: str | None = None
-    queries: list[str] | None = None
-    vector: list[float] | None = None
+    queries: Texts | None = None
+    vector: Annotated[list[float], Field(fail_fast=True)] | None = None
     k: int = Field(default=10, ge=1, le=MOST_HITS, description="Hits wanted; fewer come back where fewer match.")
     filter: dict[str, Any] | None = Field(
         None, description="On metadata, with $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not."
     )
-    include: list[Literal["text", "metadata"]] = ["text", "metadata"]
+    include: Annotated[list[Literal["text", "metadata"]], Field(fail_fast=True)] = ["text", "metadata"]
     truncate: Truncate = False
 
     @model_validator(mode="after")
@@ -248,6 +252,21 @@ class SearchResults(BaseModel):
     """Hits for each of several queries."""
 
     results: list[Hits]
+
+
+class OpenAIError(BaseModel):
+    """What was wrong, as OpenAI says it."""
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: str
+
+
+class OpenAIProblem(BaseModel):
+    """OpenAI's error answer."""
+
+    error: OpenAIError
 
 
 class Problem(BaseModel):

@@ -53,7 +53,7 @@ async def info(service: Served) -> dict[str, Any]:
                 "backend": model.encoder.runtime.backend,
                 "precision": model.encoder.runtime.precision,
                 "streams": model.encoder.runtime.streams,
-                "warnings": service.models.warnings[name],
+                "warnings": list(model.recipe.warnings),
             }
             for name, model in service.models
         },

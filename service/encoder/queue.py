@@ -111,8 +111,8 @@ class TokenQueue:
         return batch
 
     def clear(self) -> list[Job]:
-        """Drop everything; gives the jobs that waited."""
-        jobs = list(self._jobs)
+        """Drop everything; gives the jobs of which a row still waited."""
+        jobs = [job for job in self._jobs if not all(row.taken for row in job.rows)]
         self._jobs.clear()
         self._forget_rows()
         self.tokens = 0

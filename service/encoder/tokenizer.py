@@ -57,6 +57,10 @@ class Tokenizer:
             raise CheckpointError(
                 f"{checkpoint.transformer}: its tokenizer cannot be loaded ({type(error).__name__}: {reason})."
             ) from None
+        # Without its files transformers makes a tokenizer that knows no word, and says nothing.
+        files = sorted({"tokenizer.json", *loaded.vocab_files_names.values()})
+        if not any((checkpoint.transformer / name).exists() for name in files):
+            raise CheckpointError(f"{checkpoint.transformer}: has no tokenizer; there is none of {', '.join(files)}.")
         # Some checkpoints store a fixed padding or a truncation in tokenizer.json; both are ours to decide.
         backend.no_padding()
         backend.no_truncation()
@@ -64,11 +68,12 @@ class Tokenizer:
             before = [backend.normalizer] if backend.normalizer is not None else []
             backend.normalizer = NormalizerSequence([Lowercase(), *before])
         self._backend = backend
-        probe = backend.encode("a").special_tokens_mask
-        first = probe.index(0) if 0 in probe else len(probe)
-        ids = backend.encode("a").ids
-        self._prefix: list[int] = ids[:first]
-        self._suffix: list[int] = ids[len(probe) - probe[::-1].index(0) :] if 0 in probe else []
+        self._prefix, self._suffix = _frame(backend, checkpoint)
+        if "token_type_ids" in loaded.model_input_names and any(backend.encode("a").type_ids):
+            raise CheckpointError(
+                f"{checkpoint.transformer}: its tokenizer gives a single text token types other than 0, which are "
+                "not passed to the encoder here."
+            )
         self._special_ids = set(loaded.all_special_ids)
         self.pad_id: int = loaded.pad_token_id if loaded.pad_token_id is not None else 0
         limit = loaded.model_max_length
@@ -117,12 +122,16 @@ class Tokenizer:
         ends = ids[len(ids) - len(self._suffix) :] == self._suffix
         return len(ids) >= self.num_special and starts and ends
 
-    def truncate(self, text: TokenizedText, limit: int, side: Side = "right") -> TokenizedText:
-        """Cut a text to `limit` tokens at one side; the special tokens stay."""
+    def is_blank(self, text: str) -> bool:
+        """Whether a text has no token but the special ones around it."""
+        return len(self._backend.encode(text).ids) <= self.num_special
+
+    def truncate(self, text: TokenizedText, limit: int, side: Side = "right", *, front: int = 0) -> TokenizedText:
+        """Cut a text to `limit` tokens at one side; special tokens and the first `front` tokens, a prompt, stay."""
         if len(text.ids) <= limit:
             return text
-        first, last = len(self._prefix), len(text.ids) - len(self._suffix)
-        room = limit - self.num_special
+        first, last = max(front, len(self._prefix)), len(text.ids) - len(self._suffix)
+        room = limit - first - len(self._suffix)
         kept = slice(first, first + room) if side == "right" else slice(last - room, last)
         ids = np.concatenate([text.ids[:first], text.ids[kept], text.ids[last:]])
         offsets = text.offsets[:first] + text.offsets[kept] + text.offsets[last:]
@@ -140,6 +149,17 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """Sixteen hex digits over vocabulary, normalisation and template."""
         return hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16]
+
+
+def _frame(backend: Any, checkpoint: Checkpoint) -> tuple[list[int], list[int]]:
+    """The special tokens before and after a text."""
+    for sample in ("a", "0", ".", "\u7684"):  # any text will do that the vocabulary knows
+        probe = backend.encode(sample)
+        special = probe.special_tokens_mask
+        if 0 in special:
+            first, after = special.index(0), len(special) - special[::-1].index(0)
+            return probe.ids[:first], probe.ids[after:]
+    raise CheckpointError(f"{checkpoint.transformer}: its tokenizer finds no token in plain text.")
 
 
 def _offsets(encoding: Encoding, prompt: int) -> tuple[tuple[int, int] | None, ...]:

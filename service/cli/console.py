@@ -1,0 +1,56 @@
+"""What the commands share: where they write, how they fail, and how text from elsewhere is shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+# A table fits the screen; in a file or a pipe it takes the width it needs, so that each row is one line.
+ON_SCREEN: Final = sys.stdout.isatty() or "COLUMNS" in os.environ
+# Markup is off: brackets in an error or a document are theirs, not ours.
+out: Final = Console(markup=False, highlight=False, emoji=False, width=None if ON_SCREEN else 10_000)
+err: Final = Console(markup=False, highlight=False, emoji=False, soft_wrap=True, stderr=True)
+
+INTERRUPTED: Final = 130
+
+
+class Failure(Exception):
+    """The command ends here. The message says what was wrong and the remedy, one problem a line.
+
+    Args:
+        message: for the user.
+        exit_status: 1 where a request failed, 2 for usage and configuration, 130 after Ctrl-C.
+
+    """
+
+    def __init__(self, message: str, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+def report(error: Exception, *, interrupted: bool = False) -> None:
+    """Print an error, each of its lines as one."""
+    for line in str(error).splitlines():
+        err.print(line if interrupted else Text.assemble(("error:", "bold red"), " ", line))
+
+
+def warn(message: str) -> None:
+    """Print a warning."""
+    err.print(Text.assemble(("warning:", "bold yellow"), " ", message))
+
+
+def emit(content: bytes) -> None:
+    """Write to standard output as it is, and at once: a reader that has gone must be noticed here, not at exit."""
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+def one_line(text: str, limit: int) -> str:
+    """Text from a document, short, on one line, and without the characters that steer a terminal."""
+    words = " ".join(text[: 4 * limit].split())
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in words)
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"

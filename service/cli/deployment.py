@@ -1,0 +1,41 @@
+"""Opens a deployment inside this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.utils.tqdm import enable_progress_bars
+from transformers.utils.logging import disable_progress_bar
+
+from service.api.service import Service, open_service
+from service.cli.console import Failure
+from service.collections import CollectionError
+from service.config import Config
+
+
+def open_deployment(settings: Config) -> Service:
+    """Load the models and open the store.
+
+    Raises:
+        Failure: the store cannot be opened.
+        ServiceError: a model cannot be served as configured.
+
+    """
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
+    enable_progress_bars()  # of downloads, which the line above turns off as well
+    try:
+        return open_service(settings)
+    except CollectionError as error:
+        raise Failure(str(error), 2) from None
+
+
+@contextmanager
+def deployment(settings: Config) -> Iterator[Service]:
+    """A service that is closed in the end, whatever ends it: its threads must not outlive the command."""
+    service = open_deployment(settings)
+    try:
+        yield service
+    finally:
+        service.search.close()
+        service.models.close()

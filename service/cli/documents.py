@@ -1,0 +1,157 @@
+"""Files of documents: JSON lines of our own shape, or a corpus as BEIR has it."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from service.cli.console import Failure
+from service.collections import Document, InvalidDocument
+from service.collections.document import checked_id, encoded_metadata
+from service.errors import did_you_mean
+
+MOST_ERRORS: Final = 10
+_FIELDS: Final = ("id", "text", "metadata")
+_BEIR_FIELDS: Final = ("_id", "title", "text", "metadata")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A document and the line of the file that it stands on."""
+
+    number: int
+    document: Document
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to embed."""
+        return not self.document.text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many documents a file holds, and how many more have no text."""
+
+    documents: int
+    empty: int
+
+
+def corpus_file(path: Path) -> Path:
+    """The file itself, or the corpus of a BEIR folder; raises `Failure` where it cannot be read."""
+    file = path / "corpus.jsonl" if path.is_dir() else path
+    try:
+        with file.open("rb"):
+            return file
+    except OSError as error:
+        what = "a file of JSON lines, or a BEIR folder, which holds a corpus.jsonl"
+        raise Failure(f"{file}: {error.strerror}. Give {what}.", 2) from None
+
+
+def check(file: Path) -> Count:
+    """Read the whole file before anything is sent, so that a bad line is no surprise after an hour.
+
+    Raises:
+        Failure: naming the line of each problem, up to ten.
+
+    """
+    problems: list[str] = []
+    first: dict[str, int] = {}
+    empty = 0
+    for number, raw in _lines(file):
+        try:
+            line = Line(number, _document(raw))
+        except ValueError as problem:
+            problems.append(f"{file}: line {number}: {problem}")
+        else:
+            empty += line.empty
+            earlier = first.setdefault(line.document.id, number)
+            if earlier != number:
+                problems.append(
+                    f"{file}: line {number}: id {line.document.id!r} is taken by line {earlier}. "
+                    "Give each document an id of its own."
+                )
+        if len(problems) == MOST_ERRORS:
+            problems.append(f"{file}: the rest was not read. Nothing was sent.")
+            break
+    if problems:
+        raise Failure("\n".join(problems), 2)
+    return Count(len(first) - empty, empty)
+
+
+def read(file: Path) -> Iterator[Line]:
+    """The documents of a checked file that have a text."""
+    for number, raw in _lines(file):
+        try:
+            line = Line(number, _document(raw))
+        except ValueError as problem:
+            raise Failure(f"{file}: line {number}: {problem} The file changed while it was read.", 2) from None
+        if not line.empty:
+            yield line
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """A line as a JSON object; raises `ValueError`."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not valid UTF-8 at byte {error.start + 1}. Save the file as UTF-8.") from None
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"is not JSON ({error}). Each line is one JSON object.") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"is {_kind(value)}. Each line is one JSON object.")
+    return value
+
+
+def string(fields: dict[str, Any], field: str) -> str:
+    """A field that must be a string; raises `ValueError`."""
+    if field not in fields:
+        raise ValueError(f"has no {field!r}.{did_you_mean(field, fields)}")
+    if not isinstance(value := fields[field], str):
+        raise ValueError(f"{field!r} is {_kind(value)}. It must be a string.")
+    return value
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    with file.open("rb") as lines:
+        for number, raw in enumerate(lines, 1):
+            if number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            if not raw.isspace():
+                yield number, raw
+
+
+def _document(raw: bytes) -> Document:
+    fields = parse(raw)
+    beir = "_id" in fields
+    known = _BEIR_FIELDS if beir else _FIELDS
+    identity = string(fields, "_id" if beir else "id")
+    text = string(fields, "text")
+    metadata = fields.get("metadata", {})
+    for field in fields:
+        if field not in known:
+            raise ValueError(
+                f"{field!r} is no field of a document.{did_you_mean(field, known)} Fields are "
+                f"{', '.join(known)}; put what you filter by under metadata."
+            )
+    if beir and (title := string({"title": "", **fields}, "title")):
+        text = f"{title} {text}".strip()
+        metadata = {**metadata, "title": title} if isinstance(metadata, dict) else metadata
+    document = Document(identity, text.strip() if beir else text, metadata)
+    try:
+        checked_id(identity)
+        encoded_metadata(document)
+    except InvalidDocument as error:
+        raise ValueError(str(error)) from None
+    return document
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), f"the number {value}")

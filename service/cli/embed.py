@@ -1,0 +1,132 @@
+"""`millpond embed`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal
+
+import orjson
+import typer
+
+from service.cli import options
+from service.cli.client import Client, Refused, connect, pipelined
+from service.cli.console import Failure, emit
+
+_BATCH = 64
+Vector = list[float]
+
+
+def embed(
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to embed.")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="A file with a text a line, or .jsonl with a 'text' a line.")
+    ] = None,
+    url: options.Url = options.DEFAULT_URL,
+    config: options.Config = None,
+    model: options.Model = None,
+    pooling: options.Pooling = None,
+    truncate: options.Truncate = False,
+    prompt_name: Annotated[str | None, typer.Option(help="A prompt of the model, put before each text.")] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, help="Keep the first dimensions only, normalised anew.")
+    ] = None,
+    form: Annotated[
+        Literal["json", "npy"], typer.Option("--format", help="A JSON array a line, or one NumPy array of float32.")
+    ] = "json",
+    output: Annotated[Path | None, typer.Option(help="A file to write instead of standard output.")] = None,
+) -> None:
+    """Embed texts: the arguments, the lines of a file, or those of standard input. One vector a text, in order."""
+    asked = {"model": model, "pooling": pooling, "prompt_name": prompt_name, "dimensions": dimensions}
+    settings = {key: value for key, value in asked.items() if value is not None} | {"truncate": truncate}
+    named = _texts(texts, input_file)
+    if form == "npy" and output is None and sys.stdout.isatty():
+        raise Failure("--format npy is binary and no terminal shows it; give --output FILE or a pipe.", 2)
+    try:
+        file = output.open("wb") if output else None
+    except OSError as error:
+        raise Failure(f"--output {output}: {error.strerror}. Name a file that can be written.", 2) from None
+    write: Callable[[bytes], Any] = file.write if file else emit
+
+    async def run() -> None:
+        # Nothing is stored, so an embedding never needs the deployment's own store.
+        with TemporaryDirectory(prefix="millpond-") as store:
+            async with connect(url, config, store=Path(store)) as client:
+                vectors = _embed(client, named, settings)
+                if form == "json":
+                    async for batch in vectors:
+                        write(b"".join(orjson.dumps(vector) + b"\n" for vector in batch))
+                else:
+                    write(_npy([vector async for batch in vectors for vector in batch]))
+
+    try:
+        asyncio.run(run())
+    finally:
+        if file:
+            file.close()
+
+
+async def _embed(
+    client: Client, named: Sequence[tuple[str, str]], settings: dict[str, Any]
+) -> AsyncIterator[list[Vector]]:
+    async def send(batch: Sequence[tuple[str, str]]) -> list[Vector]:
+        try:
+            inputs = [text for _, text in batch]
+            vectors: list[Vector] = await client.ask("POST", "/embed", {"inputs": inputs, **settings})
+            return vectors
+        except Refused as error:
+            place = re.fullmatch(r"inputs\[(\d+)\]", error.where)
+            raise Failure(error.about(batch[int(place[1])][0]) if place else str(error)) from None
+
+    batches = (named[start : start + _BATCH] for start in range(0, len(named), _BATCH))
+    async for _, vectors in pipelined(batches, send):
+        yield vectors
+
+
+def _texts(arguments: list[str] | None, file: Path | None) -> list[tuple[str, str]]:
+    """The texts, each with what to call it in an error. All are read first: their vectors cost far more room."""
+    if arguments and file:
+        raise Failure("give texts as arguments or --input, not both.", 2)
+    if arguments:
+        return [(f"text {number}", text) for number, text in enumerate(arguments, 1)]
+    if file is None and sys.stdin.isatty():
+        raise Failure("there is nothing to embed: give texts as arguments, --input FILE, or lines on stdin.", 2)
+    source = str(file) if file else "standard input"
+    try:
+        lines = (file.read_bytes() if file else sys.stdin.buffer.read()).splitlines()
+    except OSError as error:
+        raise Failure(f"--input {file}: {error.strerror}. Name a file of texts, one a line.", 2) from None
+    named: list[tuple[str, str]] = []
+    for number, raw in enumerate(lines, 1):
+        name = f"{source}: line {number}"
+        try:
+            text = _json_text(raw) if file and file.suffix in (".jsonl", ".ndjson") else raw.decode()
+        except UnicodeDecodeError as error:
+            raise Failure(f"{name} is not valid UTF-8 at byte {error.start + 1}. Save it as UTF-8.", 2) from None
+        except ValueError as error:
+            raise Failure(f"{name}: {error}", 2) from None
+        if not text.strip():  # left out in silence, it would shift every vector after it
+            raise Failure(f"{name} is empty and has no vector. Leave it out.", 2)
+        named.append((name, text))
+    if not named:
+        raise Failure(f"{source} holds no text. Give at least one line.", 2)
+    return named
+
+
+def _json_text(raw: bytes) -> str:
+    from service.cli.documents import parse, string
+
+    return string(parse(raw), "text")
+
+
+def _npy(vectors: list[Vector]) -> bytes:
+    import numpy as np
+
+    content = BytesIO()
+    np.save(content, np.array(vectors, dtype=np.float32))
+    return content.getvalue()

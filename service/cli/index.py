@@ -1,0 +1,137 @@
+"""`millpond index`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.text import Text
+
+from service.cli import options
+from service.cli.client import Client, Refused, collection_path, connect, pipelined
+from service.cli.console import INTERRUPTED, Failure, err, out
+
+if TYPE_CHECKING:
+    from service.cli.documents import Count, Line
+
+
+@dataclass
+class _Progress:
+    """What the service has said to have stored, in how many seconds."""
+
+    stored: int = 0
+    unchanged: int = 0
+    seconds: float = 0.0
+
+
+def index(
+    file: Annotated[Path, typer.Argument(help="JSON lines, {id, text, metadata?} each, or a BEIR folder or corpus.")],
+    collection: options.Collection,
+    url: options.Url = options.DEFAULT_URL,
+    config: options.Config = None,
+    model: options.Model = None,
+    pooling: options.Pooling = None,
+    truncate: options.Truncate = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents in one request.")] = 64,
+) -> None:
+    """Store the documents of a file in a collection, which is created where it is missing.
+
+    It may be stopped at any time and run again: what is stored already is not embedded a second time. A
+    collection that exists keeps its model and pooling; naming others is refused.
+    """
+    from service.cli.documents import check, corpus_file
+
+    route = collection_path(collection)
+    corpus = corpus_file(file)
+    count = check(corpus)
+    done = _Progress()
+
+    async def run() -> None:
+        async with connect(url, config) as client:
+            await _create(client, route, {"model": model, "pooling": pooling})
+            await _upload(client, route, corpus, count, done, batch_size=batch_size, truncate=truncate)
+
+    go_on = "Run the same command again to go on."
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        raise Failure(
+            f"Interrupted: at least {done.stored} of {count.documents} documents are stored. {go_on}", INTERRUPTED
+        ) from None
+    except Failure as error:
+        if not done.stored:
+            raise
+        stored = f"{done.stored} of {count.documents} documents are stored. {go_on}"
+        raise Failure(f"{error}\n{stored}", error.exit_status) from None
+    rate = done.stored / done.seconds if done.stored else 0.0
+    out.print(
+        f"{done.stored} stored ({done.unchanged} unchanged), {count.empty} empty skipped, "
+        f"{done.seconds:.1f} s, {rate:.1f} documents/s"
+    )
+
+
+async def _create(client: Client, route: str, asked: dict[str, str | None]) -> None:
+    """See that the collection is there; where it is and nothing particular is asked for, take it as it is."""
+    definition = {key: value for key, value in asked.items() if value is not None}
+    if not definition:
+        try:
+            await client.ask("GET", route)
+            return
+        except Refused as error:
+            if error.status != 404:
+                raise
+    await client.ask("PUT", route, definition)
+
+
+async def _upload(
+    client: Client, route: str, corpus: Path, count: Count, done: _Progress, *, batch_size: int, truncate: bool
+) -> None:
+    from service.cli.documents import read
+
+    async def send(batch: list[Line]) -> Any:
+        documents = [
+            {"id": line.document.id, "text": line.document.text, "metadata": line.document.metadata} for line in batch
+        ]
+        try:
+            return await client.ask("POST", f"{route}/documents", {"documents": documents, "truncate": truncate})
+        except Refused as error:
+            raise Failure(_in_file(error, batch, corpus)) from None
+
+    began = time.monotonic()
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=count.documents)
+        async for batch, answer in pipelined(_batches(read(corpus), batch_size), send):
+            done.stored += len(batch)
+            done.unchanged += answer["unchanged"]
+            done.seconds = time.monotonic() - began
+            bar.advance(task, len(batch))
+
+
+def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
+    lines = iter(lines)
+    while batch := list(islice(lines, size)):
+        yield batch
+
+
+def _in_file(error: Refused, batch: list[Line], corpus: Path) -> str:
+    """The error with the line of the file where the service names a place in the request."""
+    place = re.match(r"documents\[(\d+)\]", error.where)
+    if place:
+        line = batch[int(place[1])]
+        return error.about(f"{corpus}: line {line.number}: document {line.document.id!r}")
+    return f"{error} Give a smaller --batch-size." if error.status == 413 else str(error)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.0f} documents/s" if speed else "", style="progress.data.speed")

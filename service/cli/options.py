@@ -1,0 +1,29 @@
+"""Options that more than one command takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Url = Annotated[str, typer.Option("--url", envvar="MILLPOND_URL", help="The running service to ask.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="Instead of asking a running service, start this deployment inside the command."
+    ),
+]
+Collection = Annotated[str, typer.Option("--collection", help="The collection's name.")]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Cut a text that is too long for the model instead of refusing it.")
+]
+Model = Annotated[str | None, typer.Option(help="A model of the service; its default one unless given.")]
+Pooling = Annotated[
+    str | None,
+    typer.Option(
+        help="Another pooling than the model's own: cls, 'gem(p=3)', 'mean + max'. See `millpond poolings`."
+    ),
+]

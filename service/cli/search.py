@@ -1,0 +1,70 @@
+"""`millpond search`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.table import Table
+
+from service.cli import options
+from service.cli.client import Refused, collection_path, connect
+from service.cli.console import ON_SCREEN, Failure, emit, err, one_line, out
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    collection: options.Collection,
+    url: options.Url = options.DEFAULT_URL,
+    config: options.Config = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits wanted; fewer come where fewer match.")] = 10,
+    condition: Annotated[
+        str | None, typer.Option("--filter", help="""On metadata, as JSON: '{"year": {"$gte": 2020}}'.""")
+    ] = None,
+    truncate: options.Truncate = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer instead of a table.")] = False,
+) -> None:
+    """Find the documents of a collection that are nearest in meaning to a query."""
+    route = collection_path(collection)
+    body = {"query": query, "k": k, "filter": _filter(condition), "truncate": truncate}
+
+    async def run() -> Any:
+        async with connect(url, config) as client:
+            try:
+                return await client.ask("POST", f"{route}/search", body)
+            except Refused as error:
+                raise Failure(error.about("the query") if error.where == "query" else str(error)) from None
+
+    answer = asyncio.run(run())
+    if as_json:
+        emit(orjson.dumps(answer, option=orjson.OPT_INDENT_2) + b"\n")
+        return
+    if not answer["hits"]:
+        err.print(f"No document of {collection!r} matches.")
+        return
+    table = Table(box=None, pad_edge=False, expand=ON_SCREEN)
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("id", overflow="fold")
+    table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1, min_width=20)
+    for rank, hit in enumerate(answer["hits"], 1):
+        table.add_row(str(rank), f"{hit['score']:.4f}", one_line(hit["id"], 512), one_line(hit["text"], 120))
+    out.print(table)
+
+
+def _filter(condition: str | None) -> dict[str, Any] | None:
+    if condition is None:
+        return None
+    try:
+        parsed = orjson.loads(condition)
+    except orjson.JSONDecodeError as error:
+        parsed, reason = None, f" ({error})"
+    else:
+        reason = ""
+    if not isinstance(parsed, dict):
+        raise Failure(
+            f'--filter {condition!r}: is not a JSON object{reason}. Write it as \'{{"year": {{"$gte": 2020}}}}\'.', 2
+        )
+    return parsed

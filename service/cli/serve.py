@@ -1,0 +1,74 @@
+"""`millpond serve`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.console import Failure, err
+from service.config import load_config
+
+
+def serve(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The deployment's YAML file.")] = Path(
+        "configs/mean.yaml"
+    ),
+    host: Annotated[str | None, typer.Option(help="Overrides server.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Overrides server.port; 0 takes a free one.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Overrides store.path.")] = None,
+) -> None:
+    """Serve the models of a config over HTTP."""
+    settings = load_config(
+        config,
+        overrides={"server.host": host, "server.port": port, "store.path": str(store) if store else None},
+    )
+    # The address first: that it is taken must not come out after minutes of loading models.
+    with _bound(settings.server.host, settings.server.port) as listener:
+        logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("faiss").setLevel("WARNING")  # it tells which build of itself it loads
+        import uvicorn
+
+        from service.api import create_app
+        from service.cli.deployment import open_deployment
+
+        service = open_deployment(settings)
+        for name, model in service.models:
+            err.print(f"model {name}: {model.pooler.spec}, {model.dim} dimensions, fingerprint {model.fingerprint}")
+        shown = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        err.print(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(service), loop="auto", http="httptools", access_log=False, log_level="warning")
+        )
+        # Once it has shut down, uvicorn raises the signal it caught again; it has done its work by then.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+        if not server.started:
+            raise Failure(f"the service could not be started at {address}; see above.")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at the address, not listening yet, so that nobody connects before the models are there."""
+    try:
+        # A name such as localhost has addresses of both kinds; clients that know one only know IPv4.
+        found = min(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), key=lambda info: info[0])
+        family, kind, protocol, _, address = found
+        with ExitStack() as unless_bound:
+            listener = unless_bound.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            unless_bound.pop_all()
+    except OSError as error:
+        raise Failure(
+            f"cannot serve at {host}, port {port}: {error.strerror or error}. Stop what runs there, or choose "
+            "another address with --port and --host (server.port, server.host).",
+            2,
+        ) from None
+    return listener

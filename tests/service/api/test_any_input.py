@@ -1,0 +1,88 @@
+"""Property: whatever JSON is thrown at a route, it never fails with a 500 and errors have the right shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.service.api.checks import well_formed
+
+FIELDS = ["inputs", "input", "model", "pooling", "normalize", "truncate", "truncation_direction", "prompt_name"]
+FIELDS += ["dimensions", "encoding_format", "user", "documents", "id", "text", "metadata", "query", "queries"]
+FIELDS += ["vector", "k", "filter", "include", "index"]
+WORDS = ["mean", "cls", "gem(p=2)", "mean + max", "attention", "left", "flat", "base64", "text", "metadata", ""]
+WORDS += ["declared", "$and", "$not", "$gte", "$in", "strategy", "concat", "window(size=2, stride=1) > mean", "."]
+NUMBERS = [0, 1, -1, 3, 384, 2**31, 2**63, -(2**63), 2**64, 10**30, 0.5, 1e300, 5e-324, -0.0]
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.sampled_from(NUMBERS)
+    | st.sampled_from(WORDS)
+    | st.text(max_size=8).filter(
+        lambda text: text.isascii() or not any(0xD800 <= ord(character) < 0xE000 for character in text)
+    )
+)
+keys = st.sampled_from(FIELDS + WORDS) | st.text("ab.$", max_size=3)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=8,
+)
+documents = st.lists(
+    st.fixed_dictionaries({"id": st.text(max_size=3) | values, "text": st.text(max_size=9) | values})
+    | st.dictionaries(st.sampled_from(["id", "text", "metadata"]), values, max_size=3),
+    max_size=3,
+)
+filters = st.dictionaries(
+    st.sampled_from(["a", "a.b", "$and", "$or", "$not", "$x"]),
+    values | st.dictionaries(st.sampled_from(["$eq", "$gt", "$in", "$nin", "$exists", "$not", "$x"]), values),
+    max_size=3,
+)
+likely: dict[str, dict[str, Any]] = {
+    "/embed": {"inputs": st.text(max_size=9) | st.lists(st.text(max_size=9), max_size=3) | values},
+    "/embed_all": {"inputs": st.text(max_size=9) | st.lists(st.text(max_size=9), max_size=3) | values},
+    "/v1/embeddings": {
+        "input": st.text(max_size=9) | st.lists(st.integers(-1, 30_600), max_size=5) | values,
+        "model": st.sampled_from(["mean", "cls", "nope"]) | values,
+    },
+    "/documents": {"documents": documents | values},
+    "/search": {
+        "query": st.text(max_size=9) | values,
+        "vector": st.none() | st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=3) | values,
+        "filter": filters | values,
+    },
+}
+
+
+@pytest.mark.parametrize("route", likely)
+@settings(max_examples=80, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_body_is_a_bug(http: httpx.Client, collection: str, route: str, data: st.DataObject) -> None:
+    path = f"{collection}{route}" if route in ("/documents", "/search") else route
+    required = (
+        st.fixed_dictionaries({}, optional=likely[route])
+        if route == "/search"
+        else st.fixed_dictionaries(likely[route])
+    )
+    options = st.dictionaries(st.sampled_from(FIELDS), values, max_size=2)
+    body = data.draw(st.builds(lambda more, main: more | main, options, required) | values, label="body")
+    answer = http.post(path, json=body)
+    assert answer.status_code < 500
+    if answer.status_code >= 400:
+        well_formed(answer)
+    else:
+        assert answer.headers["content-type"] == "application/json"
+        answer.json()
+
+
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=40) | st.text('{}[]":,aeinput0189.\\u', max_size=30).map(str.encode))
+def test_no_bytes_are_a_bug(http: httpx.Client, body: bytes) -> None:
+    answer = http.post("/embed", content=body, headers={"content-type": "application/json"})
+    assert 400 <= answer.status_code < 500
+    well_formed(answer)

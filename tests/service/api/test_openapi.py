@@ -1,0 +1,93 @@
+"""The OpenAPI document: valid, complete, and true of the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.servers import Server
+
+Operation = tuple[str, str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def document(small: Server) -> dict[str, Any]:
+    return small.http.get("/openapi.json").json()
+
+
+@pytest.fixture(scope="module")
+def operations(document: dict[str, Any]) -> list[Operation]:
+    return [(verb, path, told) for path, verbs in document["paths"].items() for verb, told in verbs.items()]
+
+
+def references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        inner = [reference for item in value.values() for reference in references(item)]
+        return inner + ([value["$ref"]] if isinstance(value.get("$ref"), str) else [])
+    return [reference for item in value for reference in references(item)] if isinstance(value, list) else []
+
+
+def test_it_is_valid(document: dict[str, Any], operations: list[Operation]) -> None:
+    assert document["openapi"].startswith("3.1")
+    assert document["info"]["title"] == "Millpond" and document["info"]["version"]
+    schemas = document["components"]["schemas"]
+    for name, schema in schemas.items():
+        Draft202012Validator.check_schema(schema)
+        for example in schema.get("examples", []):
+            resolved = schema | {"components": document["components"]}
+            assert list(Draft202012Validator(resolved).iter_errors(example)) == [], name
+    for reference in references(document):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+    names = [told["operationId"] for _, _, told in operations]
+    assert len(set(names)) == len(names) > 10
+    for _, path, told in operations:
+        declared = {
+            f"{{{parameter['name']}}}" for parameter in told.get("parameters", []) if parameter["in"] == "path"
+        }
+        assert declared == {part for part in path.split("/") if part.startswith("{")}
+        assert told["summary"] and told["responses"]
+
+
+def test_errors_are_told_in_the_shape_they_have(operations: list[Operation]) -> None:
+    told = 0
+    for _, path, operation in operations:
+        for status, response in operation["responses"].items():
+            if status >= "4":
+                told += 1
+                kind, model = (
+                    ("application/json", "OpenAIProblem")
+                    if path.startswith("/v1/")
+                    else ("application/problem+json", "Problem")
+                )
+                assert response["content"] == {kind: {"schema": {"$ref": f"#/components/schemas/{model}"}}}
+    assert told > 30
+
+
+def test_every_example_works(small: Server, document: dict[str, Any], operations: list[Operation]) -> None:
+    worked = []
+    # Creating comes before storing, and storing before searching.
+    for verb, path, told in sorted(operations, key=lambda each: (each[0] != "put", "documents" not in each[1])):
+        if "requestBody" not in told:
+            continue
+        schema = told["requestBody"]["content"]["application/json"]["schema"]
+        (reference, *_) = references(schema)
+        examples = document["components"]["schemas"][reference.rsplit("/", 1)[1]]["examples"]
+        for example in examples:
+            answer = small.http.request(verb, path.replace("{name}", "default"), json=example)
+            assert answer.status_code in (200, 201), (path, answer.text)
+            shown = told["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
+            resolved = shown | {"components": document["components"]}
+            assert list(Draft202012Validator(resolved).iter_errors(answer.json())) == [], path
+            worked.append((path, answer.json()))
+    assert len({path for path, _ in worked}) == sum("requestBody" in told for _, _, told in operations)
+    found = [answer for path, answer in worked if path.endswith("/search")]
+    assert found and all(answer["hits"] for answer in found)
+    small.http.delete("/collections/default")
+
+
+def test_docs(small: Server) -> None:
+    page = small.http.get("/docs")
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+    assert "/openapi.json" in page.text

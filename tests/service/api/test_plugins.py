@@ -1,0 +1,70 @@
+"""A pooling of another package is served like a built-in one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.servers import Server
+from tests.service.api.checks import problem
+
+CODE = '''
+import torch
+from pooling.base import WeightedPooler
+
+
+class Ends(WeightedPooler):
+    """Half the first token, half the last."""
+
+    name = "ends"
+    summary = "the mean of the first and the last token"
+    good_for = "tests"
+    weak_at = "everything else"
+
+    def _weights(self, tokens, mask):
+        order = torch.arange(mask.shape[1]).expand(mask.shape)
+        first = order == torch.where(mask, order, mask.shape[1]).amin(1, keepdim=True)
+        last = order == torch.where(mask, order, -1).amax(1, keepdim=True)
+        return (first.to(tokens.dtype) + last.to(tokens.dtype)) / 2
+'''
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """A folder as pip leaves it, with two packages: one good, one that cannot be imported."""
+    folder = tmp_path / "site-packages"
+    for name, code in (("ends", CODE), ("broken", "raise RuntimeError('broken on purpose')")):
+        about = folder / f"pool_{name}-1.0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pool-{name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[millpond.poolers]\n{name} = pool_{name}:{name.title()}\n")
+        (folder / f"pool_{name}.py").write_text(code)
+    return folder
+
+
+def test_a_pooling_of_another_package(tmp_path: Path, packages: Path) -> None:
+    config = tmp_path / "plugin.yaml"
+    encoder = "encoder: bundled/all-MiniLM-L6-v2"
+    config.write_text(f"models:\n  ends: {{{encoder}, pooling: ends}}\n  default: {{{encoder}}}\n")
+    paths = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
+    with Server(config, tmp_path / "store", dict(os.environ) | {"PYTHONPATH": paths}) as server:
+        info = server.http.get("/info").json()
+        assert "ends" in info["poolings"] and "broken" not in info["poolings"]
+        assert info["models"]["ends"]["pooling"] == "ends"
+
+        inputs = ["A man is playing a harp.", "short", "a neighbour that is a good deal longer than the others"]
+        states = [np.array(text["states"]) for text in server.http.post("/embed_all", json={"inputs": inputs}).json()]
+        wanted = np.array([(state[0] + state[-1]) / 2 for state in states])
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+        for asked in ({"model": "ends"}, {"pooling": "ends"}, {"pooling": {"strategy": "ends"}}):
+            answer = server.http.post("/embed", json={"inputs": inputs, **asked})
+            np.testing.assert_allclose(answer.json(), wanted, atol=1e-5)
+        both = server.http.post("/embed", json={"inputs": inputs, "pooling": "ends + mean", "normalize": False})
+        assert np.array(both.json()).shape == (3, 768)
+
+        refusal = server.http.post("/embed", json={"inputs": "a", "pooling": "broken"})
+        problem(refusal, 422, "pool-broken", "broken on purpose")
+        assert server.http.put("/collections/c", json={"pooling": "ends"}).json()["pooling"] == "ends"

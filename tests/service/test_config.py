@@ -1,0 +1,284 @@
+"""A config file, the environment and flags: what is accepted, and what each error says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.config import load_config
+from service.errors import ConfigError
+
+MODEL = "models: {default: {encoder: some/model}}\n"
+ARCHITECTURE = """
+models:
+  default:
+    encoder: bundled/all-MiniLM-L6-v2   # or a folder, or a Hugging Face id (with `revision`)
+    pooling: declared
+    normalize: declared
+    max_tokens: declared
+runtime:   {backend: auto, precision: auto, threads: auto}
+batching:  {max_batch_tokens: 4096, max_queued_tokens: 131072}
+store:     {path: ./data}
+server:    {host: 127.0.0.1, port: 8000}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text: str = MODEL, env=None, **overrides):
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return load_config(path, env=env or {}, overrides={key.replace("__", "."): v for key, v in overrides.items()})
+
+    return load
+
+
+@pytest.fixture
+def refused(load, tmp_path):
+    """The message, with the file's path as FILE."""
+
+    def refused(text: str = MODEL, env=None, **overrides) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load(text, env, **overrides)
+        return str(caught.value).replace(str(tmp_path / "config.yaml"), "FILE")
+
+    return refused
+
+
+def test_every_key_of_the_documented_example(load):
+    config = load(ARCHITECTURE)
+    assert config.models["default"].encoder == "bundled/all-MiniLM-L6-v2"
+    assert config.batching.max_batch_tokens == 4096
+    assert config.store.path == Path("data")
+    assert config.server.port == 8000
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        *("mean", "cls", "max", "last", '"gem(p=3)"', '"mean+max"'),
+        *("{strategy: attention, weights: path/to/pooler}", "[mean, {strategy: gem, p: 3}]"),
+    ],
+)
+def test_documented_poolings(load, pooling):
+    assert load(ARCHITECTURE.replace("pooling: declared", f"pooling: {pooling}")).models["default"].pooling
+
+
+def test_defaults(load):
+    config = load()
+    assert (config.server.host, config.server.port) == ("127.0.0.1", 8000)
+    assert config.models["default"].pooling == "declared"
+    assert not config.models["default"].trust_remote_code
+    assert config.runtime.precision == "auto"
+
+
+# Environment and flags
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "keys", "value"),
+    [
+        ("MILLPOND_MODELS__DEFAULT__ENCODER", "other/model", "models.default.encoder", "other/model"),
+        ("MILLPOND_MODELS__DEFAULT__REVISION", "abc", "models.default.revision", "abc"),
+        ("MILLPOND_MODELS__DEFAULT__POOLING", "gem(p=3)", "models.default.pooling", "gem(p=3)"),
+        ("MILLPOND_MODELS__DEFAULT__POOLING", "{strategy: gem}", "models.default.pooling", {"strategy": "gem"}),
+        ("MILLPOND_MODELS__DEFAULT__NORMALIZE", "false", "models.default.normalize", False),
+        ("MILLPOND_MODELS__DEFAULT__MAX_TOKENS", "128", "models.default.max_tokens", 128),
+        ("MILLPOND_MODELS__DEFAULT__PROMPTS", "{query: 'q: '}", "models.default.prompts", {"query": "q: "}),
+        ("MILLPOND_MODELS__DEFAULT__TRUST_REMOTE_CODE", "true", "models.default.trust_remote_code", True),
+        ("MILLPOND_RUNTIME__BACKEND", "torch", "runtime.backend", "torch"),
+        ("MILLPOND_RUNTIME__PRECISION", "bf16", "runtime.precision", "bf16"),
+        ("MILLPOND_RUNTIME__THREADS", "3", "runtime.threads", 3),
+        ("MILLPOND_BATCHING__MAX_BATCH_TOKENS", "77", "batching.max_batch_tokens", 77),
+        ("MILLPOND_BATCHING__MAX_QUEUED_TOKENS", "78", "batching.max_queued_tokens", 78),
+        ("MILLPOND_STORE__PATH", "/srv", "store.path", Path("/srv")),
+        ("MILLPOND_STORE__DEFAULT_COLLECTION", "docs", "store.default_collection", "docs"),
+        ("MILLPOND_SERVER__HOST", "0.0.0.0", "server.host", "0.0.0.0"),
+        ("MILLPOND_SERVER__PORT", "9000", "server.port", 9000),
+        ("MILLPOND_SERVER__MAX_TEXTS", "5", "server.max_texts", 5),
+        ("MILLPOND_SERVER__MAX_BODY_BYTES", "5000", "server.max_body_bytes", 5000),
+    ],
+)
+def test_environment_twins(load, name, text, keys, value):
+    found = load(MODEL, {name: text})
+    for key in keys.split("."):
+        found = found[key] if isinstance(found, dict) else getattr(found, key)
+    assert found == value
+
+
+def test_every_key_has_a_tested_twin():
+    """A key added to the config must be added to the test above."""
+    from service.config import Config, ModelConfig
+
+    mark = next(mark for mark in test_environment_twins.pytestmark if mark.name == "parametrize")
+    tested = {case[2] for case in mark.args[1]}
+    sections = {name: field.annotation for name, field in Config.model_fields.items() if name != "models"}
+    expected = {f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
+    assert tested == expected | {f"models.default.{key}" for key in ModelConfig.model_fields}
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(load):
+    text, env = MODEL + "server: {port: 1, host: a}", {"MILLPOND_SERVER__PORT": "2"}
+    assert load(text).server.port == 1
+    assert load(text, env).server.port == 2
+    assert load(text, env, server__port=3).server.port == 3
+    assert load(text, env, server__port=None).server.port == 2
+    assert load(text, env, server__port=3).server.host == "a"
+
+
+def test_the_environment_reaches_models_whatever_their_case(load):
+    config = load("models: {E5-Small: {encoder: x}}", {"MILLPOND_MODELS__E5-SMALL__POOLING": "cls"})
+    assert list(config.models) == ["E5-Small"]
+    assert config.models["E5-Small"].pooling == "cls"
+
+
+def test_the_environment_fills_an_empty_section(load):
+    assert load(MODEL + "server:\n", {"MILLPOND_SERVER__PORT": "9"}).server.port == 9
+
+
+def test_other_variables_are_none_of_the_configs(load):
+    load(MODEL, {"MILLPOND_DATA": "/x", "MILLPOND_API_KEY": "y", "OTHER__KEY": "z", "millpond_server__prot": "1"})
+
+
+def test_the_process_environment_is_the_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("MILLPOND_SERVER__PORT", "4321")
+    (tmp_path / "c.yaml").write_text(MODEL)
+    assert load_config(tmp_path / "c.yaml").server.port == 4321
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (MODEL + "sever: {port: 1}", "sever: is not a key here. Did you mean 'server'? Known keys: models, runtime"),
+        (MODEL + "server: {prot: 1}", "server.prot: is not a key here. Did you mean 'port'? Known keys: host, port"),
+        (
+            "models: {default: {encoder: x, poling: cls}}",
+            "models.default.poling: is not a key here. Did you mean 'pooling'? Known keys: encoder, revision",
+        ),
+        (MODEL + "batching: {zzz: 1}", "batching.zzz: is not a key here. Known keys: max_batch_tokens"),
+        ("models: {default: {pooling: cls}}", "models.default.encoder: is required and missing"),
+        ("runtime: {}", "models: is required and missing"),
+        ("models: {}", "models: must hold at least one entry"),
+        ("models: []", "models: must be a mapping, not []"),
+        ("models: {default: }", "models.default: must be a mapping, not None"),
+        ("models: {default: {encoder: ''}}", "models.default.encoder: "),
+        ("models: {1: {encoder: x}}", "models.1: "),
+        (MODEL + "server: {port: none}", "server.port: input should be a valid integer, not 'none'"),
+        (MODEL + "server: {port: 65536}", "server.port: input should be less than or equal to 65535, not 65536"),
+        (MODEL + "server: {port: true}", "server.port: input should be a valid integer, not True"),
+        (MODEL + "server: {port: 1.5}", "server.port: "),
+        (MODEL + "server: 8000", "server: must be a mapping, not 8000"),
+        (MODEL + "runtime: {threads: 0}", "runtime.threads: input should be greater than or equal to 1"),
+        (MODEL + "runtime: {threads: -1}", "or input should be 'auto'"),
+        (
+            MODEL + "runtime: {precision: fp8}",
+            "runtime.precision: input should be 'auto', 'fp32' or 'bf16', not 'fp8'",
+        ),
+        (MODEL + "batching: {max_batch_tokens: 0}", "batching.max_batch_tokens: "),
+        (MODEL + "store: {path: 3}", "store.path: must be a path, not 3"),
+        ("models: {default: {encoder: x, max_tokens: 0}}", "models.default.max_tokens: "),
+        ("models: {default: {encoder: x, max_tokens: all}}", "or input should be 'declared'"),
+        ("models: {default: {encoder: x, pooling: 3}}", "models.default.pooling: "),
+        ("models: {default: {encoder: x, prompts: {a: 1}}}", "models.default.prompts: "),
+    ],
+)
+def test_errors_name_the_file_the_key_and_the_remedy(refused, text, words):
+    message = refused(text)
+    assert message.startswith("FILE: ")
+    assert words in message
+    assert message.endswith(".")
+
+
+def test_every_error_is_told_at_once(refused):
+    message = refused(MODEL + "server: {prot: 1}\nruntime: {thread: 2}")
+    assert [line.split(":")[1].strip() for line in message.splitlines()] == ["runtime.thread", "server.prot"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "a config is a mapping that begins with 'models:'; this is NoneType"),
+        ("- models", "this is list"),
+        ("models", "this is str"),
+        ("a: b: c", "is not valid YAML"),
+        ("models: [", "is not valid YAML"),
+        ("models: {a: 1, a: 2}", "key 'a' appears twice"),
+        ("models: {m: {encoder: x}}\nmodels: {n: {encoder: y}}", "key 'models' appears twice"),
+        ("models: {m: {encoder: x, pooling: cls, encoder: y}}", "key 'encoder' appears twice"),
+        ("!!python/object/apply:os.system [true]", "is not valid YAML"),
+        ("a: 2020-99-99", "is not valid YAML"),
+        ("[1, 2]: 3", "is not valid YAML"),
+        ("[" * 5000, "is not valid YAML"),
+        ("a: *nothing", "is not valid YAML"),
+        ("a: \x07", "is not valid YAML"),
+    ],
+)
+def test_what_is_no_mapping(refused, text, words):
+    message = refused(text)
+    assert message.startswith("FILE: ")
+    assert words in message
+
+
+def test_yaml_anchors_and_merges(load):
+    config = load("models:\n  a: &a {encoder: x, pooling: cls}\n  b: {<<: *a, pooling: max}\n")
+    assert (config.models["b"].encoder, config.models["b"].pooling) == ("x", "max")
+
+
+def test_missing_and_unreadable_files(tmp_path):
+    with pytest.raises(ConfigError, match=r"none.yaml: there is no such file. Name one with --config"):
+        load_config(tmp_path / "none.yaml", env={})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path, env={})
+    (tmp_path / "latin.yaml").write_bytes("encoder: é".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin.yaml: cannot be read"):
+        load_config(tmp_path / "latin.yaml", env={})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_file_without_permission(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(MODEL)
+    path.chmod(0)
+    with pytest.raises(ConfigError, match=r"cannot be read: .*ermission"):
+        load_config(path, env={})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("MILLPOND_SERVER__PORT", "none", "server.port: input should be a valid integer, not 'none'"),
+        ("MILLPOND_SERVER__PORT", "", "server.port: input should be a valid integer, not None"),
+        ("MILLPOND_SERVER__PORT", "[1", "its value is not valid YAML: '[1'"),
+        ("MILLPOND_SERVER__PORT", "2020-99-99", "its value is not valid YAML"),
+        ("MILLPOND_STORE__PATH", "{a: 1, a: 2}", "its value is not valid YAML"),
+        ("MILLPOND_RUNTIME__THREAD", "1", "runtime.thread: is not a key here. Did you mean 'threads'?"),
+        ("MILLPOND_SERVR__PORT", "1", "servr: is not a key here. Did you mean 'server'?"),
+        ("MILLPOND_SERVER__HOST__NAME", "x", "server.host: input should be a valid string"),
+        ("MILLPOND_MODELS__DEFAULT", "{encoder: x, poling: y}", "models.default.poling: is not a key here"),
+    ],
+)
+def test_errors_name_the_variable(refused, name, text, words):
+    message = refused(MODEL, {name: text})
+    assert message.startswith(f"environment variable {name}: ")
+    assert words in message
+
+
+def test_a_variable_inside_what_is_no_section(refused):
+    message = refused(MODEL + "server: {host: a}", {"MILLPOND_SERVER__HOST__NAME": "x"})
+    assert message == "MILLPOND_SERVER__HOST__NAME: 'host' is not a section that has keys of its own."
+
+
+def test_errors_name_the_flag(refused):
+    assert refused(server__port="x").startswith("--port: server.port: input should be a valid integer, not 'x'")
+    assert refused(store__default_collection=3).startswith("--default-collection: ")
+
+
+def test_a_config_does_not_change(load):
+    config = load()
+    with pytest.raises(ValueError, match="frozen"):
+        config.server.port = 1
