@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.collections.errors import InvalidDocument
+from service.errors import shortened
 
 MAX_ID_CHARACTERS = 512
 MAX_METADATA_DEPTH = 64
@@ -80,12 +81,6 @@ def has_surrogate(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def shortened(value: object, limit: int = 60) -> str:
-    """Return a value's representation, short enough for a message."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _problems(value: object, where: str, depth: int) -> Iterator[str]:

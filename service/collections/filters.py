@@ -9,11 +9,11 @@ does. A missing field matches only `$ne`, `$nin`, `$not` and `{"$exists": false}
 import json
 import math
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
-from service.collections.document import LARGEST_INTEGER, SMALLEST_INTEGER, has_surrogate, shortened
+from service.collections.document import LARGEST_INTEGER, SMALLEST_INTEGER, has_surrogate
 from service.collections.errors import InvalidFilter
+from service.errors import did_you_mean, shortened
 
 MAX_DEPTH = 20
 MAX_TERMS = 512  # SQLite allows an expression 1000 levels deep, and a chain of ANDs counts one for each
@@ -49,7 +49,7 @@ class _Compiler:
     def _entry(self, key: object, value: object, where: str, depth: int) -> str:
         if not isinstance(key, str):
             raise InvalidFilter(f"{where} has the key {shortened(key)}; fields and operators are strings.")
-        here = f"{where}.{key}"
+        here = f"{where}.{key[:60]}"
         match key:
             case "$and" | "$or":
                 if not isinstance(value, list) or not value:
@@ -76,7 +76,7 @@ class _Compiler:
 
     def _operator(self, path: str, name: object, operand: object, where: str, depth: int) -> str:
         self._count(where, depth)
-        here = f"{where}.{name}"
+        here = f"{where}.{str(name)[:60]}"
         match name:
             case "$eq":
                 return self._any(path, lambda: self._equal(operand, here))
@@ -210,8 +210,7 @@ def _scalar(operand: object, where: str) -> str | int | float | None:
 
 
 def _unknown(name: object, where: str, operators: tuple[str, ...]) -> InvalidFilter:
-    close = get_close_matches(str(name), operators, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(str(name), operators)
     return InvalidFilter(f"{where}: unknown operator {shortened(name)}.{hint} Known here: {', '.join(operators)}.")
 
 
