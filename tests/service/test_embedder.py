@@ -138,7 +138,7 @@ def test_normalize_can_be_switched(bert, tmp_path):
             assert close(embed(models, TEXTS, normalize=True), unit)
     with served(with_it, normalize=False) as models:
         assert close(embed(models, TEXTS), raw)
-        assert models.warnings["default"] == ["normalize False overrides the declared True"]
+        assert list(models.get("default").recipe.warnings) == ["normalize False overrides the declared True"]
 
 
 @pytest.mark.parametrize("head", [[], [Normalize()]])

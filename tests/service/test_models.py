@@ -61,38 +61,41 @@ def test_undeclared_pooling_names_the_choices(plain, tmp_path):
 
 def test_chosen_pooling_on_a_plain_encoder_warns_of_nothing(plain):
     with served(plain, pooling="mean") as models:
-        assert models.warnings["default"] == []
+        assert list(models.get("default").recipe.warnings) == []
         assert not models.get().normalize
 
 
 def test_overriding_a_declaration_warns_with_both_names(declared, caplog):
     with caplog.at_level(logging.WARNING), served(declared, pooling="cls") as models:
-        assert models.warnings["default"] == ["pooling 'cls' overrides the declared 'mean'"]
+        assert list(models.get("default").recipe.warnings) == ["pooling 'cls' overrides the declared 'mean'"]
     assert "models.default: pooling 'cls' overrides the declared 'mean'" in caplog.text
 
 
 def test_naming_the_declared_pooling_is_no_override(declared):
     with served(declared, pooling="mean") as models:
-        assert models.warnings["default"] == []
+        assert list(models.get("default").recipe.warnings) == []
 
 
 @pytest.mark.parametrize("spec", ["attention", "gated", "multihead_attention(heads=4)", {"strategy": "attention"}])
 def test_an_untrained_learned_pooler_warns_and_is_the_mean(declared, spec):
     with served(declared, pooling=spec) as models, served(declared) as mean:
-        assert any("is learned and untrained; give it fitted weights" in note for note in models.warnings["default"])
+        assert any(
+            "is learned and untrained; give it fitted weights" in note
+            for note in list(models.get("default").recipe.warnings)
+        )
         if "multihead" not in str(spec):
             assert close(embed(models, TEXTS), embed(mean, TEXTS))
 
 
 def test_max_after_attention_warns(declared):
     with served(declared, pooling="attention > max") as models:
-        assert any("'max'" in note and "attention" in note for note in models.warnings["default"])
+        assert any("'max'" in note and "attention" in note for note in list(models.get("default").recipe.warnings))
 
 
 def test_a_saved_pooler(declared, tmp_path):
     pooler = saved("attention", tmp_path / "pooler")
     with served(declared, pooling={"strategy": "attention", "weights": str(tmp_path / "pooler")}) as models:
-        assert not any("untrained" in note for note in models.warnings["default"])
+        assert not any("untrained" in note for note in list(models.get("default").recipe.warnings))
         assert models.get().pooler.fingerprint() == pooler.fingerprint()
         states = asyncio.run(models.get().token_states(TEXTS[:1], max_total=100))[0].states
         expected = pooler(torch.from_numpy(states)[None], torch.ones(1, len(states), dtype=torch.bool))
@@ -102,7 +105,7 @@ def test_a_saved_pooler(declared, tmp_path):
 def test_a_saved_pooler_that_was_never_fitted_warns(declared, tmp_path):
     saved("gated", tmp_path / "pooler", trained=False)
     with served(declared, pooling={"weights": str(tmp_path / "pooler")}) as models:
-        assert any("untrained" in note for note in models.warnings["default"])
+        assert any("untrained" in note for note in list(models.get("default").recipe.warnings))
 
 
 def test_saved_poolers_that_do_not_fit(declared, tmp_path):
@@ -167,7 +170,7 @@ def test_models_of_one_folder_share_an_encoder(declared, plain, tmp_path):
         d={"encoder": str(plain), "pooling": "mean"},
     )
     try:
-        assert len(models.encoders) == 2
+        assert len({id(model.encoder) for _, model in models}) == 2
         assert models.get("a").encoder is models.get("b").encoder is models.get("c").encoder
         assert len({models.get(name).fingerprint for name in "abc"}) == 3
         assert models.default == "a"
@@ -264,6 +267,6 @@ def test_every_config_that_is_shipped_loads():
         models = Models(load_config(path, env={"MILLPOND_RUNTIME__THREADS": "1"}))
         try:
             assert np.isfinite(embed(models, ["A mill."])).all(), path
-            assert len(models.encoders) == 1
+            assert len({id(model.encoder) for _, model in models}) == 1
         finally:
             models.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +34,41 @@ class Ends(WeightedPooler):
 '''
 
 
+PROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "pool-{name}"
+version = "1.0"
+entry-points."millpond.poolers".{name} = "pool_{name}:{class_name}"
+
+[tool.setuptools]
+py-modules = ["pool_{name}"]
+"""
+
+
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """A folder as pip leaves it, with two packages: one good, one that cannot be imported."""
+    """A folder into which two packages were installed: one good, one that cannot be imported."""
     folder = tmp_path / "site-packages"
     for name, code in (("ends", CODE), ("broken", "raise RuntimeError('broken on purpose')")):
-        about = folder / f"pool_{name}-1.0.dist-info"
-        about.mkdir(parents=True)
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pool-{name}\nVersion: 1.0\n")
-        (about / "entry_points.txt").write_text(f"[millpond.poolers]\n{name} = pool_{name}:{name.title()}\n")
-        (folder / f"pool_{name}.py").write_text(code)
+        project = tmp_path / name
+        project.mkdir()
+        (project / "pyproject.toml").write_text(PROJECT.format(name=name, class_name=name.title()))
+        (project / f"pool_{name}.py").write_text(code)
+        install = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--no-build-isolation",
+        ]
+        subprocess.run([*install, "--target", str(folder), str(project)], check=True, timeout=120)
     return folder
 
 
