@@ -469,7 +469,7 @@ def test_token_states_pool_to_the_vector(mixed):
 def test_bf16_is_near_and_has_the_same_fingerprint(bert, tmp_path):
     folder = sentence_transformer(bert, tmp_path / "model", "mean", Dense(DIM, 12), Normalize())
     with served(folder) as full, served(folder, runtime={"precision": "bf16"}) as half:
-        assert half.encoders[0].runtime.precision == "bf16"
+        assert half.get().encoder.runtime.precision == "bf16"
         exact, rough = embed(full, TEXTS), embed(half, TEXTS)
         assert rough.dtype == np.float32
         assert (exact * rough).sum(1).min() > 0.99
