@@ -15,13 +15,16 @@ import numpy as np
 from service.collections import Collection, CollectionError, Collections, Document, Hit
 from service.collections.document import require_distinct
 from service.embedder import Embedder, Vectors
-from service.errors import FingerprintMismatch, InvalidInput, ServiceError
+from service.errors import FingerprintMismatch, InvalidInput, ServiceError, TooLarge
 from service.models import Models
 from service.recipe import Spec
 
 logger = logging.getLogger(__name__)
 
 MOST_HITS: Final = 10_000
+"""Hits that one query may ask for."""
+MOST_HITS_TOGETHER: Final = 1_000_000
+"""Hits that the queries of one request may ask for together: each is a document in memory."""
 
 T = TypeVar("T")
 
@@ -130,6 +133,13 @@ class Search:
     ) -> list[list[Hit]]:
         """The `k` best hits for each text, embedded as a query."""
         collection = self.get(name)
+        if len(queries) * k > MOST_HITS_TOGETHER:
+            raise TooLarge(
+                f"{len(queries)} queries for {k} hits each are {len(queries) * k} hits, and one request may ask for "
+                f"{MOST_HITS_TOGETHER}; send fewer queries at once, or a smaller k.",
+                where="queries",
+                limit=MOST_HITS_TOGETHER,
+            )
         embeddings = await self._embedder(collection).embed(
             queries, role="query", truncate="right" if truncate else None, where=where
         )
