@@ -235,7 +235,7 @@ class Embedder:
         strings = [text for text in inputs if isinstance(text, str)]
         if len(strings) == len(inputs):
             for place, string in enumerate(strings):
-                _check_text(string, where(place))
+                _check_text(string, place, where)
             texts = tokenizer.encode(strings, prompt=prompt, offsets=offsets)
         else:
             texts = [
@@ -244,7 +244,7 @@ class Embedder:
             ]
             prompt = ""
         front = tokenizer.prompt_length(prompt) if prompt else 0
-        framed_prompt = len(tokenizer.encode([prompt])[0].ids) if prompt else tokenizer.num_special
+        framed_prompt = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
         for place, text in enumerate(texts):
             # A text may merge into the prompt's last token, so that only asking it alone tells whether it has any.
             swallowed = len(text.ids) <= front and not self.include_prompt
@@ -311,13 +311,15 @@ def _all_states(states: Tensor, mask: Tensor) -> Sequence[Vectors]:
     return list(found)
 
 
-def _check_text(text: str, where: str) -> None:
+def _check_text(text: str, place: int, where: Callable[[int], str]) -> None:
     if not text or text.isspace():
         what = "is empty" if not text else "has nothing but white space"
-        raise InvalidInput(f"{where} {what}, so there is nothing to embed. Leave it out or send a text.", where=where)
+        raise InvalidInput(
+            f"{where(place)} {what}, so there is nothing to embed. Leave it out or send a text.", where=where(place)
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(
-            f"{where} is not valid Unicode: {error.reason} at character {error.start}.", where=where
+            f"{where(place)} is not valid Unicode: {error.reason} at character {error.start}.", where=where(place)
         ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from typing import Final
+from typing import Final, cast
 
 from fastapi import APIRouter, Response
 
@@ -71,5 +71,5 @@ def _inputs(value: str | list[str] | list[int] | list[list[int]]) -> tuple[Input
     if isinstance(value, str):
         return [value], False
     if value and isinstance(value[0], int):
-        return [[token for token in value if isinstance(token, int)]], False
-    return [item for item in value if not isinstance(item, int)], True  # type: ignore[return-value]
+        return [value], False
+    return cast(Inputs, value), True

@@ -76,7 +76,7 @@ class Batcher:
         cost = min(job.tokens, max(self._limit // _SHARE_OF_QUEUE, 1))
         with self._wake:
             if self._closed:
-                raise Unavailable("the service is stopping; send the request again in a moment.", retry_after=5)
+                raise _stopping()
             if self._admitted and self._admitted + cost > self._limit:
                 raise Unavailable(
                     f"the queue is full: {self._admitted} tokens wait and batching.max_queued_tokens is "
@@ -100,7 +100,7 @@ class Batcher:
             waiting = self._queue.clear()
             self._wake.notify_all()
         for job in waiting:
-            job.fail(Unavailable("the service is stopping; send the request again in a moment.", retry_after=5))
+            job.fail(_stopping())
         for thread in self._threads:
             thread.join()
 
@@ -151,6 +151,10 @@ class Batcher:
         for job in done:
             if job.remaining == 0:
                 job.deliver()
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the service is stopping; send the request again in a moment.", retry_after=5)
 
 
 def _fail(rows: Sequence[Row], error: Exception) -> None:

@@ -81,6 +81,7 @@ class Tokenizer:
         known = backend.get_vocab_size(with_added_tokens=True)
         self.vocab_size = min(known, int(checkpoint.config.get("vocab_size", known)))
         self.prompt_length = lru_cache(maxsize=256)(self._prompt_length)
+        self.framed_length = lru_cache(maxsize=256)(self._framed_length)
 
     @property
     def num_special(self) -> int:
@@ -136,6 +137,10 @@ class Tokenizer:
         ids = np.concatenate([text.ids[:first], text.ids[kept], text.ids[last:]])
         offsets = text.offsets[:first] + text.offsets[kept] + text.offsets[last:]
         return TokenizedText(ids, text.full_length, offsets)
+
+    def _framed_length(self, prompt: str) -> int:
+        """How many tokens a prompt alone has, special tokens included."""
+        return len(self._backend.encode(prompt).ids)
 
     def _prompt_length(self, prompt: str) -> int:
         """How many tokens a prompt takes at the front, by sentence-transformers' rule."""
