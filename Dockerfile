@@ -19,6 +19,7 @@ RUN make install
 
 ENV MILLPOND_SERVER__HOST=0.0.0.0 \
     MILLPOND_STORE__PATH=/data \
+    MILLPOND_RUNTIME__CACHE=/data/cache \
     HF_HOME=/data/huggingface \
     PYTHONUNBUFFERED=1
 USER millpond

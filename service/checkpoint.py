@@ -128,6 +128,10 @@ class Checkpoint:
         """The encoder's safetensors files, by name."""
         return sorted(self.transformer.glob("*.safetensors"))
 
+    def sums(self, *patterns: str) -> dict[str, str]:
+        """SHA-256 of each of the encoder's files whose name fits a pattern, by name."""
+        return {path.name: sha256(path) for pattern in patterns for path in sorted(self.transformer.glob(pattern))}
+
 
 def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """Find a model and read all that it declares; its weights are not loaded.

@@ -38,9 +38,16 @@ class ModelConfig(_Section):
 class RuntimeConfig(_Section):
     """What runs the encoder."""
 
-    backend: Literal["auto", "torch"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     threads: _Count | Literal["auto"] = "auto"
+    device: Literal["cpu", "cuda"] = "cpu"
+    cache: Path | None = Field(
+        default=None, description="Where converted models are kept; by default the user's cache."
+    )
+    calibration: Path | None = Field(
+        default=None, description="A file of texts for int8, one a line; by default packaged ones."
+    )
 
 
 class BatchingConfig(_Section):

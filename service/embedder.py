@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pooling.masks import exclude_prefix
 from service.encoder import Encoder, Side, TokenizedText
+from service.encoder.tokenizer import FEW
 from service.errors import InvalidInput, ServiceError, TooLong, did_you_mean, shortened
 from service.recipe import Recipe
 
@@ -30,8 +31,12 @@ _ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
     "query": ("query",),
     "document": ("document", "passage", "corpus"),
 }
-# Tokenizing is short work in Rust that lets other threads run; one thread keeps it in order.
-_TOKENIZING: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
+# Tokenizing uses all cores by itself. A second thread is for what one huge text would keep waiting.
+_TOKENIZING: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
+_PART: Final = 16_384
+"""Characters, or token ids, of a request that are tokenized without a break: some milliseconds of work."""
+_SHORT: Final = 2_048
+"""Characters, or token ids, that take less time than handing them to another thread and back may."""
 
 
 class BrokenModel(ServiceError):
@@ -220,29 +225,45 @@ class Embedder:
         *,
         offsets: bool = False,
     ) -> list[TokenizedText]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_TOKENIZING, self._tokenize_now, inputs, prompt, truncate, where, offsets)
+        texts: list[TokenizedText] = []
+        for place, text in enumerate(inputs):
+            if isinstance(text, str):
+                _check_text(text, place, where)
+            else:
+                prompt = ""
+        for start, part, size in _parts(inputs):
+            work = partial(self._tokenize_part, start, part, prompt, truncate, where, offsets)
+            if size + len(part) * len(prompt) <= _SHORT and len(part) <= FEW:
+                texts += work()
+            else:
+                texts += await asyncio.get_running_loop().run_in_executor(_TOKENIZING, work)
+        if prompt and (length := self.encoder.tokenizer.framed_length(prompt)) >= self.max_tokens:
+            raise InvalidInput(
+                f"the prompt {prompt!r} has {length} tokens and model {self.name!r} takes "
+                f"{self.max_tokens}, which leaves none for the text. Use a shorter prompt.",
+                where="prompt_name",
+            )
+        return texts
 
-    def _tokenize_now(
+    def _tokenize_part(
         self,
+        start: int,
         inputs: Inputs,
         prompt: str,
         truncate: Side | None,
         where: Callable[[int], str],
         offsets: bool,
     ) -> list[TokenizedText]:
+        """Tokenize some inputs, of which the first is at `start` in the request."""
         tokenizer = self.encoder.tokenizer
         strings = [text for text in inputs if isinstance(text, str)]
-        if len(strings) == len(inputs):
-            for place, string in enumerate(strings):
-                _check_text(string, place, where)
+        if strings:
             texts = tokenizer.encode(strings, prompt=prompt, offsets=offsets)
         else:
             texts = [
                 tokenizer.frame([token for token in ids if isinstance(token, int)], where(place))
-                for place, ids in enumerate(inputs)
+                for place, ids in enumerate(inputs, start)
             ]
-            prompt = ""
         front = tokenizer.prompt_length(prompt) if prompt else 0
         framed_prompt = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
         for place, text in enumerate(texts):
@@ -250,18 +271,12 @@ class Embedder:
             swallowed = len(text.ids) <= front and not self.include_prompt
             if swallowed or (len(text.ids) <= framed_prompt and (not prompt or tokenizer.is_blank(strings[place]))):
                 raise InvalidInput(
-                    f"{where(place)} has no token that this model knows, so there is nothing to embed. "
+                    f"{where(start + place)} has no token that this model knows, so there is nothing to embed. "
                     "Send a text with words in it, or leave this one out.",
-                    where=where(place),
+                    where=where(start + place),
                 )
             if len(text.ids) > self.max_tokens:
-                texts[place] = self._shorten(text, truncate, where(place), front)
-        if prompt and framed_prompt >= self.max_tokens:
-            raise InvalidInput(
-                f"the prompt {prompt!r} has {framed_prompt} tokens and model {self.name!r} takes "
-                f"{self.max_tokens}, which leaves none for the text. Use a shorter prompt.",
-                where="prompt_name",
-            )
+                texts[place] = self._shorten(text, truncate, where(start + place), front)
         return texts
 
     def _shorten(self, text: TokenizedText, side: Side | None, where: str, front: int) -> TokenizedText:
@@ -311,6 +326,19 @@ def _all_states(states: Tensor, mask: Tensor) -> Sequence[Vectors]:
     return list(found)
 
 
+def _parts(inputs: Inputs) -> Iterator[tuple[int, Inputs, int]]:
+    """Cut a request where `_PART` is passed: the place of each part, the part, and its size.
+
+    Parts of different requests take turns, so that a large one does not keep a small one waiting.
+    """
+    start = size = 0
+    for place, item in enumerate(inputs):
+        size += len(item)
+        if size >= _PART or place == len(inputs) - 1:
+            yield start, inputs[start : place + 1], size
+            start, size = place + 1, 0
+
+
 def _check_text(text: str, place: int, where: Callable[[int], str]) -> None:
     if not text or text.isspace():
         what = "is empty" if not text else "has nothing but white space"
@@ -318,7 +346,8 @@ def _check_text(text: str, place: int, where: Callable[[int], str]) -> None:
             f"{where(place)} {what}, so there is nothing to embed. Leave it out or send a text.", where=where(place)
         )
     try:
-        text.encode()
+        if not text.isascii():
+            text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(
             f"{where(place)} is not valid Unicode: {error.reason} at character {error.start}.", where=where(place)

@@ -187,9 +187,10 @@ def reference(folder: Path) -> SentenceTransformer:
 
 @contextmanager
 def served(folder: Path | str, *, runtime: dict[str, Any] | None = None, **settings: Any) -> Iterator[Models]:
-    """The folder as Millpond serves it, under the name 'default'."""
+    """The folder as Millpond serves it, under the name 'default'; on PyTorch, which has nothing to convert first."""
+    defaults = {"threads": 1, "backend": "torch", "precision": "fp32"}
     config = Config.model_validate(
-        {"models": {"default": {"encoder": str(folder), **settings}}, "runtime": {"threads": 1, **(runtime or {})}}
+        {"models": {"default": {"encoder": str(folder), **settings}}, "runtime": {**defaults, **(runtime or {})}}
     )
     models = Models(config)
     try:

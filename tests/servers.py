@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -22,14 +23,22 @@ class Server:
     Its store outlives it, so a second `Server` over the same folder is the service after a restart.
     """
 
-    def __init__(self, config: Path, store: Path, env: dict[str, str] | None = None, patience: float = 120) -> None:
+    def __init__(
+        self,
+        config: Path,
+        store: Path,
+        env: dict[str, str] | None = None,
+        patience: float = 120,
+        precision: str = "fp32",  # what parity is shown in, also where the processor would allow for less
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.store = store
         self.log = store.parent / f"{store.name}-{self.port}.log"
-        self._config, self._env, self._patience = config, env, patience
+        self._config, self._patience = config, patience
+        self._env = {**(os.environ if env is None else env), "MILLPOND_RUNTIME__PRECISION": precision}
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "service", "serve", "--config", str(self._config)]

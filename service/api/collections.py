@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
+from service.api.disconnect import ReadingRoute
 from service.api.embed import PROBLEMS
-from service.api.json import JSONRoute, answer
+from service.api.json import JSONRoute, answer, answer_in_parts, listed
 from service.api.schemas import (
     CollectionBody,
     CollectionList,
@@ -39,11 +41,12 @@ class _AnyId(PathConvertor):
 
 register_url_convertor("id", _AnyId())
 
-router = APIRouter(
-    tags=["collections"],
-    route_class=JSONRoute,
-    responses={422: PROBLEMS[422], 503: {"model": Problem, "description": "The store cannot be used"}},
-)
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    422: PROBLEMS[422],
+    503: {"model": Problem, "description": "The store cannot be used"},
+}
+router = APIRouter(tags=["collections"], route_class=JSONRoute, responses=_RESPONSES)
+searching = APIRouter(tags=["collections"], route_class=ReadingRoute, responses=_RESPONSES)
 
 
 @router.put("/collections/{name}", responses=PROBLEMS | _CONFLICT | {201: {"model": CollectionBody}})
@@ -101,13 +104,13 @@ async def delete(name: str, document_id: str, service: Served) -> None:
     await service.search.delete(name, document_id)
 
 
-@router.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
+@searching.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
 async def search(name: str, body: SearchRequest, service: Served) -> Response:
     """The documents nearest to a text, to each of several texts, or to a vector."""
     return await _search(service, name, body)
 
 
-@router.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
+@searching.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
 async def search_default(body: SearchRequest, service: Served) -> Response:
     """The same on the default collection (`store.default_collection`)."""
     name = service.config.store.default_collection
@@ -122,7 +125,7 @@ async def search_default(body: SearchRequest, service: Served) -> Response:
 async def _search(service: Service, name: str, body: SearchRequest) -> Response:
     if body.vector is not None:
         hits = await service.search.by_vector(name, body.vector, body.k, body.filter)
-        return answer({"hits": [_shown(hit, body.include) for hit in hits]})
+        return await answer_in_parts(_shown(hits, body))
     several = body.queries is not None
     queries = body.queries if body.queries is not None else [body.query or ""]
     service.check_count(len(queries), "queries")
@@ -134,9 +137,20 @@ async def _search(service: Service, name: str, body: SearchRequest) -> Response:
         truncate=body.truncate,
         where="queries[{}]".format if several else lambda _: "query",
     )
-    shown = [{"hits": [_shown(hit, body.include) for hit in hits]} for hits in results]
-    return answer({"results": shown} if several else shown[0])
+    return await answer_in_parts(_all_shown(results, body) if several else _shown(results[0], body))
 
 
-def _shown(hit: Hit, include: list[Any]) -> dict[str, Any]:
-    return {"id": hit.id, "score": hit.score} | {field: getattr(hit, field) for field in include}
+def _all_shown(results: Sequence[Sequence[Hit]], body: SearchRequest) -> Iterator[bytes]:
+    for place, hits in enumerate(results):
+        yield b"," if place else b'{"results":['
+        yield from _shown(hits, body)
+    yield b"]}"
+
+
+def _shown(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
+    def one(_: int, hit: Hit) -> dict[str, Any]:
+        return {"id": hit.id, "score": hit.score} | {field: getattr(hit, field) for field in body.include}
+
+    yield b'{"hits":'
+    yield from listed(hits, one)
+    yield b"}"

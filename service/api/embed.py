@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
-from service.api.json import JSONRoute, answer
+from service.api.disconnect import ReadingRoute
+from service.api.json import answer_in_parts, listed, members
 from service.api.schemas import EmbedAllRequest, EmbedRequest, Problem, TokenStatesBody
 from service.api.service import Served
+from service.embedder import TokenStates
 
 MOST_STATES: Final = 16_384
 """Tokens whose states one request may ask for; as JSON each is some kilobytes."""
@@ -21,7 +24,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": Problem, "description": "The queue is full; try again after `Retry-After` seconds"},
 }
 
-router = APIRouter(tags=["embed"], route_class=JSONRoute)
+router = APIRouter(tags=["embed"], route_class=ReadingRoute)
 
 
 @router.post("/embed", response_model=list[list[float]], responses=PROBLEMS)
@@ -37,7 +40,7 @@ async def embed(body: EmbedRequest, service: Served) -> Response:
         dimensions=body.dimensions,
         where=_place(body),
     )
-    return answer(embeddings.vectors)
+    return await answer_in_parts(listed(embeddings.vectors))
 
 
 @router.post("/embed_all", response_model=list[TokenStatesBody], responses=PROBLEMS)
@@ -48,7 +51,15 @@ async def embed_all(body: EmbedAllRequest, service: Served) -> Response:
     found = await service.models.get(body.model).token_states(
         texts, prompt_name=body.prompt_name, truncate=body.side, max_total=MOST_STATES, where=_place(body)
     )
-    return answer([{"tokens": text.tokens, "offsets": text.offsets, "states": text.states} for text in found])
+    return await answer_in_parts(_shown(found))
+
+
+def _shown(found: Sequence[TokenStates]) -> Iterator[bytes]:
+    for place, text in enumerate(found):
+        yield (b",{" if place else b"[{") + members(tokens=text.tokens, offsets=text.offsets) + b',"states":'
+        yield from listed(text.states)
+        yield b"}"
+    yield b"]"
 
 
 def _place(body: EmbedAllRequest) -> Any:

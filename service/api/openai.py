@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from typing import Final, cast
+from collections.abc import Iterator
+from typing import Any, Final, cast
 
 from fastapi import APIRouter, Response
 
-from service.api.json import JSONRoute, answer
+from service.api.disconnect import ReadingRoute
+from service.api.json import answer_in_parts, listed, members
 from service.api.schemas import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
 from service.api.service import Served
-from service.embedder import Inputs
+from service.embedder import Embeddings, Inputs
 
 _STARTED: Final = int(time.time())
 
 router = APIRouter(
     prefix="/v1",
     tags=["OpenAI"],
-    route_class=JSONRoute,
+    route_class=ReadingRoute,
     responses={
         "4XX": {"model": OpenAIProblem, "description": "Invalid input, an unknown model, or too much at once"},
         503: {"model": OpenAIProblem, "description": "The queue is full; try again after `Retry-After` seconds"},
@@ -38,18 +40,7 @@ async def embeddings(body: OpenAIEmbedRequest, service: Served) -> Response:
         dimensions=body.dimensions,
         where="input[{}]".format if several else lambda _: "input",
     )
-    vectors = found.vectors
-    shown = [b64encode(row).decode() for row in vectors] if body.encoding_format == "base64" else vectors
-    return answer(
-        {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(shown)
-            ],
-            "model": body.model,
-            "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
-        }
-    )
+    return await answer_in_parts(_shown(found, body))
 
 
 @router.get("/models")
@@ -64,6 +55,17 @@ async def models(service: Served) -> OpenAIModels:
 async def model(name: str, service: Served) -> OpenAIModel:
     """One served model."""
     return OpenAIModel(id=service.models.get(name).name, created=_STARTED, owned_by="millpond")
+
+
+def _shown(found: Embeddings, body: OpenAIEmbedRequest) -> Iterator[bytes]:
+    def one(index: int, vector: Any) -> dict[str, Any]:
+        written = b64encode(vector).decode() if body.encoding_format == "base64" else vector
+        return {"object": "embedding", "index": index, "embedding": written}
+
+    yield b'{"object":"list","data":'
+    yield from listed(found.vectors, one)
+    usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
+    yield b"," + members(model=body.model, usage=usage) + b"}"
 
 
 def _inputs(value: str | list[str] | list[int] | list[list[int]]) -> tuple[Inputs, bool]:

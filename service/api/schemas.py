@@ -31,19 +31,18 @@ class Request(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _know_all_fields(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_field",
-                        "{key} is not a field here.{hint} Fields are: {known}.",
-                        {
-                            "key": shortened(key),
-                            "field": str(key)[:100],
-                            "hint": did_you_mean(str(key), cls.model_fields),
-                            "known": ", ".join(cls.model_fields),
-                        },
-                    )
+        if isinstance(data, dict) and not data.keys() <= cls.__pydantic_fields__.keys():
+            key = next(key for key in data if key not in cls.__pydantic_fields__)
+            raise PydanticCustomError(
+                "unknown_field",
+                "{key} is not a field here.{hint} Fields are: {known}.",
+                {
+                    "key": shortened(key),
+                    "field": str(key)[:100],
+                    "hint": did_you_mean(str(key), cls.__pydantic_fields__),
+                    "known": ", ".join(cls.__pydantic_fields__),
+                },
+            )
         return data
 
 

@@ -60,7 +60,7 @@ def open_service(config: Config) -> Service:
     return Service(config, models, Search(models, collections))
 
 
-def _of(request: Request) -> Service:
+async def _of(request: Request) -> Service:  # FastAPI would run a plain function on another thread
     service: Service = request.app.state.service
     return service
 

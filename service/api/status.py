@@ -53,6 +53,8 @@ async def info(service: Served) -> dict[str, Any]:
                 "backend": model.encoder.runtime.backend,
                 "precision": model.encoder.runtime.precision,
                 "streams": model.encoder.runtime.streams,
+                "runtime_reason": model.encoder.runtime_reason,
+                "agreement_with_fp32": model.encoder.agreement,
                 "warnings": list(model.recipe.warnings),
             }
             for name, model in service.models

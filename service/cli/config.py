@@ -63,11 +63,11 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
 
 def _resolve(name: str, settings: ModelConfig) -> Recipe:
     from service.checkpoint import read_checkpoint
-    from service.encoder import Tokenizer
+    from service.encoder import Tokenizer, load_tokenizer
     from service.recipe import resolve
 
     checkpoint = read_checkpoint(settings.encoder, settings.revision)
-    tokenizer = Tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code)
+    tokenizer = Tokenizer(load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code))
     return resolve(name, settings, checkpoint, tokenizer, _dim(checkpoint, settings.trust_remote_code))
 
 

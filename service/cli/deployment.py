@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from huggingface_hub.utils.tqdm import enable_progress_bars
-from transformers.utils.logging import disable_progress_bar
-
 from service.api.service import Service, open_service
 from service.cli.console import Failure
 from service.collections import CollectionError
@@ -22,8 +19,6 @@ def open_deployment(settings: Config) -> Service:
         ServiceError: a model cannot be served as configured.
 
     """
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
-    enable_progress_bars()  # of downloads, which the line above turns off as well
     try:
         return open_service(settings)
     except CollectionError as error:

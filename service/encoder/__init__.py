@@ -3,6 +3,16 @@
 from service.encoder.batcher import Batcher, Finish
 from service.encoder.encoder import Encoder
 from service.encoder.runtime import Runtime
-from service.encoder.tokenizer import Side, TokenizedText, Tokenizer
+from service.encoder.tokenizer import Side, TokenizedText, Tokenizer, TokenizerSpec, load_tokenizer
 
-__all__ = ["Batcher", "Encoder", "Finish", "Runtime", "Side", "TokenizedText", "Tokenizer"]
+__all__ = [
+    "Batcher",
+    "Encoder",
+    "Finish",
+    "Runtime",
+    "Side",
+    "TokenizedText",
+    "Tokenizer",
+    "TokenizerSpec",
+    "load_tokenizer",
+]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.encoder.queue import Finish, Job, Row, TokenQueue
+from service.encoder.queue import QUICK, Finish, Job, Row, TokenQueue
 from service.encoder.runtime import Runtime
 from service.errors import Unavailable
 
@@ -22,13 +24,16 @@ logger = logging.getLogger(__name__)
 
 _SHARE_OF_QUEUE = 4
 """A request counts for at most one part in this many of the queue, so that small ones still get in beside it."""
+_NICE = 10
+"""How far streams stand back for the event loop and the express lane, as `nice` counts."""
 
 
 class Batcher:
     """Runs every request of one encoder through as many streams as its runtime has.
 
     A stream that is idle starts on what is there at once; while it works, what arrives meanwhile makes up the
-    next batch. Rows of different requests and different poolings share a pass.
+    next batch. Rows of different requests and different poolings share a pass. Where every stream is busy with
+    larger requests, a quick one does not wait for them: an express lane runs it beside them.
 
     Args:
         runtime: what computes token states.
@@ -48,10 +53,12 @@ class Batcher:
         self._closed = False
         self.passes = 0
         """Forward passes so far."""
+        self._running: list[list[Row]] = []
         self._threads = [
-            threading.Thread(target=self._work, name=f"stream-{number}", daemon=True)
+            threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True)
             for number in range(runtime.streams)
         ]
+        self._threads.append(threading.Thread(target=self._express, name="express", daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -108,20 +115,45 @@ class Batcher:
         with self._wake:
             self._admitted -= cost
 
-    def _work(self) -> None:
+    def _stream(self) -> None:
+        _yield_to_others()
+        self._work(self._next_batch)
+
+    def _express(self) -> None:
+        self._work(self._next_quick_batch)
+
+    def _work(self, take: Callable[[], tuple[list[Row], bool]]) -> None:
         self._runtime.prepare_thread()
         while True:
             with self._wake:
-                while not (batch := self._queue.take()):
+                while not (taken := take())[0]:
                     if self._closed:
                         return
                     self._wake.wait()
+                batch, wide = taken
+                self._running.append(batch)
+                self._wake.notify_all()  # with one stream more at work, the express lane may be open
             try:
-                self._run(batch)
+                self._run(batch, wide=wide)
             except Exception as error:  # reaches the clients that wait; the stream goes on
                 _fail(batch, error)
+            finally:
+                with self._wake:
+                    self._running.remove(batch)
 
-    def _run(self, batch: list[Row]) -> None:
+    def _next_batch(self) -> tuple[list[Row], bool]:
+        """A stream's next batch, and whether it takes all cores: a small one that has them to itself does."""
+        batch = self._queue.take()
+        return batch, bool(batch) and not self._running and len(batch) * len(batch[0]) <= QUICK
+
+    def _next_quick_batch(self) -> tuple[list[Row], bool]:
+        """Quick requests, where all streams are busy and none of them with quick requests alone."""
+        all_busy = len(self._running) >= self._runtime.streams
+        if not all_busy or any(all(row.job.quick for row in batch) for batch in self._running):
+            return [], False
+        return self._queue.take_quick(), True
+
+    def _run(self, batch: list[Row], *, wide: bool) -> None:
         ids = np.full((len(batch), len(batch[0])), self._pad_id, dtype=np.int64)
         mask = np.zeros(ids.shape, dtype=np.bool_)
         for place, row in enumerate(batch):
@@ -131,7 +163,7 @@ class Batcher:
         for place, row in enumerate(batch):
             groups[row.job.finish].append(place)
         with torch.inference_mode():
-            states = self._runtime.states(ids, mask)
+            states = self._runtime.states(ids, mask, wide=wide)
             counts = torch.from_numpy(mask)
             for finish, places in groups.items():
                 chosen = slice(None) if len(groups) == 1 else places
@@ -151,6 +183,12 @@ class Batcher:
         for job in done:
             if job.remaining == 0:
                 job.deliver()
+
+
+def _yield_to_others() -> None:
+    """Lower this thread's priority: on Linux, unlike elsewhere, that is a thread's own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _stopping() -> Unavailable:

@@ -19,6 +19,8 @@ _LEAST_BATCH: Final = 64
 """Tokens under which splitting a batch between streams costs more than it gains."""
 _FREE_PADDING: Final = 8
 """Padding tokens that cost about as much as a forward pass of their own would."""
+QUICK: Final = 128
+"""Tokens up to which a request is quick: a query or a few, done in milliseconds where it need not wait."""
 
 
 class Job:
@@ -31,6 +33,11 @@ class Job:
         self.remaining = len(ids)
         self.tokens = sum(map(len, ids))
         self.rows = sorted((Row(self, index, row) for index, row in enumerate(ids)), key=len)
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is small enough to be done beside the streams."""
+        return self.tokens <= QUICK
 
     @property
     def over(self) -> bool:
@@ -83,6 +90,7 @@ class TokenQueue:
         self._max_batch_tokens = max_batch_tokens
         self._streams = streams
         self._jobs: deque[Job] = deque()
+        self._quick: deque[Job] = deque()
         self._by_length: dict[int, deque[Row]] = {}
         self._lengths: list[int] = []
         self.tokens = 0
@@ -91,6 +99,10 @@ class TokenQueue:
     def put(self, job: Job) -> None:
         """Add all rows of a job."""
         self._jobs.append(job)
+        if job.quick:
+            while self._quick and all(row.taken for row in self._quick[0].rows):
+                self._quick.popleft()
+            self._quick.append(job)
         self.tokens += job.tokens
         for row in job.rows:
             if len(row) not in self._by_length:
@@ -110,6 +122,22 @@ class TokenQueue:
         self._fill(batch, budget // len(leader))
         return batch
 
+    def take_quick(self) -> list[Row]:
+        """The next batch of rows of quick requests alone, its longest row first; empty where none waits."""
+        batch: list[Row] = []
+        width = 0
+        while self._quick:
+            for row in self._quick[0].rows:
+                if row.taken:
+                    continue
+                if batch and max(width, len(row)) * (len(batch) + 1) > QUICK:
+                    return sorted(batch, key=len, reverse=True)
+                if self._claim(row):
+                    batch.append(row)
+                    width = max(width, len(row))
+            self._quick.popleft()
+        return sorted(batch, key=len, reverse=True)
+
     def clear(self) -> list[Job]:
         """Drop everything; gives the jobs of which a row still waited."""
         jobs = [job for job in self._jobs if not all(row.taken for row in job.rows)]
@@ -119,6 +147,7 @@ class TokenQueue:
         return jobs
 
     def _forget_rows(self) -> None:
+        self._quick.clear()
         self._by_length.clear()
         self._lengths.clear()
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
-from tokenizers import Encoding
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
-from service.checkpoint import Checkpoint
 from service.errors import CheckpointError, InvalidInput
+
+if TYPE_CHECKING:
+    from service.checkpoint import Checkpoint
 
 Ids = NDArray[np.int64]
 Side = Literal["left", "right"]
 _NO_LIMIT: Final = 1_000_000
 """transformers says "no limit" with a number beyond this."""
+FEW: Final = 8
+"""Texts up to which one after the other is faster than over all cores, and waits for nobody there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +41,111 @@ class TokenizedText:
     offsets: tuple[tuple[int, int] | None, ...] = ()
 
 
-class Tokenizer:
-    """The tokenizer of a checkpoint. Safe to call from several threads.
+@dataclass(frozen=True, slots=True)
+class TokenizerSpec:
+    """All that a `Tokenizer` is made of; as JSON it spares a later start transformers and the checkpoint.
 
-    Special tokens are taken to frame a text: some before, some after, as every encoder's template does.
+    Args:
+        backend: the tokenizer in the format of `tokenizers`, which pads and cuts nothing.
+        prefix: ids of the special tokens before a text.
+        suffix: ids of those after it.
+        special_ids: ids of all special tokens.
+        pad_id: the id that fills a batch up.
+        declared_limit: most tokens of a text, where the checkpoint's tokenizer says so.
+        vocab_size: ids that have a row in the encoder's embedding table.
+        split_special_tokens: read a special token spelled out in a text as plain characters; `backend` cannot say it.
+
+    """
+
+    backend: str
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    special_ids: tuple[int, ...]
+    pad_id: int
+    declared_limit: int | None
+    vocab_size: int
+    split_special_tokens: bool = False
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> TokenizerSpec:
+        """From what `to_json` gave.
+
+        Raises:
+            ValueError: the text is something else.
+
+        """
+        try:
+            fields = json.loads(text)
+            return cls(**fields | {key: tuple(fields[key]) for key in ("prefix", "suffix", "special_ids")})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"this describes no tokenizer: {error}") from None
+
+
+def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> TokenizerSpec:
+    """Read a checkpoint's tokenizer with transformers, which is slow to import.
 
     Raises:
         CheckpointError: the folder has no usable tokenizer.
 
     """
+    from transformers import AutoTokenizer
 
-    def __init__(self, checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> None:
-        from transformers import AutoTokenizer
+    try:
+        loaded: Any = AutoTokenizer.from_pretrained(checkpoint.transformer, trust_remote_code=trust_remote_code)
+        backend = loaded.backend_tokenizer
+    except Exception as error:  # transformers raises many kinds for a damaged folder
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{checkpoint.transformer}: its tokenizer cannot be loaded ({type(error).__name__}: {reason})."
+        ) from None
+    # Without its files transformers makes a tokenizer that knows no word, and says nothing.
+    files = sorted({"tokenizer.json", *loaded.vocab_files_names.values()})
+    if not any((checkpoint.transformer / name).exists() for name in files):
+        raise CheckpointError(f"{checkpoint.transformer}: has no tokenizer; there is none of {', '.join(files)}.")
+    # Some checkpoints store a fixed padding or a truncation in tokenizer.json; both are ours to decide.
+    backend.no_padding()
+    backend.no_truncation()
+    if checkpoint.lower_case:
+        before = [backend.normalizer] if backend.normalizer is not None else []
+        backend.normalizer = NormalizerSequence([Lowercase(), *before])
+    prefix, suffix = _frame(backend, checkpoint)
+    if "token_type_ids" in loaded.model_input_names and any(backend.encode("a").type_ids):
+        raise CheckpointError(
+            f"{checkpoint.transformer}: its tokenizer gives a single text token types other than 0, which are "
+            "not passed to the encoder here."
+        )
+    limit = loaded.model_max_length
+    known = backend.get_vocab_size(with_added_tokens=True)
+    return TokenizerSpec(
+        backend=backend.to_str(),
+        prefix=tuple(prefix),
+        suffix=tuple(suffix),
+        special_ids=tuple(sorted(set(loaded.all_special_ids))),
+        pad_id=loaded.pad_token_id if loaded.pad_token_id is not None else 0,
+        declared_limit=limit if limit and limit < _NO_LIMIT else None,
+        vocab_size=min(known, int(checkpoint.config.get("vocab_size", known))),
+        split_special_tokens=bool(backend.encode_special_tokens),
+    )
 
-        try:
-            loaded: Any = AutoTokenizer.from_pretrained(checkpoint.transformer, trust_remote_code=trust_remote_code)
-            backend = loaded.backend_tokenizer
-        except Exception as error:  # transformers raises many kinds for a damaged folder
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(
-                f"{checkpoint.transformer}: its tokenizer cannot be loaded ({type(error).__name__}: {reason})."
-            ) from None
-        # Without its files transformers makes a tokenizer that knows no word, and says nothing.
-        files = sorted({"tokenizer.json", *loaded.vocab_files_names.values()})
-        if not any((checkpoint.transformer / name).exists() for name in files):
-            raise CheckpointError(f"{checkpoint.transformer}: has no tokenizer; there is none of {', '.join(files)}.")
-        # Some checkpoints store a fixed padding or a truncation in tokenizer.json; both are ours to decide.
-        backend.no_padding()
-        backend.no_truncation()
-        if checkpoint.lower_case:
-            before = [backend.normalizer] if backend.normalizer is not None else []
-            backend.normalizer = NormalizerSequence([Lowercase(), *before])
-        self._backend = backend
-        self._prefix, self._suffix = _frame(backend, checkpoint)
-        if "token_type_ids" in loaded.model_input_names and any(backend.encode("a").type_ids):
-            raise CheckpointError(
-                f"{checkpoint.transformer}: its tokenizer gives a single text token types other than 0, which are "
-                "not passed to the encoder here."
-            )
-        self._special_ids = set(loaded.all_special_ids)
-        self.pad_id: int = loaded.pad_token_id if loaded.pad_token_id is not None else 0
-        limit = loaded.model_max_length
-        self.declared_limit: int | None = limit if limit and limit < _NO_LIMIT else None
-        known = backend.get_vocab_size(with_added_tokens=True)
-        self.vocab_size = min(known, int(checkpoint.config.get("vocab_size", known)))
+
+class Tokenizer:
+    """A tokenizer by its spec, without transformers. Safe to call from several threads.
+
+    Special tokens are taken to frame a text: some before, some after, as every encoder's template does.
+    """
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        self.spec = spec
+        self._backend = tokenizers.Tokenizer.from_str(spec.backend)
+        self._backend.encode_special_tokens = spec.split_special_tokens
+        self._prefix, self._suffix = list(spec.prefix), list(spec.suffix)
+        self.pad_id = spec.pad_id
+        self.declared_limit = spec.declared_limit
+        self.vocab_size = spec.vocab_size
         self.prompt_length = lru_cache(maxsize=256)(self._prompt_length)
         self.framed_length = lru_cache(maxsize=256)(self._framed_length)
 
@@ -91,12 +157,18 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], *, prompt: str = "", offsets: bool = False) -> list[TokenizedText]:
         """Tokenize whole texts, `prompt` put before each; offsets count from the text, not the prompt."""
         prompted = [prompt + text for text in texts] if prompt else list(texts)
-        if not offsets:
+        if len(prompted) <= FEW:
+            encodings = [self._backend.encode(text) for text in prompted]
+        elif offsets:
+            encodings = self._backend.encode_batch(prompted)
+        else:
             encodings = self._backend.encode_batch_fast(prompted)
-            return [TokenizedText(np.array(e.ids, dtype=np.int64), len(e.ids)) for e in encodings]
+        texts_ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        if not offsets:
+            return [TokenizedText(ids, len(ids)) for ids in texts_ids]
         return [
-            TokenizedText(np.array(e.ids, dtype=np.int64), len(e.ids), _offsets(e, len(prompt)))
-            for e in self._backend.encode_batch(prompted)
+            TokenizedText(ids, len(ids), _offsets(encoding, len(prompt)))
+            for ids, encoding in zip(texts_ids, encodings, strict=True)
         ]
 
     def frame(self, ids: Sequence[int], where: str) -> TokenizedText:
@@ -106,8 +178,8 @@ class Tokenizer:
             InvalidInput: an id is outside the vocabulary.
 
         """
-        bad = next((token for token in ids if not 0 <= token < self.vocab_size), None)
-        if bad is not None:
+        if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
+            bad = next(token for token in ids if not 0 <= token < self.vocab_size)
             raise InvalidInput(
                 f"token id {bad} is not in this model's vocabulary of {self.vocab_size}; ids come from the model's "
                 "own tokenizer, not from another one such as tiktoken.",
@@ -145,7 +217,7 @@ class Tokenizer:
     def _prompt_length(self, prompt: str) -> int:
         """How many tokens a prompt takes at the front, by sentence-transformers' rule."""
         ids = self._backend.encode(prompt).ids
-        return len(ids) - 1 if ids and ids[-1] in self._special_ids else len(ids)
+        return len(ids) - 1 if ids and ids[-1] in self.spec.special_ids else len(ids)
 
     def tokens(self, ids: Ids) -> list[str]:
         """The vocabulary's words for ids."""
@@ -153,7 +225,8 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """Sixteen hex digits over vocabulary, normalisation and template."""
-        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16]
+        split = "split special tokens" if self.spec.split_special_tokens else ""
+        return hashlib.sha256((self.spec.backend + split).encode()).hexdigest()[:16]
 
 
 def _frame(backend: Any, checkpoint: Checkpoint) -> tuple[list[int], list[int]]:
@@ -167,7 +240,7 @@ def _frame(backend: Any, checkpoint: Checkpoint) -> tuple[list[int], list[int]]:
     raise CheckpointError(f"{checkpoint.transformer}: its tokenizer finds no token in plain text.")
 
 
-def _offsets(encoding: Encoding, prompt: int) -> tuple[tuple[int, int] | None, ...]:
+def _offsets(encoding: tokenizers.Encoding, prompt: int) -> tuple[tuple[int, int] | None, ...]:
     return tuple(
         (max(start - prompt, 0), end - prompt) if end > max(start, prompt) else None
         for start, end in encoding.offsets

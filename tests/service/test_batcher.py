@@ -13,6 +13,7 @@ import torch
 
 from service.checkpoint import read_checkpoint
 from service.encoder.batcher import Batcher
+from service.encoder.loading import load_module
 from service.encoder.torch_runtime import TorchRuntime
 from service.errors import CheckpointError, Unavailable
 from tests.checkpoints import DIM, plain_bert
@@ -22,7 +23,8 @@ from tests.checkpoints import DIM, plain_bert
 def runtime(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # or this thread's own passes and the streams' wait for each other's cores
-    yield TorchRuntime(read_checkpoint(str(plain_bert(tmp_path_factory.mktemp("bert")))), threads=2)
+    checkpoint = read_checkpoint(str(plain_bert(tmp_path_factory.mktemp("bert"))))
+    yield TorchRuntime(load_module(checkpoint, torch.float32), "fp32", threads=2)
     torch.set_num_threads(threads)
 
 
@@ -220,6 +222,51 @@ def test_small_requests_get_in_beside_a_huge_one(runtime):
         assert ended == ["small", "huge"]
 
 
+def test_a_quick_request_does_not_wait_for_a_pass_of_a_large_one(runtime):
+    gate = Gate()
+    with batcher(runtime) as one:
+        large = one.submit(ids(*[40] * 5), gate)
+        try:
+            assert gate.entered.wait(20)
+            assert_close(one.submit(ids(6, 9), mean).result(20), expected(runtime, ids(6, 9), mean))
+            assert_close(one.submit(ids(12), mean).result(20), expected(runtime, ids(12), mean))
+            waiting = one.submit(ids(*[40] * 4), mean)
+            assert not large.done() and not waiting.done()
+        finally:
+            gate.open.set()
+        assert len(large.result(20)) == 5
+        assert_close(waiting.result(20), expected(runtime, ids(*[40] * 4), mean))
+
+
+def test_a_quick_request_waits_for_another_to_share_the_next_pass(runtime):
+    with batcher(runtime) as one:
+        with held(one):
+            futures = [one.submit(ids(20, start=i), mean) for i in range(5)]
+            assert one.passes == 0
+        wait(futures, 20)
+        assert one.passes == 2
+
+
+class Widths(TorchRuntime):
+    """Notes which passes were given all cores."""
+
+    def __init__(self, module):
+        super().__init__(module, "fp32", threads=2)
+        self.wide = []
+
+    def states(self, ids, mask, *, wide=False):
+        self.wide.append(wide)
+        return super().states(ids, mask, wide=wide)
+
+
+def test_a_small_batch_that_is_alone_gets_all_cores(tmp_path):
+    noting = Widths(load_module(read_checkpoint(str(plain_bert(tmp_path))), torch.float32))
+    with batcher(noting) as one:
+        one.submit(ids(20), mean).result(20)
+        one.submit(ids(*[40] * 5), mean).result(20)
+    assert noting.wide == [True, False]
+
+
 def test_a_request_larger_than_the_queue_is_taken_when_it_is_alone(runtime):
     with batcher(runtime, max_queued_tokens=10) as one:
         assert len(one.submit(ids(30, 30), mean).result(20)) == 2
@@ -285,4 +332,4 @@ def test_runtime_of_a_folder_without_usable_weights(tmp_path):
     folder = plain_bert(tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"\0" * 200)
     with pytest.raises(CheckpointError, match="its weights cannot be loaded"):
-        TorchRuntime(read_checkpoint(str(folder)))
+        load_module(read_checkpoint(str(folder)), torch.float32)

@@ -91,6 +91,9 @@ def test_defaults(load):
         ("MILLPOND_RUNTIME__BACKEND", "torch", "runtime.backend", "torch"),
         ("MILLPOND_RUNTIME__PRECISION", "bf16", "runtime.precision", "bf16"),
         ("MILLPOND_RUNTIME__THREADS", "3", "runtime.threads", 3),
+        ("MILLPOND_RUNTIME__DEVICE", "cuda", "runtime.device", "cuda"),
+        ("MILLPOND_RUNTIME__CACHE", "/var/cache", "runtime.cache", Path("/var/cache")),
+        ("MILLPOND_RUNTIME__CALIBRATION", "texts.txt", "runtime.calibration", Path("texts.txt")),
         ("MILLPOND_BATCHING__MAX_BATCH_TOKENS", "77", "batching.max_batch_tokens", 77),
         ("MILLPOND_BATCHING__MAX_QUEUED_TOKENS", "78", "batching.max_queued_tokens", 78),
         ("MILLPOND_STORE__PATH", "/srv", "store.path", Path("/srv")),
@@ -177,7 +180,7 @@ def test_the_process_environment_is_the_default(tmp_path, monkeypatch):
         (MODEL + "runtime: {threads: -1}", "or input should be 'auto'"),
         (
             MODEL + "runtime: {precision: fp8}",
-            "runtime.precision: input should be 'auto', 'fp32' or 'bf16', not 'fp8'",
+            "runtime.precision: input should be 'auto', 'fp32', 'bf16', 'fp16' or 'int8', not 'fp8'",
         ),
         (MODEL + "batching: {max_batch_tokens: 0}", "batching.max_batch_tokens: "),
         (MODEL + "store: {path: 3}", "store.path: must be a path, not 3"),

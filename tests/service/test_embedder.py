@@ -404,6 +404,59 @@ def test_the_bundled_model(minilm):
         assert close(embed(models, texts, truncate="right"), reference(minilm).encode(texts))
 
 
+# Large requests, which are tokenized in parts
+
+
+def test_a_large_request_gives_what_small_ones_do(bert, tmp_path):
+    folder = sentence_transformer(bert, tmp_path / "model", prompts=PROMPTS)
+    many = [f"{text} {number}" for number in range(250) for text in TEXTS]
+    assert sum(map(len, many)) > 50_000
+    with served(folder) as models:
+        for role in (None, "query"):
+            few = [embed(models, many[start : start + 5], role=role) for start in range(0, len(many), 5)]
+            assert close(embed(models, many, role=role), np.concatenate(few))
+
+
+def test_places_in_a_large_request(bert, tmp_path):
+    folder = sentence_transformer(bert, tmp_path / "model")
+    many = TEXTS * 300
+    with served(folder, max_tokens=40) as models:
+        for place in (0, 700, 1799):
+            bad = list(many)
+            bad[place] = LONG
+            with pytest.raises(TooLong, match=rf"inputs\[{place}\] has \d+ tokens") as caught:
+                embed(models, bad)
+            assert caught.value.where == f"inputs[{place}]"
+            bad[place] = " "
+            with pytest.raises(InvalidInput, match=rf"inputs\[{place}\] has nothing but white space"):
+                embed(models, bad)
+            ids = [[5, 6, 7]] * 9000
+            ids[place * 5] = [5, 400]
+            with pytest.raises(InvalidInput, match="token id 400") as caught:
+                embed(models, ids)
+            assert caught.value.where == f"inputs[{place * 5}]"
+
+
+@pytest.mark.parametrize("small", [["Grain"], TEXTS * 5], ids=["short", "in parts"])
+def test_a_small_request_passes_a_large_one_that_is_being_tokenized(bert, tmp_path, small):
+    """The large one is refused for its last text, so that it ends with its tokenizing."""
+    folder = sentence_transformer(bert, tmp_path / "model")
+
+    async def ask(embedder):
+        large = asyncio.create_task(embedder.embed([*TEXTS * 10_000, LONG * 5]))
+        await asyncio.sleep(0)  # it is the first to be tokenized
+        found = await embedder.embed(small)
+        overtaken = not large.done()
+        with pytest.raises(TooLong, match=r"inputs\[60000\]"):
+            await large
+        return found.vectors, overtaken
+
+    with served(folder) as models:
+        vectors, overtaken = asyncio.run(ask(models.get()))
+        assert overtaken
+        assert close(vectors, embed(models, small))
+
+
 # Token ids
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.encoder.queue import Job, TokenQueue
+from service.encoder.queue import QUICK, Job, TokenQueue
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 BUDGETS = st.sampled_from([1, 16, 64, 200, 1024])
@@ -84,6 +84,18 @@ class QueueMachine(RuleBasedStateMachine):
                 del self.since_put[one]
             else:
                 assert counts[0] < counts[1], "a job that came late waits for more than one lead of each other job"
+
+    @rule()
+    def take_quick(self):
+        waiting = {
+            row for one, rows in self.rows.items() if one.quick and not one.over for row in rows if not row.taken
+        }
+        batch = self.queue.take_quick()
+        assert bool(batch) == bool(waiting)
+        assert set(batch) <= waiting
+        assert len(batch) <= 1 or len(batch) * len(batch[0]) <= QUICK
+        assert all(len(row) <= len(batch[0]) for row in batch)
+        self.handed_out.update(batch)
 
     @invariant()
     def tokens_are_exact(self):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,13 +14,18 @@ from tokenizers import Tokenizer as Reference
 from transformers import AutoTokenizer
 
 from service.checkpoint import read_checkpoint
-from service.encoder.tokenizer import Tokenizer
+from service.encoder.tokenizer import FEW, Tokenizer, TokenizerSpec, load_tokenizer
 from service.errors import CheckpointError, InvalidInput
 from tests.checkpoints import TEXTS, edit, plain_bert, plain_gpt2, plain_llama, plain_roberta
+from tests.servers import ROOT
 
 KINDS = {"bert": plain_bert, "roberta": plain_roberta, "llama": plain_llama, "gpt2": plain_gpt2}
 SPECIAL = {"bert": 2, "roberta": 2, "llama": 1, "gpt2": 0}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.sampled_from(TEXTS)
+
+
+def tokenizer_of(folder):
+    return Tokenizer(load_tokenizer(read_checkpoint(str(folder))))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -26,12 +33,12 @@ def pair(request, tmp_path_factory):
     """Ours, the bare one from the same folder, and how many special tokens frame a text."""
     folder = KINDS[request.param](tmp_path_factory.mktemp(request.param))
     bare = Reference.from_file(str(folder / "tokenizer.json"))
-    return Tokenizer(read_checkpoint(str(folder))), bare, SPECIAL[request.param]
+    return tokenizer_of(folder), bare, SPECIAL[request.param]
 
 
 @pytest.fixture(scope="module")
 def bundled(minilm):
-    return Tokenizer(read_checkpoint(str(minilm)))
+    return tokenizer_of(minilm)
 
 
 @settings(deadline=None, max_examples=100)
@@ -82,7 +89,7 @@ def test_ids_outside_the_vocabulary(pair):
 def test_the_vocabulary_ends_where_the_embedding_table_does(tmp_path):
     folder = plain_bert(tmp_path / "model")
     edit(folder / "config.json", vocab_size=50)
-    assert Tokenizer(read_checkpoint(str(folder))).vocab_size == 50
+    assert tokenizer_of(folder).vocab_size == 50
 
 
 @settings(deadline=None, max_examples=60)
@@ -134,7 +141,7 @@ def test_stored_padding_and_truncation_are_not_followed(minilm, bundled):
 
 def test_lower_case(tmp_path):
     folder = plain_bert(tmp_path / "model")
-    plain = Tokenizer(read_checkpoint(str(folder)))
+    plain = tokenizer_of(folder)
     edit(folder / "sentence_bert_config.json", do_lower_case=True)
     (folder / "modules.json").write_text(
         '[{"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},'
@@ -142,7 +149,7 @@ def test_lower_case(tmp_path):
     )
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 24}')
-    lower = Tokenizer(read_checkpoint(str(folder)))
+    lower = tokenizer_of(folder)
     upper_ids, lower_ids = (plain.encode([text])[0].ids.tolist() for text in ("The WHEEL", "the wheel"))
     assert upper_ids != lower_ids
     assert lower.encode(["The WHEEL"])[0].ids.tolist() == lower_ids
@@ -165,8 +172,74 @@ def test_equal_to_transformers(minilm, bundled):
     assert bundled.declared_limit == 512
 
 
+@pytest.mark.parametrize("offsets", [False, True])
+def test_few_texts_and_many_have_the_same_ids(pair, offsets):
+    """Few are tokenized one by one, many over all cores."""
+    ours, _, _ = pair
+    texts = (TEXTS * FEW)[: 2 * FEW]
+    many = ours.encode(texts, offsets=offsets)
+    few = [
+        text
+        for start in range(0, len(texts), FEW)
+        for text in ours.encode(texts[start : start + FEW], offsets=offsets)
+    ]
+    assert [text.ids.tolist() for text in few] == [text.ids.tolist() for text in many]
+    assert [text.offsets for text in few] == [text.offsets for text in many]
+
+
+def test_a_spec_survives_json(pair):
+    ours, _, _ = pair
+    spec = TokenizerSpec.from_json(ours.spec.to_json())
+    assert spec == ours.spec
+    again = Tokenizer(spec)
+    assert again.fingerprint() == ours.fingerprint()
+    assert again.vocab_size == ours.vocab_size and again.num_special == ours.num_special
+    assert again.prompt_length("the wheel") == ours.prompt_length("the wheel")
+    for offsets in (False, True):
+        found, expected = (each.encode(TEXTS, offsets=offsets) for each in (again, ours))
+        assert [text.ids.tolist() for text in found] == [text.ids.tolist() for text in expected]
+        assert [text.offsets for text in found] == [text.offsets for text in expected]
+
+
+def test_splitting_special_tokens_survives_json(tmp_path):
+    folder = plain_bert(tmp_path / "model")
+    whole = tokenizer_of(folder)
+    edit(folder / "tokenizer_config.json", split_special_tokens=True)
+    split = tokenizer_of(folder)
+    again = Tokenizer(TokenizerSpec.from_json(split.spec.to_json()))
+    lengths = [len(each.encode(["the [SEP]"])[0].ids) for each in (whole, split, again)]
+    assert lengths[0] < lengths[1] == lengths[2]
+    assert whole.fingerprint() != split.fingerprint() == again.fingerprint()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "7", '{"prefix": 5, "suffix": [], "special_ids": []}'])
+def test_json_that_is_no_spec(text):
+    with pytest.raises(ValueError):
+        TokenizerSpec.from_json(text)
+
+
+def test_a_spec_with_another_field_is_refused(bundled):
+    fields = json.loads(bundled.spec.to_json())
+    for other in (fields | {"colour": "red"}, {key: fields[key] for key in fields if key != "pad_id"}):
+        with pytest.raises(ValueError, match="describes no tokenizer"):
+            TokenizerSpec.from_json(json.dumps(other))
+
+
+def test_a_tokenizer_from_its_spec_needs_no_transformers(bundled, tmp_path):
+    """transformers takes seconds to import, which a warm start is to be spared."""
+    spec = tmp_path / "spec.json"
+    spec.write_text(bundled.spec.to_json())
+    script = (
+        "import sys; from pathlib import Path; from service.encoder.tokenizer import Tokenizer, TokenizerSpec;"
+        "found = Tokenizer(TokenizerSpec.from_json(Path(sys.argv[1]).read_text())).encode(['a mill'])[0];"
+        "print(found.ids.tolist(), 'transformers' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", script, spec], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == f"{bundled.encode(['a mill'])[0].ids.tolist()} False"
+
+
 def test_no_padding_token(tmp_path):
-    assert Tokenizer(read_checkpoint(str(plain_gpt2(tmp_path / "model")))).pad_id == 0
+    assert tokenizer_of(plain_gpt2(tmp_path / "model")).pad_id == 0
 
 
 def test_token_types(tmp_path):
@@ -176,7 +249,7 @@ def test_token_types(tmp_path):
     stored = json.loads(path.read_text())
     stored["post_processor"]["single"][-1]["SpecialToken"]["type_id"] = 1
     path.write_text(json.dumps(stored))
-    assert Tokenizer(read_checkpoint(str(folder))).num_special == 2  # types that are not passed on do no harm
+    assert tokenizer_of(folder).num_special == 2  # types that are not passed on do no harm
     edit(folder / "tokenizer_config.json", model_input_names=["input_ids", "token_type_ids", "attention_mask"])
     with pytest.raises(CheckpointError, match="token types other than 0"):
-        Tokenizer(read_checkpoint(str(folder)))
+        tokenizer_of(folder)

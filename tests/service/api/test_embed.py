@@ -177,6 +177,27 @@ def test_offsets_are_characters_of_the_text_as_it_was_sent(http: httpx.Client) -
     assert "👍🏽" in slices and "日" in slices and tokens.count("[UNK]") < len(tokens) / 2
 
 
+@pytest.mark.parametrize("count", [63, 64, 65, 200])
+def test_a_long_answer_is_written_in_parts_and_is_whole(http: httpx.Client, count: int) -> None:
+    inputs = [f"word number {number}" for number in range(count)]
+    answer = http.post("/embed", json={"inputs": inputs, "normalize": False})
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert answer.headers["content-type"] == "application/json"
+    few = np.concatenate(
+        [embedded(http, inputs[start : start + 20], normalize=False) for start in range(0, count, 20)]
+    )
+    np.testing.assert_allclose(np.array(answer.json()), few, atol=TOLERANCE)
+    assert len({tuple(row) for row in answer.json()}) == count
+
+
+def test_token_states_of_long_texts_are_whole(http: httpx.Client) -> None:
+    inputs = ["word " * 250, "short", "other " * 100]
+    found = http.post("/embed_all", json={"inputs": inputs}).json()
+    assert [np.array(text["states"]).shape for text in found] == [(252, 384), (3, 384), (102, 384)]
+    for text, one in zip(found, inputs, strict=True):
+        np.testing.assert_allclose(by_hand(np.array(text["states"]), "mean"), embedded(http, one)[0], atol=TOLERANCE)
+
+
 def test_embed_all_refuses_more_states_than_it_can_hold(http: httpx.Client) -> None:
     body = problem(http.post("/embed_all", json={"inputs": ["word " * 250] * 80}), 413, "16384", "fewer texts")
     assert body["length"] == 80 * 252

@@ -46,6 +46,16 @@ def test_base64_and_floats_are_equal(openai: OpenAI) -> None:
     assert isinstance(encoded, str) and len(encoded) == 2048  # 384 float32
 
 
+def test_a_long_answer_is_whole(openai: OpenAI) -> None:
+    texts = [f"word number {number}" for number in range(150)]
+    long = openai.embeddings.create(model="mean", input=texts)
+    few = [openai.embeddings.create(model="mean", input=texts[start : start + 30]) for start in range(0, 150, 30)]
+    np.testing.assert_allclose(vectors(long), np.concatenate([vectors(answer) for answer in few]), atol=1e-5)
+    assert long.usage.total_tokens == sum(answer.usage.total_tokens for answer in few)
+    floats = openai.embeddings.create(model="mean", input=texts, encoding_format="float")
+    np.testing.assert_allclose(vectors(floats), vectors(long), atol=1e-6)
+
+
 def test_dimensions_and_usage(openai: OpenAI, reference: SentenceTransformer, expected: np.ndarray) -> None:
     answer = openai.embeddings.create(model="mean", input=TEXTS, dimensions=100)
     cut = expected[:, :100]

@@ -1,0 +1,95 @@
+"""`millpond quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from service.cli.console import INTERRUPTED, Failure, err, out
+from service.config import Config, ModelConfig, load_config
+from service.errors import ServiceError, did_you_mean
+
+if TYPE_CHECKING:
+    from service.encoder.quantization import Agreement
+
+
+def quantize(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The deployment's YAML file.")],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Texts like those that will be served, one a line; instead of runtime.calibration."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only the encoder of this model.")] = None,
+) -> None:
+    """Quantise a deployment's encoders to int8, ahead of serving it with `precision: int8`.
+
+    Prints how near the int8 vectors are to float32's, on texts that were held out from calibration. An encoder
+    that int8 changes too much is refused.
+    """
+    overrides = {"runtime.precision": "int8", "runtime.calibration": calibration and str(calibration)}
+    settings = load_config(config, overrides=overrides)
+    encoders = _encoders(settings, model)
+    agreements: dict[str, Agreement] = {}
+    errors: list[str] = []
+    for name, asked in encoders.items():
+        try:
+            agreements[asked.encoder] = _quantize(asked, settings)
+        except ServiceError as error:
+            errors.append(f"{config}: models.{name}: {error}")
+        except KeyboardInterrupt:
+            done = f"{len(agreements)} of {len(encoders)} encoders are quantised"
+            raise Failure(
+                f"Interrupted: {done}, and nothing is half written. Run the same command again to go on.",
+                INTERRUPTED,
+            ) from None
+    if agreements:
+        _print(agreements)
+    if errors:
+        raise Failure("\n".join(errors), 2)
+
+
+def _encoders(settings: Config, only: str | None) -> dict[str, ModelConfig]:
+    """One model for each encoder of the deployment, by name."""
+    if only is not None and only not in settings.models:
+        raise Failure(
+            f"--model {only}: the config names {', '.join(settings.models)}.{did_you_mean(only, settings.models)}", 2
+        )
+    asked = settings.models if only is None else {only: settings.models[only]}
+    distinct = {(one.encoder, one.revision, one.trust_remote_code): name for name, one in reversed(asked.items())}
+    return {name: asked[name] for name in sorted(distinct.values(), key=list(asked).index)}
+
+
+def _quantize(asked: ModelConfig, settings: Config) -> Agreement:
+    from transformers.utils.logging import disable_progress_bar
+
+    from service.checkpoint import read_checkpoint
+    from service.encoder.quantization import quantize
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
+    checkpoint = read_checkpoint(asked.encoder, asked.revision)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task(asked.encoder, total=None)
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{asked.encoder}: {stage}", completed=done, total=total)
+
+        return quantize(checkpoint, settings.runtime, show, trust_remote_code=asked.trust_remote_code)
+
+
+def _print(agreements: dict[str, Agreement]) -> None:
+    from service.encoder.quantization import LEAST
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("int8 against fp32", overflow="fold")
+    table.add_column("texts", justify="right")
+    for _, label, _ in LEAST:
+        table.add_column(label, justify="right")
+    for encoder, agreement in agreements.items():
+        table.add_row(encoder, str(agreement.texts), *(f"{value:.3f}" for _, value, _ in agreement.compared()))
+    table.add_row("at least", "", *(f"{least:.3f}" for *_, least in LEAST))
+    out.print(table)

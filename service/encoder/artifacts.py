@@ -1,0 +1,118 @@
+"""A cache on disk of what is costly to make from a checkpoint: converted graphs, quantised weights, tokenizers."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from service.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+_MANIFEST: Final = "manifest.json"
+
+
+class Artifacts:
+    """Folders of files, each under a key that names everything it was made from.
+
+    A folder appears whole or not at all, whatever interrupts its making, and is checked against its sums before
+    it is used: a damaged one is made anew. Processes that want the same one wait for the first to make it. Where
+    the cache cannot be written, each process makes its own in a temporary folder, and says so.
+
+    Args:
+        root: the cache folder; the user's own where None.
+
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (root or _user_cache()).expanduser().absolute()
+        self._temporary: list[tempfile.TemporaryDirectory[str]] = []
+
+    def get(self, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """The folder under `key`, made by `build(folder)` where there is none that is whole.
+
+        Raises:
+            CheckpointError: neither the cache nor a temporary folder can be written.
+
+        """
+        name = f"{kind}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}"
+        final = self.root / name
+        if _is_whole(final):
+            return final
+        try:
+            with self._locked(name):
+                if not _is_whole(final):  # another process may have made it meanwhile
+                    self._make(final, key, build)
+            return final
+        except OSError as error:
+            logger.warning(
+                "%s cannot be written (%s); %s is made anew at every start. Set runtime.cache to a folder with room.",
+                *(self.root, error.strerror or error, kind),
+            )
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="millpond-")
+            self._temporary.append(folder)
+            build(Path(folder.name))
+        except OSError as error:
+            raise CheckpointError(
+                f"neither {self.root} nor {tempfile.gettempdir()} can hold a {kind} ({error.strerror or error}). "
+                "Make room, or set runtime.cache to a folder that can be written."
+            ) from None
+        return Path(folder.name)
+
+    def holds(self, kind: str, key: Mapping[str, Any]) -> bool:
+        """Whether a whole folder is there under this key."""
+        name = f"{kind}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}"
+        return _is_whole(self.root / name)
+
+    def _make(self, final: Path, key: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+        if final.exists():
+            logger.warning("%s is damaged and is made anew", final)
+            shutil.rmtree(final)
+        making = self.root / f".{final.name}.part"
+        shutil.rmtree(making, ignore_errors=True)  # what an interrupted process left
+        making.mkdir()
+        try:
+            build(making)
+            files = {path.name: _sum(path) for path in sorted(making.iterdir())}
+            (making / _MANIFEST).write_text(json.dumps({"key": key, "files": files}, indent=1, default=str))
+            for path in making.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            making.rename(final)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / f".{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # given back by the system however this process ends
+            yield
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        files = json.loads((folder / _MANIFEST).read_text())["files"]
+        return all(_sum(folder / name) == wanted for name, wanted in files.items())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "millpond"

@@ -1,0 +1,202 @@
+"""Token states from OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import logging
+import mmap
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.encoder.runtime import available_cores
+from service.errors import ServiceError
+
+GRAPH: Final = "graph.xml"
+_HINTS: Final = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
+_INPUTS: Final = ("input_ids", "attention_mask")
+_FIRST_POSITION: Final = 2
+"""Where RoBERTa and its kind count positions from."""
+_TOLERANCE: Final = 1e-4
+"""Largest difference between converted and PyTorch states, as a part of the largest state."""
+
+
+class ConversionError(ServiceError):
+    """The architecture does not convert."""
+
+    title = "Conversion error"
+    code = "conversion_error"
+
+
+class OpenVINORuntime:
+    """A converted graph.
+
+    It is compiled twice, for both ways in which work arrives: with one stream a core, which gives most texts a
+    second, and with all cores in one stream, which gives a single short text in about half the time.
+
+    Args:
+        graph: the graph's file, as `convert` or a quantisation saved it.
+        precision: fp32, bf16, or int8 for a quantised graph.
+        threads: cores to use; all by default.
+
+    """
+
+    backend = "openvino"
+
+    def __init__(self, graph: Path, precision: str, *, threads: int | None = None) -> None:
+        import openvino
+
+        self.precision = precision
+        self.streams = threads or available_cores()
+        core = openvino.Core()
+        model = core.read_model(graph)
+        self.dim = int(model.output(0).get_partial_shape()[2].get_length())
+        shared = {
+            "INFERENCE_NUM_THREADS": self.streams,
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            # Pinned threads of both ways would sit on the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._narrow: Any = core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": self.streams})
+        self._wide: Any = core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": 1})
+        _release(graph.with_suffix(".bin"))
+        self._requests = threading.local()
+
+    def prepare_thread(self) -> None:
+        """Make this thread's requests: one may not be shared."""
+        self._requests.narrow = self._narrow.create_infer_request()
+        self._requests.wide = self._wide.create_infer_request()
+
+    def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
+        """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim)."""
+        request = self._requests.wide if wide else self._requests.narrow
+        request.infer([ids, mask.astype(np.int64)], share_inputs=True, share_outputs=True)
+        # The request's memory is written again by its next pass.
+        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+
+def has_native_bf16() -> bool:
+    """Whether the processor multiplies bf16 itself."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def has_native_int8() -> bool:
+    """Whether the processor has instructions for products of int8, which OpenVINO's int8 is made for."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO can be imported."""
+    try:
+        import openvino  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def convert(module: Any) -> Any:
+    """A transformers module as an `openvino.Model` of ids and mask (batch, time) -> states (batch, time, dim).
+
+    Raises:
+        ConversionError: it cannot be converted, or the graph gives other states than the module.
+
+    """
+    import openvino
+
+    dynamic = openvino.PartialShape([-1, -1])
+    try:
+        with _quiet(), torch.inference_mode():
+            ids, mask = _sample(module, rows=2, width=7)
+            graph = openvino.convert_model(
+                _StatesOnly(module),
+                example_input={"input_ids": ids, "attention_mask": mask},
+                input=[(name, dynamic, openvino.Type.i64) for name in _INPUTS],
+            )
+            compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            # What tracing took for a constant shows at other shapes and other masks.
+            for rows, width in ((1, 3), (2, 8), (3, 18), (1, 33)):
+                ids, mask = _sample(module, rows, width)
+                wanted = _StatesOnly(module)(ids, mask)
+                found = torch.from_numpy(compiled([ids.numpy(), mask.numpy()])[0])
+                difference = float((found - wanted)[mask.bool()].abs().max() / wanted[mask.bool()].abs().max())
+                if not difference <= _TOLERANCE:
+                    raise ConversionError(
+                        f"at {rows} x {width} tokens its states differ by {difference:.1e} of the largest"
+                    )
+    except ConversionError:
+        raise
+    except Exception as error:  # tracing raises whatever the architecture's code does
+        reason = " ".join(str(error).split())[:200]
+        raise ConversionError(f"{type(error).__name__}: {reason}") from None
+    return graph
+
+
+def save(graph: Any, folder: Path) -> None:
+    """Write a graph with its weights as they are."""
+    import openvino
+
+    try:
+        openvino.save_model(graph, folder / GRAPH, compress_to_fp16=False)
+    except RuntimeError as error:  # what a full disk is to OpenVINO
+        raise OSError(str(error).splitlines()[-1]) from None
+
+
+def _release(weights: Path) -> None:
+    """Give back the memory in which a file is mapped: most of it was packed into other places and is read no more.
+
+    What is read all the same, such as the rows of the vocabulary that a text has, comes back by itself.
+    """
+    if sys.platform != "linux":
+        return
+    name = str(weights.resolve())
+    libc = ctypes.CDLL(None)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(name):
+            start, end = (int(address, 16) for address in line.split(maxsplit=1)[0].split("-"))
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+
+
+class _StatesOnly(torch.nn.Module):
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        return self.module(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+
+def _sample(module: Any, rows: int, width: int) -> tuple[Tensor, Tensor]:
+    """Token ids and a mask with padding at the right, one row of it full."""
+    positions = getattr(module.config.get_text_config(), "max_position_embeddings", None) or width + _FIRST_POSITION
+    width = min(width, positions - _FIRST_POSITION)
+    generator = torch.Generator().manual_seed(rows * width)
+    ids = torch.randint(module.config.get_text_config().vocab_size, (rows, width), generator=generator)
+    lengths = torch.tensor([max(width - 2 * row, 1) for row in range(rows)])
+    return ids, (torch.arange(width) < lengths[:, None]).long()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what tracing prints: it is about code that is checked by its results instead."""
+    loggers = [logging.getLogger("transformers"), logging.getLogger()]  # OpenVINO sets the root's, and leaves it
+    levels = [logger.level for logger in loggers]
+    loggers[0].setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

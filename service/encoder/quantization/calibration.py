@@ -1,0 +1,125 @@
+"""The texts that an int8 encoder is fitted on and measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoder.tokenizer import Ids, Tokenizer
+from service.errors import ConfigError
+
+if TYPE_CHECKING:
+    from service.checkpoint import Checkpoint
+
+Batch = tuple[NDArray[np.int64], NDArray[np.bool_]]
+"""Token ids and mask, both (batch, time), padded at the right."""
+
+LEAST_TEXTS: Final = 60
+"""Fewer leave channels whose range no text has shown, and too few held-out texts to measure with."""
+_MOST_TEXTS: Final = 1200
+"""More take their time and change nothing: a layer is fitted on about a thousand token states."""
+_MOST_TOKENS: Final = 256
+"""Of one text."""
+_HELD_OUT: Final = 6
+"""Every sixth text is held out."""
+
+
+def calibration_texts(path: Path | None) -> tuple[list[str], list[str]]:
+    """Texts to calibrate with, and others to measure with.
+
+    The packaged texts are short questions, sentences, headlines, and paragraphs from many fields, some of them code,
+    numbers, or in other languages than English. Texts of the kind that will be served do better.
+
+    Args:
+        path: a file of UTF-8 with a text a line; blank lines and repetitions count for nothing, and of a long file
+            texts are taken at even distances. None for the packaged texts.
+
+    Raises:
+        ConfigError: the file cannot be used.
+
+    """
+    if path is None:
+        texts = _distinct(files(__package__).joinpath("texts.txt").read_text(encoding="utf-8"))
+    else:
+        texts = _read(path)
+    if len(texts) > _MOST_TEXTS:
+        texts = [texts[place * len(texts) // _MOST_TEXTS] for place in range(_MOST_TEXTS)]
+    held_out = texts[::_HELD_OUT]
+    return [text for place, text in enumerate(texts) if place % _HELD_OUT], held_out
+
+
+def calibration_batches(
+    path: Path | None, checkpoint: Checkpoint, tokenizer: Tokenizer
+) -> tuple[list[Batch], list[Batch]]:
+    """The same texts as the encoder reads them, cut to what it takes.
+
+    Raises:
+        ConfigError: the file cannot be used.
+
+    """
+    limits = (checkpoint.position_limit, checkpoint.max_tokens or tokenizer.declared_limit, _MOST_TOKENS)
+    limit = min(limit for limit in limits if limit is not None)
+
+    def tokenized(texts: Sequence[str]) -> list[Batch]:
+        rows = [tokenizer.truncate(text, limit).ids for text in tokenizer.encode(texts)]
+        return list(batches([row for row in rows if len(row)], pad_id=tokenizer.pad_id))
+
+    calibration, held_out = calibration_texts(path)
+    return tokenized(calibration), tokenized(held_out)
+
+
+def batches(rows: Sequence[Ids], *, pad_id: int, most_tokens: int = 1024) -> Iterator[Batch]:
+    """Cut tokenized texts into batches of like length.
+
+    Args:
+        rows: token ids, one array a text.
+        pad_id: the token id that fills a batch up.
+        most_tokens: most tokens of a batch, padding included; a longer text is a batch of its own.
+
+    """
+    waiting = sorted(rows, key=len, reverse=True)
+    while waiting:
+        width = len(waiting[0])
+        taken = waiting[: max(1, most_tokens // max(width, 1))]
+        del waiting[: len(taken)]
+        ids = np.full((len(taken), width), pad_id, dtype=np.int64)
+        mask = np.zeros(ids.shape, dtype=np.bool_)
+        for place, row in enumerate(taken):
+            ids[place, : len(row)] = row
+            mask[place, : len(row)] = True
+        yield ids, mask
+
+
+def _read(path: Path) -> list[str]:
+    at = f"runtime.calibration: {path}"
+    remedy = "or leave the key out to calibrate with the packaged texts"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{at}: there is no such file. Name one with a text a line, {remedy}.") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{at}: cannot be read: {error.strerror}. Name a file with a text a line, {remedy}."
+        ) from None
+    try:
+        texts = _distinct(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{at}: line {line} is not valid UTF-8. Save the file as UTF-8, {remedy}.") from None
+    if not texts:
+        raise ConfigError(f"{at}: holds no text. Give {LEAST_TEXTS} or more, one a line, {remedy}.")
+    if len(texts) < LEAST_TEXTS:
+        raise ConfigError(
+            f"{at}: holds {len(texts)} different texts, and calibration takes at least {LEAST_TEXTS}, "
+            f"better a few hundred. Add texts of the kind that will be served, one a line, {remedy}."
+        )
+    return texts
+
+
+def _distinct(content: str) -> list[str]:
+    return list(dict.fromkeys(filter(None, map(str.strip, content.split("\n")))))

@@ -1,0 +1,131 @@
+"""The int8 products of PyTorch, each behind the same call: states (..., in) float32 -> (..., out) float32.
+
+An input channel j becomes ``clamp(round(x_j * multiplier_j) + zero_point, 0, 255)``. Integer sums are exact, so that
+a row's result depends on no other row. Both may be called by several threads at once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+from service.errors import ConfigError
+
+INPUT_LEVELS: Final = 255
+WEIGHT_LEVELS: Final = 64
+"""Before VNNI, a CPU adds pairs of products in 16 bits: 2 * 255 * 64 fits, 2 * 255 * 127 saturates in silence.
+Eight bits for the inputs and seven for the weights lose less than the reverse: weights have a scale a row."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The numbers of one layer.
+
+    weight: (out, in) int8, within -64 and 64. scale: (out,) float32, what one unit of the integer sum is worth.
+    bias: (out,) float32. multiplier: (in,) float32. zero_point: (1,) int32.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor
+    multiplier: Tensor
+    zero_point: Tensor
+
+
+class Kernel(Protocol):
+    """One layer's product."""
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """States (..., in) -> (..., out)."""
+
+
+class Fbgemm:
+    """FBGEMM quantises as it packs the inputs. Of the two it is the faster on few tokens, and as fast on many."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._multiplier = parts.multiplier
+        self._zero_point = int(parts.zero_point)
+        engine = torch.backends.quantized.engine
+        # Packing follows a setting of the process, and PyTorch means to retire the tensors it takes: `OneDnn` is
+        # there for the day it does.
+        torch.backends.quantized.engine = "fbgemm"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                weight = torch.quantize_per_channel(
+                    parts.weight * parts.scale[:, None],
+                    parts.scale.double(),
+                    torch.zeros(len(parts.scale), dtype=torch.long),
+                    axis=0,
+                    dtype=torch.qint8,
+                )
+                self._packed = torch.ops.quantized.linear_prepack(weight, parts.bias)
+        finally:
+            torch.backends.quantized.engine = engine
+
+    @staticmethod
+    def is_available() -> bool:
+        """Whether this PyTorch has it."""
+        return (
+            "fbgemm" in torch.backends.quantized.supported_engines
+            and hasattr(torch, "quantize_per_channel")
+            and hasattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32")
+        )
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """States (..., in) -> (..., out)."""
+        output: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            states * self._multiplier, 1.0, self._zero_point, self._packed
+        )
+        return output
+
+
+class OneDnn:
+    """oneDNN takes plain int8 tensors."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._multiplier = parts.multiplier
+        self._rounding = parts.zero_point + 0.5
+        self._scale = parts.scale
+        self._weight_zeros = torch.zeros(len(parts.scale), dtype=torch.int32)
+        # The zero point's share of the sums is known now; left to oneDNN, it is computed anew with each call.
+        self._bias = parts.bias - parts.scale * parts.zero_point * parts.weight.sum(1, dtype=torch.int32)
+        self._packed = torch.ops.onednn.qlinear_prepack(parts.weight, None)
+
+    @staticmethod
+    def is_available() -> bool:
+        """Whether this PyTorch has it."""
+        return "onednn" in torch.backends.quantized.supported_engines and hasattr(
+            torch.ops.onednn, "qlinear_pointwise"
+        )
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """States (..., in) -> (..., out)."""
+        levels = torch.addcmul(self._rounding, states, self._multiplier).clamp_(0, INPUT_LEVELS)
+        # To uint8 by way of int16: PyTorch vectorises both steps, and not the direct one.
+        inputs = levels.to(torch.int16).to(torch.uint8)
+        output: Tensor = torch.ops.onednn.qlinear_pointwise.default(
+            *(inputs, 1.0, 0, self._packed, self._scale, self._weight_zeros, self._bias),
+            *(1.0, 0, torch.float32, "none", [], ""),
+        )
+        return output
+
+
+def best_kernel() -> type[Fbgemm] | type[OneDnn]:
+    """The fastest that this PyTorch has.
+
+    Raises:
+        ConfigError: it has none.
+
+    """
+    for kernel in (Fbgemm, OneDnn):
+        if kernel.is_available():
+            return kernel
+    raise ConfigError(
+        "runtime.precision: int8 needs a PyTorch that is built with FBGEMM or oneDNN, and this one has neither. "
+        "Set precision: fp32, or install another build of PyTorch."
+    )
