@@ -1,1 +1,4 @@
-"""Measurements against the bare encoder and the library, through a real service. Each prints what it measured."""
+"""Measurements against the bare encoder, the library and other servers, each through real processes.
+
+`python -m benchmarks` makes them all and writes `benchmarks/results/`.
+"""

@@ -1,41 +1,124 @@
-"""A running service to measure, and the client that loads it."""
+"""Millpond as a server to measure."""
 
 from __future__ import annotations
 
-import asyncio
-import platform
-import time
-from base64 import b64decode
-from collections.abc import Sequence
-from importlib.metadata import version
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import numpy as np
 import orjson
+import yaml
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.load import ROOT, Request
+from benchmarks.machine import has_bf16, machine
+from benchmarks.options import progress
+from benchmarks.servers import NotStarted, Server, openai_vectors
+
+__all__ = ["PRECISIONS", "ROOT", "Millpond", "embed", "machine", "runnable"]
+
+PRECISIONS: Final = ("fp32", "bf16", "int8")
+MODELS: Final = {"default": {"encoder": "bundled/all-MiniLM-L6-v2"}}
 
 
-def machine() -> str:
-    """The processor and the versions that a measurement depends on."""
-    model = next(
-        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
-    cores = sum(line.startswith("processor") for line in _lines("/proc/cpuinfo"))
-    packages = ("torch", "transformers", "sentence-transformers", "faiss-cpu")
-    return f"{model}, {cores} cores; Python {platform.python_version()}, " + ", ".join(
-        f"{name} {version(name)}" for name in packages
-    )
+class Millpond(Server):
+    """`millpond serve` with a config made for the occasion.
+
+    Args:
+        name: what tables call it.
+        folder: where config, store and log go.
+        runtime: the config's section; its defaults where it is empty.
+        models: the config's section; the bundled model as it declares itself by default.
+
+    """
+
+    ready = "/ready"
+    patience = 900.0  # the first start at a precision converts the model
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        runtime: Mapping[str, Any] | None = None,
+        models: Mapping[str, Any] = MODELS,
+    ) -> None:
+        super().__init__(name, folder)
+        self.folder = ROOT  # where relative paths of a config count from, and `service` is found
+        self.config = folder / f"{self.port}.yaml"
+        self._store = folder / f"{self.port}-store"
+        self.config.write_text(yaml.safe_dump({"models": dict(models), "runtime": dict(runtime or {})}))
+
+    def command(self) -> Sequence[str | Path]:
+        """`millpond serve`."""
+        serve = [sys.executable, "-m", "service", "serve", "--config", self.config, "--store", self._store]
+        return [*serve, "--host", "127.0.0.1", "--port", str(self.port)]
+
+    def embed_request(self, texts: Sequence[str]) -> Request:
+        """OpenAI's route, base64, long texts cut."""
+        body = {"model": "default", "input": list(texts), "encoding_format": "base64", "truncate": True}
+        return Request("POST", "/v1/embeddings", json.dumps(body), len(texts))
+
+    def vectors(self, answer: bytes) -> NDArray[np.float32]:
+        """Vectors (texts, dim)."""
+        return openai_vectors(orjson.loads(answer)["data"])
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What `/info` says of the default model."""
+        found = orjson.loads(self.ask("GET", "/info")[1])
+        model: dict[str, Any] = found["models"][found["default_model"]]
+        return model
+
+    @property
+    def runs_on(self) -> str:
+        """Backend, precision and streams, such as `torch fp32, 2 streams`."""
+        info = self.info
+        streams = info["streams"]
+        return f"{info['backend']} {info['precision']}, {streams} stream{'s' if streams > 1 else ''}"
 
 
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process, in MB."""
-    line = next(line for line in _lines(f"/proc/{pid}/status") if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1000
+def runnable(
+    stack: ExitStack, folder: Path, *, models: Mapping[str, Any] = MODELS
+) -> tuple[dict[str, Millpond], list[str]]:
+    """Start Millpond once for each precision that this machine can run.
+
+    Args:
+        stack: ends them.
+        folder: where configs, stores and logs go.
+        models: the config's section.
+
+    Returns:
+        The servers by precision, and a note for each that is left out.
+
+    """
+    servers, notes = {}, []
+    for precision in PRECISIONS:
+        if precision == "bf16" and not has_bf16():
+            notes.append("Millpond bf16 is left out: this processor has no instructions for it.")
+            continue
+        progress(f"starting Millpond {precision}")
+        try:
+            with ExitStack() as unless_fit:
+                server = Millpond(f"Millpond {precision}", folder, runtime={"precision": precision}, models=models)
+                unless_fit.enter_context(server)
+                if server.info["precision"] == precision:
+                    servers[precision] = server
+                    stack.push(unless_fit.pop_all())
+                else:
+                    notes.append(
+                        f"Millpond {precision} is left out: asked for it, the service runs {server.runs_on}."
+                    )
+        except NotStarted as error:
+            notes.append(f"Millpond {precision} is left out: {error}")
+    if not servers:
+        raise SystemExit("\n".join(["Millpond starts at no precision:", *notes]))
+    return servers, notes
 
 
 def embed(url: str, texts: Sequence[str], *, model: str, truncate: bool = False, batch: int = 256) -> NDArray[Any]:
@@ -48,47 +131,3 @@ def embed(url: str, texts: Sequence[str], *, model: str, truncate: bool = False,
             response.raise_for_status()
             parts.append(np.array(orjson.loads(response.content), dtype=np.float32))
     return np.concatenate(parts)
-
-
-def openai_load(
-    url: str, texts: Sequence[str], *, model: str, clients: int, each: int, truncate: bool = False
-) -> float:
-    """Texts a second through `/v1/embeddings` with base64, by `clients` at once sending `each` texts a request."""
-    bodies = [
-        orjson.dumps(
-            {
-                "model": model,
-                "input": texts[start : start + each],
-                "encoding_format": "base64",
-                **({"truncate": True} if truncate else {}),
-            }
-        )
-        for start in range(0, len(texts), each)
-    ]
-
-    async def run() -> float:
-        waiting = iter(bodies)
-        limits = httpx.Limits(max_connections=clients)
-        async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-
-            async def one() -> None:
-                for body in waiting:
-                    response = await client.post(
-                        "/v1/embeddings", content=body, headers={"content-type": "application/json"}
-                    )
-                    response.raise_for_status()
-                    for item in orjson.loads(response.content)["data"]:
-                        np.frombuffer(b64decode(item["embedding"]), dtype=np.float32)
-
-            start = time.perf_counter()
-            await asyncio.gather(*(one() for _ in range(clients)))
-            return len(texts) / (time.perf_counter() - start)
-
-    return asyncio.run(run())
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []

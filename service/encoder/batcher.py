@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 
 _SHARE_OF_QUEUE = 4
 """A request counts for at most one part in this many of the queue, so that small ones still get in beside it."""
-_NICE = 10
-"""How far streams stand back for the event loop and the express lane, as `nice` counts."""
+_NICE = 3
+"""How far streams stand back for the event loop and the express lane, as `nice` counts. Much more, and whatever else
+runs on the machine would starve them."""
 
 
 class Batcher:

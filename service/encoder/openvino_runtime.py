@@ -71,6 +71,11 @@ class OpenVINORuntime:
         self._wide: Any = core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": 1})
         _release(graph.with_suffix(".bin"))
         self._requests = threading.local()
+        # OpenVINO's bindings set themselves up in the first pass; two threads in it at once can wait for each other
+        # for good.
+        self.prepare_thread()
+        for wide in (False, True):
+            self.states(np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_), wide=wide)
 
     def prepare_thread(self) -> None:
         """Make this thread's requests: one may not be shared."""

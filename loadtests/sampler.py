@@ -1,0 +1,110 @@
+"""What the service and the load cost the machine, twice a second."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from benchmarks.machine import cpu_seconds, resident_mb
+
+INTERVAL: Final = 0.5
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The state at one moment; processor times add up from the start of what used them.
+
+    Args:
+        at: seconds of the clock.
+        resident: memory of the service, in MB; 0 where it is not on this machine.
+        service: processor time of the service, in seconds.
+        generator: processor time of Locust, in seconds.
+        machine: processor time of everything on this machine, in seconds.
+
+    """
+
+    at: float
+    resident: float
+    service: float
+    generator: float
+    machine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Mean use of a stretch of time, in cores."""
+
+    service: float
+    generator: float
+    others: float
+
+
+class Sampler:
+    """Takes samples in the background for as long as its `with` block lasts.
+
+    Args:
+        service: the process of the service; None where it is not on this machine.
+
+    """
+
+    def __init__(self, service: int | None) -> None:
+        self._service = service
+        self.generator: int | None = None
+        """The process of Locust, once there is one."""
+        self.samples: list[Sample] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(INTERVAL):
+            self.samples.append(
+                Sample(
+                    time.time(),
+                    resident_mb(self._service) if self._service else 0.0,
+                    cpu_seconds(self._service) if self._service else 0.0,
+                    cpu_seconds(self.generator) if self.generator else 0.0,
+                    _machine_seconds(),
+                )
+            )
+
+
+def within(samples: Sequence[Sample], start: float, end: float) -> list[Sample]:
+    """The samples of a stretch of time, its ends included."""
+    return [sample for sample in samples if start <= sample.at <= end]
+
+
+def usage(samples: Sequence[Sample]) -> Usage | None:
+    """Mean use of processors between the first sample and the last; None where there are fewer than two."""
+    if len(samples) < 2:
+        return None
+    first, last = samples[0], samples[-1]
+    seconds = last.at - first.at
+    service = (last.service - first.service) / seconds
+    generator = (last.generator - first.generator) / seconds
+    machine = (last.machine - first.machine) / seconds
+    return Usage(service, generator, max(machine - service - generator, 0.0))
+
+
+def _machine_seconds() -> float:
+    """Processor time of everything since the machine started; steal counts, for it is not ours to use."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / _TICKS

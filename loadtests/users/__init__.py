@@ -1,0 +1,1 @@
+"""The users of each scenario. Only Locust's process imports these."""
