@@ -22,10 +22,8 @@ lint: install-dev
 types: install-dev
 	$(BIN)/mypy
 
-bench: install-dev  ## The measured tables of the README, each in one run on this machine.
-	$(BIN)/python -m benchmarks.throughput
-	$(BIN)/python -m benchmarks.indexing
-	$(BIN)/python -m benchmarks.quality
+bench: install-dev  ## Measure and write benchmarks/results; BENCH="--quick" tries it. Peers: see benchmarks/peers.
+	$(BIN)/python -m benchmarks $(BENCH)
 
 loadtest: install-dev  ## Every Locust scenario on a service with $(CONFIG); more options in LOADTEST='--seconds 60 --users 32'.
 	$(BIN)/python -m loadtests --config $(CONFIG) $(LOADTEST)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.coldstart
 
-Each server was started once before, so that converted models and the files they are read from are in their caches.
+Millpond was started once before at each precision, so that converted models are in their cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.options import Settings, from_command_line, progress
 from benchmarks.peers import Infinity, MissingPeer, Txtai, quantized_folder
 from benchmarks.plots import bars
 from benchmarks.report import Report, spread
-from benchmarks.servers import NotStarted, Server
+from benchmarks.servers import Server
 from benchmarks.service import Millpond, runnable
 
 FIGURES = ("ready", "first answer", "memory, ready", "memory, answered")
@@ -46,11 +46,10 @@ def run(settings: Settings) -> None:
             "txtai": lambda: Txtai(folder),
         }
         for peer, make in peers.items():
-            progress(f"coldstart: {peer}, once before")
             try:
-                with make():
-                    kinds[peer] = make
-            except (MissingPeer, NotStarted) as error:
+                make()
+                kinds[peer] = make
+            except MissingPeer as error:
                 notes.append(f"{peer} is left out: {error}")
         found: dict[str, dict[str, list[float]]] = {one: {figure: [] for figure in FIGURES} for one in kinds}
         commands = {}
@@ -66,8 +65,8 @@ def run(settings: Settings) -> None:
             progress(f"coldstart: round {number_of + 1} of {settings.rounds}")
     report.say(
         "Seconds from the start of the process until it says that it is ready, and until the first sentence is "
-        "answered; resident memory of all its processes, in MB, at both moments. The files are in the page cache and "
-        f"converted models in theirs. Median of {settings.rounds} (least-most)."
+        "answered; resident memory of all its processes, in MB, at both moments. Converted models are in their "
+        f"cache from a start before. Median of {settings.rounds} (least-most)."
     )
     report.table(
         ["cold start", "ready, s", "first answer, s", "memory when ready, MB", "memory after the answer, MB"],

@@ -41,7 +41,7 @@ def run(settings: Settings) -> None:
     many = settings.some(10_000, 1_000)
     repeated = list(islice(cycle(texts), many))
     long = f"one request of {many:,} texts"
-    seconds = settings.some(4, 1)
+    seconds = settings.some(3, 1)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         ours, notes = runnable(stack, folder)

@@ -181,7 +181,7 @@ def run(settings: Settings) -> None:
     report = Report("indexing", "Indexing and search", settings)
     data = datasets.cranfield()
     documents = [{"id": key, "text": text} for key, text in data.documents.items() if text]
-    documents = documents[: settings.some(384, 64)]
+    documents = documents[: settings.some(192, 64)]
     texts = [document["text"] for document in documents]
     queries = list(data.queries.values())
     sentences = datasets.sts_sentences()[: settings.some(1024, 256)]

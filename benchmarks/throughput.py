@@ -47,11 +47,11 @@ class Kind:
 
 
 KINDS: Final = (
-    Kind(STS, 8, 32, 2048, 256),
-    Kind(STS, 64, 1, 640, 128),
-    Kind(STS, 1, 1, 300, 30),
-    Kind(CRANFIELD, 4, 16, 128, 64),
-    Kind(CRANFIELD, 16, 1, 96, 32),
+    Kind(STS, 8, 32, 1280, 256),
+    Kind(STS, 64, 1, 512, 128),
+    Kind(STS, 1, 1, 200, 30),
+    Kind(CRANFIELD, 4, 16, 96, 64),
+    Kind(CRANFIELD, 16, 1, 64, 32),
 )
 ALONE: Final = KINDS[2]
 BARE: Final = {STS: KINDS[0], CRANFIELD: KINDS[3]}

@@ -25,7 +25,7 @@ VARIABLE: Final = "MILLPOND_INFINITY"
 _TAKES_FOLDERS: Final = """
 import sys
 from infinity_emb.transformer.utils_optimum import _list_all_repo_files
-sys.exit(any(path.is_absolute() for path in _list_all_repo_files(sys.argv[1])))
+sys.exit(3 if any(path.is_absolute() for path in _list_all_repo_files(sys.argv[1])) else 0)
 """
 
 
@@ -83,11 +83,16 @@ def quantized_folder() -> Path:
 
     """
     python = environment(VARIABLE, "infinity_emb") / "python"
-    if subprocess.run([python, "-c", _TAKES_FOLDERS, bundled()], capture_output=True).returncode:
+    checked = subprocess.run([python, "-c", _TAKES_FOLDERS, bundled()], capture_output=True, text=True)
+    if checked.returncode == 3:
         raise MissingPeer(
             f"the Infinity in {VARIABLE} finds no ONNX file in a local folder. Mend one line of its "
             "transformer/utils_optimum.py: the last `return` of _list_all_repo_files becomes "
             '`return [p.relative_to(model_name_or_path) for p in Path(model_name_or_path).glob("**/*")]`.'
+        )
+    if checked.returncode:
+        raise MissingPeer(
+            f"the Infinity in {VARIABLE} has no optimum engine: {' '.join(checked.stderr.split())[-300:]}"
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "millpond" / "benchmarks"
     made = cache / f"all-MiniLM-L6-v2-{versions_in(python, ['onnxruntime']).replace(' ', '-')}"

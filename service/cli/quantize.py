@@ -14,7 +14,7 @@ from service.config import Config, ModelConfig, load_config
 from service.errors import ServiceError, did_you_mean
 
 if TYPE_CHECKING:
-    from service.encoder.quantization import Agreement
+    from service.encoder.selection import Choice
 
 
 def quantize(
@@ -25,7 +25,7 @@ def quantize(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Only the encoder of this model.")] = None,
 ) -> None:
-    """Quantise a deployment's encoders to int8, ahead of serving it with `precision: int8`.
+    """Quantise a deployment's encoders to int8 and keep the results, ahead of serving it with `precision: int8`.
 
     Prints how near the int8 vectors are to float32's, on texts that were held out from calibration. An encoder
     that int8 changes too much is refused.
@@ -33,21 +33,21 @@ def quantize(
     overrides = {"runtime.precision": "int8", "runtime.calibration": calibration and str(calibration)}
     settings = load_config(config, overrides=overrides)
     encoders = _encoders(settings, model)
-    agreements: dict[str, Agreement] = {}
+    done: dict[str, Choice] = {}
     errors: list[str] = []
     for name, asked in encoders.items():
         try:
-            agreements[asked.encoder] = _quantize(asked, settings)
+            done[asked.encoder] = _quantize(asked, settings)
         except ServiceError as error:
             errors.append(f"{config}: models.{name}: {error}")
         except KeyboardInterrupt:
-            done = f"{len(agreements)} of {len(encoders)} encoders are quantised"
             raise Failure(
-                f"Interrupted: {done}, and nothing is half written. Run the same command again to go on.",
+                f"Interrupted: {len(done)} of {len(encoders)} encoders are quantised. "
+                "Run the same command again to go on.",
                 INTERRUPTED,
             ) from None
-    if agreements:
-        _print(agreements)
+    if done:
+        _print(done)
     if errors:
         raise Failure("\n".join(errors), 2)
 
@@ -63,11 +63,11 @@ def _encoders(settings: Config, only: str | None) -> dict[str, ModelConfig]:
     return {name: asked[name] for name in sorted(distinct.values(), key=list(asked).index)}
 
 
-def _quantize(asked: ModelConfig, settings: Config) -> Agreement:
+def _quantize(asked: ModelConfig, settings: Config) -> Choice:
     from transformers.utils.logging import disable_progress_bar
 
     from service.checkpoint import read_checkpoint
-    from service.encoder.quantization import quantize
+    from service.encoder.encoder import prepare
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
     checkpoint = read_checkpoint(asked.encoder, asked.revision)
@@ -78,18 +78,22 @@ def _quantize(asked: ModelConfig, settings: Config) -> Agreement:
         def show(stage: str, done: int, total: int) -> None:
             bar.update(task, description=f"{asked.encoder}: {stage}", completed=done, total=total)
 
-        return quantize(checkpoint, settings.runtime, show, trust_remote_code=asked.trust_remote_code)
+        trust = asked.trust_remote_code
+        return prepare(checkpoint, settings.runtime, trust_remote_code=trust, progress=show).choice
 
 
-def _print(agreements: dict[str, Agreement]) -> None:
+def _print(done: dict[str, Choice]) -> None:
     from service.encoder.quantization import LEAST
 
     table = Table(box=None, pad_edge=False)
     table.add_column("int8 against fp32", overflow="fold")
-    table.add_column("texts", justify="right")
-    for _, label, _ in LEAST:
+    table.add_column("runtime")
+    for label in ("texts", *(label for _, label, _ in LEAST)):
         table.add_column(label, justify="right")
-    for encoder, agreement in agreements.items():
-        table.add_row(encoder, str(agreement.texts), *(f"{value:.3f}" for _, value, _ in agreement.compared()))
-    table.add_row("at least", "", *(f"{least:.3f}" for *_, least in LEAST))
+    for encoder, choice in done.items():
+        agreement = choice.agreement
+        assert agreement is not None  # as always with int8, which was asked for
+        values = (f"{value:.3f}" for _, value, _ in agreement.compared())
+        table.add_row(encoder, choice.runtime.backend, str(agreement.texts), *values)
+    table.add_row("at least", "", "", *(f"{least:.3f}" for *_, least in LEAST))
     out.print(table)

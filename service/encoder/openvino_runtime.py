@@ -22,6 +22,9 @@ from torch import Tensor
 from service.encoder.runtime import available_cores
 from service.errors import ServiceError
 
+# With this package OpenVINO reports its use to its makers; a service reports to nobody.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
 GRAPH: Final = "graph.xml"
 _HINTS: Final = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 _INPUTS: Final = ("input_ids", "attention_mask")

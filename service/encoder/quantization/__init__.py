@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from service.encoder.quantization.agreement import LEAST, Agreement, measure, vectors
-from service.encoder.quantization.calibration import Batch, batches, calibration_batches, calibration_texts
-from service.encoder.quantization.encoder import Quantize, quantize, quantize_module
+from service.encoder.quantization.calibration import Batch, batches, calibration_texts
 from service.encoder.quantization.graph import quantize_graph
 from service.encoder.quantization.linear import Int8Linear, load_quantized, quantize_linears, save_quantized
 from service.encoder.quantization.progress import Progress, quiet
@@ -15,16 +14,12 @@ __all__ = [
     "Batch",
     "Int8Linear",
     "Progress",
-    "Quantize",
     "batches",
-    "calibration_batches",
     "calibration_texts",
     "load_quantized",
     "measure",
-    "quantize",
     "quantize_graph",
     "quantize_linears",
-    "quantize_module",
     "quiet",
     "save_quantized",
     "vectors",

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoder.tokenizer import Ids, Tokenizer
+from service.encoder.tokenizer import Ids
 from service.errors import ConfigError
-
-if TYPE_CHECKING:
-    from service.checkpoint import Checkpoint
 
 Batch = tuple[NDArray[np.int64], NDArray[np.bool_]]
 """Token ids and mask, both (batch, time), padded at the right."""
@@ -23,8 +20,6 @@ LEAST_TEXTS: Final = 60
 """Fewer leave channels whose range no text has shown, and too few held-out texts to measure with."""
 _MOST_TEXTS: Final = 1200
 """More take their time and change nothing: a layer is fitted on about a thousand token states."""
-_MOST_TOKENS: Final = 256
-"""Of one text."""
 _HELD_OUT: Final = 6
 """Every sixth text is held out."""
 
@@ -51,26 +46,6 @@ def calibration_texts(path: Path | None) -> tuple[list[str], list[str]]:
         texts = [texts[place * len(texts) // _MOST_TEXTS] for place in range(_MOST_TEXTS)]
     held_out = texts[::_HELD_OUT]
     return [text for place, text in enumerate(texts) if place % _HELD_OUT], held_out
-
-
-def calibration_batches(
-    path: Path | None, checkpoint: Checkpoint, tokenizer: Tokenizer
-) -> tuple[list[Batch], list[Batch]]:
-    """The same texts as the encoder reads them, cut to what it takes.
-
-    Raises:
-        ConfigError: the file cannot be used.
-
-    """
-    limits = (checkpoint.position_limit, checkpoint.max_tokens or tokenizer.declared_limit, _MOST_TOKENS)
-    limit = min(limit for limit in limits if limit is not None)
-
-    def tokenized(texts: Sequence[str]) -> list[Batch]:
-        rows = [tokenizer.truncate(text, limit).ids for text in tokenizer.encode(texts)]
-        return list(batches([row for row in rows if len(row)], pad_id=tokenizer.pad_id))
-
-    calibration, held_out = calibration_texts(path)
-    return tokenized(calibration), tokenized(held_out)
 
 
 def batches(rows: Sequence[Ids], *, pad_id: int, most_tokens: int = 1024) -> Iterator[Batch]:

@@ -59,10 +59,9 @@ class _Texts:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[dict[str, NDArray[np.int64]]]:
-        for done, row in enumerate(self._rows):
+        for done, row in enumerate(self._rows, 1):
             self._progress("calibrate", done, len(self._rows))
             yield {"input_ids": row[None], "attention_mask": np.ones((1, len(row)), dtype=np.int64)}
-        self._progress("calibrate", len(self._rows), len(self._rows))
 
 
 def _nncf() -> Any:

@@ -1,4 +1,4 @@
-"""The int8 products of PyTorch, each behind the same call: states (..., in) float32 -> (..., out) float32.
+"""The int8 products of PyTorch behind one call: states (rows, ..., in) -> (rows, ..., out), both float32.
 
 An input channel j becomes ``clamp(round(x_j * multiplier_j) + zero_point, 0, 255)``. Integer sums are exact, so that
 a row's result depends on no other row. Both may be called by several threads at once.
@@ -40,7 +40,7 @@ class Kernel(Protocol):
     """One layer's product."""
 
     def __call__(self, states: Tensor) -> Tensor:
-        """States (..., in) -> (..., out)."""
+        """States (rows, ..., in) -> (rows, ..., out)."""
 
 
 class Fbgemm:
@@ -77,7 +77,7 @@ class Fbgemm:
         )
 
     def __call__(self, states: Tensor) -> Tensor:
-        """States (..., in) -> (..., out)."""
+        """States (rows, ..., in) -> (rows, ..., out)."""
         output: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             states * self._multiplier, 1.0, self._zero_point, self._packed
         )
@@ -104,7 +104,7 @@ class OneDnn:
         )
 
     def __call__(self, states: Tensor) -> Tensor:
-        """States (..., in) -> (..., out)."""
+        """States (rows, ..., in) -> (rows, ..., out)."""
         levels = torch.addcmul(self._rounding, states, self._multiplier).clamp_(0, INPUT_LEVELS)
         # To uint8 by way of int16: PyTorch vectorises both steps, and not the direct one.
         inputs = levels.to(torch.int16).to(torch.uint8)

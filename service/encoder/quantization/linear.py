@@ -77,6 +77,7 @@ def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Prog
         progress: told of batches seen and layers fitted.
 
     Raises:
+        CheckpointError: there is no layer to replace.
         ConfigError: this build of PyTorch has no int8 layers.
 
     """
@@ -96,7 +97,12 @@ def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Prog
         for name in names:
             module.set_submodule(name, fitted)
     progress("fit layers", len(paths), len(paths))
-    logger.info("int8: %d of %d linear layers; not %s", len(paths) - len(kept), len(paths), ", ".join(kept) or "one")
+    if len(kept) == len(paths):
+        raise CheckpointError(
+            f"int8 replaces the linear layers of an encoder, and this one ({type(module).__name__}) has none that it "
+            "can replace. Set runtime.precision to fp32."
+        )
+    logger.info("%d linear layers are int8; in float32 stay: %s", len(paths) - len(kept), ", ".join(kept) or "none")
     return module
 
 
