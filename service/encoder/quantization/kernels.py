@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.errors import ConfigError
 
@@ -43,10 +43,11 @@ class Kernel(Protocol):
         """States (rows, ..., in) -> (rows, ..., out)."""
 
 
-class Fbgemm:
+class Fbgemm(nn.Module):
     """FBGEMM quantises as it packs the inputs. Of the two it is the faster on few tokens, and as fast on many."""
 
     def __init__(self, parts: Parts) -> None:
+        super().__init__()
         self._multiplier = parts.multiplier
         self._zero_point = int(parts.zero_point)
         engine = torch.backends.quantized.engine
@@ -76,7 +77,7 @@ class Fbgemm:
             and hasattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32")
         )
 
-    def __call__(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor) -> Tensor:
         """States (rows, ..., in) -> (rows, ..., out)."""
         output: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             states * self._multiplier, 1.0, self._zero_point, self._packed
@@ -84,10 +85,11 @@ class Fbgemm:
         return output
 
 
-class OneDnn:
+class OneDnn(nn.Module):
     """oneDNN takes plain int8 tensors."""
 
     def __init__(self, parts: Parts) -> None:
+        super().__init__()
         self._multiplier = parts.multiplier
         self._rounding = parts.zero_point + 0.5
         self._scale = parts.scale
@@ -103,7 +105,7 @@ class OneDnn:
             torch.ops.onednn, "qlinear_pointwise"
         )
 
-    def __call__(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor) -> Tensor:
         """States (rows, ..., in) -> (rows, ..., out)."""
         levels = torch.addcmul(self._rounding, states, self._multiplier).clamp_(0, INPUT_LEVELS)
         # To uint8 by way of int16: PyTorch vectorises both steps, and not the direct one.

@@ -55,7 +55,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """States (..., in) -> (..., out)."""
-        return self._kernel(states)
+        output: Tensor = self._kernel(states)
+        return output
 
 
 def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Progress = quiet) -> nn.Module:
