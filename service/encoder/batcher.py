@@ -33,8 +33,9 @@ class Batcher:
     """Runs every request of one encoder through as many streams as its runtime has.
 
     A stream that is idle starts on what is there at once; while it works, what arrives meanwhile makes up the
-    next batch. Rows of different requests and different poolings share a pass. Where every stream is busy with
-    larger requests, a quick one does not wait for them: an express lane runs it beside them.
+    next batch. Rows of different requests and different poolings share a pass. Beside the streams there is an
+    express lane, whose passes take all cores: it runs what is small and alone, and where every stream is busy with
+    larger requests, a quick one goes past them through it.
 
     Args:
         runtime: what computes token states.
@@ -59,6 +60,7 @@ class Batcher:
             threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True)
             for number in range(runtime.streams)
         ]
+        # One thread makes all wide passes: each that made some would have helpers of its own, waiting on the cores.
         self._threads.append(threading.Thread(target=self._express, name="express", daemon=True))
         for thread in self._threads:
             thread.start()
@@ -118,41 +120,46 @@ class Batcher:
 
     def _stream(self) -> None:
         _yield_to_others()
-        self._work(self._next_batch)
+        self._work(self._next_batch, wide=False)
 
     def _express(self) -> None:
-        self._work(self._next_quick_batch)
+        self._work(self._next_express_batch, wide=True)
 
-    def _work(self, take: Callable[[], tuple[list[Row], bool]]) -> None:
+    def _work(self, take: Callable[[], list[Row]], *, wide: bool) -> None:
         self._runtime.prepare_thread()
         while True:
             with self._wake:
-                while not (taken := take())[0]:
+                while not (batch := take()):
                     if self._closed:
                         return
                     self._wake.wait()
-                batch, wide = taken
                 self._running.append(batch)
-                self._wake.notify_all()  # with one stream more at work, the express lane may be open
+                self._wake.notify_all()  # with one more at work, another's turn may have come
             try:
                 self._run(batch, wide=wide)
             except Exception as error:  # reaches the clients that wait; the stream goes on
                 _fail(batch, error)
-            finally:
-                with self._wake:
-                    self._running.remove(batch)
+            for job in self._finish(batch):
+                job.deliver()
 
-    def _next_batch(self) -> tuple[list[Row], bool]:
-        """A stream's next batch, and whether it takes all cores: a small one that has them to itself does."""
-        batch = self._queue.take()
-        return batch, bool(batch) and not self._running and len(batch) * len(batch[0]) <= QUICK
+    def _small_and_alone(self) -> bool:
+        """Whether what waits is best done at once on all cores."""
+        return not self._running and self._queue.tokens <= QUICK
 
-    def _next_quick_batch(self) -> tuple[list[Row], bool]:
-        """Quick requests, where all streams are busy and none of them with quick requests alone."""
+    def _next_batch(self) -> list[Row]:
+        """A stream's next batch: not what the express lane does sooner, nor while it has the cores."""
+        if len(self._running) >= self._runtime.streams or self._small_and_alone():
+            return []
+        return self._queue.take()
+
+    def _next_express_batch(self) -> list[Row]:
+        """What is small and alone; or quick requests, where all streams are busy and none with quick ones alone."""
+        if self._small_and_alone():
+            return self._queue.take()
         all_busy = len(self._running) >= self._runtime.streams
         if not all_busy or any(all(row.job.quick for row in batch) for batch in self._running):
-            return [], False
-        return self._queue.take_quick(), True
+            return []
+        return self._queue.take_quick()
 
     def _run(self, batch: list[Row], *, wide: bool) -> None:
         ids = np.full((len(batch), len(batch[0])), self._pad_id, dtype=np.int64)
@@ -174,16 +181,16 @@ class Batcher:
                         batch[place].job.results[batch[place].index] = result
                 except Exception as error:  # concerns the requests of this group alone
                     _fail([batch[place] for place in places], error)
-        done: defaultdict[Job, int] = defaultdict(int)
-        for row in batch:
-            done[row.job] += 1
+
+    def _finish(self, batch: list[Row]) -> list[Job]:
+        """Note that a batch is over; gives the jobs of which it was the last. Only then may their clients know."""
         with self._wake:
             self.passes += 1
-            for job, rows in done.items():
-                job.remaining -= rows
-        for job in done:
-            if job.remaining == 0:
-                job.deliver()
+            self._running.remove(batch)
+            self._wake.notify_all()
+            for row in batch:
+                row.job.remaining -= 1
+            return [job for job in {row.job for row in batch} if job.remaining == 0]
 
 
 def _yield_to_others() -> None:

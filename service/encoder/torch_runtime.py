@@ -31,9 +31,11 @@ class TorchRuntime:
 
     def __init__(self, module: Any, precision: str, *, threads: int | None = None, device: str = "cpu") -> None:
         self.precision = precision
-        self._threads = threads or available_cores()
+        cores = threads or available_cores()
         self._device = torch.device(device)
-        self.streams = self._threads if device == "cpu" else 1
+        self.streams = cores if device == "cpu" else 1
+        # An int8 pass over a few tokens is over before helpers have woken up.
+        self._most_threads = 1 if precision == "int8" else cores
         self.dim = int(module.config.get_text_config().hidden_size)
         # An int8 pass is so short that Python's share of it shows.
         self._states = trace(module) if precision == "int8" else StatesOnly(module.to(self._device))
@@ -43,7 +45,7 @@ class TorchRuntime:
 
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
         """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim)."""
-        torch.set_num_threads(self._threads if wide else 1)  # the setting is a thread's own
+        torch.set_num_threads(self._most_threads if wide else 1)  # the setting is a thread's own
         # Padding at the right leaves the positions of real tokens alone, for causal models too.
         with torch.inference_mode():
             found = self._states(
