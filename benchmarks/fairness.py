@@ -19,10 +19,10 @@ from typing import Final
 from benchmarks import datasets
 from benchmarks.load import HOW, Client
 from benchmarks.options import Settings, from_command_line, progress
-from benchmarks.peers import Infinity, MissingPeer, quantized_folder
+from benchmarks.peers import INT8, infinities
 from benchmarks.plots import bars
 from benchmarks.report import Report, number, ratio, spread
-from benchmarks.servers import NotStarted, Server
+from benchmarks.servers import Server
 from benchmarks.service import Millpond, runnable
 
 IDLE: Final = "idle"
@@ -45,14 +45,9 @@ def run(settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         ours, notes = runnable(stack, folder)
-        servers: list[Server] = list(ours.values())
-        try:
-            best = Infinity(folder, quantized=quantized_folder())
-            progress(f"starting {best.name}")
-            servers.append(stack.enter_context(best))
-            notes.append(f"{best.name} takes no request of {many:,} texts, so it has no such row.")
-        except (MissingPeer, NotStarted) as error:
-            notes.append(f"Infinity ONNX int8 is left out: {error}")
+        best, left_out = infinities(stack, folder, [INT8])
+        servers: list[Server] = [*ours.values(), *best]
+        notes += left_out or [f"{INT8} takes no request of {many:,} texts, so it has no such row."]
         single, crowd = stack.enter_context(Client()), stack.enter_context(Client())
         waits: dict[str, Waits] = {}
         for server in servers:

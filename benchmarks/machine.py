@@ -11,34 +11,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+from service.encoder.runtime import available_cores
+
 _PACKAGES: Final = ("torch", "transformers", "openvino", "nncf", "sentence-transformers", "faiss-cpu")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 def machine() -> str:
     """The processor, its instructions that matter here, and the versions in this environment."""
+    flags = _cpu("flags").split()
     known = [
-        flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8") if flag in flags()
+        flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8") if flag in flags
     ]
     model = _cpu("model name") or platform.processor()
-    return f"{model}, {cores()} cores ({', '.join(known)}); Python {platform.python_version()}, " + ", ".join(
-        f"{name} {found}" for name in _PACKAGES if (found := _version(name))
+    return (
+        f"{model}, {available_cores()} cores ({', '.join(known)}); Python {platform.python_version()}, "
+        + ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name)))
     )
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def flags() -> set[str]:
-    """Instruction sets of the processor, as Linux spells them."""
-    return set(_cpu("flags").split())
-
-
-def has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; emulated it is slower than fp32."""
-    return bool(flags() & {"avx512_bf16", "amx_bf16"})
 
 
 def versions_in(python: Path, packages: Sequence[str]) -> str:

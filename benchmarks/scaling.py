@@ -22,10 +22,10 @@ from benchmarks import datasets
 from benchmarks.load import HOW, Client
 from benchmarks.loop import bundled
 from benchmarks.options import Settings, from_command_line, progress
-from benchmarks.peers import Infinity, MissingPeer, quantized_folder
+from benchmarks.peers import INT8, infinities
 from benchmarks.plots import lines
 from benchmarks.report import Report, number
-from benchmarks.servers import NotStarted, Server
+from benchmarks.servers import Server
 from benchmarks.service import MODELS, runnable
 
 LENGTHS: Final = (16, 32, 64, 128, 256, 512)
@@ -75,14 +75,9 @@ def run(settings: Settings) -> None:
         folder = Path(name)
         models = {"default": {**MODELS["default"], "max_tokens": max(LENGTHS)}}
         ours, notes = runnable(stack, folder, models=models)
-        servers: list[Server] = list(ours.values())
-        try:
-            best = Infinity(folder, quantized=quantized_folder())
-            progress(f"starting {best.name}")
-            servers.append(stack.enter_context(best))
-            notes.append(f"{best.name} cuts texts at 256 tokens, so that it is measured by clients alone.")
-        except (MissingPeer, NotStarted) as error:
-            notes.append(f"Infinity ONNX int8 is left out: {error}")
+        best, left_out = infinities(stack, folder, [INT8])
+        servers: list[Server] = [*ours.values(), *best]
+        notes += left_out or [f"{INT8} cuts texts at 256 tokens, so that it is measured by clients alone."]
         client = stack.enter_context(Client())
         by_length: dict[str, Curve] = {one.name: {length: [] for length in LENGTHS} for one in ours.values()}
         by_clients: dict[str, Curve] = {one.name: {clients: [] for clients in CLIENTS} for one in servers}

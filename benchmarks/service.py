@@ -16,9 +16,10 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.load import ROOT, Request
-from benchmarks.machine import has_bf16, machine
+from benchmarks.machine import machine
 from benchmarks.options import progress
 from benchmarks.servers import NotStarted, Server, openai_vectors
+from service.encoder.openvino_runtime import has_native_bf16
 
 __all__ = ["PRECISIONS", "ROOT", "Millpond", "embed", "machine", "runnable"]
 
@@ -99,7 +100,7 @@ def runnable(
     """
     servers, notes = {}, []
     for precision in PRECISIONS:
-        if precision == "bf16" and not has_bf16():
+        if precision == "bf16" and not has_native_bf16():
             notes.append("Millpond bf16 is left out: this processor has no instructions for it.")
             continue
         progress(f"starting Millpond {precision}")

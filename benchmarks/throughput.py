@@ -18,13 +18,13 @@ import numpy as np
 from benchmarks import datasets, wrk
 from benchmarks.load import HOW, Client
 from benchmarks.loop import Loop
-from benchmarks.machine import cores
 from benchmarks.options import Settings, from_command_line, progress
-from benchmarks.peers import Infinity, MissingPeer, quantized_folder
+from benchmarks.peers import FP32, INT8, infinities
 from benchmarks.plots import bars
 from benchmarks.report import Report, number, ratio, spread
-from benchmarks.servers import Bystanders, NotStarted, Server
+from benchmarks.servers import Bystanders, Server
 from benchmarks.service import runnable
+from service.encoder.runtime import available_cores
 
 STS: Final = "STS-B"
 CRANFIELD: Final = "Cranfield"
@@ -61,20 +61,6 @@ Results = dict[str, dict[str, list[float]]]
 """Texts a second of each round, by contestant and load."""
 
 
-def infinities(stack: ExitStack, folder: Path) -> tuple[list[Infinity], list[str]]:
-    """Infinity with each of its engines, and notes on what is left out."""
-    servers: list[Infinity] = []
-    notes: list[str] = []
-    for quantized in (False, True):
-        try:
-            server = Infinity(folder, quantized=quantized_folder() if quantized else None)
-            progress(f"starting {server.name}")
-            servers.append(stack.enter_context(server))
-        except (MissingPeer, NotStarted) as error:
-            notes.append(f"{'Infinity ONNX int8' if quantized else 'Infinity torch fp32'} is left out: {error}")
-    return servers, notes
-
-
 def agreement(server: Server, reference: Server, texts: Sequence[str]) -> float:
     """The least cosine between two servers' vectors of the same texts: do they serve the same model?"""
     first, second = server.embed(texts), reference.embed(texts)
@@ -91,7 +77,7 @@ def run(settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         ours, notes = runnable(stack, folder)
-        peers, left_out = infinities(stack, folder)
+        peers, left_out = infinities(stack, folder, (FP32, INT8))
         notes += left_out
         servers: list[Server] = [*ours.values(), *peers]
         progress("starting the bare loops")
@@ -99,7 +85,7 @@ def run(settings: Settings) -> None:
             f"bare, transformers fp32, {'1 stream over all cores' if streams == 1 else f'{streams} streams'}": Loop(
                 "benchmarks.bare", "torch", str(streams), texts=sets
             )
-            for streams in sorted({1, cores()})
+            for streams in sorted({1, available_cores()})
         }
         bare |= {
             f"bare, as the service runs {server.runs_on}": Loop("benchmarks.bare", "service", precision, texts=sets)

@@ -6,7 +6,7 @@ Where a variable is not set, its rows are left out and the results say so.
 """
 
 from benchmarks.peers.environment import MissingPeer
-from benchmarks.peers.infinity import Infinity, quantized_folder
+from benchmarks.peers.infinity import FP32, INT8, Infinity, infinities, quantized_folder
 from benchmarks.peers.txtai import Txtai
 
-__all__ = ["Infinity", "MissingPeer", "Txtai", "quantized_folder"]
+__all__ = ["FP32", "INT8", "Infinity", "MissingPeer", "Txtai", "infinities", "quantized_folder"]

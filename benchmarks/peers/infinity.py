@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,9 +19,12 @@ from benchmarks.loop import bundled
 from benchmarks.machine import versions_in
 from benchmarks.options import progress
 from benchmarks.peers.environment import MissingPeer, environment
-from benchmarks.servers import Server, openai_vectors
+from benchmarks.servers import NotStarted, Server, openai_vectors
 
 VARIABLE: Final = "MILLPOND_INFINITY"
+Engine = Literal["Infinity torch fp32", "Infinity ONNX int8"]
+FP32: Final = "Infinity torch fp32"
+INT8: Final = "Infinity ONNX int8"
 
 _TAKES_FOLDERS: Final = """
 import sys
@@ -40,7 +44,7 @@ class Infinity(Server):
     patience = 120.0
 
     def __init__(self, folder: Path, *, quantized: Path | None = None) -> None:
-        super().__init__("Infinity ONNX int8" if quantized else "Infinity torch fp32", folder)
+        super().__init__(INT8 if quantized else FP32, folder)
         self._bin = environment(VARIABLE, "infinity_emb")
         self._engine: Literal["optimum", "torch"] = "optimum" if quantized else "torch"
         self._model = str(quantized) if quantized else bundled()
@@ -73,6 +77,20 @@ class Infinity(Server):
     def vectors(self, answer: bytes) -> NDArray[np.float32]:
         """Vectors (texts, dim)."""
         return openai_vectors(orjson.loads(answer)["data"])
+
+
+def infinities(stack: ExitStack, folder: Path, engines: Sequence[Engine]) -> tuple[list[Infinity], list[str]]:
+    """Infinity running with each of some engines, and notes on those that are left out."""
+    servers: list[Infinity] = []
+    notes: list[str] = []
+    for engine in engines:
+        try:
+            server = Infinity(folder, quantized=quantized_folder() if engine == INT8 else None)
+            progress(f"starting {engine}")
+            servers.append(stack.enter_context(server))
+        except (MissingPeer, NotStarted) as error:
+            notes.append(f"{engine} is left out: {error}")
+    return servers, notes
 
 
 def quantized_folder() -> Path:

@@ -64,12 +64,9 @@ def _encoders(settings: Config, only: str | None) -> dict[str, ModelConfig]:
 
 
 def _quantize(asked: ModelConfig, settings: Config) -> Choice:
-    from transformers.utils.logging import disable_progress_bar
-
     from service.checkpoint import read_checkpoint
     from service.encoder.encoder import prepare
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
     checkpoint = read_checkpoint(asked.encoder, asked.revision)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:

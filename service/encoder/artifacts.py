@@ -69,11 +69,6 @@ class Artifacts:
             ) from None
         return Path(folder.name)
 
-    def holds(self, kind: str, key: Mapping[str, Any]) -> bool:
-        """Whether a whole folder is there under this key."""
-        name = f"{kind}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}"
-        return _is_whole(self.root / name)
-
     def _make(self, final: Path, key: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         if final.exists():
             logger.warning("%s is damaged and is made anew", final)
