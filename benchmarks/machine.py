@@ -54,7 +54,7 @@ def resident_mb(pid: int) -> float:
     sizes = [
         line.split()[1] for one in tree(pid) for line in _lines(f"/proc/{one}/status") if line.startswith("VmRSS")
     ]
-    return sum(map(int, sizes)) / 1000
+    return sum(map(int, sizes)) * 1024 / 1e6
 
 
 def cpu_seconds(pid: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +10,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.api import collections, embed, errors, openai, status
 from service.api.service import Service
+from service.memory import settle
 
 DESCRIPTION = """Sentence embeddings and semantic search in which pooling is a visible, verified choice.
 
@@ -23,8 +23,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # What is loaded stays; a full collection that walks it would hold every request up for a fifth of a second.
-        gc.freeze()
+        settle()
         try:
             yield
         finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import sys
 import threading
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor
 from service.encoder.runtime import available_cores
 from service.encoder.tracing import StatesOnly, difference, quiet, sample
 from service.errors import ServiceError
+from service.memory import release_pages
 
 # With this package OpenVINO reports its use to its makers; a service reports to nobody.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -64,13 +63,14 @@ class OpenVINORuntime:
         }
         self._narrow: Any = core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": self.streams})
         self._wide: Any = core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": 1})
-        _release(graph.with_suffix(".bin"))
         self._requests = threading.local()
         # OpenVINO's bindings set themselves up in the first pass; two threads in it at once can wait for each other
         # for good.
         self.prepare_thread()
         for wide in (False, True):
             self.states(np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_), wide=wide)
+        # Most weights were packed into other places and are read no more, unlike the rows of the vocabulary.
+        release_pages(graph.with_suffix(".bin"))
 
     def prepare_thread(self) -> None:
         """Make this thread's requests: one may not be shared."""
@@ -143,18 +143,3 @@ def save(graph: Any, folder: Path) -> None:
         openvino.save_model(graph, folder / GRAPH, compress_to_fp16=False)
     except RuntimeError as error:  # what a full disk is to OpenVINO
         raise OSError(str(error).splitlines()[-1]) from None
-
-
-def _release(weights: Path) -> None:
-    """Give back the memory in which a file is mapped: most of it was packed into other places and is read no more.
-
-    What is read all the same, such as the rows of the vocabulary that a text has, comes back by itself.
-    """
-    if sys.platform != "linux":
-        return
-    name = str(weights.resolve())
-    libc = ctypes.CDLL(None)
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if line.endswith(name):
-            start, end = (int(address, 16) for address in line.split(maxsplit=1)[0].split("-"))
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
