@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pooling.masks import exclude_prefix
-from service.encoder import Encoder, Side, TokenizedText
+from service.encoder import Encoder, Finish, Side, TokenizedText
 from service.encoder.tokenizer import FEW
 from service.errors import InvalidInput, ServiceError, TooLong, did_you_mean, shortened
 from service.recipe import Recipe
@@ -205,9 +205,25 @@ class Embedder:
             for text, state in zip(texts, states, strict=True)
         ]
 
-    async def _run(
-        self, texts: Sequence[TokenizedText], finish: Callable[[Tensor, Tensor], Sequence[Vectors]]
-    ) -> list[Vectors]:
+    async def pass_over(self, inputs: Sequence[str], finish: Finish, *, role: Role | None = None) -> list[Any]:
+        """What `finish` makes of the encoder's states, one result a text; one that is too long is cut at the right.
+
+        Args:
+            inputs: texts.
+            finish: from states (rows, time, dim) and mask (rows, time), false for padding and where a prompt is
+                left out of pooling, to one result a row. Called in a stream's thread, several rows at once.
+            role: what the texts are for, to choose a prompt.
+
+        Raises:
+            InvalidInput: a text has no token.
+            Unavailable: the queue is full.
+
+        """
+        prompt = self.prompt(None, role)
+        texts = await self._tokenize(inputs, prompt, "right", "inputs[{}]".format)
+        return await self._run(texts, _Unprompted(finish, self._skip(prompt, inputs)))
+
+    async def _run(self, texts: Sequence[TokenizedText], finish: Finish) -> list[Any]:
         return await asyncio.wrap_future(self.encoder.batcher.submit([text.ids for text in texts], finish))
 
     def _skip(self, prompt: str, inputs: Inputs) -> int:
@@ -319,6 +335,17 @@ class _Finish:
             )
         found: Vectors = vectors.numpy()
         return list(found)
+
+
+@dataclass(frozen=True)
+class _Unprompted:
+    """Leaves the prompt out of what a finish is told to count."""
+
+    finish: Finish
+    skip: int
+
+    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Any]:
+        return self.finish(states, exclude_prefix(mask, self.skip) if self.skip else mask)
 
 
 def _all_states(states: Tensor, mask: Tensor) -> Sequence[Vectors]:

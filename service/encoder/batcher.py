@@ -9,6 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> Future[list[NDArray[np.float32]]]:
+    def submit(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> Future[list[Any]]:
         """Queue one request.
 
         Args:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Finish = Callable[[Tensor, Tensor], Sequence[NDArray[np.float32]]]
+Finish = Callable[[Tensor, Tensor], Sequence[Any]]
 """States (rows, time, dim) and mask (rows, time) -> one result a row. Rows whose `Finish` are equal share a call."""
 
 _LEAST_BATCH: Final = 64
@@ -28,7 +28,7 @@ class Job:
 
     def __init__(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> None:
         self.finish = finish
-        self.future: Future[list[NDArray[np.float32]]] = Future()
+        self.future: Future[list[Any]] = Future()
         self.results: list[Any] = [None] * len(ids)
         self.remaining = len(ids)
         self.tokens = sum(map(len, ids))
