@@ -27,17 +27,17 @@ from benchmarks.machine import machine
 PAGE: Final = Path(__file__).with_name("encoder-profile.md")
 SHOWN: Final = 7
 KINDS: Final[Mapping[str, str]] = {
-    "quantized::linear": "matrix products in int8",
-    "quantized::linear_relu": "matrix products in int8",
+    "quantized::linear_with_input_q_dq_qweight_dq_output_fp32": "matrix products in int8, and to int8 and back",
     "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
     "ScaledDotProductAttention": "attention",
     "FullyConnected": "matrix products",
     "MatMul": "matrix products",
-    "aten::quantize_per_tensor": "to int8",
     "aten::native_layer_norm": "layer norm",
     "MVN": "layer norm",
     "Subgraph": "GELU, sums and the like, fused",
     "aten::gelu": "GELU",
+    "aten::mul": "scaling of inputs",
+    "aten::add": "sums",
 }
 
 

@@ -97,7 +97,8 @@ def usage(samples: Sequence[Sample]) -> Usage | None:
     first, last = samples[0], samples[-1]
     seconds = last.at - first.at
     service = (last.service - first.service) / seconds
-    generator = (last.generator - first.generator) / seconds
+    # A process that has ended has no figure any more: the highest is its last.
+    generator = (max(sample.generator for sample in samples) - first.generator) / seconds
     machine = (last.machine - first.machine) / seconds
     return Usage(service, generator, max(machine - service - generator, 0.0))
 
