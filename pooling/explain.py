@@ -55,7 +55,7 @@ def similarity(first: Tensor, second: Tensor) -> Tensor:
         (batch, time, time').
 
     """
-    lengths = torch.linalg.vector_norm(first.sum(1), dim=1) * torch.linalg.vector_norm(second.sum(1), dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(first.sum(1), dim=1) * torch.linalg.vector_norm(second.sum(1), dim=1)
     return torch.bmm(first, second.transpose(1, 2)) / lengths.clamp(min=_LEAST).reshape(-1, 1, 1)
 
 

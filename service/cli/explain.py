@@ -40,7 +40,7 @@ def explain(
     ] = None,
 ) -> None:
     """Show which tokens of a text make its vector, or with a second text what makes the two similar."""
-    asked = {"other": other, "model": model, "pooling": poolings or None, "prompt_name": prompt_name}
+    asked: dict[str, Any] = {"other": other, "model": model, "pooling": poolings or None, "prompt_name": prompt_name}
     body = {key: value for key, value in asked.items() if value is not None}
     body |= {"text": text, "truncate": truncate, "matrix": html is not None and other is not None}
 
