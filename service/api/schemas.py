@@ -90,7 +90,7 @@ class ExplainRequest(Request):
     text: str
     other: str | None = Field(default=None, description="Explain what makes `text` similar to this one.")
     pooling: PoolingSpec | None = Field(
-        default=None, description="A strategy, or a list of several; the model's own unless given."
+        default=None, description="A strategy, or a list of several; null, there too, is the model's own."
     )
     model: str | None = None
     truncate: Truncate = False

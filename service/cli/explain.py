@@ -51,8 +51,8 @@ def explain(
                 try:
                     return await client.ask("POST", "/explain", body)
                 except Refused as error:
-                    names = {"text": "the text", "other": "the other text"}
-                    raise Failure(error.about(names.get(error.where, error.where))) from None
+                    named = {"text": "the text", "other": "the other text"}.get(error.where)
+                    raise Failure(error.about(named) if named else str(error)) from None
 
     answer = asyncio.run(run())
     if html is not None:

@@ -12,6 +12,8 @@ _CELL: Final = 18
 _VISIBLE: Final = 0.01
 """The part of the strongest entry below which a cell is left blank."""
 _LONGEST_LABEL: Final = 16
+_DARKEST: Final = 0.75
+"""How opaque the shade of the strongest token is: words stay readable on it."""
 
 _PAGE: Final = Template("""<!doctype html>
 <html lang="en">
@@ -86,7 +88,7 @@ def _shaded(text: str, tokens: Sequence[Any], field: str, largest: float) -> str
             pieces.append(escape(text[at:start]))
             shown, kind, at = escape(text[start : token["end"]]), "", token["end"]
         kind = f"{kind} minus".strip() if value < 0 else kind
-        by = abs(value) / largest if largest else 0.0
+        by = _DARKEST * abs(value) / largest if largest else 0.0
         name = f' class="{kind}"' if kind else ""
         title = f"{escape(token['token'])} {figure}"
         pieces.append(f'<span{name} style="--by:{by:.3f}" title="{title}">{shown}</span>')
