@@ -14,7 +14,7 @@ A strategy is a function of token states (batch, time, dim) and a mask (batch, t
 Which tokens count is the mask's business (`pooling.masks`): padding, prompts, spans of a long text.
 """
 
-from pooling import masks
+from pooling import explain, masks
 from pooling.base import Component, EmptyTextError, Pooler, PoolingError, Stage, WeightedPooler, options_of
 from pooling.compose import Adaptive, ComposeWarning, Concatenation, Sequence, Windows
 from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, WeightedMean
@@ -48,6 +48,7 @@ __all__ = [
     "Windows",
     "available",
     "build",
+    "explain",
     "load",
     "masks",
     "options_of",

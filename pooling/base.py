@@ -60,6 +60,17 @@ def spread(weights: Tensor, width: int) -> Tensor:
     return weights.repeat(1, 1, width // weights.shape[2])
 
 
+def portions(weights: Tensor, mask: Tensor) -> Tensor:
+    """Weights of either shape by magnitude, made to add up to one along time.
+
+    Where none weighs anything, the tokens that count share alike.
+    """
+    mask = mask if weights.dim() == 2 else mask.unsqueeze(2)
+    sizes = weights.abs()
+    total = sizes.sum(1, keepdim=True)
+    return torch.where(total > 0, sizes / total.clamp(min=torch.finfo(sizes.dtype).tiny), mask / mask.sum(1, True))
+
+
 def chain(shares: Tensor, weights: Tensor) -> Tensor:
     """The product of two kinds of weights; per dimension where either is."""
     if shares.dim() == weights.dim() == 2:
@@ -158,6 +169,16 @@ class Pooler(Component):
         return self.dim
 
     @property
+    def linear(self) -> bool:
+        """Whether the vector is the sum of weights times token states, as `weights` gives them."""
+        return False
+
+    @property
+    def exact(self) -> bool:
+        """Whether `terms` are what the tokens put in, rather than the finished vector divided by weight."""
+        return self.linear
+
+    @property
     def trained(self) -> bool:
         """False where a learned part still has the parameters it was born with."""
         return all(part._trained for part in self.modules() if isinstance(part, Pooler))
@@ -201,11 +222,32 @@ class Pooler(Component):
         with torch.autocast(tokens.device.type, enabled=False):
             return self._weights(tokens, mask)
 
+    @final
+    def terms(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """What each token gives to the vector, which is their sum along time; arguments and errors as for `forward`.
+
+        Where the vector is a weighted sum, weight times state. Where it is not (`exact` tells), each dimension of
+        the vector is divided in proportion to the weights.
+
+        Returns:
+            (batch, time, output_dim), exactly zero where a token does not count.
+
+        """
+        tokens, mask = self._prepare(tokens, mask)
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self._terms(tokens, mask)
+
     @abstractmethod
     def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor: ...
 
     @abstractmethod
     def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor: ...
+
+    def _terms(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        weights = spread(self._weights(tokens, mask), self.output_dim)
+        if self.linear:
+            return weights * tokens.repeat(1, 1, self.output_dim // self.dim)
+        return portions(weights, mask) * self._pool(tokens, mask).unsqueeze(1)
 
     def fingerprint(self) -> str:
         """Sixteen hex digits of SHA-256 over the config and the parameters: equal where vectors are."""
@@ -227,6 +269,11 @@ class Pooler(Component):
 
 class WeightedPooler(Pooler):
     """A strategy whose vector is the weighted sum of the token states: saying `_weights` is enough."""
+
+    @property
+    def linear(self) -> bool:
+        """True."""
+        return True
 
     def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return weighted_sum(self._weights(tokens, mask), tokens)

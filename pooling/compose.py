@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from itertools import pairwise
 from typing import Any, Final, Literal, cast
 
@@ -57,6 +58,16 @@ class Concatenation(Pooler):
         return sum(part.output_dim for part in self.poolers)
 
     @property
+    def linear(self) -> bool:
+        """Whether every part is."""
+        return all(part.linear for part in self.poolers)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every part is."""
+        return all(part.exact for part in self.poolers)
+
+    @property
     def options(self) -> Mapping[str, Any]:
         """The parts' configs."""
         return {"parts": [part.config() for part in self.poolers]}
@@ -71,6 +82,9 @@ class Concatenation(Pooler):
 
     def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return torch.cat([spread(part._weights(tokens, mask), part.output_dim) for part in self.poolers], dim=2)
+
+    def _terms(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat([part._terms(tokens, mask) for part in self.poolers], dim=2)
 
 
 class Sequence(Pooler):
@@ -119,6 +133,11 @@ class Sequence(Pooler):
     def output_dim(self) -> int:
         """The last pooler's."""
         return self._last.output_dim
+
+    @property
+    def linear(self) -> bool:
+        """Whether the last pooler is: every stage is."""
+        return self._last.linear
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -171,11 +190,11 @@ class Segments(Stage):
         segments = self._masks(mask)
         # A row with fewer segments has empty ones; they weigh nothing, so any tokens that count can stand in.
         segments = segments | (mask.unsqueeze(1) & ~segments.any(2, keepdim=True))
-        shares = [
+        shares = (
             chain(self._pooler._weights(tokens, segment), weights[:, i : i + 1])
             for i, segment in enumerate(segments.unbind(1))
-        ]
-        return torch.stack(shares).sum(0)
+        )
+        return reduce(torch.add, shares)  # one after the other, for there may be thousands
 
 
 class Windows(Segments):

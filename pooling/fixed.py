@@ -93,6 +93,11 @@ class Max(Pooler):
     good_for = "whether a feature is there at all"
     weak_at = "outliers, each of which decides alone; training, as the gradient reaches winners only"
 
+    @property
+    def linear(self) -> bool:
+        """True: the winner of a dimension weighs one there."""
+        return True
+
     def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).max(dim=1).values
 

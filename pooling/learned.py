@@ -151,6 +151,16 @@ class MultiHeadAttention(Pooler):
         """Size of the vector: heads * dim where whole heads are concatenated, else dim."""
         return self.dim if self.split_heads or self.combine == "mean" else self.heads * self.dim
 
+    @property
+    def linear(self) -> bool:
+        """Whether the mean of the heads' weights makes the vector."""
+        return self.combine == "mean" and not self.projection
+
+    @property
+    def exact(self) -> bool:
+        """True: `terms` are made with each head's own weights, and projected."""
+        return True
+
     def separate_heads(self, generator: torch.Generator | None = None, std: float = 0.02) -> None:
         """Draws small random queries: equal heads get equal gradients, and would stay equal."""
         with torch.no_grad():
@@ -172,14 +182,20 @@ class MultiHeadAttention(Pooler):
     def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
         shares = self._head_weights(tokens, mask)
         if self.split_heads:
-            vectors = torch.einsum("btk,btks->bks", shares, self._slices(tokens))
-        else:
-            vectors = shares.transpose(1, 2) @ tokens
-        vector = vectors.mean(1) if self.combine == "mean" else vectors.flatten(1)
-        return vector @ self.output.to(vector.dtype) if self.projection else vector
+            return self._combine(torch.einsum("btk,btks->bks", shares, self._slices(tokens)))
+        return self._combine(shares.transpose(1, 2) @ tokens)
 
     def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return self._head_weights(tokens, mask).mean(2)
+
+    def _terms(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        states = self._slices(tokens) if self.split_heads else tokens.unsqueeze(2)
+        return self._combine(self._head_weights(tokens, mask).unsqueeze(3) * states)
+
+    def _combine(self, vectors: Tensor) -> Tensor:
+        """What the heads give, (..., heads, size) -> (..., output_dim)."""
+        vector = vectors.mean(-2) if self.combine == "mean" else vectors.flatten(-2)
+        return vector @ self.output.to(vector.dtype) if self.projection else vector
 
 
 class GeM(Pooler):

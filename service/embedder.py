@@ -46,6 +46,12 @@ class BrokenModel(ServiceError):
     title = "Broken model"
     code = "broken_model"
 
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"model {model!r} gave a vector that is not finite. Its weights are damaged or it does not bear this "
+            "precision; try runtime.precision: fp32."
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
@@ -57,11 +63,15 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class TokenStates:
-    """One text's states (tokens, dim), its tokens, and where in the text each stands (None: nowhere)."""
+    """One text's states (tokens, dim), its tokens, and where in the text each stands (None: nowhere).
+
+    The first `left_out` tokens, those of a prompt, take no part in pooling.
+    """
 
     tokens: list[str]
     offsets: tuple[tuple[int, int] | None, ...]
     states: Vectors
+    left_out: int
 
 
 class Embedder:
@@ -189,19 +199,21 @@ class Embedder:
             max_total: most tokens of all texts together, since states are large.
 
         """
-        texts = await self._tokenize(inputs, self.prompt(prompt_name), truncate, where, offsets=True)
+        prompt = self.prompt(prompt_name)
+        texts = await self._tokenize(inputs, prompt, truncate, where, offsets=True)
         total = sum(len(text.ids) for text in texts)
         if total > max_total:
             raise TooLong(
                 f"the inputs have {total} tokens together; token states are given for {max_total} at once. "
-                "Send fewer texts a request.",
+                "Send fewer or shorter texts a request.",
                 length=total,
                 limit=max_total,
             )
         states = await self._run(texts, _all_states)
         words = self.encoder.tokenizer.tokens
+        left_out = self._skip(prompt, inputs)
         return [
-            TokenStates(words(text.ids), text.offsets, state[: len(text.ids)])
+            TokenStates(words(text.ids), text.offsets, state[: len(text.ids)], left_out)
             for text, state in zip(texts, states, strict=True)
         ]
 
@@ -329,10 +341,7 @@ class _Finish:
         if self.dimensions is None and self.embedder.truncate_dim is not None:
             vectors = vectors[:, : self.embedder.truncate_dim]
         if not torch.isfinite(vectors).all():
-            raise BrokenModel(
-                f"model {self.embedder.name!r} gave a vector that is not finite. Its weights are damaged or it does "
-                "not bear this precision; try runtime.precision: fp32."
-            )
+            raise BrokenModel(self.embedder.name)
         found: Vectors = vectors.numpy()
         return list(found)
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import collections, embed, errors, openai, status
+from service.api import collections, embed, errors, explain, openai, status
 from service.api.service import Service
 from service.memory import settle
 
@@ -33,7 +33,8 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.service = service
     errors.install(app)
-    for router in (embed.router, openai.router, collections.router, collections.searching, status.router):
-        app.include_router(router)
+    for room in (embed, explain, openai, collections, status):
+        app.include_router(room.router)
+    app.include_router(collections.searching)
     errors.document(app)
     return app

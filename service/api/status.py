@@ -12,6 +12,7 @@ from service import __version__
 from service.api.embed import MOST_STATES
 from service.api.service import Served
 from service.errors import Unavailable
+from service.explain import MOST_TOKENS
 from service.search import MOST_HITS
 
 router = APIRouter(tags=["status"])
@@ -66,6 +67,7 @@ async def info(service: Served) -> dict[str, Any]:
             "max_batch_tokens": config.batching.max_batch_tokens,
             "max_queued_tokens": config.batching.max_queued_tokens,
             "max_token_states": MOST_STATES,
+            "max_explained_tokens": MOST_TOKENS,
             "max_hits": MOST_HITS,
         },
     }

@@ -11,7 +11,7 @@ from tests.servers import ROOT
 
 from .conftest import COMMAND
 
-COMMANDS = ("serve", "embed", "index", "search", "poolings", "config")
+COMMANDS = ("serve", "embed", "index", "search", "explain", "poolings", "config")
 
 
 def test_help(millpond):
