@@ -34,6 +34,10 @@ def _said(definition: Mapping[str, Any], key: str) -> str:
     return json.dumps(definition[key], sort_keys=True) if key in definition else "nothing"
 
 
+class Superseded(CollectionError):
+    """Vectors were made under a definition that the collection no longer has, or is no longer to have."""
+
+
 class InvalidName(CollectionError):
     """A collection cannot have this name."""
 
