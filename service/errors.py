@@ -87,6 +87,14 @@ class FingerprintMismatch(ServiceError):
     code = "fingerprint_mismatch"
 
 
+class ReindexRunning(ServiceError):
+    """A collection is being embedded anew towards something else."""
+
+    status = 409
+    title = "Reindex under way"
+    code = "reindex_running"
+
+
 class Unavailable(ServiceError):
     """The service cannot take the request now; ``retry_after`` is in seconds."""
 

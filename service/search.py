@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 
-from service.collections import Collection, CollectionError, Collections, Document, Hit
+from service.collections import Collection, CollectionError, Collections, Definition, Document, Hit, Superseded
 from service.collections.document import require_distinct
-from service.embedder import Embedder, Vectors
-from service.errors import FingerprintMismatch, InvalidInput, ServiceError, TooLarge
+from service.definition import define, embedder_for
+from service.embedder import Vectors
+from service.errors import InvalidInput, ServiceError, TooLarge
 from service.models import Models
 from service.recipe import Spec
+from service.reindex import Reindexes, interrupted
+from service.writer import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +28,6 @@ MOST_HITS: Final = 10_000
 """Hits that one query may ask for."""
 MOST_HITS_TOGETHER: Final = 1_000_000
 """Hits that the queries of one request may ask for together: each is a document in memory."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +47,14 @@ class Search:
     def __init__(self, models: Models, collections: Collections) -> None:
         self._models = models
         self._collections = collections
-        # The store takes one writer at a time; waiting writers must not hold up the threads that search.
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self._write = Writer()
+        self.reindexes = Reindexes(models, self._write)
         for collection in collections.list():
-            try:
-                self._embedder(collection)
-            except ServiceError as error:
-                logger.warning("%s", error.detail)
+            self._warn_of(collection)
 
     async def create(self, name: str, model: str | None, spec: Spec | None, index: str) -> tuple[Collection, bool]:
         """Create a collection, or find the equal one; tells whether it is new."""
-        embedder = self._models.get(model, spec)
-        if embedder.fingerprint == self._models.get(model).fingerprint:
-            spec = None  # the model's own pooling, however it was spelled
-        definition = {
-            "model": embedder.name,
-            "asked_pooling": spec,
-            "fingerprint": embedder.fingerprint,
-            **embedder.fingerprint_parts,
-        }
+        embedder, definition = define(self._models, model, spec)
         return await self._write(self._collections.create, name, definition, embedder.dim, index)
 
     def all(self) -> Sequence[Collection]:
@@ -93,24 +83,31 @@ class Search:
 
     async def drop(self, name: str) -> None:
         """Delete a collection and all that is in it."""
+        collection = self.get(name)
         await self._write(self._collections.drop, name)
+        self.reindexes.forget(collection)
 
     async def upsert(self, name: str, documents: Sequence[Document], *, truncate: bool = False) -> Upserted:
         """Store documents: all of them, durably, or none. Those stored already just so are not embedded again."""
         collection = self.get(name)
-        embedder = self._embedder(collection)
         require_distinct(documents)
         while True:
+            definition = collection.definition
+            embedder = embedder_for(self._models, name, definition)
             unchanged = await asyncio.to_thread(collection.unchanged, documents)
             places = [place for place, document in enumerate(documents) if document.id not in unchanged]
             changed = [documents[place] for place in places]
+            texts = [document.text for document in changed]
             embeddings = await embedder.embed(
-                [document.text for document in changed],
+                texts,
                 role="document",
                 truncate="right" if truncate else None,
                 where=partial(_place, documents, places),
             )
-            if await self._write(_put, collection, documents, unchanged, changed, embeddings.vectors):
+            reindex = self.reindexes.of(collection)
+            also = await reindex.vectors(texts, truncate=truncate) if reindex and reindex.running else None
+            made = _Made(definition, embeddings.vectors, also)
+            if await self._write(_put, collection, documents, unchanged, changed, made):
                 return Upserted(len(documents), len(unchanged))
 
     async def fetch(self, name: str, document_id: str) -> Document:
@@ -140,10 +137,14 @@ class Search:
                 where="queries",
                 limit=MOST_HITS_TOGETHER,
             )
-        embeddings = await self._embedder(collection).embed(
-            queries, role="query", truncate="right" if truncate else None, where=where
-        )
-        return await asyncio.to_thread(collection.search, embeddings.vectors, k, condition)
+        while True:
+            definition = collection.definition
+            embeddings = await embedder_for(self._models, name, definition).embed(
+                queries, role="query", truncate="right" if truncate else None, where=where
+            )
+            find = partial(collection.search, embeddings.vectors, k, condition, under=definition)
+            with suppress(Superseded):
+                return await asyncio.to_thread(find)
 
     async def by_vector(
         self, name: str, vector: Sequence[float], k: int, condition: Mapping[str, Any] | None
@@ -159,46 +160,34 @@ class Search:
 
     def close(self) -> None:
         """Finish the writes under way and close the store."""
-        self._writer.shutdown()
+        self.reindexes.close()
+        self._write.close()
         self._collections.close()
 
-    def _embedder(self, collection: Collection) -> Embedder:
-        """The embedder a collection was created with.
-
-        Raises:
-            FingerprintMismatch: the deployment would now give other vectors than those stored.
-
-        """
-        stored = collection.definition
+    def _warn_of(self, collection: Collection) -> None:
+        """Log what hinders a collection from being served, and what was begun on it and not ended."""
         try:
-            embedder = self._models.get(stored["model"], stored["asked_pooling"])
+            embedder_for(self._models, collection.name, collection.definition)
         except ServiceError as error:
-            raise FingerprintMismatch(
-                f"collection {collection.name!r} was built with model {stored['model']!r}, which cannot "
-                f"answer for it now: {error.detail} Serve that model as it was, or build the collection anew.",
-                stored=stored,
-            ) from None
-        if embedder.fingerprint == stored["fingerprint"]:
-            return embedder
-        served = {**embedder.fingerprint_parts, "fingerprint": embedder.fingerprint, "model": embedder.name}
-        differences = {
-            key: {"stored": stored.get(key), "served": served[key]}
-            for key in sorted(served)
-            if stored.get(key) != served[key]
-        }
-        spelled = "; ".join(f"{key}: {side['stored']!r}, now {side['served']!r}" for key, side in differences.items())
-        raise FingerprintMismatch(
-            f"collection {collection.name!r} holds vectors that model {embedder.name!r} would no longer give "
-            f"({spelled}), and the two cannot be compared. Serve the model as it was, or build the collection anew.",
-            stored=stored,
-            served=served,
-            differences=differences,
-        )
+            logger.warning("%s", error.detail)
+        if progress := interrupted(collection):
+            logger.warning(
+                "collection %r: a reindex was interrupted when %d of %d documents were embedded; "
+                "`millpond reindex %s` goes on with it",
+                collection.name,
+                progress.done,
+                progress.total,
+                collection.name,
+            )
 
-    async def _write(self, change: Callable[..., T], *arguments: Any) -> T:
-        """Run a change to its end, even where the client that asked for it has gone."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writer, partial(change, *arguments))
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Vectors, the definition that they were made under, and those for a reindex that is under way."""
+
+    under: Definition
+    vectors: Vectors
+    also: tuple[Definition, Vectors] | None
 
 
 def _place(documents: Sequence[Document], places: Sequence[int], place: int) -> str:
@@ -210,15 +199,18 @@ def _put(
     documents: Sequence[Document],
     unchanged: set[str],
     changed: Sequence[Document],
-    vectors: Vectors,
+    made: _Made,
 ) -> bool:
-    """Store the changed documents, unless one that was unchanged no longer is; tells whether it did.
+    """Store the changed documents, unless what they were compared or embedded with has changed; tells whether it did.
 
     All writes are on one thread, so none can come in between.
     """
     if unchanged and not unchanged <= collection.unchanged(documents):
         return False
-    collection.upsert(changed, vectors)
+    try:
+        collection.upsert(changed, made.vectors, under=made.under, also=made.also)
+    except Superseded:
+        return False
     return True
 
 

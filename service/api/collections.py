@@ -18,13 +18,16 @@ from service.api.schemas import (
     DocumentBody,
     Hits,
     Problem,
+    ReindexBody,
+    ReindexRequest,
     SearchRequest,
     SearchResults,
     UpsertedBody,
     UpsertRequest,
 )
 from service.api.service import Served, Service
-from service.collections import NotFound
+from service.collections import Definition, NotFound
+from service.reindex import Progress
 from service.search import Document, Hit
 
 _CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
@@ -104,6 +107,35 @@ async def delete(name: str, document_id: str, service: Served) -> None:
     await service.search.delete(name, document_id)
 
 
+@router.post("/collections/{name}/reindex", responses=PROBLEMS | _CONFLICT | _MISSING | {202: {"model": ReindexBody}})
+async def begin_reindex(
+    name: str, service: Served, response: Response, body: ReindexRequest | None = None
+) -> ReindexBody:
+    """Embed a collection anew from its stored text, in the background (202), or go on with that.
+
+    The collection is served as it was until the last document is done, and then as it is asked for here. 200 where it
+    is that already.
+    """
+    asked = body or ReindexRequest.model_validate({})
+    progress = await service.search.reindexes.begin(
+        service.search.get(name), asked.model, asked.pooling, truncate=asked.truncate, force=asked.force
+    )
+    response.status_code = 200 if progress.state == "unneeded" else 202
+    return _reindex(progress)
+
+
+@router.get("/collections/{name}/reindex", responses=_MISSING)
+async def describe_reindex(name: str, service: Served) -> ReindexBody:
+    """How far the reindex of a collection is."""
+    return _reindex(await service.search.reindexes.progress(service.search.get(name)))
+
+
+@router.delete("/collections/{name}/reindex", status_code=204, responses=_MISSING)
+async def abandon_reindex(name: str, service: Served) -> None:
+    """Stop the reindex of a collection and drop what it made; the collection stays as it is."""
+    await service.search.reindexes.abandon(service.search.get(name))
+
+
 @searching.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
 async def search(name: str, body: SearchRequest, service: Served) -> Response:
     """The documents nearest to a text, to each of several texts, or to a vector."""
@@ -120,6 +152,15 @@ async def search_default(body: SearchRequest, service: Served) -> Response:
             f"with PUT /collections/{name}, or search another with POST /collections/NAME/search."
         )
     return await _search(service, name, body)
+
+
+def _reindex(progress: Progress) -> ReindexBody:
+    def shown(definition: Definition) -> dict[str, Any]:
+        return {key: definition[key] for key in ("model", "pooling", "fingerprint")}
+
+    sides = {"from": shown(progress.source), "to": shown(progress.target)}
+    told = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
+    return ReindexBody.model_validate(told | sides)
 
 
 async def _search(service: Service, name: str, body: SearchRequest) -> Response:

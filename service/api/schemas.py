@@ -128,6 +128,19 @@ class CreateCollection(Request):
     index: str = Field(default="flat", description="`flat`: exact search by inner product of normalised vectors.")
 
 
+class ReindexRequest(Request):
+    """What a collection is to be embedded with, from the text it has stored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default"}]})
+
+    model: str | None = Field(default=None, description="The collection's own unless given.")
+    pooling: PoolingSpec | None = Field(
+        default=None, description="What the collection was created with unless given; with `model`, that model's own."
+    )
+    truncate: Truncate = False
+    force: bool = Field(default=False, description="Embed it again also where nothing differs.")
+
+
 class DocumentBody(Request):
     """One document."""
 
@@ -304,6 +317,26 @@ class CollectionList(BaseModel):
     """All collections."""
 
     collections: list[CollectionBody]
+
+
+class DefinitionBody(BaseModel):
+    """What a collection's vectors are made with."""
+
+    model: str
+    pooling: str
+    fingerprint: str
+
+
+class ReindexBody(BaseModel):
+    """How far a reindex is; `unneeded` where the collection is already what was asked for."""
+
+    state: Literal["running", "complete", "failed", "interrupted", "unneeded"]
+    done: int = Field(description="Documents that have their new vector.")
+    total: int
+    texts_per_second: float | None
+    source: DefinitionBody = Field(alias="from")
+    target: DefinitionBody = Field(alias="to")
+    error: str | None = Field(description="Why it failed.")
 
 
 class UpsertedBody(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 import orjson
+from rich.table import Table
 
 from service.cli.console import Failure
 from service.config import load_config
@@ -33,7 +34,16 @@ class Refused(Failure):
         self.status = answer.status_code
         self.problem = _problem(answer)
         strange = f"{url} answered {self.status}, and not as Millpond does. Is --url right? {answer.text[:200]!r}"
-        super().__init__(str(self.problem.get("detail", strange)))
+        match self.problem:
+            case {"type": "urn:millpond:fingerprint-mismatch", "differences": differences, "collection": name}:
+                message = (
+                    f"collection {name!r} holds vectors that the service would no longer give, and the two cannot be "
+                    f"compared. `millpond reindex {name}` re-embeds it from its stored text; or serve the model as "
+                    "it was."
+                )
+                super().__init__(message, table=_both_sides(differences))
+            case _:
+                super().__init__(str(self.problem.get("detail", strange)))
 
     @property
     def where(self) -> str:
@@ -70,6 +80,8 @@ class Client:
             await asyncio.sleep(pause)
         if not answer.is_success:
             raise Refused(self._url, answer)
+        if answer.status_code == httpx.codes.NO_CONTENT:
+            return None
         try:
             return orjson.loads(answer.content)
         except orjson.JSONDecodeError:
@@ -150,11 +162,24 @@ def collection_path(name: str) -> str:
     """The route of a collection; raises `Failure` for a name that no URL can carry."""
     if "/" in name or not name.strip("."):
         raise Failure(
-            f"--collection {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - and begins with a "
+            f"collection {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - and begins with a "
             "letter or a digit.",
             2,
         )
     return f"/collections/{quote(name, safe='')}"
+
+
+def _both_sides(differences: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "stored", "served now"):
+        table.add_column(column, overflow="fold")
+    for key, sides in differences.items():
+        table.add_row(key, _plain(sides["stored"]), _plain(sides["served"]))
+    return table
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) and value else orjson.dumps(value).decode()
 
 
 def _checked(url: str) -> httpx.URL:

@@ -7,6 +7,7 @@ import sys
 from typing import Final
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 # A table fits the screen; in a file or a pipe it takes the width it needs, so that each row is one line.
@@ -24,18 +25,22 @@ class Failure(Exception):
     Args:
         message: for the user.
         exit_status: 1 where a request failed, 2 for usage and configuration, 130 after Ctrl-C.
+        table: shown below the message.
 
     """
 
-    def __init__(self, message: str, exit_status: int = 1) -> None:
+    def __init__(self, message: str, exit_status: int = 1, *, table: Table | None = None) -> None:
         super().__init__(message)
         self.exit_status = exit_status
+        self.table = table
 
 
 def report(error: Exception, *, interrupted: bool = False) -> None:
     """Print an error, each of its lines as one."""
     for line in str(error).splitlines():
         err.print(line if interrupted else Text.assemble(("error:", "bold red"), " ", line))
+    if isinstance(error, Failure) and error.table is not None:
+        err.print(error.table, soft_wrap=False)
 
 
 def warn(message: str) -> None:

@@ -70,7 +70,7 @@ def index(
         if not done.stored:
             raise
         stored = f"{done.stored} of {count.documents} documents are stored. {go_on}"
-        raise Failure(f"{error}\n{stored}", error.exit_status) from None
+        raise Failure(f"{error}\n{stored}", error.exit_status, table=error.table) from None
     rate = done.stored / done.seconds if done.stored else 0.0
     out.print(
         f"{done.stored} stored ({done.unchanged} unchanged), {count.empty} empty skipped, "
@@ -103,7 +103,7 @@ async def _upload(
         try:
             return await client.ask("POST", f"{route}/documents", {"documents": documents, "truncate": truncate})
         except Refused as error:
-            raise Failure(_in_file(error, batch, corpus)) from None
+            raise Failure(_in_file(error, batch, corpus), table=error.table) from None
 
     began = time.monotonic()
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())

@@ -35,7 +35,9 @@ def search(
             try:
                 return await client.ask("POST", f"{route}/search", body)
             except Refused as error:
-                raise Failure(error.about("the query") if error.where == "query" else str(error)) from None
+                if error.where != "query":
+                    raise
+                raise Failure(error.about("the query")) from None
 
     answer = asyncio.run(run())
     if as_json:

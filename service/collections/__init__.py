@@ -3,7 +3,7 @@
 Knows nothing of models or HTTP: numpy vectors in, hits out, synchronous and thread-safe.
 """
 
-from service.collections.collection import Collection
+from service.collections.collection import Collection, Definition, Rebuild
 from service.collections.document import Document, Hit
 from service.collections.errors import (
     CollectionError,
@@ -15,6 +15,7 @@ from service.collections.errors import (
     InvalidVector,
     NotFound,
     StoreUnavailable,
+    Superseded,
 )
 from service.collections.manager import Collections
 
@@ -23,6 +24,7 @@ __all__ = [
     "CollectionError",
     "Collections",
     "Conflict",
+    "Definition",
     "Document",
     "Hit",
     "InvalidDocument",
@@ -31,5 +33,7 @@ __all__ = [
     "InvalidName",
     "InvalidVector",
     "NotFound",
+    "Rebuild",
     "StoreUnavailable",
+    "Superseded",
 ]

@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.collections.document import Document, Hit, checked_id, checked_text, encoded_metadata, require_distinct
-from service.collections.errors import InvalidVector, NotFound
+from service.collections.errors import NotFound, Superseded
 from service.collections.filters import compile_filter
-from service.collections.index import Keys, VectorIndex, Vectors, build_index
+from service.collections.index import Keys, VectorIndex, Vectors, build_index, checked
 from service.collections.lock import ReadWriteLock
-from service.collections.store import CollectionRow, Store, Transaction
+from service.collections.store import Store
+from service.collections.transaction import CollectionRow, RebuildRow, Transaction
 
 logger = logging.getLogger(__name__)
+
+Definition = dict[str, Any]
+"""What vectors are made under: any JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """The definition that a collection is to have, and how many of its documents have their vector under it."""
+
+    definition: Definition
+    done: int
 
 
 class Collection:
@@ -26,6 +39,9 @@ class Collection:
     A search sees all of an upsert or none of it: commit and index change happen under a write lock, the index
     search and the reading of the rows under the read lock. Every method raises `NotFound` once the collection
     is dropped, and `StoreUnavailable` when the store cannot be read or written.
+
+    Its definition, and with it every vector, can be changed by a rebuild: the new vectors are collected beside those
+    that are searched, over any number of runs of the process, and take their place all at once.
     """
 
     def __init__(self, store: Store, row: CollectionRow) -> None:
@@ -41,8 +57,8 @@ class Collection:
         return self._row.name
 
     @property
-    def definition(self) -> dict[str, Any]:
-        """What the collection was created with."""
+    def definition(self) -> Definition:
+        """What its vectors were made under: what the collection was created with, or last rebuilt under."""
         return self._row.definition
 
     @property
@@ -84,24 +100,33 @@ class Collection:
             if known.text == checked_text(asked[document_id]) and _canonical(known) == _canonical(asked[document_id])
         }
 
-    def upsert(self, documents: Sequence[Document], vectors: NDArray[np.floating[Any]]) -> int:
+    def upsert(
+        self,
+        documents: Sequence[Document],
+        vectors: NDArray[np.floating[Any]],
+        *,
+        under: Definition | None = None,
+        also: tuple[Definition, NDArray[np.floating[Any]]] | None = None,
+    ) -> int:
         """Store documents with their vectors (n, dim), in place of those with the same ids: all, or none.
 
+        `under` is the definition that the vectors were made under, where it may have changed since; `also` is
+        another, with vectors under it, which are kept where a rebuild under that definition is under way.
         Returns their number, once they are durable and can be found.
-        Raises `InvalidDocument`, `InvalidVector`.
+        Raises `InvalidDocument`, `InvalidVector`, `Superseded`.
         """
         rows = [
             (checked_id(document.id), checked_text(document), encoded_metadata(document)) for document in documents
         ]
         require_distinct(documents)
-        accepted = self._accepted(vectors)
-        if len(accepted) != len(rows):
-            raise InvalidVector(f"{len(rows)} documents came with {len(accepted)} vectors; send one for each.")
-        if rows:
-            with self._store.writing() as transaction:
-                self._require_present()
-                replaced, keys = transaction.put(self._row.key, rows, accepted)
-                self._publish(transaction, replaced, keys, accepted)
+        with self._store.writing() as transaction:
+            self._require_present()
+            self._require_current(under)
+            accepted = checked(vectors, self.dim, len(rows))
+            replaced, keys = transaction.put(self._row.key, rows, accepted)
+            if also is not None:
+                self._put_rebuilt(transaction, keys, *also)
+            self._publish(transaction, replaced, keys, accepted)
         return len(rows)
 
     def fetch(self, document_id: str) -> Document:
@@ -126,18 +151,22 @@ class Collection:
         vectors: NDArray[np.floating[Any]],
         k: int,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name it has in the HTTP contract
+        *,
+        under: Definition | None = None,
     ) -> list[list[Hit]]:
         """Return for each of `vectors` (q, dim) the `k` nearest documents that match the filter, best first.
 
         Exact: fewer than `k` come back only where fewer match. Documents with equal scores come in the order
-        in which they were stored.
-        Raises `InvalidVector`, `InvalidFilter`, and `ValueError` for a `k` below one.
+        in which they were stored. `under` is the definition that the vectors were made under, where it may have
+        changed since.
+        Raises `InvalidVector`, `InvalidFilter`, `Superseded`, and `ValueError` for a `k` below one.
         """
         if k < 1:
             raise ValueError(f"k must be 1 or more, not {k}")
-        queries = self._accepted(vectors)
         condition = None if filter is None or filter == {} else compile_filter(filter)
         with self._reading() as index:
+            self._require_current(under)
+            queries = checked(vectors, self.dim)
             allowed = self._store.matching(self._row.key, *condition) if condition else None
             scores, keys = index.search(queries, k, allowed)
             documents = self._store.by_keys(np.unique(keys))
@@ -145,6 +174,70 @@ class Collection:
             [_hit(documents[key], score) for key, score in zip(row_keys, row_scores, strict=True)]
             for row_keys, row_scores in zip(keys.tolist(), scores.tolist(), strict=True)
         ]
+
+    def rebuild(self) -> Rebuild | None:
+        """Return the rebuild that was begun, in this process or an earlier one, if any."""
+        with self._reading() as index:
+            begun = self._store.rebuild(self._row.key)
+            if begun is None:
+                return None
+            return Rebuild(begun.definition, max(len(index) - self._store.count_unbuilt(self._row.key), 0))
+
+    def begin_rebuild(self, definition: Definition, dim: int) -> None:
+        """Begin to collect vectors of `dim` numbers under a definition, or go on; any other rebuild is dropped."""
+        asked = RebuildRow(json.loads(json.dumps(definition)), dim)
+        with self._store.writing() as transaction:
+            self._require_present()
+            if transaction.rebuild(self._row.key) != asked:
+                transaction.end_rebuild(self._row.key)
+                transaction.begin_rebuild(self._row.key, asked)
+                transaction.commit()
+
+    def unbuilt(self, after: int = 0, most: int = 64, characters: int = 262_144) -> Sequence[tuple[int, Document]]:
+        """Return the next documents that the rebuild has no vector for, with their keys, which are above `after`.
+
+        At most `most` of them, and none after their texts have come to so many characters.
+        """
+        with self._reading():
+            return self._store.unbuilt(self._row.key, after, most, characters)
+
+    def put_rebuilt(self, definition: Definition, keys: Sequence[int], vectors: NDArray[np.floating[Any]]) -> None:
+        """Store the vectors of documents under the rebuild's definition; documents that are gone are passed over.
+
+        Raises `InvalidVector`, and `Superseded` where no rebuild under this definition is under way.
+        """
+        with self._store.writing() as transaction:
+            self._require_present()
+            if not self._put_rebuilt(transaction, keys, definition, vectors):
+                raise self._abandoned()
+            transaction.commit()
+
+    def finish_rebuild(self) -> bool:
+        """Put the rebuild's definition and vectors in place of the present ones, as one step for every reader.
+
+        Tells whether it did: not while a document lacks its vector. Raises `Superseded` where there is no rebuild.
+        """
+        with self._store.writing() as transaction:
+            self._require_present()
+            if transaction.rebuild(self._row.key) is None:
+                raise self._abandoned()
+            row = transaction.exchange(self._row)
+            if row is None:
+                return False
+            index = _filled(row, transaction.vectors(row.key, row.dim))
+            with self._lock.writing():
+                transaction.commit()
+                self._row, self._index = row, index
+        return True
+
+    def abandon_rebuild(self) -> bool:
+        """Drop the rebuild and what it has collected; tells whether there was one."""
+        with self._store.writing() as transaction:
+            self._require_present()
+            begun = transaction.rebuild(self._row.key) is not None
+            transaction.end_rebuild(self._row.key)
+            transaction.commit()
+        return begun
 
     def drop(self, transaction: Transaction) -> None:
         """Delete everything and commit; for `Collections.drop`, which also forgets the name."""
@@ -183,34 +276,41 @@ class Collection:
                     self._index = self._loaded_index()
 
     def _loaded_index(self) -> VectorIndex:
-        index = build_index(self.index_kind, self.dim)
-        for keys, vectors in self._store.vectors(self._row.key, self.dim):
-            index.add(keys, vectors)
-        return index
+        return _filled(self._row, self._store.vectors(self._row.key, self.dim))
+
+    def _put_rebuilt(
+        self,
+        transaction: Transaction,
+        keys: Sequence[int] | Keys,
+        definition: Definition,
+        vectors: NDArray[np.floating[Any]],
+    ) -> bool:
+        begun = transaction.rebuild(self._row.key)
+        if begun is None or begun.definition != definition:
+            return False
+        transaction.put_rebuilt(keys, checked(vectors, begun.dim, len(keys)))
+        return True
 
     def _require_present(self) -> None:
         if self._dropped:
             raise NotFound(f"collection {self.name!r} was dropped.")
 
+    def _require_current(self, definition: Definition | None) -> None:
+        if definition is not None and definition != self.definition:
+            raise Superseded(f"collection {self.name!r} was rebuilt under another definition meanwhile.")
+
+    def _abandoned(self) -> Superseded:
+        return Superseded(f"the rebuild of collection {self.name!r} was abandoned.")
+
     def _absent(self, document_id: str) -> NotFound:
         return NotFound(f"collection {self.name!r} has no document {document_id!r}.")
 
-    def _accepted(self, vectors: NDArray[np.floating[Any]]) -> Vectors:
-        """Return vectors as float32 (n, dim) that a cosine is defined for; raises `InvalidVector`."""
-        if not isinstance(vectors, np.ndarray) or not np.issubdtype(vectors.dtype, np.floating):
-            kind = vectors.dtype if isinstance(vectors, np.ndarray) else type(vectors).__name__
-            raise InvalidVector(f"vectors must be an array of floating-point numbers, not of {kind}.")
-        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
-            raise InvalidVector(
-                f"vectors of shape {vectors.shape} do not fit collection {self.name!r}, which takes (n, {self.dim})."
-            )
-        with np.errstate(over="ignore"):  # beyond float32 is inf, which is refused below
-            accepted = vectors.astype(np.float32)
-        for position in np.flatnonzero(~np.isfinite(accepted).all(axis=1)):
-            raise InvalidVector(f"vector {position} holds NaN, infinity or a number beyond float32.")
-        for position in np.flatnonzero(~accepted.any(axis=1)):
-            raise InvalidVector(f"vector {position} is all zeros, which has no direction to compare.")
-        return accepted
+
+def _filled(row: CollectionRow, blocks: Iterable[tuple[Keys, Vectors]]) -> VectorIndex:
+    index = build_index(row.index_kind, row.dim)
+    for keys, vectors in blocks:
+        index.add(keys, vectors)
+    return index
 
 
 def _canonical(document: Document) -> str:

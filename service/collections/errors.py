@@ -26,12 +26,17 @@ class Conflict(CollectionError):
         ]
         super().__init__(
             f"collection {name!r} exists under another definition ({'; '.join(differences)}). "
-            "Ask for the stored definition, choose another name, or drop the collection first."
+            "Ask for the stored definition, choose another name, drop the collection first, or, to change its model or "
+            "pooling, reindex it."
         )
 
 
 def _said(definition: Mapping[str, Any], key: str) -> str:
     return json.dumps(definition[key], sort_keys=True) if key in definition else "nothing"
+
+
+class Superseded(CollectionError):
+    """Vectors were made under a definition that the collection no longer has, or is no longer to have."""
 
 
 class InvalidName(CollectionError):

@@ -8,7 +8,7 @@ import faiss as _typed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.errors import InvalidIndex
+from service.collections.errors import InvalidIndex, InvalidVector
 
 # FAISS's type information describes the C++ signatures under it, not those that Python sees.
 faiss: Any = _typed_faiss
@@ -112,6 +112,27 @@ class ExactIndex:
         found = self._keys[np.minimum(positions, len(self) - 1)] == keys
         present: Keys = positions[found]
         return present
+
+
+def checked(vectors: NDArray[np.floating[Any]], dim: int, documents: int | None = None) -> Vectors:
+    """Return `vectors` as float32 (n, dim) that a cosine is defined for, one for each of so many documents.
+
+    Raises `InvalidVector`.
+    """
+    if not isinstance(vectors, np.ndarray) or not np.issubdtype(vectors.dtype, np.floating):
+        kind = vectors.dtype if isinstance(vectors, np.ndarray) else type(vectors).__name__
+        raise InvalidVector(f"vectors must be an array of floating-point numbers, not of {kind}.")
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise InvalidVector(f"vectors of shape {vectors.shape} do not fit the collection, which takes (n, {dim}).")
+    if documents is not None and len(vectors) != documents:
+        raise InvalidVector(f"{documents} documents came with {len(vectors)} vectors; send one for each.")
+    with np.errstate(over="ignore"):  # beyond float32 is inf, which is refused below
+        accepted = vectors.astype(np.float32)
+    for position in np.flatnonzero(~np.isfinite(accepted).all(axis=1)):
+        raise InvalidVector(f"vector {position} holds NaN, infinity or a number beyond float32.")
+    for position in np.flatnonzero(~accepted.any(axis=1)):
+        raise InvalidVector(f"vector {position} is all zeros, which has no direction to compare.")
+    return accepted
 
 
 def normalized(vectors: Vectors) -> Vectors:

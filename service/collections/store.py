@@ -7,11 +7,9 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,36 +17,15 @@ from numpy.typing import NDArray
 from service.collections.document import Document
 from service.collections.errors import StoreUnavailable
 from service.collections.index import Keys, Vectors
-
-SCHEMA_VERSION = 1
-# Keys are never used twice (AUTOINCREMENT): what an index says of a key is true of one version of a document.
-# The vector comes last, so that reading metadata for a filter does not drag it from the disk.
-_SCHEMA = (
-    """
-    CREATE TABLE collections (
-        key        INTEGER PRIMARY KEY AUTOINCREMENT,
-        name       TEXT NOT NULL UNIQUE,
-        definition TEXT NOT NULL,
-        dim        INTEGER NOT NULL,
-        index_kind TEXT NOT NULL,
-        created    TEXT NOT NULL
-    ) STRICT
-    """,
-    """
-    CREATE TABLE documents (
-        key        INTEGER PRIMARY KEY AUTOINCREMENT,
-        collection INTEGER NOT NULL REFERENCES collections(key) ON DELETE CASCADE,
-        id         TEXT NOT NULL,
-        text       TEXT NOT NULL,
-        metadata   TEXT NOT NULL,
-        vector     BLOB NOT NULL,
-        UNIQUE (collection, id)
-    ) STRICT
-    """,
-    "CREATE INDEX documents_in_order ON documents (collection, key)",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
+from service.collections.schema import prepare
+from service.collections.transaction import (
+    UNBUILT,
+    CollectionRow,
+    RebuildRow,
+    Transaction,
+    read_rebuild,
+    read_vectors,
 )
-_BLOCK = 4096  # rows
 
 _REMEDIES = {
     sqlite3.SQLITE_FULL: "The disk is full: free some space. Nothing stored was lost",
@@ -59,70 +36,6 @@ _REMEDIES = {
     sqlite3.SQLITE_CORRUPT: "Restore the file from a backup, or move it away and index the documents again",
     sqlite3.SQLITE_BUSY: "Another program holds the database: close it",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionRow:
-    """A row of the table of collections."""
-
-    key: int
-    name: str
-    definition: dict[str, Any]
-    dim: int
-    index_kind: str
-    created: datetime
-
-
-class Transaction:
-    """Changes that become durable together, by `commit`, or not at all."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def create(self, name: str, definition: dict[str, Any], dim: int, index_kind: str) -> CollectionRow:
-        """Insert a collection under a name that must be free."""
-        created = datetime.now(UTC)
-        encoded = json.dumps(definition)
-        cursor = self._connection.execute(
-            "INSERT INTO collections (name, definition, dim, index_kind, created) VALUES (?, ?, ?, ?, ?)",
-            (name, encoded, dim, index_kind, created.isoformat()),
-        )
-        assert cursor.lastrowid is not None
-        return CollectionRow(cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created)
-
-    def drop(self, collection: int) -> None:
-        """Delete a collection and all its documents."""
-        self._connection.execute("DELETE FROM collections WHERE key = ?", (collection,))
-
-    def put(self, collection: int, rows: Sequence[tuple[str, str, str]], vectors: Vectors) -> tuple[Keys, Keys]:
-        """Store rows of (id, text, metadata) with their vectors, in place of those with the same ids.
-
-        Returns the keys of the replaced rows and the keys of the new ones, in order.
-        """
-        replaced = self._delete(collection, [row[0] for row in rows])
-        keys = [
-            self._connection.execute(
-                "INSERT INTO documents (collection, id, text, metadata, vector) VALUES (?, ?, ?, ?, ?)",
-                (collection, *row, vector.astype("<f4").tobytes()),
-            ).lastrowid
-            for row, vector in zip(rows, vectors, strict=True)
-        ]
-        return replaced, np.array(keys, np.int64)
-
-    def delete(self, collection: int, document_id: str) -> Keys:
-        """Delete a document; returns its key, or nothing if there was none."""
-        return self._delete(collection, [document_id])
-
-    def commit(self) -> None:
-        """Make the changes durable: once this returns, no crash undoes them."""
-        self._connection.execute("COMMIT")
-
-    def _delete(self, collection: int, ids: list[str]) -> Keys:
-        rows = self._connection.execute(
-            "DELETE FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?)) RETURNING key",
-            (collection, json.dumps(ids, ensure_ascii=False)),
-        ).fetchall()
-        return np.array([key for (key,) in rows], np.int64)
 
 
 class Store:
@@ -142,7 +55,7 @@ class Store:
             with self._explained():
                 self._writer = self._connect()
                 opened.callback(self._writer.close)
-                self._prepare()
+                prepare(self._writer, self._path)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -178,17 +91,7 @@ class Store:
     def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
         """Yield a collection's keys (n,), ascending, and vectors (n, dim) in blocks."""
         with self._reading() as connection:
-            cursor = connection.execute(
-                "SELECT key, vector FROM documents WHERE collection = ? ORDER BY key", (collection,)
-            )
-            while rows := cursor.fetchmany(_BLOCK):
-                if any(len(vector) != 4 * dim for _, vector in rows):
-                    raise StoreUnavailable(
-                        f"{self._path}: a stored vector does not have its collection's {dim} numbers. "
-                        f"{_REMEDIES[sqlite3.SQLITE_CORRUPT]}."
-                    )
-                block = np.frombuffer(b"".join(vector for _, vector in rows), "<f4").reshape(-1, dim)
-                yield np.array([key for key, _ in rows], np.int64), block.astype(np.float32)
+            yield from read_vectors(connection, collection, dim)
 
     def matching(self, collection: int, condition: str, parameters: Sequence[str | int]) -> Keys:
         """Return the keys, ascending, of the documents whose metadata meet a compiled filter."""
@@ -220,6 +123,34 @@ class Store:
             document_id: Document(document_id, text, json.loads(metadata)) for document_id, text, metadata in rows
         }
 
+    def rebuild(self, collection: int) -> RebuildRow | None:
+        """Return the rebuild of a collection's vectors that is under way, if one is."""
+        with self._reading() as connection:
+            return read_rebuild(connection, collection)
+
+    def unbuilt(self, collection: int, after: int, most: int, characters: int) -> list[tuple[int, Document]]:
+        """Return the next documents that a rebuild has no vector for, with their keys, which are above `after`.
+
+        At most `most` of them, and none after their texts have come to so many characters.
+        """
+        found: list[tuple[int, Document]] = []
+        with self._reading() as connection:
+            for key, document_id, text, metadata in connection.execute(
+                f"SELECT key, id, text, metadata FROM documents WHERE {UNBUILT} AND key > ? ORDER BY key LIMIT ?",
+                (collection, after, most),
+            ):
+                found.append((key, Document(document_id, text, json.loads(metadata))))
+                characters -= len(text)
+                if characters <= 0:
+                    break
+        return found
+
+    def count_unbuilt(self, collection: int) -> int:
+        """Return how many of a collection's documents a rebuild has no vector for."""
+        with self._reading() as connection:
+            (count,) = connection.execute(f"SELECT count(*) FROM documents WHERE {UNBUILT}", (collection,)).fetchone()
+        return int(count)
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         self._require_open()
@@ -241,29 +172,6 @@ class Store:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
-
-    def _prepare(self) -> None:
-        """Check that the file is ours and of a schema we know; lay out a new one."""
-        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if version > SCHEMA_VERSION:
-            raise StoreUnavailable(
-                f"{self._path} was written by a newer Millpond "
-                f"(schema {version}; this one knows {SCHEMA_VERSION}). "
-                "Upgrade Millpond, or choose another folder."
-            )
-        if version == 0 and tables:
-            raise StoreUnavailable(f"{self._path} holds tables of another program. Choose another folder.")
-        (mode,) = self._writer.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise StoreUnavailable(
-                f"{self._path}: the file system cannot keep a write-ahead log. Put the store on a local disk."
-            )
-        if version == 0:
-            self._writer.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA:
-                self._writer.execute(statement)
-            self._writer.execute("COMMIT")
 
     def _require_open(self) -> None:
         if self._closed:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+
+from tests import checkpoints
 from tests.servers import ROOT, Server
 from tests.service.api.checks import problem
 
@@ -37,7 +42,8 @@ def test_a_collection_under_another_pooling_is_refused_until_the_first_is_back(t
                 409,
                 "'songs'",
                 "pooling: 'mean', now 'cls'",
-                "Serve the model as it was, or build the collection anew",
+                "Serve the model as it was, or re-embed the collection",
+                "`millpond reindex songs`",
             )
             assert refusal["type"] == "urn:millpond:fingerprint-mismatch"
             assert (refusal["stored"]["pooling"], refusal["served"]["pooling"]) == ("mean", "cls")
@@ -61,3 +67,46 @@ def test_a_collection_under_another_pooling_is_refused_until_the_first_is_back(t
         assert server.http.post("/collections/songs/documents", json=more).json() == {"upserted": 1, "unchanged": 0}
         assert server.http.post("/collections/mean-again/search", json={"query": "music"}).status_code == 200
         assert "WARNING" not in server.log.read_text()
+
+
+def test_weights_pooling_prompts_and_normalisation_each_count(tmp_path: Path) -> None:
+    """One model for each, all the same at first; then each is changed in one thing."""
+    plain = checkpoints.plain_bert(tmp_path / "plain")
+    one = checkpoints.sentence_transformer(plain, tmp_path / "one")
+    other = shutil.copytree(one, tmp_path / "other")
+    weights = load_file(one / "model.safetensors")
+    save_file(
+        {name: weight * 1.01 for name, weight in weights.items()}, other / "model.safetensors", {"format": "pt"}
+    )
+    same = {"encoder": str(one), "pooling": "mean", "prompts": {"query": "find: "}, "normalize": True}
+    changes = {
+        "encoder": ({"encoder": str(other)}, None),
+        "pooling": ({"pooling": "cls"}, "pooling: 'mean', now 'cls'"),
+        "prompts": ({"prompts": {"query": "seek: "}}, "prompts: {'query': 'find: '}, now {'query': 'seek: '}"),
+        "normalize": ({"normalize": False}, "normalize: True, now False"),
+    }
+    before = deployment(tmp_path / "before.yaml", dict.fromkeys(changes, same))
+    after = deployment(tmp_path / "after.yaml", {name: same | change for name, (change, _) in changes.items()})
+    with Server(before, tmp_path / "store") as server:
+        for name in changes:
+            assert server.http.put(f"/collections/{name}", json={"model": name}).status_code == 201
+            assert server.http.post(f"/collections/{name}/documents", json=DOCUMENTS).status_code == 200
+
+    with Server(after, tmp_path / "store") as server:
+        log = server.log.read_text()
+        for name, (_, words) in changes.items():
+            assert f"`millpond reindex {name}`" in log
+            for path, body in (("search", {"query": "music"}), ("documents", DOCUMENTS)):
+                answer = server.http.post(f"/collections/{name}/{path}", json=body)
+                refusal = problem(answer, 409, f"'{name}'", words or "encoder: ", f"`millpond reindex {name}`")
+                differences = refusal["differences"]
+                assert differences.keys() - {"fingerprint", "pooling_parameters"} == {name}
+                assert all(refusal[side][name] == differences[name][side] for side in ("stored", "served"))
+                assert differences[name]["stored"] != differences[name]["served"]
+                assert refusal["collection"] == name
+
+
+def deployment(path: Path, models: dict[str, object]) -> Path:
+    runtime = {"backend": "torch", "threads": 1}
+    path.write_text(json.dumps({"models": models, "runtime": runtime}))  # which is YAML too
+    return path

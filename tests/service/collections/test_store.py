@@ -129,10 +129,10 @@ def test_a_vector_of_the_wrong_length_is_found_at_opening(stored):
 def test_a_newer_schema_is_left_alone(stored):
     database = stored / "millpond.sqlite3"
     with sqlite3.connect(database) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
     before = database.read_bytes()
-    with pytest.raises(StoreUnavailable, match=r"newer Millpond \(schema 2; this one knows 1\)"):
+    with pytest.raises(StoreUnavailable, match=r"newer Millpond \(schema 3; this one knows 2\)"):
         Collections(stored)
     assert database.read_bytes() == before
 

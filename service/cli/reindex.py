@@ -1,0 +1,100 @@
+"""`millpond reindex`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Final
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from service.cli import options
+from service.cli.client import Client, collection_path, connect
+from service.cli.console import INTERRUPTED, Failure, err, out
+
+_PAUSE: Final = 0.25
+"""Seconds between questions for the progress."""
+
+
+def reindex(
+    name: Annotated[str, typer.Argument(help="The collection's name.")],
+    url: options.Url = options.DEFAULT_URL,
+    config: options.Config = None,
+    model: Annotated[str | None, typer.Option(help="The model it is to have; its own unless given.")] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(help="The pooling it is to have; what it was created with unless given, or --model's own."),
+    ] = None,
+    truncate: options.Truncate = False,
+    force: Annotated[bool, typer.Option("--force", help="Embed it again also where nothing differs.")] = False,
+    abandon: Annotated[
+        bool,
+        typer.Option("--abandon", help="Stop the reindex under way, drop what it made, and leave all as it was."),
+    ] = False,
+) -> None:
+    """Embed a collection anew from its stored text, with the model and pooling that are served now.
+
+    It is served as it was until the last document is done. What is embedded is kept: stopped in whatever way, the
+    same command goes on from there.
+    """
+    route = f"{collection_path(name)}/reindex"
+    asked = {"model": model, "pooling": pooling, "truncate": truncate, "force": force}
+    seen: dict[str, Any] = {}
+
+    async def run() -> None:
+        async with connect(url, config) as client:
+            if abandon:
+                await client.ask("DELETE", route)
+            else:
+                await _follow(client, route, asked, seen)
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        raise Failure(_interrupted(name, seen, in_process=config is not None), INTERRUPTED) from None
+    if abandon:
+        out.print(f"The reindex of {name!r} is abandoned; the collection is as it was.")
+        return
+    if seen["state"] == "failed":
+        raise Failure(seen["error"])
+    out.print(_summary(name, seen))
+
+
+async def _follow(client: Client, route: str, asked: dict[str, Any], seen: dict[str, Any]) -> None:
+    """Begin a reindex and watch it to its end; `seen` is what was last heard of it."""
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        seen |= await client.ask("POST", route, asked)
+        task = bar.add_task("", total=seen["total"], completed=seen["done"], rate="")
+        while seen["state"] == "running":
+            await asyncio.sleep(_PAUSE)
+            seen |= await client.ask("GET", route)
+            bar.update(task, total=seen["total"], completed=seen["done"], rate=_rate(seen))
+
+
+def _rate(seen: dict[str, Any]) -> str:
+    return f"{seen['texts_per_second']:.1f} documents/s" if seen["texts_per_second"] else ""
+
+
+def _summary(name: str, seen: dict[str, Any]) -> str:
+    before, after = seen["from"], seen["to"]
+    if seen["state"] == "unneeded":
+        return (
+            f"Nothing to do: {name!r} is embedded with model {after['model']!r}, pooling {after['pooling']!r}, "
+            f"fingerprint {after['fingerprint']}, which is served. --force embeds it all the same."
+        )
+    changes = [f"{key} {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+    rate = f", {_rate(seen)}" if _rate(seen) else ""
+    return f"{seen['total']} documents of {name!r} re-embedded{rate}: {'; '.join(changes) or 'nothing else changed'}"
+
+
+def _interrupted(name: str, seen: dict[str, Any], *, in_process: bool) -> str:
+    if not seen:
+        return "Interrupted before anything was begun."
+    done = f"{seen['done']} of {seen['total']} documents are embedded"
+    if in_process:
+        return f"Interrupted: {done} and kept, and the collection is as it was. Run the same command again to go on."
+    return (
+        f"No longer watching: {done}, and the service goes on. Run the same command again to watch it, or "
+        f"`millpond reindex {name} --abandon` to stop it."
+    )
