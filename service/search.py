@@ -14,10 +14,11 @@ import numpy as np
 
 from service.collections import Collection, CollectionError, Collections, Document, Hit
 from service.collections.document import require_distinct
-from service.embedder import Embedder, Vectors
+from service.embedder import Embedder
 from service.errors import FingerprintMismatch, InvalidInput, ServiceError, TooLarge
 from service.models import Models
 from service.recipe import Spec
+from service.windows import Vectors
 
 logger = logging.getLogger(__name__)
 
