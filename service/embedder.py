@@ -9,22 +9,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Final, Literal
+from itertools import islice
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pooling.masks import exclude_prefix
 from service.encoder import Encoder, Finish, Side, TokenizedText
 from service.encoder.tokenizer import FEW
-from service.errors import InvalidInput, ServiceError, TooLong, did_you_mean, shortened
+from service.errors import InvalidInput, TooLong, did_you_mean, shortened
+from service.finish import ToVectors, Unprompted, all_states
 from service.recipe import Recipe
+from service.spans import Cut, Offsets, Span, check_amount, offsets_array, trimmed
+from service.windows import Vectors, windows
 
-Vectors = NDArray[np.float32]
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 Role = Literal["query", "document"]
+Mode = Literal["late", "early"]
+T = TypeVar("T")
+_Fit = Callable[[TokenizedText, str, int], TokenizedText]
+"""A text too long for the model, its name, and the tokens at its front that stay -> the text as it is used."""
 
 # The names that sentence-transformers' encode_query and encode_document look for.
 _ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
@@ -35,22 +39,14 @@ _ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
 _TOKENIZING: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
 _PART: Final = 16_384
 """Characters, or token ids, of a request that are tokenized without a break: some milliseconds of work."""
+MOST_WINDOWED: Final = 65_536
+"""Tokens of a text whose spans are asked for: its states are in memory at once."""
+# Spans are cut and pooled here, one text at a time, while the encoder is at work on the next.
+_SPANS: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spans")
+_STATES_AT_ONCE: Final = 16_384
+"""Tokens of several texts whose states are in memory at once."""
 _SHORT: Final = 2_048
 """Characters, or token ids, that take less time than handing them to another thread and back may."""
-
-
-class BrokenModel(ServiceError):
-    """The model gave a vector that is not finite."""
-
-    status = 500
-    title = "Broken model"
-    code = "broken_model"
-
-    def __init__(self, model: str) -> None:
-        super().__init__(
-            f"model {model!r} gave a vector that is not finite. Its weights are damaged or it does not bear this "
-            "precision; try runtime.precision: fp32."
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +68,14 @@ class TokenStates:
     offsets: tuple[tuple[int, int] | None, ...]
     states: Vectors
     left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpanVectors:
+    """The spans of one text, and a vector for each, (spans, dim)."""
+
+    spans: list[Span]
+    vectors: Vectors
 
 
 class Embedder:
@@ -167,20 +171,10 @@ class Embedder:
             Unavailable: the queue is full.
 
         """
-        if dimensions is not None and not 1 <= dimensions <= self.dim:
-            raise InvalidInput(
-                f"dimensions must be from 1 to {self.dim} for model {self.name!r}, not {dimensions}.",
-                where="dimensions",
-            )
         prompt = self.prompt(prompt_name, role)
-        texts = await self._tokenize(inputs, prompt, truncate, where)
-        finish = _Finish(
-            self,
-            skip=self._skip(prompt, inputs),
-            normalize=self.normalize if normalize is None else normalize,
-            dimensions=dimensions,
-        )
-        vectors = await self._run(texts, finish)
+        finish = self._to_vectors(self._skip(prompt, inputs), normalize, dimensions)
+        texts = await self._tokenize(inputs, prompt, partial(self._shorten, side=truncate), where)
+        vectors = await self._run([text.ids for text in texts], finish)
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
         return Embeddings(stacked, sum(len(text.ids) for text in texts))
 
@@ -200,7 +194,8 @@ class Embedder:
 
         """
         prompt = self.prompt(prompt_name)
-        texts = await self._tokenize(inputs, prompt, truncate, where, offsets=True)
+        fit = partial(self._shorten, side=truncate)
+        texts = await self._tokenize(inputs, prompt, fit, where, offsets=True)
         total = sum(len(text.ids) for text in texts)
         if total > max_total:
             raise TooLong(
@@ -209,7 +204,7 @@ class Embedder:
                 length=total,
                 limit=max_total,
             )
-        states = await self._run(texts, _all_states)
+        states = await self._run([text.ids for text in texts], all_states)
         words = self.encoder.tokenizer.tokens
         left_out = self._skip(prompt, inputs)
         return [
@@ -232,11 +227,96 @@ class Embedder:
 
         """
         prompt = self.prompt(None, role)
-        texts = await self._tokenize(inputs, prompt, "right", "inputs[{}]".format)
-        return await self._run(texts, _Unprompted(finish, self._skip(prompt, inputs)))
+        texts = await self._tokenize(inputs, prompt, partial(self._shorten, side="right"), "inputs[{}]".format)
+        return await self._run([text.ids for text in texts], Unprompted(finish, self._skip(prompt, inputs)))
 
-    async def _run(self, texts: Sequence[TokenizedText], finish: Finish) -> list[Any]:
-        return await asyncio.wrap_future(self.encoder.batcher.submit([text.ids for text in texts], finish))
+    async def embed_spans(
+        self,
+        inputs: Sequence[str],
+        cuts: Sequence[Cut],
+        *,
+        mode: Mode = "late",
+        prompt_name: str | None = None,
+        role: Role | None = None,
+        truncate: Side | None = None,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        most: int,
+        where: Callable[[int], str] = "inputs[{}]".format,
+        where_span: Callable[[int, int], str] = "spans[{}][{}]".format,
+    ) -> list[SpanVectors]:
+        """A vector for each span of each text; other arguments and errors as for `embed`.
+
+        Args:
+            inputs: texts; for a late chunk of any length up to `MOST_WINDOWED` tokens.
+            cuts: for each text what makes spans of it.
+            mode: `late` pools a span from the states of its whole text, under the strategy and with the head as ever;
+                special tokens and the prompt are in no span. `early` embeds a span's characters as a text by itself.
+            truncate: the side at which a span is cut that is too long by itself, under `early`.
+            most: most spans of all texts together.
+            where_span: names a span by its text's place and its own.
+
+        Raises:
+            TooLarge: more than `most` spans, or they overlap so much that they come to more than `MOST_COVERED`
+                characters.
+
+        """
+        prompt = self.prompt(prompt_name, role)
+        finish = self._to_vectors(0, normalize, dimensions)
+        texts = await self._tokenize(inputs, prompt, self._leave_whole, where, offsets=True)
+        offsets = [offsets_array(text.offsets) for text in texts]
+        spans: list[list[Span]] = []
+        for start, part, _ in _parts(inputs):
+            found = await _with_spans(_cut, start, part, offsets[start:], cuts[start:], where, where_span)
+            spans += found
+            check_amount(spans, most)
+        if mode == "late":
+            inner = [trimmed(text, found) for text, found in zip(inputs, spans, strict=True)]
+            late = await self._late(texts, offsets, inner, prompt, finish)
+            return [SpanVectors(found, vectors) for found, vectors in zip(spans, late, strict=True)]
+        names = [where_span(place, span) for place, found in enumerate(spans) for span in range(len(found))]
+        pieces = await self.embed(
+            [text[start:end] for text, found in zip(inputs, spans, strict=True) for start, end in found],
+            prompt_name=prompt_name,
+            role=role,
+            truncate=truncate,
+            normalize=normalize,
+            dimensions=dimensions,
+            where=names.__getitem__,
+        )
+        rows = iter(pieces.vectors)
+        return [SpanVectors(found, np.stack(list(islice(rows, len(found))))) for found in spans]
+
+    async def _late(
+        self,
+        texts: Sequence[TokenizedText],
+        offsets: Sequence[Offsets],
+        spans: Sequence[Offsets],
+        prompt: str,
+        finish: ToVectors,
+    ) -> list[Vectors]:
+        """For each text a vector for each of its spans, (spans, 2), from the states of the whole text."""
+        front, back = self.encoder.tokenizer.frame_lengths(prompt)
+        vectors: list[Vectors] = []
+        for part in _groups([len(text.ids) for text in texts], _STATES_AT_ONCE):
+            plans = [windows(len(text.ids), self.max_tokens, front=front, back=back) for text in texts[part]]
+            passes = [ids for plan, text in zip(plans, texts[part], strict=True) for ids in plan.cut(text.ids)]
+            states = iter(await self._run(passes, all_states))
+            for plan, found, characters in zip(plans, offsets[part], spans[part], strict=True):
+                of_passes = list(islice(states, len(plan.starts)))
+                vectors.append(await _with_spans(finish.spans, plan, of_passes, found, characters))
+        return vectors
+
+    async def _run(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> list[Any]:
+        return await asyncio.wrap_future(self.encoder.batcher.submit(ids, finish))
+
+    def _to_vectors(self, skip: int, normalize: bool | None, dimensions: int | None) -> ToVectors:
+        if dimensions is not None and not 1 <= dimensions <= self.dim:
+            raise InvalidInput(
+                f"dimensions must be from 1 to {self.dim} for model {self.name!r}, not {dimensions}.",
+                where="dimensions",
+            )
+        return ToVectors(self, skip, self.normalize if normalize is None else normalize, dimensions)
 
     def _skip(self, prompt: str, inputs: Inputs) -> int:
         """How many tokens at the front of each text are left out of pooling."""
@@ -248,7 +328,7 @@ class Embedder:
         self,
         inputs: Inputs,
         prompt: str,
-        truncate: Side | None,
+        fit: _Fit,
         where: Callable[[int], str],
         *,
         offsets: bool = False,
@@ -260,7 +340,7 @@ class Embedder:
             else:
                 prompt = ""
         for start, part, size in _parts(inputs):
-            work = partial(self._tokenize_part, start, part, prompt, truncate, where, offsets)
+            work = partial(self._tokenize_part, start, part, prompt, fit, where, offsets)
             if size + len(part) * len(prompt) <= _SHORT and len(part) <= FEW:
                 texts += work()
             else:
@@ -278,7 +358,7 @@ class Embedder:
         start: int,
         inputs: Inputs,
         prompt: str,
-        truncate: Side | None,
+        fit: _Fit,
         where: Callable[[int], str],
         offsets: bool,
     ) -> list[TokenizedText]:
@@ -304,10 +384,10 @@ class Embedder:
                     where=where(start + place),
                 )
             if len(text.ids) > self.max_tokens:
-                texts[place] = self._shorten(text, truncate, where(start + place), front)
+                texts[place] = fit(text, where(start + place), front)
         return texts
 
-    def _shorten(self, text: TokenizedText, side: Side | None, where: str, front: int) -> TokenizedText:
+    def _shorten(self, text: TokenizedText, where: str, front: int, *, side: Side | None) -> TokenizedText:
         if side is None:
             raise TooLong(
                 f"{where} has {text.full_length} tokens and model {self.name!r} takes {self.max_tokens}. Send "
@@ -318,48 +398,16 @@ class Embedder:
             )
         return self.encoder.tokenizer.truncate(text, self.max_tokens, side, front=front)
 
-
-@dataclass(frozen=True)
-class _Finish:
-    """From states to vectors. Equal ones share a call, so it compares by value, its embedder by identity."""
-
-    embedder: Embedder
-    skip: int
-    normalize: bool
-    dimensions: int | None
-
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Vectors]:
-        """States (rows, time, dim) and mask (rows, time) -> vectors (rows, dimensions)."""
-        if self.skip:
-            mask = exclude_prefix(mask, self.skip)
-        head = self.embedder.head
-        vectors = head(self.embedder.pooler(states, mask))
-        if self.dimensions is not None:
-            vectors = vectors[:, : self.dimensions]
-        if self.normalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=1)
-        if self.dimensions is None and self.embedder.truncate_dim is not None:
-            vectors = vectors[:, : self.embedder.truncate_dim]
-        if not torch.isfinite(vectors).all():
-            raise BrokenModel(self.embedder.name)
-        found: Vectors = vectors.numpy()
-        return list(found)
-
-
-@dataclass(frozen=True)
-class _Unprompted:
-    """Leaves the prompt out of what a finish is told to count."""
-
-    finish: Finish
-    skip: int
-
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Any]:
-        return self.finish(states, exclude_prefix(mask, self.skip) if self.skip else mask)
-
-
-def _all_states(states: Tensor, mask: Tensor) -> Sequence[Vectors]:
-    found: Vectors = states.float().numpy()
-    return list(found)
+    def _leave_whole(self, text: TokenizedText, where: str, _: int) -> TokenizedText:
+        if text.full_length > MOST_WINDOWED:
+            raise TooLong(
+                f"{where} has {text.full_length} tokens, and spans are embedded of texts with up to {MOST_WINDOWED}. "
+                "Split the text, between chapters for example.",
+                where=where,
+                length=text.full_length,
+                limit=MOST_WINDOWED,
+            )
+        return text
 
 
 def _parts(inputs: Inputs) -> Iterator[tuple[int, Inputs, int]]:
@@ -373,6 +421,42 @@ def _parts(inputs: Inputs) -> Iterator[tuple[int, Inputs, int]]:
         if size >= _PART or place == len(inputs) - 1:
             yield start, inputs[start : place + 1], size
             start, size = place + 1, 0
+
+
+def _groups(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Neighbours that together have at most `most`, or one that has more alone."""
+    start = held = 0
+    for place, size in enumerate(sizes):
+        if place > start and held + size > most:
+            yield slice(start, place)
+            start, held = place, 0
+        held += size
+    yield slice(start, len(sizes))
+
+
+def _cut(
+    start: int,
+    texts: Sequence[str],
+    offsets: Sequence[Offsets],
+    cuts: Sequence[Cut],
+    where: Callable[[int], str],
+    where_span: Callable[[int, int], str],
+) -> list[list[Span]]:
+    """Cut some texts, of which the first is at `start` in the request."""
+    spans = []
+    for place, (text, found, cut) in enumerate(zip(texts, offsets, cuts, strict=False), start):
+        spans.append(cut(text, found, partial(where_span, place)))
+        if not spans[-1]:
+            raise InvalidInput(
+                f"{where(place)} has no span to embed; give one that holds a token, or leave the text out.",
+                where=where(place),
+            )
+    return spans
+
+
+async def _with_spans(work: Callable[..., T], *arguments: Any) -> T:
+    """Do what takes too long for the event loop on the thread that spans have."""
+    return await asyncio.get_running_loop().run_in_executor(_SPANS, partial(work, *arguments))
 
 
 def _check_text(text: str, place: int, where: Callable[[int], str]) -> None:

@@ -17,9 +17,10 @@ from torch import Tensor
 from pooling import Pooler
 from pooling import explain as algebra
 from pooling.masks import exclude_prefix
-from service.embedder import BrokenModel, Embedder, TokenStates
+from service.embedder import Embedder, TokenStates
 from service.encoder import Side
 from service.errors import InvalidInput, TooLarge
+from service.finish import BrokenModel
 from service.models import Models
 from service.recipe import Spec
 

@@ -12,10 +12,11 @@ from typing import Final, Literal
 from pooling import EmptyTextError, PoolingError
 from service.collections import Collection, CollectionError, Definition, Document, NotFound
 from service.definition import define
-from service.embedder import Embedder, Vectors
+from service.embedder import Embedder
 from service.errors import InvalidInput, ReindexRunning, ServiceError, TooLong, Unavailable, UnknownModel
 from service.models import Models
 from service.recipe import Spec
+from service.windows import Vectors
 from service.writer import Writer
 
 logger = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ import numpy as np
 from service.collections import Collection, CollectionError, Collections, Definition, Document, Hit, Superseded
 from service.collections.document import require_distinct
 from service.definition import define, embedder_for
-from service.embedder import Vectors
 from service.errors import InvalidInput, ServiceError, TooLarge
 from service.models import Models
 from service.recipe import Spec
 from service.reindex import Reindexes, interrupted
+from service.windows import Vectors
 from service.writer import Writer
 
 logger = logging.getLogger(__name__)

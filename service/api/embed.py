@@ -1,4 +1,4 @@
-"""`/embed` and `/embed_all`, as text-embeddings-inference has them and more."""
+"""`/embed` and `/embed_all`, as text-embeddings-inference has them and more, and `/embed_spans`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from fastapi import APIRouter, Response
 
 from service.api.disconnect import ReadingRoute
 from service.api.json import answer_in_parts, listed, members
-from service.api.schemas import EmbedAllRequest, EmbedRequest, Problem, TokenStatesBody
+from service.api.schemas import (
+    CutBody,
+    EmbedAllRequest,
+    EmbedRequest,
+    EmbedSpansRequest,
+    Problem,
+    SpanVectorsBody,
+    TokenStatesBody,
+)
 from service.api.service import Served
-from service.embedder import TokenStates
+from service.embedder import SpanVectors, TokenStates
+from service.errors import InvalidInput
+from service.spans import Cut, Given
 
 MOST_STATES: Final = 16_384
 """Tokens whose states one request may ask for; as JSON each is some kilobytes."""
@@ -52,6 +62,71 @@ async def embed_all(body: EmbedAllRequest, service: Served) -> Response:
         texts, prompt_name=body.prompt_name, truncate=body.side, max_total=MOST_STATES, where=_place(body)
     )
     return await answer_in_parts(_shown(found))
+
+
+@router.post("/embed_spans", response_model=list[SpanVectorsBody], responses=PROBLEMS)
+async def embed_spans(body: EmbedSpansRequest, service: Served) -> Response:
+    """One vector a span of each text, pooled from one pass over the whole text (late chunking), or from its own.
+
+    **Spans** are in characters, that is in Unicode code points, and the end is exclusive. Given ones may overlap,
+    come twice and in any order. A token belongs to each span that it overlaps by more than white space, and counts
+    whole: so a span may begin inside a token, or inside a character of several code points. Special tokens and a
+    prompt belong to no span; under `cls` a span's vector is the state of its own first token, under `last` of its own
+    last. A span that is empty, reversed, outside the text or without a token is refused.
+    `{"tokens": n, "overlap": m}` cuts runs of n tokens that begin with the last m of the one before, and
+    `{"by": "sentence"}` cuts sentences.
+
+    **late** reads the whole text at once, so each vector knows its context. A text longer than the model takes is
+    read in windows that share a quarter of their tokens or more, and a token's state comes from the window in which
+    it has the most context on both sides; a span across windows is still one vector. No text is cut.
+
+    **early** embeds the characters of each span as `/embed` would, special tokens and prompt included, and refuses
+    or, with `truncate`, cuts a span that is too long.
+    """
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    service.check_count(len(texts), "inputs")
+    found = await service.models.get(body.model, body.pooling).embed_spans(
+        texts,
+        _cuts(body, len(texts)),
+        mode=body.mode,
+        prompt_name=body.prompt_name,
+        truncate=body.side,
+        normalize=body.normalize,
+        dimensions=body.dimensions,
+        most=service.config.server.max_texts,
+        where=_place(body),
+        where_span=(lambda _, span: f"spans[{span}]") if isinstance(body.inputs, str) else "spans[{}][{}]".format,
+    )
+    return await answer_in_parts(_spans_shown(found))
+
+
+def _cuts(body: EmbedSpansRequest, texts: int) -> Sequence[Cut]:
+    """For each text what makes spans of it."""
+    if isinstance(body.spans, CutBody):
+        return [body.spans.cut] * texts
+    given: Sequence[Any] = body.spans
+    several = not isinstance(body.inputs, str)
+    nested = bool(given) and bool(given[0]) and isinstance(given[0][0], list)
+    if several != nested:
+        raise InvalidInput(
+            "several texts need their spans as a list of lists, [[[start, end], ...], ...], one list for each text."
+            if several
+            else "one text needs its spans as one list, [[start, end], ...].",
+            where="spans",
+        )
+    if not several:
+        return [Given(given)]
+    if len(given) != texts:
+        raise InvalidInput(f"spans has {len(given)} lists for {texts} texts; give one for each.", where="spans")
+    return [Given(spans) for spans in given]
+
+
+def _spans_shown(found: Sequence[SpanVectors]) -> Iterator[bytes]:
+    for place, text in enumerate(found):
+        yield (b",{" if place else b"[{") + members(spans=text.spans) + b',"vectors":'
+        yield from listed(text.vectors)
+        yield b"}"
+    yield b"]"
 
 
 def _shown(found: Sequence[TokenStates]) -> Iterator[bytes]:

@@ -150,7 +150,7 @@ def _explain(item: Mapping[str, Any], request: Request) -> tuple[str, str]:
             return where, "this field is required."
         case "unknown_field":
             return f"{where}.{item['ctx']['field']}" if where else item["ctx"]["field"], item["msg"]
-        case "one_question":
+        case "one_question" | "cut":
             return where, item["msg"]
         case _:
             return where, f"{item['msg']}, not {shortened(item.get('input'))}."

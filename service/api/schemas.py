@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.embedder import MOST_WINDOWED, Mode
 from service.errors import did_you_mean, shortened
 from service.search import MOST_HITS
+from service.spans import BySentence, ByTokens, Cut
 
 PoolingSpec = Annotated[
     str | dict[str, Any] | list[Any],
@@ -73,6 +75,80 @@ class EmbedRequest(EmbedAllRequest):
     pooling: PoolingSpec | None = None
     normalize: bool | None = Field(default=None, description="As the model declares unless given.")
     dimensions: int | None = Field(default=None, description="Keep the first dimensions only, normalised anew.")
+
+
+class CutBody(Request):
+    """How texts are cut into spans: by tokens, or by sentence."""
+
+    by: Literal["tokens", "sentence"] = "tokens"
+    tokens: int | None = Field(default=None, ge=1, le=MOST_WINDOWED, description="Tokens of a span.")
+    overlap: int = Field(default=0, ge=0, description="Tokens that a span shares with the one before.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.by == "sentence" and (self.tokens is not None or self.overlap):
+            raise PydanticCustomError("cut", "'by': 'sentence' takes neither 'tokens' nor 'overlap'.")
+        if self.by == "tokens" and self.tokens is None:
+            raise PydanticCustomError("cut", "by tokens, 'tokens' must say how many; or give 'by': 'sentence'.")
+        if self.tokens is not None and self.overlap >= self.tokens:
+            raise PydanticCustomError(
+                "cut",
+                "'overlap' must be less than 'tokens', and {overlap} is not less than {tokens}.",
+                {"overlap": self.overlap, "tokens": self.tokens},
+            )
+        return self
+
+    @property
+    def cut(self) -> Cut:
+        """What cuts so."""
+        return BySentence() if self.tokens is None else ByTokens(self.tokens, self.overlap)
+
+
+def _kind_of_spans(value: Any) -> str | None:
+    """Which of the three a request means, so that an error speaks of that one alone."""
+    if isinstance(value, dict | CutBody):
+        return "dict"
+    if not isinstance(value, list):
+        return None
+    first = value[0] if value else None
+    return "list of lists" if isinstance(first, list) and first and isinstance(first[0], list) else "list of spans"
+
+
+SpanBody = Annotated[list[int], Field(min_length=2, max_length=2)]
+SpansOfText = Annotated[list[SpanBody], Field(fail_fast=True)]
+Spans = Annotated[
+    Annotated[CutBody, Tag("dict")]
+    | Annotated[SpansOfText, Tag("list of spans")]
+    | Annotated[list[SpansOfText], Field(fail_fast=True), Tag("list of lists")],
+    Discriminator(
+        _kind_of_spans,
+        custom_error_type="spans",
+        custom_error_message='give spans as [[start, end], ...], {"tokens": n, "overlap": m} or {"by": "sentence"}',
+    ),
+]
+
+
+class EmbedSpansRequest(EmbedRequest):
+    """Texts whose spans are to be embedded."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"inputs": "A man is playing a harp. He sits by the pond.", "spans": [[0, 24], [25, 45]]},
+                {"inputs": _SENTENCES, "spans": {"tokens": 4, "overlap": 2}, "mode": "early"},
+                {"inputs": "A man is playing a harp. He sits by the pond.", "spans": {"by": "sentence"}},
+            ]
+        }
+    )
+
+    spans: Spans = Field(
+        description="Start and end of each span in characters (Unicode code points), end exclusive; for several "
+        "texts a list of those for each text. Or how to cut them."
+    )
+    mode: Mode = Field(
+        default="late",
+        description="`late`: pooled from one pass over the whole text. `early`: each span embedded by itself.",
+    )
 
 
 class ExplainRequest(Request):
@@ -204,6 +280,13 @@ class TokenStatesBody(BaseModel):
     tokens: list[str]
     offsets: list[tuple[int, int] | None] = Field(description="Characters of the text; null for special tokens.")
     states: list[list[float]]
+
+
+class SpanVectorsBody(BaseModel):
+    """The spans of one text, and a vector for each."""
+
+    spans: list[tuple[int, int]] = Field(description="Start and end in characters of the text, end exclusive.")
+    vectors: list[list[float]]
 
 
 class ExplainedToken(BaseModel):

@@ -210,6 +210,10 @@ class Tokenizer:
         offsets = text.offsets[:first] + text.offsets[kept] + text.offsets[last:]
         return TokenizedText(ids, text.full_length, offsets)
 
+    def frame_lengths(self, prompt: str) -> tuple[int, int]:
+        """How many tokens stand before a text, a prompt included, and how many after it."""
+        return max(self.prompt_length(prompt) if prompt else 0, len(self._prefix)), len(self._suffix)
+
     def _framed_length(self, prompt: str) -> int:
         """How many tokens a prompt alone has, special tokens included."""
         return len(self._backend.encode(prompt).ids)

@@ -1,0 +1,82 @@
+"""Texts longer than a model takes: which passes read them, and from which pass each token's state comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHARED: Final = 4
+"""Neighbouring windows have at least one part in this many of their tokens in common."""
+
+Ids = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A text as passes of one length over it; each has the special tokens and the prompt around its part.
+
+    Args:
+        length: tokens of the text, those around it included.
+        front: tokens before the text proper.
+        back: tokens after it.
+        size: tokens of the text proper in a pass.
+        starts: where in the text proper each pass begins, ascending.
+
+    """
+
+    length: int
+    front: int
+    back: int
+    size: int
+    starts: tuple[int, ...]
+
+    def cut(self, ids: Ids) -> list[Ids]:
+        """The token ids (length,) -> those of each pass (front + size + back,)."""
+        if len(self.starts) == 1:
+            return [ids]
+        body = ids[self.front : self.length - self.back]
+        frame = ids[: self.front], ids[self.length - self.back :]
+        return [np.concatenate([frame[0], body[start : start + self.size], frame[1]]) for start in self.starts]
+
+    def join(self, states: Sequence[Vectors]) -> Vectors:
+        """The states of each pass, (at least its tokens, dim), -> those of the text (length, dim).
+
+        A token's state is taken from the pass in which the nearer end of the window is farthest from it, the earlier
+        of two where that is equal. All windows have one size, so that is the one whose middle is nearest.
+        """
+        if len(self.starts) == 1:
+            return states[0][: self.length]
+        joined = np.empty((self.length, states[0].shape[1]), np.float32)
+        joined[: self.front] = states[0][: self.front]
+        middles = [(start + self.size + after + 1) // 2 for start, after in pairwise(self.starts)]
+        ends = [*middles, self.length - self.front - self.back]
+        body, first = joined[self.front :], 0
+        for start, end, state in zip(self.starts, ends, states, strict=True):
+            body[first:end] = state[self.front :][first - start : end - start]
+            first = end
+        body[first:] = states[-1][self.front + self.size :][: self.back]
+        return joined
+
+
+def windows(length: int, limit: int, *, front: int, back: int) -> Windows:
+    """As few windows as share a part in `SHARED` with their neighbours, spread evenly; one for a text that fits.
+
+    Args:
+        length: tokens of the text.
+        limit: most tokens of a pass; more than `front` and `back` together.
+        front: tokens at the beginning of the text that every pass begins with.
+        back: tokens at its end that every pass ends with.
+
+    """
+    body, room = length - front - back, limit - front - back
+    if body <= room:
+        return Windows(length, front, back, body, (0,))
+    shared = min(-(-room // SHARED), room - 1)
+    steps = -(-(body - room) // (room - shared))
+    return Windows(length, front, back, room, tuple(step * (body - room) // steps for step in range(steps + 1)))
