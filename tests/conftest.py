@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from benchmarks import smollm2 as smollm2_package
 from tests.servers import Server
 
 ROOT = Path(__file__).parents[1]
+
+# A shell ignores Ctrl-C on behalf of what it starts in the background, and so would what tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
