@@ -21,9 +21,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory):
-    """Converted models of a test run are made in it, and are gone with it."""
+    """Converted models of a test run are made in it, once for all its processes, and are gone with it."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "cache"
+    folder.mkdir(exist_ok=True)
     before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_CACHE_HOME"] = str(folder)
     yield Path(os.environ["XDG_CACHE_HOME"]) / "millpond"
     if before is None:
         del os.environ["XDG_CACHE_HOME"]

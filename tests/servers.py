@@ -28,7 +28,7 @@ class Server:
         config: Path,
         store: Path,
         env: dict[str, str] | None = None,
-        patience: float = 120,
+        patience: float = 240,
         precision: str = "fp32",  # what parity is shown in, also where the processor would allow for less
     ) -> None:
         with socket.socket() as probe:
