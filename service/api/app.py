@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import collections, embed, errors, openai, status
+from service.api import collections, doctor, embed, errors, openai, status
 from service.api.service import Service
 from service.memory import settle
 
@@ -27,13 +27,15 @@ def create_app(service: Service) -> FastAPI:
         try:
             yield
         finally:
+            await service.examinations.close()
             service.search.close()
             service.models.close()
 
     app = FastAPI(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.service = service
     errors.install(app)
-    for router in (embed.router, openai.router, collections.router, collections.searching, status.router):
-        app.include_router(router)
+    for part in (embed, openai, collections, status, doctor):
+        app.include_router(part.router)
+    app.include_router(collections.searching)
     errors.document(app)
     return app

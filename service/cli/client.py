@@ -111,7 +111,7 @@ async def connect(url: str, config: Path | None, *, store: Path | None = None) -
 
     """
     if config is None:
-        async with httpx.AsyncClient(base_url=_checked(url), timeout=_TIMEOUT, trust_env=_proxied(url)) as http:
+        async with httpx.AsyncClient(base_url=checked(url), timeout=_TIMEOUT, trust_env=proxied(url)) as http:
             yield Client(http, url)
         return
     from service.api import create_app
@@ -157,7 +157,8 @@ def collection_path(name: str) -> str:
     return f"/collections/{quote(name, safe='')}"
 
 
-def _checked(url: str) -> httpx.URL:
+def checked(url: str) -> httpx.URL:
+    """A URL that is one; raises `Failure` for what is not."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -167,7 +168,7 @@ def _checked(url: str) -> httpx.URL:
     return parsed
 
 
-def _proxied(url: str) -> bool:
+def proxied(url: str) -> bool:
     """Whether the environment's proxy settings apply; no proxy reaches this machine's own services."""
     return httpx.URL(url).host not in _LOCAL
 

@@ -1,0 +1,327 @@
+"""Which pooling a server of any kind is really applying, told from its vectors alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pooling.masks import from_lengths
+from service.doctor import checks
+from service.doctor.endpoint import Endpoint, EndpointError
+from service.doctor.examine import at_even_distances, declares, neutral_texts
+from service.doctor.findings import Finding, Report, Strategy
+from service.doctor.published import published
+from service.doctor.strategies import alternatives, cosines, finish, vectors_under
+from service.embedder import Embedder, Vectors
+from service.head import Head
+from service.recipe import Recipe
+
+_TEXTS: Final = 12
+_LONGEST: Final = 300
+"""Characters of a text, so that no server cuts it."""
+_EXACT: Final = 0.9999
+_CERTAIN: Final = 0.99
+"""A cosine that int8 on a good server keeps, and no wrong pooling reaches without others being nearer still."""
+_POSSIBLE: Final = 0.9
+"""The least that a coarse int8 leaves; believed where no other way is nearer for nearly all texts."""
+_WINS: Final = 0.9
+_TIE: Final = 1e-4
+_PADDED: Final = 0.01
+"""By how much nearer the vectors are with padding pooled, where that is what a server does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to make a vector. `prompt` is the name of what is put before the text."""
+
+    pooling: str
+    prompt: str | None = None
+    skips_head: bool = False
+    padding: str = ""
+
+    def __str__(self) -> str:
+        parts = [
+            self.pooling,
+            f"with the prompt {self.prompt!r}" if self.prompt else "",
+            "without the layers after it" if self.skips_head else "",
+            self.padding,
+        ]
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A way, and the cosine of each text's vector under it with the server's."""
+
+    way: Way
+    cosines: NDArray[np.float64]
+
+    @property
+    def mean(self) -> float:
+        """Over all texts for which it is known."""
+        return float(np.nanmean(self.cosines))
+
+
+async def identify(
+    embedder: Embedder, endpoint: Endpoint, model: str, progress: Callable[[str], object] = lambda stage: None
+) -> Report:
+    """Compare a server's vectors with ours under every strategy, with and without prompts, layers and padding.
+
+    Args:
+        embedder: the model that the server is said to serve, as its checkpoint declares it.
+        endpoint: the server.
+        model: what the report calls the model.
+        progress: told what is being done.
+
+    Raises:
+        EndpointError: the server fails, or gives vectors of a size that no way gives.
+
+    """
+    known = published(embedder.encoder.checkpoint)
+    expected = known.pooling if known else embedder.encoder.checkpoint.pooling
+    texts = at_even_distances([text for text in neutral_texts() if len(text) <= _LONGEST], _TEXTS)
+    progress(f"asking {endpoint.url}")
+    alone = np.concatenate([await endpoint.embed([text]) for text in texts])
+    together = await endpoint.embed(texts)
+    progress("comparing with every strategy")
+    ours = await _ways(embedder, texts)
+    fitting = {way: vectors for way, vectors in ours.items() if vectors.shape[1] == alone.shape[1]}
+    if not fitting:
+        sizes = ", ".join(map(str, sorted({vectors.shape[1] for vectors in ours.values()})))
+        raise EndpointError(
+            f"{endpoint.url} gives vectors of {alone.shape[1]} dimensions, and {model} gives {sizes}: it serves "
+            "another model. Name the one that it serves."
+        )
+    preferred = Way(expected or "", embedder.default_prompt)
+    matches = _ranked(fitting, alone, preferred)
+    best = matches[0]
+    certain = _is_certain(matches)
+    padded = await _pools_padding(embedder, texts, fitting[best.way], together, best.way) if certain else None
+    findings = [
+        _pooling(matches, expected, known is not None, certain),
+        _normalisation(known.normalize if known else embedder.normalize, alone),
+        *(_rest(best.way, embedder) if certain else ()),
+        *([_padding(padded)] if padded else []),
+        *_told(endpoint, best.way, certain),
+    ]
+    strategies = [Strategy(str(match.way), match.mean, float(match.cosines.min())) for match in matches]
+    served = {
+        "pooling": best.way.pooling if certain else None,
+        "normalize": checks.is_unit(alone),
+        "prompt": best.way.prompt if certain else None,
+        "skips_layers": best.way.skips_head if certain else None,
+        "pools_padding": padded is not None if certain else None,
+        "cosine": best.mean,
+        "dimension": alone.shape[1],
+        "kind": endpoint.kind,
+        "url": endpoint.url,
+        "model": endpoint.model,
+    }
+    right = "trained" if known else "declared"
+    verdict = _sentence(matches, preferred, model, certain, right, padded.way if padded else None)
+    return Report(model, declares(embedder.recipe), served, findings, strategies, verdict)
+
+
+async def _ways(embedder: Embedder, texts: Sequence[str]) -> dict[Way, Vectors]:
+    """Our vectors of the texts, each text alone in its mask."""
+    found: dict[Way, Vectors] = {}
+    prompts = [None, *(name for name, text in embedder.prompts.items() if text)]
+    for prompt in prompts:
+        recipe = replace(embedder.recipe, default_prompt=prompt)
+        ways = dict(_recipes(recipe, prompt))
+        prompted = Embedder(embedder.encoder, recipe)
+        named = await vectors_under(prompted, {str(way): of for way, of in ways.items()}, texts)
+        found |= {way: named[str(way)] for way in ways}
+    return found
+
+
+def _recipes(recipe: Recipe, prompt: str | None) -> Iterator[tuple[Way, Recipe]]:
+    for spec, other in alternatives(recipe).items():
+        yield Way(spec, prompt), other
+        if recipe.head.layers:
+            yield Way(spec, prompt, skips_head=True), replace(other, head=Head((), other.pooler.output_dim))
+
+
+async def _pools_padding(
+    embedder: Embedder, texts: Sequence[str], alone: Vectors, together: Vectors, way: Way
+) -> Match | None:
+    """The way in which padding spoils the vectors of texts that were sent together; None where it does not."""
+    best = _ranked(await _padded_ways(embedder, texts, way), together, way)[0]
+    known = ~np.isnan(best.cosines)
+    return best if best.mean > float(cosines(together, alone)[known].mean()) + _PADDED else None
+
+
+async def _padded_ways(embedder: Embedder, texts: Sequence[str], way: Way) -> dict[Way, Vectors]:
+    """Our vectors where all texts are padded to the longest and a server forgets that, for the strategies it changes.
+
+    Each keeps the prompt and the layers of `way`.
+    """
+    prompt = embedder.prompts[way.prompt] if way.prompt else ""
+    encoded = embedder.encoder.tokenizer.encode(texts, prompt=prompt)
+    lengths = [len(text.ids) for text in encoded]
+    ids = np.full((len(texts), max(lengths)), embedder.encoder.tokenizer.pad_id, dtype=np.int64)
+    for row, text in zip(ids, encoded, strict=True):
+        row[: len(text.ids)] = text.ids
+    mask = from_lengths(lengths)
+    tokens = await asyncio.to_thread(_states, embedder, ids, mask)
+    recipe = dict(_recipes(embedder.recipe, way.prompt))[way]
+    ways = {replace(way, padding="over the padding too"): finish(recipe, tokens, torch.ones_like(mask))}
+    if way.pooling == "last":
+        # With padding at the left, place n of a text of n tokens holds its token 2n - time, or padding.
+        miscounted = torch.tensor(lengths) * 2 - mask.shape[1]
+        known = miscounted > 0
+        vectors = np.full_like(next(iter(ways.values())), np.nan)
+        vectors[known] = finish(recipe, tokens[known], from_lengths(miscounted[known], mask.shape[1]))
+        ways[replace(way, padding="counted from the left, where the padding is")] = vectors
+    return ways
+
+
+def _states(embedder: Embedder, ids: NDArray[np.int64], mask: Tensor) -> Tensor:
+    embedder.encoder.runtime.prepare_thread()
+    return embedder.encoder.runtime.states(ids, mask.numpy()).float()
+
+
+def _ranked(ways: Mapping[Way, Vectors], theirs: Vectors, preferred: Way) -> list[Match]:
+    """The nearest first; of those that give the same directions, the preferred one, then those most like it."""
+    matches = [Match(way, cosines(vectors, theirs)) for way, vectors in ways.items()]
+    matches.sort(key=lambda match: -match.mean)
+    tied = [match for match in matches if match.mean >= matches[0].mean - _TIE] if matches else []
+
+    def unlike(match: Match) -> tuple[bool, ...]:
+        way = match.way
+        return (
+            way.pooling != preferred.pooling,
+            way.prompt != preferred.prompt,
+            way.skips_head != preferred.skips_head,
+            way.pooling == "mean_sqrt_len",  # the mean at another length
+        )
+
+    return sorted(tied, key=unlike) + matches[len(tied) :]
+
+
+def _is_certain(matches: Sequence[Match]) -> bool:
+    best = matches[0]
+    if best.mean >= _CERTAIN:
+        return True
+    others = [match for match in matches if best.mean - match.mean > _TIE]
+    nearer = [float((best.cosines > other.cosines).mean()) for other in others]
+    return best.mean >= _POSSIBLE and min(nearer, default=1.0) >= _WINS
+
+
+def _pooling(matches: Sequence[Match], expected: str | None, known: bool, certain: bool) -> Finding:
+    best = matches[0]
+    if not certain:
+        return Finding(
+            "pooling",
+            "fault",
+            f"no way to pool this model gives the server's vectors; the nearest, {best.way}, has cosine "
+            f"{_shown(best.mean)}",
+            "see which model, which revision and which precision it serves",
+        )
+    seen = f"{best.way.pooling} is applied: cosine {_shown(best.mean)}, least {_shown(float(best.cosines.min()))}"
+    if best.mean < _EXACT:
+        seen += ", as near as int8 or bf16 come"
+    if expected is None:
+        return Finding("pooling", "warning", f"{seen}; the checkpoint declares none", "see what its authors say")
+    if best.way.pooling == expected:
+        return Finding("pooling", "ok", f"{seen}, as {'trained' if known else 'declared'}")
+    rest = next((match.mean for match in matches if match.way.pooling == expected), None)
+    wanted = "these weights were trained with" if known else "the checkpoint declares"
+    near = "" if rest is None else f", which is at {_shown(rest)}"
+    return Finding(
+        "pooling", "fault", f"{seen}; {wanted} {expected}{near}", f"set the server's pooling to {expected}"
+    )
+
+
+def _normalisation(declared: bool, vectors: Vectors) -> Finding:
+    norms = checks.norms_of(vectors)
+    if checks.is_unit(vectors) or not declared:
+        return Finding("normalisation", "ok", norms)
+    return Finding(
+        "normalisation",
+        "fault",
+        f"{norms}, and they should be normalised: an inner product ranks by length too",
+        "normalise at the server, or compare by cosine",
+    )
+
+
+def _rest(way: Way, embedder: Embedder) -> Iterator[Finding]:
+    """The layers and the prompt, where there are any."""
+    if embedder.recipe.head.layers:
+        yield (
+            Finding(
+                "skipped layers",
+                "fault",
+                f"{embedder.recipe.head.spec} is declared and not applied",
+                "serve it with software that follows modules.json",
+            )
+            if way.skips_head
+            else Finding("skipped layers", "ok", f"{embedder.recipe.head.spec} is applied")
+        )
+    if any(embedder.prompts.values()):
+        wanted = repr(embedder.default_prompt) if embedder.default_prompt else "none"
+        found = repr(way.prompt) if way.prompt else "none"
+        yield (
+            Finding("prompt", "ok", f"{found} is put before a text, as declared for texts of no role")
+            if found == wanted
+            else Finding(
+                "prompt",
+                "fault",
+                f"the prompt put before a text is {found}, and the declared one {wanted}",
+                "set it at the server, or put it before each text",
+            )
+        )
+
+
+def _padding(match: Match) -> Finding:
+    return Finding(
+        "padding",
+        "fault",
+        f"texts that are sent together get other vectors than alone: {match.way}, cosine {_shown(match.mean)}",
+        "pool under the attention mask; until then send each text alone",
+    )
+
+
+def _told(endpoint: Endpoint, way: Way, certain: bool) -> Iterator[Finding]:
+    """Whether the vectors are what the server says of itself."""
+    told = endpoint.told.get("pooling")
+    if told is None or not certain:
+        return
+    seen = f"its /info says {told} for model {endpoint.model!r}"
+    if told == way.pooling or {told, way.pooling} <= {"mean", "mean_sqrt_len"}:
+        yield Finding("told", "ok", f"{seen}, which its vectors are")
+    else:
+        yield Finding("told", "fault", f"{seen}, and its vectors are {way.pooling}", "restart it with its own config")
+
+
+def _sentence(
+    matches: Sequence[Match], preferred: Way, model: str, certain: bool, right: str, padded: Way | None
+) -> str:
+    best = matches[0]
+    if not certain:
+        return (
+            f"No pooling of {model} gives this server's vectors: it serves another model or another precision, and "
+            f"the nearest, {best.way}, has cosine {_shown(best.mean)}."
+        )
+    also = f"; of texts sent together it pools {padded}" if padded else ""
+    if not preferred.pooling:
+        return f"This server applies {best.way}, where nothing is declared: cosine {_shown(best.mean)}{also}."
+    if replace(best.way, padding="") == preferred:
+        return f"This server applies {best.way}, as it should: cosine {_shown(best.mean)}{also}."
+    wanted = next((match for match in matches if match.way == preferred), None)
+    against = f", {_shown(wanted.mean)} to {preferred}" if wanted else ""
+    return (
+        f"This server applies {best.way}, not {preferred} (the {right}): cosine {_shown(best.mean)} to {best.way}"
+        f"{against}{also}."
+    )
+
+
+def _shown(cosine: float) -> str:
+    return f"{cosine:.4f}" if cosine > 0.9 else f"{cosine:.2f}"
