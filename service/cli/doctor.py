@@ -59,8 +59,17 @@ def doctor(
     if url is not None:
         checked(url)
     lines = None if texts is None else _lines(texts)
+    from service.checkpoint import find_folder
+    from service.doctor.findings import refused
+
     try:
-        report = _report(model, revision, lines, url, model_name, api_key)
+        folder = find_folder(model, revision)
+        with _progress() as progress:
+            report = asyncio.run(
+                _examine(model, folder, lines, progress)
+                if url is None
+                else _identify(model, folder, url, model_name, api_key, progress)
+            )
     except KeyboardInterrupt:
         raise Failure("Interrupted; nothing was changed. Run the same command again.", INTERRUPTED) from None
     if as_json:
@@ -71,48 +80,33 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _report(
-    model: str,
-    revision: str | None,
-    lines: list[str] | None,
-    url: str | None,
-    model_name: str | None,
-    api_key: str | None,
-) -> Report:
-    with _progress() as progress:
-        progress(f"reading {model}")
-        from service.checkpoint import find_folder
-        from service.doctor.findings import refused
-        from service.doctor.folder import opened
+async def _examine(model: str, folder: Path, lines: list[str] | None, progress: Progress) -> Report:
+    from service.doctor.examine import examine
+    from service.doctor.folder import opened
+    from service.doctor.reference import here
 
-        folder = find_folder(model, revision)
-        try:
-            with opened(folder) as (embedder, unknown):
-                if url is not None:
-                    return asyncio.run(_identify(embedder, model, url, model_name, api_key, progress))
-                from service.doctor.examine import examine
-                from service.doctor.reference import here
-
-                return asyncio.run(
-                    examine(embedder, reference=here, model=model, texts=lines, unknown=unknown, progress=progress)
-                )
-        except (CheckpointError, ConfigError) as error:
-            return refused(model, str(error))
+    with opened(folder) as (embedder, unknown):
+        return await examine(embedder, reference=here, model=model, texts=lines, unknown=unknown, progress=progress)
 
 
 async def _identify(
-    embedder: Embedder, model: str, url: str, model_name: str | None, api_key: str | None, progress: Progress
+    model: str, folder: Path, url: str, model_name: str | None, api_key: str | None, progress: Progress
 ) -> Report:
     import httpx
 
     from service.doctor.endpoint import EndpointError, find
-    from service.doctor.identify import identify
 
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT, trust_env=proxied(url)) as http:
+            progress(f"asking {url}")  # first, for that nothing answers should not come out after loading a model
             endpoint = await find(http, url, model=model, model_name=model_name)
-            return await identify(embedder, endpoint, model, progress)
+            progress(f"loading {model}")
+            from service.doctor.folder import opened
+            from service.doctor.identify import identify
+
+            with opened(folder) as (embedder, _):
+                return await identify(embedder, endpoint, model, progress)
     except EndpointError as error:
         raise Failure(str(error)) from None
 

@@ -134,7 +134,7 @@ def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> 
     """Whether vectors may be compared by inner product."""
     norms = norms_of(vectors)
     trained = known is not None and known.normalize
-    by_length = "so an inner product ranks by length too"
+    by_length = "an inner product ranks by length too"
     if is_unit(vectors):
         if recipe.normalize and recipe.checkpoint.pooling and not recipe.head.normalize and not trained:
             return Finding(
@@ -148,7 +148,7 @@ def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> 
         return Finding(
             "normalisation",
             "fault",
-            f"{norms}, and these weights were trained to give normalised vectors; {by_length}",
+            f"{norms}, and these weights were trained to give normalised vectors: {by_length}",
             "leave `normalize` out of the config"
             if recipe.head.normalize
             else "put a Normalize module at the end of modules.json, or set `normalize: true` in the config",
@@ -156,7 +156,7 @@ def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> 
     return Finding(
         "normalisation",
         "warning",
-        f"{norms}, {by_length}",
+        f"{norms}: {by_length}",
         "unless it was trained for that, set `normalize: true` or compare by cosine, as Millpond's collections do",
     )
 
@@ -227,10 +227,10 @@ def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
     )
 
 
-def evidence(served: str, strategies: Sequence[Strategy]) -> Finding:
-    """Whether another strategy tells meaning from wording clearly better."""
+def evidence(served: str, expected: str, strategies: Sequence[Strategy]) -> Finding:
+    """Whether another strategy, the expected one first of all, tells meaning from wording clearly better."""
     of = {each.pooling: each.evidence for each in strategies if each.evidence}
-    best = max(of, key=lambda name: of[name].auc)
+    best = expected if of[expected].better else max(of, key=lambda name: of[name].auc)
     seen = f"{served} tells paraphrases from look-alikes with AUC {of[served].auc:.3f}"
     if not of[best].better:
         return Finding("evidence", "ok", f"{seen}; no other strategy is clearly better")

@@ -1,18 +1,20 @@
-"""Vectors from a server of any kind: Millpond, or one with routes as OpenAI or text-embeddings-inference have them."""
+"""Vectors from a server: Millpond, or one with a route as OpenAI or text-embeddings-inference (TEI) have it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import httpx
 import numpy as np
 import orjson
 
-from service.embedder import Vectors
 from service.errors import shortened
+
+if TYPE_CHECKING:
+    from service.embedder import Vectors
 
 _ABSENT: Final = {404, 405}
 _GREETING: Final = "Is there anybody?"

@@ -88,7 +88,7 @@ async def examine(
         checks.head(recipe, await _without_head(embedder, sample, served)),
         checks.prompt(recipe, await _without_prompt(embedder, sample)),
         checks.truncation(_lengths(embedder, readable), embedder.max_tokens, texts is not None),
-        checks.evidence(recipe.pooler.spec, strategies),
+        checks.evidence(recipe.pooler.spec, expected, strategies),
     ]
     model = model or checkpoint.name
     sound = f"{recipe.pooler.spec}, {'normalised' if recipe.normalize else 'not normalised'}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Severity = Literal["ok", "warning", "fault"]
+
+MATERIAL: Final = 0.03
+"""The gain in AUC from which another strategy makes the one served look like a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,8 @@ class Evidence:
 
     @property
     def better(self) -> bool:
-        """Whether it is better than the strategy served beyond noise."""
-        return self.interval[0] > 0
+        """Whether it is better than the strategy served beyond noise, and by more than fine tuning is worth."""
+        return self.interval[0] > 0 and self.gain >= MATERIAL
 
 
 @dataclass(frozen=True, slots=True)

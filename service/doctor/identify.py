@@ -107,6 +107,7 @@ async def identify(
     findings = [
         _pooling(matches, expected, known is not None, certain),
         _normalisation(known.normalize if known else embedder.normalize, alone),
+        *([_precision(best)] if certain else ()),
         *(_rest(best.way, embedder) if certain else ()),
         *([_padding(padded)] if padded else []),
         *_told(endpoint, best.way, certain),
@@ -124,7 +125,7 @@ async def identify(
         "url": endpoint.url,
         "model": endpoint.model,
     }
-    right = "trained" if known else "declared"
+    right = "the declared" if expected == embedder.recipe.checkpoint.pooling else "what the weights were trained with"
     verdict = _sentence(matches, preferred, model, certain, right, padded.way if padded else None)
     return Report(model, declares(embedder.recipe), served, findings, strategies, verdict)
 
@@ -225,9 +226,7 @@ def _pooling(matches: Sequence[Match], expected: str | None, known: bool, certai
             f"{_shown(best.mean)}",
             "see which model, which revision and which precision it serves",
         )
-    seen = f"{best.way.pooling} is applied: cosine {_shown(best.mean)}, least {_shown(float(best.cosines.min()))}"
-    if best.mean < _EXACT:
-        seen += ", as near as int8 or bf16 come"
+    seen = f"{best.way.pooling} is applied"
     if expected is None:
         return Finding("pooling", "warning", f"{seen}; the checkpoint declares none", "see what its authors say")
     if best.way.pooling == expected:
@@ -247,8 +246,22 @@ def _normalisation(declared: bool, vectors: Vectors) -> Finding:
     return Finding(
         "normalisation",
         "fault",
-        f"{norms}, and they should be normalised: an inner product ranks by length too",
+        f"{norms}, and they should be 1: an inner product ranks by length too",
         "normalise at the server, or compare by cosine",
+    )
+
+
+def _precision(best: Match) -> Finding:
+    seen = f"cosine {_shown(best.mean)}, least {_shown(float(best.cosines.min()))}"
+    if best.mean >= _EXACT:
+        return Finding("precision", "ok", f"{seen}: float32, or as good as that")
+    if best.mean >= _CERTAIN:
+        return Finding("precision", "ok", f"{seen}, as bf16 or a good int8 leave it")
+    return Finding(
+        "precision",
+        "warning",
+        f"{seen}, as a coarse int8 leaves it, or weights that were trained further",
+        "measure the search with it and with float32 before relying on it",
     )
 
 
@@ -310,7 +323,8 @@ def _sentence(
             f"No pooling of {model} gives this server's vectors: it serves another model or another precision, and "
             f"the nearest, {best.way}, has cosine {_shown(best.mean)}."
         )
-    also = f"; of texts sent together it pools {padded}" if padded else ""
+    also = "" if best.mean >= _EXACT else ", which is as near as its precision lets it come"
+    also += f"; but texts sent together are pooled with {padded}" if padded else ""
     if not preferred.pooling:
         return f"This server applies {best.way}, where nothing is declared: cosine {_shown(best.mean)}{also}."
     if replace(best.way, padding="") == preferred:
@@ -318,7 +332,7 @@ def _sentence(
     wanted = next((match for match in matches if match.way == preferred), None)
     against = f", {_shown(wanted.mean)} to {preferred}" if wanted else ""
     return (
-        f"This server applies {best.way}, not {preferred} (the {right}): cosine {_shown(best.mean)} to {best.way}"
+        f"This server applies {best.way}, not {preferred} ({right}): cosine {_shown(best.mean)} to {best.way}"
         f"{against}{also}."
     )
 
