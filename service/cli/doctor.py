@@ -21,7 +21,6 @@ from service.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from service.doctor.findings import Finding, Report, Strategy
-    from service.embedder import Embedder
 
 _WIDEST: Final = 100
 _COLOURS: Final = {"ok": "green", "warning": "bold yellow", "fault": "bold red"}
@@ -64,12 +63,15 @@ def doctor(
 
     try:
         folder = find_folder(model, revision)
-        with _progress() as progress:
-            report = asyncio.run(
-                _examine(model, folder, lines, progress)
-                if url is None
-                else _identify(model, folder, url, model_name, api_key, progress)
-            )
+        try:
+            with _progress() as progress:
+                report = asyncio.run(
+                    _examine(model, folder, lines, progress)
+                    if url is None
+                    else _identify(model, folder, url, model_name, api_key, progress)
+                )
+        except (CheckpointError, ConfigError) as error:
+            report = refused(model, str(error))
     except KeyboardInterrupt:
         raise Failure("Interrupted; nothing was changed. Run the same command again.", INTERRUPTED) from None
     if as_json:

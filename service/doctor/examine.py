@@ -58,8 +58,8 @@ async def examine(
     recipe, checkpoint = embedder.recipe, embedder.encoder.checkpoint
     precision = embedder.encoder.runtime.precision
     known = published(checkpoint)
-    readable = _readable(embedder, neutral_texts() if texts is None else texts)
-    sample = at_even_distances(readable, MOST_TEXTS)
+    usable = readable(embedder, neutral_texts() if texts is None else texts)
+    sample = at_even_distances(usable, MOST_TEXTS)
 
     progress("the service's own vectors")
     served = await _embed(embedder, sample)
@@ -87,7 +87,7 @@ async def examine(
         checks.normalisation(recipe, known, served),
         checks.head(recipe, await _without_head(embedder, sample, served)),
         checks.prompt(recipe, await _without_prompt(embedder, sample)),
-        checks.truncation(_lengths(embedder, readable), embedder.max_tokens, texts is not None),
+        checks.truncation(_lengths(embedder, usable), embedder.max_tokens, texts is not None),
         checks.evidence(recipe.pooler.spec, expected, strategies),
     ]
     model = model or checkpoint.name
@@ -105,6 +105,15 @@ def neutral_texts() -> list[str]:
 def at_even_distances(texts: Sequence[str], most: int) -> list[str]:
     """At most so many of the texts."""
     return [texts[place * len(texts) // most] for place in range(most)] if len(texts) > most else list(texts)
+
+
+def readable(embedder: Embedder, texts: Sequence[str]) -> list[str]:
+    """The texts that have a token; raises `InvalidInput` where none has."""
+    tokenizer = embedder.encoder.tokenizer
+    found = [text for text in texts if text.strip() and not tokenizer.is_blank(text)]
+    if not found:
+        raise InvalidInput("none of the texts has a token that this model knows; give texts with words in them.")
+    return found
 
 
 def declares(recipe: Recipe) -> dict[str, Any]:
@@ -147,14 +156,6 @@ def _as_declared(embedder: Embedder) -> Recipe:
     except ConfigError:  # the checkpoint says no longest text, and the config does
         settings = settings.model_copy(update={"max_tokens": embedder.max_tokens})
         return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
-
-
-def _readable(embedder: Embedder, texts: Sequence[str]) -> list[str]:
-    tokenizer = embedder.encoder.tokenizer
-    found = [text for text in texts if text.strip() and not tokenizer.is_blank(text)]
-    if not found:
-        raise InvalidInput("none of the texts has a token that this model knows; give texts with words in them.")
-    return found
 
 
 def _lengths(embedder: Embedder, texts: Sequence[str]) -> list[int]:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pooling.masks import from_lengths
 from service.doctor import checks
 from service.doctor.endpoint import Endpoint, EndpointError
-from service.doctor.examine import at_even_distances, declares, neutral_texts
+from service.doctor.examine import at_even_distances, declares, neutral_texts, readable
 from service.doctor.findings import Finding, Report, Strategy
 from service.doctor.published import published
-from service.doctor.strategies import alternatives, cosines, finish, vectors_under
+from service.doctor.strategies import cosines
+from service.doctor.ways import Way, padded_ways, ways_of
 from service.embedder import Embedder, Vectors
-from service.head import Head
-from service.recipe import Recipe
 
 _TEXTS: Final = 12
 _LONGEST: Final = 300
-"""Characters of a text, so that no server cuts it."""
+"""Characters of a text."""
 _EXACT: Final = 0.9999
 _CERTAIN: Final = 0.99
 """A cosine that int8 on a good server keeps, and no wrong pooling reaches without others being nearer still."""
@@ -35,25 +30,6 @@ _WINS: Final = 0.9
 _TIE: Final = 1e-4
 _PADDED: Final = 0.01
 """By how much nearer the vectors are with padding pooled, where that is what a server does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to make a vector. `prompt` is the name of what is put before the text."""
-
-    pooling: str
-    prompt: str | None = None
-    skips_head: bool = False
-    padding: str = ""
-
-    def __str__(self) -> str:
-        parts = [
-            self.pooling,
-            f"with the prompt {self.prompt!r}" if self.prompt else "",
-            "without the layers after it" if self.skips_head else "",
-            self.padding,
-        ]
-        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +62,12 @@ async def identify(
     """
     known = published(embedder.encoder.checkpoint)
     expected = known.pooling if known else embedder.encoder.checkpoint.pooling
-    texts = at_even_distances([text for text in neutral_texts() if len(text) <= _LONGEST], _TEXTS)
+    texts = _texts(embedder)
     progress(f"asking {endpoint.url}")
     alone = np.concatenate([await endpoint.embed([text]) for text in texts])
     together = await endpoint.embed(texts)
     progress("comparing with every strategy")
-    ours = await _ways(embedder, texts)
+    ours = await ways_of(embedder, texts)
     fitting = {way: vectors for way, vectors in ours.items() if vectors.shape[1] == alone.shape[1]}
     if not fitting:
         sizes = ", ".join(map(str, sorted({vectors.shape[1] for vectors in ours.values()})))
@@ -130,63 +106,22 @@ async def identify(
     return Report(model, declares(embedder.recipe), served, findings, strategies, verdict)
 
 
-async def _ways(embedder: Embedder, texts: Sequence[str]) -> dict[Way, Vectors]:
-    """Our vectors of the texts, each text alone in its mask."""
-    found: dict[Way, Vectors] = {}
-    prompts = [None, *(name for name, text in embedder.prompts.items() if text)]
-    for prompt in prompts:
-        recipe = replace(embedder.recipe, default_prompt=prompt)
-        ways = dict(_recipes(recipe, prompt))
-        prompted = Embedder(embedder.encoder, recipe)
-        named = await vectors_under(prompted, {str(way): of for way, of in ways.items()}, texts)
-        found |= {way: named[str(way)] for way in ways}
-    return found
-
-
-def _recipes(recipe: Recipe, prompt: str | None) -> Iterator[tuple[Way, Recipe]]:
-    for spec, other in alternatives(recipe).items():
-        yield Way(spec, prompt), other
-        if recipe.head.layers:
-            yield Way(spec, prompt, skips_head=True), replace(other, head=Head((), other.pooler.output_dim))
+def _texts(embedder: Embedder) -> list[str]:
+    """Texts of many lengths that neither we nor a server with the same model cut."""
+    texts = readable(embedder, [text for text in neutral_texts() if len(text) <= _LONGEST])
+    longest = max(embedder.prompts.values(), key=len, default="")
+    encoded = embedder.encoder.tokenizer.encode(texts, prompt=longest)
+    whole = [text for text, ids in zip(texts, encoded, strict=True) if ids.full_length <= embedder.max_tokens]
+    return at_even_distances(whole, _TEXTS)
 
 
 async def _pools_padding(
     embedder: Embedder, texts: Sequence[str], alone: Vectors, together: Vectors, way: Way
 ) -> Match | None:
     """The way in which padding spoils the vectors of texts that were sent together; None where it does not."""
-    best = _ranked(await _padded_ways(embedder, texts, way), together, way)[0]
+    best = _ranked(await padded_ways(embedder, texts, way), together, way)[0]
     known = ~np.isnan(best.cosines)
     return best if best.mean > float(cosines(together, alone)[known].mean()) + _PADDED else None
-
-
-async def _padded_ways(embedder: Embedder, texts: Sequence[str], way: Way) -> dict[Way, Vectors]:
-    """Our vectors where all texts are padded to the longest and a server forgets that, for the strategies it changes.
-
-    Each keeps the prompt and the layers of `way`.
-    """
-    prompt = embedder.prompts[way.prompt] if way.prompt else ""
-    encoded = embedder.encoder.tokenizer.encode(texts, prompt=prompt)
-    lengths = [len(text.ids) for text in encoded]
-    ids = np.full((len(texts), max(lengths)), embedder.encoder.tokenizer.pad_id, dtype=np.int64)
-    for row, text in zip(ids, encoded, strict=True):
-        row[: len(text.ids)] = text.ids
-    mask = from_lengths(lengths)
-    tokens = await asyncio.to_thread(_states, embedder, ids, mask)
-    recipe = dict(_recipes(embedder.recipe, way.prompt))[way]
-    ways = {replace(way, padding="over the padding too"): finish(recipe, tokens, torch.ones_like(mask))}
-    if way.pooling == "last":
-        # With padding at the left, place n of a text of n tokens holds its token 2n - time, or padding.
-        miscounted = torch.tensor(lengths) * 2 - mask.shape[1]
-        known = miscounted > 0
-        vectors = np.full_like(next(iter(ways.values())), np.nan)
-        vectors[known] = finish(recipe, tokens[known], from_lengths(miscounted[known], mask.shape[1]))
-        ways[replace(way, padding="counted from the left, where the padding is")] = vectors
-    return ways
-
-
-def _states(embedder: Embedder, ids: NDArray[np.int64], mask: Tensor) -> Tensor:
-    embedder.encoder.runtime.prepare_thread()
-    return embedder.encoder.runtime.states(ids, mask.numpy()).float()
 
 
 def _ranked(ways: Mapping[Way, Vectors], theirs: Vectors, preferred: Way) -> list[Match]:
