@@ -49,7 +49,10 @@ def doctor(
 ) -> None:
     """Examine a model: what it declares, whether that is right and followed, and how far off each mistake would be.
 
-    With --url, tell from a server's vectors which pooling it really applies. Exit status 1 where a fault is found.
+    With --url, tell from a server's vectors which pooling it really applies.
+
+    Exit status: 0 where nothing is wrong, though there may be warnings; 1 where a fault is found, or the server gives
+    no vectors that can be compared; 2 where an argument is wrong, or there is no such model; 130 after Ctrl-C.
     """
     if url is None and model_name is not None:
         raise Failure("--model-name is what a server calls the model; name the server with --url.", 2)

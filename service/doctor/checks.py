@@ -21,6 +21,8 @@ TOLERANCE: Final = 1e-5
 _LEAST_COSINE: Final = {"fp32": 0.99999, "fp16": 0.999, "bf16": 0.99, "int8": 0.9}
 _UNIT: Final = 1e-3
 """How far from 1 the norm of a normalised vector may be: bf16 has three digits."""
+_MANY: Final = 0.05
+"""The share of texts that lose their end from which it is no exception."""
 _MODULE_FOLDER: Final = re.compile(r"\d+_(Dense|LayerNorm)")
 _PREFIX: Final = re.compile(
     r"""["'`“]((?:query|passage|search_query|search_document): |Represent this [^"'`”\n]{0,80}: ?)"""
@@ -86,7 +88,7 @@ def pooling(recipe: Recipe, known: Published | None, strategies: Mapping[str, St
             return Finding("pooling", "ok", f"{served}, fitted, in place of the declared {declared}")
         return Finding(
             "pooling",
-            "warning",
+            "warning" if _is_worse(strategies.get(declared)) else "fault",
             f"{served} is served, and the checkpoint declares {declared}{_apart(strategies, served)}",
             "leave `pooling` out of the config to follow the checkpoint",
         )
@@ -133,10 +135,10 @@ def padding(alone: Vectors, beside: Vectors, precision: str, pooled: str) -> Fin
 def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> Finding:
     """Whether vectors may be compared by inner product."""
     norms = norms_of(vectors)
-    trained = known is not None and known.normalize
+    meant = known.normalize if known else recipe.head.normalize
     by_length = "an inner product ranks by length too"
     if is_unit(vectors):
-        if recipe.normalize and recipe.checkpoint.pooling and not recipe.head.normalize and not trained:
+        if recipe.normalize and recipe.checkpoint.pooling and not meant:
             return Finding(
                 "normalisation",
                 "warning",
@@ -144,11 +146,12 @@ def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> 
                 "leave `normalize` out of the config to follow the checkpoint",
             )
         return Finding("normalisation", "ok", f"{norms}: inner product and cosine are the same")
-    if trained and not recipe.normalize:
+    if meant and not recipe.normalize:
+        wanted = "these weights were trained to give" if known else "the checkpoint declares"
         return Finding(
             "normalisation",
             "fault",
-            f"{norms}, and these weights were trained to give normalised vectors: {by_length}",
+            f"{norms}, and {wanted} normalised vectors: {by_length}",
             "leave `normalize` out of the config"
             if recipe.head.normalize
             else "put a Normalize module at the end of modules.json, or set `normalize: true` in the config",
@@ -173,7 +176,7 @@ def head(recipe: Recipe, skipped: float | None) -> Finding:
     if left_out:
         return Finding(
             "skipped layers",
-            "warning",
+            "fault",
             f"the folder holds {', '.join(left_out)}, which modules.json does not list, so nothing applies it",
             "list it in modules.json if the weights were trained with it, else remove it",
         )
@@ -187,14 +190,16 @@ def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
     """A declared prompt that is not served; `unprompted` is the cosine of a text's vectors with and without one."""
     checkpoint = recipe.checkpoint
     declared = {name: text for name, text in checkpoint.prompts.items() if text}
-    missing = [name for name, text in declared.items() if recipe.prompts.get(name) != text]
+    missing = [name for name in declared if not recipe.prompts.get(name)]
+    changed = [name for name, text in declared.items() if name not in missing and recipe.prompts[name] != text]
     shown = ", ".join(f"{name} {text!r}" for name, text in declared.items())
     worth = "" if unprompted is None else f"; a text with it and without it has cosine {unprompted:.2f}"
-    if missing:
+    if missing or changed:
+        done = f"leaves out {', '.join(missing)}" if missing else f"has another text for {', '.join(changed)}"
         return Finding(
             "prompt",
-            "fault" if checkpoint.default_prompt in missing else "warning",
-            f"declared are {shown}, and the config leaves out {', '.join(missing)}{worth}",
+            "fault" if missing else "warning",
+            f"declared are {shown}, and the config {done}{worth}",
             "leave `prompts` out of the config, or repeat the declared ones there",
         )
     if declared:
@@ -211,17 +216,23 @@ def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
 
 
 def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
-    """How many texts are longer than the model takes, and so lose their end."""
+    """How many texts are longer than the model takes, and so lose their end.
+
+    Args:
+        lengths: of the texts in tokens.
+        limit: what the model takes.
+        given: whether the texts are like those that will be served.
+
+    """
     long = sum(length > limit for length in lengths)
-    seen = (
-        f"{long} of {len(lengths)} {'texts' if given else 'packaged texts'} ({long / len(lengths):.1%}) are longer "
-    )
-    seen += f"than {limit} tokens; the longest has {max(lengths)}"
+    share = long / len(lengths)
+    seen = f"{share:.1%} of {len(lengths)} {'texts' if given else 'packaged texts'} ({long}) are longer than "
+    seen += f"{limit} tokens; the longest has {max(lengths)}"
     if not long:
         return Finding("truncation", "ok", seen)
     return Finding(
         "truncation",
-        "warning",
+        "fault" if given and share >= _MANY else "warning",
         seen,
         "split such texts: Millpond refuses them unless `truncate` is given, other servers cut them in silence",
     )
@@ -256,6 +267,11 @@ def norms_of(vectors: Vectors) -> str:
 
 def _apart(strategies: Mapping[str, Strategy], other: str) -> str:
     return f"; the cosine between the two is {strategies[other].cosine:.2f}" if other in strategies else ""
+
+
+def _is_worse(strategy: Strategy | None) -> bool:
+    """Whether the evidence is against it, beyond noise."""
+    return strategy is not None and strategy.evidence is not None and strategy.evidence.interval[1] < 0
 
 
 def _told_prefixes(checkpoint: Checkpoint) -> list[str]:

@@ -12,11 +12,11 @@ import numpy as np
 from service.checkpoint import UnknownModule
 from service.config import ModelConfig
 from service.doctor import checks, probe
-from service.doctor.findings import Finding, Report, summed_up
+from service.doctor.findings import Finding, Report, refused, summed_up
 from service.doctor.published import published
 from service.doctor.reference import NoReference, Reference
 from service.doctor.strategies import alternatives, compared, cosines, vectors_under
-from service.embedder import Embedder, Vectors
+from service.embedder import BrokenModel, Embedder, Vectors
 from service.encoder.quantization import calibration_texts
 from service.errors import ConfigError, InvalidInput
 from service.head import Head
@@ -57,12 +57,16 @@ async def examine(
     """
     recipe, checkpoint = embedder.recipe, embedder.encoder.checkpoint
     precision = embedder.encoder.runtime.precision
-    known = published(checkpoint)
+    known = await asyncio.to_thread(published, checkpoint)  # which reads the weights, where they have changed
     usable = readable(embedder, neutral_texts() if texts is None else texts)
     sample = at_even_distances(usable, MOST_TEXTS)
 
+    model = model or checkpoint.name
     progress("the service's own vectors")
-    served = await _embed(embedder, sample)
+    try:
+        served = await _embed(embedder, sample)
+    except BrokenModel as error:
+        return refused(model, str(error))
     declared = Embedder(embedder.encoder, _as_declared(embedder))
     ours = await _embed(declared, sample)
     progress("sentence-transformers' vectors")
@@ -90,7 +94,6 @@ async def examine(
         checks.truncation(_lengths(embedder, usable), embedder.max_tokens, texts is not None),
         checks.evidence(recipe.pooler.spec, expected, strategies),
     ]
-    model = model or checkpoint.name
     sound = f"{recipe.pooler.spec}, {'normalised' if recipe.normalize else 'not normalised'}"
     return Report(
         model, declares(declared.recipe), serves(embedder), findings, strategies, summed_up(model, sound, findings)

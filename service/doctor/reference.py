@@ -12,7 +12,9 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +22,10 @@ from service.embedder import Vectors
 
 Reference = Callable[[Path, Sequence[str]], Awaitable[Vectors]]
 """A folder and texts to vectors (texts, dim), float32; raises `NoReference`."""
+
+
+_PATIENCE: Final = 600.0
+"""Seconds for a process of its own."""
 
 
 class NoReference(Exception):
@@ -40,7 +46,10 @@ async def apart(folder: Path, texts: Sequence[str]) -> Vectors:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        output, errors = await process.communicate(json.dumps(list(texts)).encode())
+        async with asyncio.timeout(_PATIENCE):
+            output, errors = await process.communicate(json.dumps(list(texts)).encode())
+    except TimeoutError:
+        raise NoReference(f"it took longer than {_PATIENCE:.0f} seconds") from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -64,8 +73,9 @@ def encode(folder: Path, texts: Sequence[str]) -> Vectors:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).float()
-        found: Vectors = np.asarray(model.encode(list(texts), show_progress_bar=False), dtype=np.float32)
+        with redirect_stdout(sys.stderr):  # standard output is for what was asked for
+            model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).float()
+            found: Vectors = np.asarray(model.encode(list(texts), show_progress_bar=False), dtype=np.float32)
     except Exception as error:  # it raises many kinds for what it does not know
         raise NoReference(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
     return found
@@ -75,6 +85,8 @@ def _main() -> None:
     import torch
 
     os.nice(10)
+    with suppress(OSError):  # where memory runs out, Linux is to end this process and not the service
+        Path("/proc/self/oom_score_adj").write_text("1000")
     torch.set_num_threads(1)
     try:
         vectors = encode(Path(sys.argv[1]), json.load(sys.stdin))

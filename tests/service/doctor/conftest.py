@@ -28,7 +28,7 @@ Answer = tuple[int, Any]
 Vectors = Callable[[Sequence[str]], np.ndarray]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def runtime() -> Iterator[None]:
     """PyTorch, which has nothing to convert first."""
     with pytest.MonkeyPatch.context() as patch:

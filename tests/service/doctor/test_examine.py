@@ -152,7 +152,7 @@ def test_an_overridden_pooling(bert, tmp_path):
     report = doctor_of_served(folder, pooling="mean")
     assert (report.declared["pooling"], report.served["pooling"]) == ("cls", "mean")
     found = finding(report, "pooling")
-    assert found.severity == "warning" and found.seen.startswith("mean is served, and the checkpoint declares cls")
+    assert found.severity == "fault" and found.seen.startswith("mean is served, and the checkpoint declares cls")
     cosine = {row.pooling: row.cosine for row in report.strategies}
     assert cosine["cls"] == pytest.approx(1) and found.seen.endswith(f"{cosine['mean']:.2f}")
     assert finding(report, "agreement").severity == "ok"
@@ -167,7 +167,7 @@ def test_a_fitted_pooling_is_no_mistake(bert, tmp_path):
     assert finding(report, "pooling").severity == "ok" and "fitted" in finding(report, "pooling").seen
     assert "attention" in {row.pooling for row in report.strategies}
     untrained = doctor_of_served(folder, pooling="attention")
-    assert finding(untrained, "pooling").severity == "warning"
+    assert finding(untrained, "pooling").severity == "fault"
 
 
 def test_normalisation_that_the_config_overrides(minilm, bert, tmp_path):
@@ -187,7 +187,7 @@ def test_layers_after_pooling(bert, tmp_path):
     path = folder / "modules.json"
     path.write_text(json.dumps([module for module in json.loads(path.read_text()) if "Dense" not in module["type"]]))
     found = finding(doctor(folder), "skipped layers")
-    assert found.severity == "warning" and "2_Dense" in found.seen
+    assert found.severity == "fault" and "2_Dense" in found.seen
 
 
 def test_prompts(bert, tmp_path):
@@ -196,7 +196,9 @@ def test_prompts(bert, tmp_path):
     found = finding(doctor(folder), "prompt")
     assert found.severity == "ok" and "query 'query: '" in found.seen and "cosine" in found.seen
     report = doctor_of_served(folder, prompts={"query": "query: "})
-    assert finding(report, "prompt").severity == "warning" and "leaves out document" in finding(report, "prompt").seen
+    assert report.faults == ["prompt"] and "leaves out document" in finding(report, "prompt").seen
+    report = doctor_of_served(folder, prompts={**prompts, "query": "the "})
+    assert finding(report, "prompt").severity == "warning" and "another text for query" in finding(report, "prompt").seen
     edit(folder / "config_sentence_transformers.json", default_prompt_name="query")
     report = doctor_of_served(folder, prompts={})
     assert report.faults == ["prompt"] and finding(report, "agreement").severity == "ok"
@@ -211,10 +213,24 @@ def test_a_prompt_that_only_the_readme_tells(bert, tmp_path):
 
 def test_truncation(bert, tmp_path):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean")
-    report = doctor(folder, [*TEXTS, "   ", "the wheel turns " * 100])
-    found = finding(report, "truncation")
-    assert found.severity == "warning" and "1 of 6 texts (16.7%) are longer than 64 tokens" in found.seen
+    long = "the wheel turns " * 100
+    report = doctor(folder, [*TEXTS, "   ", long])
+    assert report.faults == ["truncation"]
+    assert finding(report, "truncation").seen.startswith("16.7% of 6 texts (1) are longer than 64 tokens; the longest")
+    few = finding(doctor(folder, [*TEXTS * 5, long]), "truncation")
+    assert few.severity == "warning" and few.seen.startswith("3.8% of 26 texts (1)")
     assert finding(doctor(folder, TEXTS), "truncation").severity == "ok"
+
+
+def test_weights_that_give_no_numbers(bert, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embeddings.LayerNorm.weight"][:] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    report = doctor(folder)
+    assert report.faults == ["checkpoint"] and "not finite" in finding(report, "checkpoint").seen
 
 
 def test_what_cannot_be_loaded_in_sentence_transformers(bert, tmp_path):
