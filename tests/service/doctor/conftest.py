@@ -78,7 +78,8 @@ def answering(respond: Callable[[str, str, Any, Any], Answer]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             size = int(self.headers.get("content-length", 0))
-            status, content = respond(self.command, self.path, self.headers, json.loads(self.rfile.read(size) or "{}"))
+            asked = json.loads(self.rfile.read(size) or "{}")
+            status, content = respond(self.command, self.path, self.headers, asked)
             body = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
