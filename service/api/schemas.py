@@ -280,8 +280,8 @@ class ReportBody(BaseModel):
     served: dict[str, Any] = Field(description="What vectors are made with, by the same names and more.")
     findings: list[Finding] = Field(description="The checks, in order.")
     strategies: list[Strategy] = Field(
-        description="How near the vectors of each pooling are to those of the right one where that is known, else of the "
-        "declared one, and how well each tells paraphrases from look-alikes."
+        description="How near the vectors of each pooling are to those of the right one where that is known, "
+        "else of the declared one, and how well each tells paraphrases from look-alikes."
     )
 
 
