@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -86,7 +86,7 @@ async def identify(
         *([_precision(best)] if certain else ()),
         *(_rest(best.way, embedder) if certain else ()),
         *([_padding(padded)] if padded else []),
-        *_told(endpoint, best.way, certain),
+        *_told(endpoint, best.way, certain, {way.pooling for way in ours}),
     ]
     strategies = [Strategy(str(match.way), match.mean, float(match.cosines.min())) for match in matches]
     served = {
@@ -237,13 +237,22 @@ def _padding(match: Match) -> Finding:
     )
 
 
-def _told(endpoint: Endpoint, way: Way, certain: bool) -> Iterator[Finding]:
+def _told(endpoint: Endpoint, way: Way, certain: bool, tried: Collection[str]) -> Iterator[Finding]:
     """Whether the vectors are what the server says of itself."""
     told = endpoint.told.get("pooling")
-    if told is None or not certain:
+    if told is None:
         return
     seen = f"its /info says {told} for model {endpoint.model!r}"
-    if told == way.pooling or {told, way.pooling} <= {"mean", "mean_sqrt_len"}:
+    if not certain and told in tried:
+        yield Finding("told", "fault", f"{seen}, and its vectors are not", "see which weights it serves")
+    elif not certain:
+        yield Finding(
+            "told",
+            "warning",
+            f"{seen}, which has parameters of its own and cannot be told from here",
+            f"let the server examine itself: GET {endpoint.url.removesuffix('embed')}doctor",
+        )
+    elif told == way.pooling or {told, way.pooling} <= {"mean", "mean_sqrt_len"}:
         yield Finding("told", "ok", f"{seen}, which its vectors are")
     else:
         yield Finding("told", "fault", f"{seen}, and its vectors are {way.pooling}", "restart it with its own config")
@@ -255,8 +264,8 @@ def _sentence(
     best = matches[0]
     if not certain:
         return (
-            f"No pooling of {model} gives this server's vectors: it serves another model or another precision, and "
-            f"the nearest, {best.way}, has cosine {_shown(best.mean)}."
+            f"No pooling of {model} gives this server's vectors: it serves another model, another precision or a fitted "
+            f"pooling, and the nearest, {best.way}, has cosine {_shown(best.mean)}."
         )
     also = "" if best.mean >= _EXACT else ", which is as near as its precision lets it come"
     also += f"; but texts sent together are pooled with {padded}" if padded else ""

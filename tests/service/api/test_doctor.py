@@ -77,7 +77,6 @@ def test_what_is_served_as_declared_and_what_is_not(server: Server) -> None:
     assert {name: report["served"]["fingerprint"] for name, report in reports.items()} == {
         name: model["fingerprint"] for name, model in info.items()
     }
-    # Kept: the same again, and not made anew.
     assert server.http.get("/doctor", params={"model": "broken"}).json()["models"] == {"broken": broken}
 
 

@@ -175,6 +175,20 @@ def test_a_server_that_says_another_pooling_than_it_applies(bert, mean, tmp_path
     assert finding(report, "told").seen == "its /info says mean for model 'm', and its vectors are cls"
 
 
+def test_a_server_that_says_a_pooling_of_its_own(bert, mean):
+    rng = np.random.default_rng(1)
+    info = {"default_model": "m", "models": {"m": {"pooling": "attention"}}, "poolings": ["mean"]}
+
+    def respond(method, path, headers, body):
+        return (200, info) if path == "/info" else (200, rng.normal(size=(len(body["inputs"]), DIM)).tolist())
+
+    with answering(respond) as url:
+        report = doctor_of_server(mean, url)
+        found = finding(report, "told")
+        assert report.faults == ["pooling", "normalisation"] and found.severity == "warning"
+        assert "attention" in found.seen and found.remedy.endswith(f"GET {url}/doctor")
+
+
 def test_a_server_of_teis_shape(bert, mean, tmp_path):
     vectors = serving(checkpoints.sentence_transformer(bert, tmp_path / "model", "cls", Normalize()))
     with answering(tei(vectors)) as url:
