@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -78,7 +78,10 @@ async def identify(
     preferred = Way(expected or "", embedder.default_prompt)
     matches = _ranked(fitting, alone, preferred)
     best = matches[0]
-    certain = _is_certain(matches)
+    told = endpoint.told.get("pooling")
+    # A pooling with parameters of its own may be near one without; only what is the same is taken for it.
+    fitted = told is not None and all(way.pooling != told for way in ours)
+    certain = best.mean >= _EXACT if fitted else _is_certain(matches)
     padded = await _pools_padding(embedder, texts, fitting[best.way], together, best.way) if certain else None
     findings = [
         _pooling(matches, expected, known is not None, certain),
@@ -86,7 +89,7 @@ async def identify(
         *([_precision(best)] if certain else ()),
         *(_rest(best.way, embedder) if certain else ()),
         *([_padding(padded)] if padded else []),
-        *_told(endpoint, best.way, certain, {way.pooling for way in ours}),
+        *([_told(endpoint, told, best.way, certain, fitted)] if told else []),
     ]
     strategies = [Strategy(str(match.way), match.mean, float(match.cosines.min())) for match in matches]
     served = {
@@ -237,25 +240,20 @@ def _padding(match: Match) -> Finding:
     )
 
 
-def _told(endpoint: Endpoint, way: Way, certain: bool, tried: Collection[str]) -> Iterator[Finding]:
+def _told(endpoint: Endpoint, told: str, way: Way, certain: bool, fitted: bool) -> Finding:
     """Whether the vectors are what the server says of itself."""
-    told = endpoint.told.get("pooling")
-    if told is None:
-        return
     seen = f"its /info says {told} for model {endpoint.model!r}"
-    if not certain and told in tried:
-        yield Finding("told", "fault", f"{seen}, and its vectors are not", "see which weights it serves")
-    elif not certain:
-        yield Finding(
+    if fitted and not certain:
+        return Finding(
             "told",
             "warning",
             f"{seen}, which has parameters of its own and cannot be told from here",
             f"let the server examine itself: GET {endpoint.url.removesuffix('embed')}doctor",
         )
-    elif told == way.pooling or {told, way.pooling} <= {"mean", "mean_sqrt_len"}:
-        yield Finding("told", "ok", f"{seen}, which its vectors are")
-    else:
-        yield Finding("told", "fault", f"{seen}, and its vectors are {way.pooling}", "restart it with its own config")
+    if certain and (told == way.pooling or {told, way.pooling} <= {"mean", "mean_sqrt_len"}):
+        return Finding("told", "ok", f"{seen}, which its vectors are")
+    found = way.pooling if certain else "of no pooling of this model"
+    return Finding("told", "fault", f"{seen}, and its vectors are {found}", "restart it with its own config")
 
 
 def _sentence(
@@ -264,8 +262,8 @@ def _sentence(
     best = matches[0]
     if not certain:
         return (
-            f"No pooling of {model} gives this server's vectors: it serves another model, another precision or a fitted "
-            f"pooling, and the nearest, {best.way}, has cosine {_shown(best.mean)}."
+            f"No pooling of {model} gives this server's vectors: it serves another model, another precision or a "
+            f"fitted pooling, and the nearest, {best.way}, has cosine {_shown(best.mean)}."
         )
     also = "" if best.mean >= _EXACT else ", which is as near as its precision lets it come"
     also += f"; but texts sent together are pooled with {padded}" if padded else ""
