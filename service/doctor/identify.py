@@ -28,8 +28,8 @@ _POSSIBLE: Final = 0.9
 """The least that a coarse int8 leaves; believed where no other way is nearer for nearly all texts."""
 _WINS: Final = 0.9
 _TIE: Final = 1e-4
-_PADDED: Final = 0.01
-"""By how much nearer the vectors are with padding pooled, where that is what a server does."""
+_SPOILED: Final = 0.001
+"""How far from the right ones vectors are with padding pooled; they are also nearer to what that gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ async def identify(
     # A pooling with parameters of its own may be near one without; only what is the same is taken for it.
     fitted = told is not None and all(way.pooling != told for way in ours)
     certain = best.mean >= _EXACT if fitted else _is_certain(matches)
-    padded = await _pools_padding(embedder, texts, fitting[best.way], together, best.way) if certain else None
+    padded = await _pools_padding(embedder, texts, best.way, fitting[best.way], together) if certain else None
     findings = [
         _pooling(matches, expected, known is not None, certain),
         _normalisation(known.normalize if known else embedder.normalize, alone),
@@ -119,12 +119,13 @@ def _texts(embedder: Embedder) -> list[str]:
 
 
 async def _pools_padding(
-    embedder: Embedder, texts: Sequence[str], alone: Vectors, together: Vectors, way: Way
+    embedder: Embedder, texts: Sequence[str], way: Way, ours: Vectors, together: Vectors
 ) -> Match | None:
     """The way in which padding spoils the vectors of texts that were sent together; None where it does not."""
     best = _ranked(await padded_ways(embedder, texts, way), together, way)[0]
     known = ~np.isnan(best.cosines)
-    return best if best.mean > float(cosines(together, alone)[known].mean()) + _PADDED else None
+    apart = 1 - float(cosines(ours, together)[known].mean())
+    return best if apart > _SPOILED and 1 - best.mean < apart / 2 else None
 
 
 def _ranked(ways: Mapping[Way, Vectors], theirs: Vectors, preferred: Way) -> list[Match]:

@@ -22,6 +22,7 @@ from service.doctor.findings import Finding, Report
 from service.doctor.folder import opened
 from service.doctor.identify import identify
 from service.doctor.reference import here
+from service.embedder import Embedder
 from tests import checkpoints
 
 Answer = tuple[int, Any]
@@ -50,12 +51,17 @@ def doctor_of_served(folder: Path, **settings: Any) -> Report:
 
 def doctor_of_server(folder: Path, url: str, **arguments: Any) -> Report:
     """What `millpond doctor FOLDER --url URL` finds."""
+    with opened(folder) as (embedder, _):
+        return asked(embedder, url, **arguments)
+
+
+def asked(embedder: Embedder, url: str, **arguments: Any) -> Report:
+    """The same for a model that is loaded."""
 
     async def ask() -> Report:
-        async with httpx.AsyncClient(headers=arguments.pop("headers", None), timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
             endpoint = await find(http, url, model="the-model", **arguments)
-            with opened(folder) as (embedder, _):
-                return await identify(embedder, endpoint, "the-model")
+            return await identify(embedder, endpoint, "the-model")
 
     return asyncio.run(ask())
 
