@@ -22,11 +22,11 @@ from service.errors import ConfigError, InvalidInput
 from service.head import Head
 from service.recipe import Recipe, resolve
 
-MOST_TEXTS: Final = 64
+MOST_TEXTS: Final = 32
 """Texts that are embedded; more would take their time and tell nothing new."""
 _BATCH: Final = 16
 """Texts in one request to the queue, which others may be waiting in."""
-_PAIRS: Final = 4
+_SHORTEST: Final = 4
 """Texts that are embedded alone and beside a longer one."""
 
 
@@ -68,12 +68,12 @@ async def examine(
     except BrokenModel as error:
         return refused(model, str(error))
     declared = Embedder(embedder.encoder, _as_declared(embedder))
-    ours = await _embed(declared, sample)
+    ours = served if declared.fingerprint == embedder.fingerprint else await _embed(declared, sample)
     progress("sentence-transformers' vectors")
     agreement = await _agreement(ours, reference, declared, sample)
 
     progress("the other strategies")
-    recipes = alternatives(recipe)
+    recipes = {name: of for name, of in alternatives(recipe).items() if of.head.output_dim == recipe.head.output_dim}
     expected = (known.pooling if known else None) or checkpoint.pooling or recipe.pooler.spec
     expected = expected if expected in recipes else recipe.pooler.spec
     vectors = await vectors_under(embedder, recipes, sample)
@@ -185,12 +185,11 @@ async def _agreement(ours: Vectors, reference: Reference, declared: Embedder, te
 
 
 async def _beside(embedder: Embedder, texts: Sequence[str]) -> tuple[Vectors, Vectors]:
-    """The shortest texts alone, and each in one batch with the longest, so that it is padded."""
+    """The shortest texts alone, and in one batch with the longest, so that they are padded."""
     by_length = sorted(texts, key=len)
-    short, longest = by_length[:_PAIRS], by_length[-1]
+    short, longest = by_length[:_SHORTEST], by_length[-1]
     alone = [await _embed(embedder, [text]) for text in short]
-    beside = [(await _embed(embedder, [text, longest]))[:1] for text in short]
-    return np.concatenate(alone), np.concatenate(beside)
+    return np.concatenate(alone), (await _embed(embedder, [*short, longest]))[:-1]
 
 
 async def _without_head(embedder: Embedder, texts: Sequence[str], served: Vectors) -> float | None:
