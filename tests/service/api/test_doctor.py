@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,14 +38,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "other": {"encoder": str(bert), "pooling": "mean"},
     }
     config = at / "deployment.yaml"
-    config.write_text(yaml.safe_dump({"models": models, "runtime": {"backend": "torch"}}))
+    config.write_text(yaml.safe_dump({"models": models, "runtime": {"backend": "torch"}}, sort_keys=False))
     with Server(config, at / "store", dict(os.environ)) as running:
         yield running
 
 
 def test_other_requests_go_on(server: Server) -> None:
     def ask() -> httpx.Response:
-        return httpx.get(f"{server.url}/doctor", params={"model": "other"}, timeout=120)
+        return httpx.get(f"{server.url}/doctor", params={"model": "other"}, timeout=280)
 
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(ask), pool.submit(ask)]
@@ -52,7 +53,8 @@ def test_other_requests_go_on(server: Server) -> None:
         while not all(each.done() for each in asked):
             assert server.http.post("/embed", json={"inputs": "a mill"}).status_code == 200
             answered += 1
-    assert answered > 20  # it takes seconds to load what the model is compared with
+            time.sleep(0.05)  # what the report is compared with runs where nothing else wants to
+    assert answered > 5  # loading that takes seconds
     first, second = (each.result() for each in asked)
     assert first.status_code == 200 and first.json() == second.json()
     assert list(first.json()["models"]) == ["other"]
