@@ -68,6 +68,15 @@ _OFFSET_POSITIONS: Final = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm
 _CAUSAL_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 
 
+class UnknownModule(CheckpointError):
+    """A module that cannot be followed; `place` is its index in `modules.json`, `module` its type there."""
+
+    def __init__(self, detail: str, *, place: int, module: str) -> None:
+        super().__init__(detail)
+        self.place = place
+        self.module = module
+
+
 @dataclass(frozen=True)
 class HeadModule:
     """A module after pooling: `Dense`, `LayerNorm`, `Normalize` or `Dropout`, its config and folder."""
@@ -141,10 +150,11 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         revision: commit, tag or branch, for a Hugging Face id only.
 
     Raises:
+        UnknownModule: it declares a module that cannot be followed here.
         CheckpointError: missing, damaged, without safetensors, or declaring what is not known here.
 
     """
-    folder = _find(name, revision)
+    folder = find_folder(name, revision)
     modules = _modules(folder)
     transformer = folder / (modules[0]["path"] if modules else "")
     config = _read_json(transformer / "config.json")
@@ -174,7 +184,13 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     return found
 
 
-def _find(name: str, revision: str | None) -> Path:
+def find_folder(name: str, revision: str | None = None) -> Path:
+    """The folder of a model, downloaded where `name` is a Hugging Face id.
+
+    Raises:
+        CheckpointError: there is none, or a bundled one is not as it was published.
+
+    """
     folder = Path(name).expanduser()
     if revision is not None and (name.startswith("bundled/") or folder.is_dir()):
         raise CheckpointError(
@@ -307,17 +323,19 @@ def _transformer_declares(folder: Path) -> dict[str, Any]:
 def _modules_declare(folder: Path, modules: list[dict[str, str]]) -> dict[str, Any]:
     declared: dict[str, Any] = {}
     head: list[HeadModule] = []
-    for module in modules:
+    for place, module in enumerate(modules, 1):
         kind, path = _kind(module["type"]), folder / module["path"]
         if kind == "Pooling" and "pooling" not in declared:
             declared |= _pooling_declares(path / "config.json")
         elif kind in ("Dense", "LayerNorm", "Normalize", "Dropout") and "pooling" in declared:
             head.append(HeadModule(kind, _read_json(path / "config.json") or {}, path))
         else:
-            raise CheckpointError(
+            raise UnknownModule(
                 f"{folder / 'modules.json'}: module {module['type']!r} ({module['path']!r}) is not one that can be "
                 "followed here after what stands before it. Known are Transformer, one Pooling, then Dense, "
-                "LayerNorm, Normalize and Dropout. Leaving it out would give wrong vectors."
+                "LayerNorm, Normalize and Dropout. Leaving it out would give wrong vectors.",
+                place=place,
+                module=module["type"],
             )
     if "pooling" not in declared:
         raise CheckpointError(

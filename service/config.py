@@ -111,7 +111,17 @@ def load_config(
     Raises:
         ConfigError: naming the file or variable, the key, and what would be right.
     """
-    values = _read_yaml(path)
+    return make_config(_read_yaml(path), str(path), env=env, overrides=overrides)
+
+
+def make_config(
+    values: dict[str, Any],
+    source: str,
+    *,
+    env: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """As `load_config`, from what a file would hold; `source` is what errors call it."""
     sources: dict[tuple[str, ...], str] = {}
     for name, text in sorted((os.environ if env is None else env).items()):
         if name.startswith(ENV_PREFIX) and "__" in name:
@@ -125,7 +135,7 @@ def load_config(
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, str(path), sources)) from None
+        raise ConfigError(_explain(error, source, sources)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import collections, embed, errors, explain, openai, status
+from service.api import collections, doctor, embed, errors, explain, openai, status
 from service.api.service import Service
 from service.memory import settle
 
@@ -27,13 +27,14 @@ def create_app(service: Service) -> FastAPI:
         try:
             yield
         finally:
+            await service.examinations.close()
             service.search.close()
             service.models.close()
 
     app = FastAPI(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.service = service
     errors.install(app)
-    for room in (embed, explain, openai, collections, status):
+    for room in (embed, explain, openai, collections, status, doctor):
         app.include_router(room.router)
     app.include_router(collections.searching)
     errors.document(app)

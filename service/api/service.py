@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from service.collections import Collections
 from service.config import Config
+from service.doctor.examinations import Examinations
 from service.errors import InvalidInput, TooLarge
 from service.models import Models
 from service.search import Search
@@ -23,6 +24,7 @@ class Service:
     config: Config
     models: Models
     search: Search
+    examinations: Examinations
 
     def check_count(self, count: int, field: str) -> None:
         """Refuse an empty list, and one that is longer than this deployment takes.
@@ -57,7 +59,7 @@ def open_service(config: Config) -> Service:
     except BaseException:
         collections.close()
         raise
-    return Service(config, models, Search(models, collections))
+    return Service(config, models, Search(models, collections), Examinations(models))
 
 
 async def _of(request: Request) -> Service:  # FastAPI would run a plain function on another thread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import config, embed, explain, index, poolings, quantize, reindex, search, serve
+from service.cli import config, doctor, embed, explain, index, poolings, quantize, reindex, search, serve
 from service.cli.console import INTERRUPTED, Failure, report
 from service.errors import ServiceError
 
@@ -23,6 +23,7 @@ app.command()(search.search)
 app.command()(explain.explain)
 app.command()(reindex.reindex)
 app.command()(poolings.poolings)
+app.command()(doctor.doctor)
 app.command()(quantize.quantize)
 app.add_typer(config.app, name="config")
 

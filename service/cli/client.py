@@ -123,7 +123,7 @@ async def connect(url: str, config: Path | None, *, store: Path | None = None) -
 
     """
     if config is None:
-        async with httpx.AsyncClient(base_url=_checked(url), timeout=_TIMEOUT, trust_env=_proxied(url)) as http:
+        async with httpx.AsyncClient(base_url=checked(url), timeout=_TIMEOUT, trust_env=proxied(url)) as http:
             yield Client(http, url)
         return
     from service.api import create_app
@@ -182,7 +182,8 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) and value else orjson.dumps(value).decode()
 
 
-def _checked(url: str) -> httpx.URL:
+def checked(url: str) -> httpx.URL:
+    """A URL that is one; raises `Failure` for what is not."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -192,7 +193,7 @@ def _checked(url: str) -> httpx.URL:
     return parsed
 
 
-def _proxied(url: str) -> bool:
+def proxied(url: str) -> bool:
     """Whether the environment's proxy settings apply; no proxy reaches this machine's own services."""
     return httpx.URL(url).host not in _LOCAL
 

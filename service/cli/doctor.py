@@ -1,0 +1,209 @@
+"""`millpond doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from service.cli.client import checked, proxied
+from service.cli.console import INTERRUPTED, Failure, emit, err
+from service.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from service.doctor.findings import Finding, Report, Strategy
+
+_WIDEST: Final = 100
+_COLOURS: Final = {"ok": "green", "warning": "bold yellow", "fault": "bold red"}
+_TIMEOUT: Final = 120.0
+
+Progress = Callable[[str], object]
+
+
+def doctor(
+    model: Annotated[str, typer.Argument(help="`bundled/NAME`, a folder, or a Hugging Face id.")],
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hugging Face id.")] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="Texts like those that will be served, one a line; by default packaged ones.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="A server that is said to serve the model: Millpond, or one of OpenAI's or TEI's shape."),
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="What that server calls the model; by default the first that it lists.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="MILLPOND_API_KEY", help="The key that the server wants.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of tables.")] = False,
+) -> None:
+    """Examine a model: what it declares, whether that is right and followed, and how far off each mistake would be.
+
+    With --url, tell from a server's vectors which pooling it really applies.
+
+    Exit status: 0 where nothing is wrong, though there may be warnings; 1 where a fault is found, or the server gives
+    no vectors that can be compared; 2 where an argument is wrong, or there is no such model; 130 after Ctrl-C.
+    """
+    if url is None and model_name is not None:
+        raise Failure("--model-name is what a server calls the model; name the server with --url.", 2)
+    if url is not None and texts is not None:
+        raise Failure("--texts is for examining a model; a server is told by packaged texts. Leave one out.", 2)
+    if url is not None:
+        checked(url)
+    lines = None if texts is None else _lines(texts)
+    from service.checkpoint import find_folder
+    from service.doctor.findings import refused
+
+    try:
+        folder = find_folder(model, revision)
+        try:
+            with _progress() as progress:
+                report = asyncio.run(
+                    _examine(model, folder, lines, progress)
+                    if url is None
+                    else _identify(model, folder, url, model_name, api_key, progress)
+                )
+        except (CheckpointError, ConfigError) as error:
+            report = refused(model, str(error))
+    except KeyboardInterrupt:
+        raise Failure("Interrupted; nothing was changed. Run the same command again.", INTERRUPTED) from None
+    if as_json:
+        emit(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        _print(report, served="this server" if url else "served here")
+    if report.faults:
+        raise typer.Exit(1)
+
+
+async def _examine(model: str, folder: Path, lines: list[str] | None, progress: Progress) -> Report:
+    from service.doctor.examine import examine
+    from service.doctor.folder import opened
+    from service.doctor.reference import here
+
+    with opened(folder) as (embedder, unknown):
+        return await examine(embedder, reference=here, model=model, texts=lines, unknown=unknown, progress=progress)
+
+
+async def _identify(
+    model: str, folder: Path, url: str, model_name: str | None, api_key: str | None, progress: Progress
+) -> Report:
+    import httpx
+
+    from service.doctor.endpoint import EndpointError, find
+
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    try:
+        async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT, trust_env=proxied(url)) as http:
+            progress(f"asking {url}")  # first, for that nothing answers should not come out after loading a model
+            endpoint = await find(http, url, model=model, model_name=model_name)
+            progress(f"loading {model}")
+            from service.doctor.folder import opened
+            from service.doctor.identify import identify
+
+            with opened(folder) as (embedder, _):
+                return await identify(embedder, endpoint, model, progress)
+    except EndpointError as error:
+        raise Failure(str(error)) from None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise Failure(f"--texts {path}: {error.strerror}. Name a file of texts, one a line.", 2) from None
+    except UnicodeDecodeError as error:
+        raise Failure(f"--texts {path}: is not valid UTF-8 at byte {error.start + 1}. Save it as UTF-8.", 2) from None
+    lines = [line for line in content.split("\n") if line.strip()]
+    if not lines:
+        raise Failure(f"--texts {path}: holds no text. Give at least one line.", 2)
+    return lines
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Shows on a terminal what is being done."""
+    if not err.is_terminal:
+        yield lambda stage: None
+        return
+    with err.status("") as status:
+        yield status.update
+
+
+def _print(report: Report, served: str) -> None:
+    """Tables of at most 100 columns, and the verdict as the last line."""
+    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+    out = Console(markup=False, highlight=False, emoji=False, width=width)
+    for table in (
+        _settings(report.declared, report.served, served),
+        _findings(report.findings),
+        _strategies(report.strategies),
+    ):
+        if table.row_count:
+            out.print(table)
+            out.print()
+    out.print(report.verdict, soft_wrap=True)
+
+
+def _settings(declared: Mapping[str, Any], served: Mapping[str, Any], title: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("declared", overflow="fold")
+    table.add_column(title, overflow="fold")
+    for name in dict.fromkeys((*declared, *served)):
+        values = [_said(side[name]) if name in side else "" for side in (declared, served)]
+        if any(value not in ("", "none") for value in values):
+            table.add_row(name.replace("_", " "), *values)
+    return table
+
+
+def _findings(findings: Sequence[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("check", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("what was seen, and what to do", overflow="fold")
+    for finding in findings:
+        seen = f"{finding.seen}\n-> {finding.remedy}" if finding.remedy else finding.seen
+        table.add_row(finding.name, Text(finding.severity, style=_COLOURS[finding.severity]), seen)
+    return table
+
+
+def _strategies(strategies: Sequence[Strategy]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("if pooled with", overflow="fold")
+    for header in ("cosine", "least", *(("AUC", "gain", "99 % interval") if _proven(strategies) else ())):
+        table.add_column(header, justify="right", no_wrap=True)
+    for each in strategies:
+        row = [each.pooling, f"{each.cosine:.4f}", f"{each.least_cosine:.4f}"]
+        if each.evidence is not None:
+            low, high = each.evidence.interval
+            row += [f"{each.evidence.auc:.3f}", f"{each.evidence.gain:+.3f}", f"{low:+.3f} to {high:+.3f}"]
+        table.add_row(*row)
+    return table
+
+
+def _proven(strategies: Sequence[Strategy]) -> bool:
+    return any(each.evidence is not None for each in strategies)
+
+
+def _said(value: Any) -> str:
+    match value:
+        case None | "" | {}:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4f}"
+        case dict():
+            return ", ".join(f"{name}: {text!r}" for name, text in value.items())
+        case _:
+            return str(value)

@@ -1,0 +1,283 @@
+"""The usual mistakes, by name. Each check turns what was measured into one finding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Final
+
+import numpy as np
+
+from service.checkpoint import Checkpoint, UnknownModule
+from service.doctor.findings import Finding, Strategy
+from service.doctor.published import Published, sum_of
+from service.doctor.strategies import cosines
+from service.recipe import Recipe
+from service.windows import Vectors
+
+TOLERANCE: Final = 1e-5
+"""The largest difference that rounding in float32 explains, for values up to 1."""
+_LEAST_COSINE: Final = {"fp32": 0.99999, "fp16": 0.999, "bf16": 0.99, "int8": 0.9}
+_UNIT: Final = 1e-3
+"""How far from 1 the norm of a normalised vector may be: bf16 has three digits."""
+_MANY: Final = 0.05
+"""The share of texts that lose their end from which it is no exception."""
+_MODULE_FOLDER: Final = re.compile(r"\d+_(Dense|LayerNorm)")
+_PREFIX: Final = re.compile(
+    r"""["'`“]((?:query|passage|search_query|search_document): |Represent this [^"'`”\n]{0,80}: ?)"""
+)
+
+
+def weights(checkpoint: Checkpoint, known: Published | None) -> Finding:
+    """Whether it is known how these weights were trained."""
+    if known is None:
+        return Finding("weights", "ok", "not among those known by their sum: only evidence tells what they want")
+    normalised = "normalised" if known.normalize else "not normalised"
+    return Finding(
+        "weights",
+        "ok",
+        f"those of {known.name} (sha256 {sum_of(checkpoint)[:12]}...), trained with {known.pooling}, {normalised}",
+    )
+
+
+def modules(checkpoint: Checkpoint, unknown: Sequence[UnknownModule]) -> list[Finding]:
+    """Modules that cannot be followed."""
+    if not unknown:
+        known = [
+            "Transformer",
+            *(["Pooling"] if checkpoint.pooling else []),
+            *(each.kind for each in checkpoint.head),
+        ]
+        return [Finding("modules", "ok", f"{' > '.join(known)}: all are followed")]
+    return [
+        Finding(
+            "unknown module",
+            "fault",
+            f"modules.json has {error.module!r} in place {error.place}, which cannot be followed here: without it "
+            "vectors are wrong, so the folder is refused; what else is said here is about the folder without it",
+            "take it out of modules.json if the weights were trained without it, else serve them with the software "
+            "that knows it",
+        )
+        for error in unknown
+    ]
+
+
+def pooling(recipe: Recipe, known: Published | None, strategies: Mapping[str, Strategy]) -> Finding:
+    """The pooling served against the one trained for where that is known, else the one declared."""
+    served, declared = recipe.pooler.spec, recipe.checkpoint.pooling
+    if known and served != known.pooling:
+        return Finding(
+            "pooling",
+            "fault",
+            f"{served} is served{' as declared' if served == declared else ''}, and these weights were trained with "
+            f"{known.pooling}{_apart(strategies, served)}",
+            f"declare {known.pooling} in the config.json of the Pooling module"
+            if declared != known.pooling
+            else "leave `pooling` out of the config: what the checkpoint declares is right",
+        )
+    if declared is None:
+        return Finding(
+            "pooling",
+            "warning",
+            f"the checkpoint declares none, and the config has to choose; {served} is taken here",
+            "choose by the evidence below, and by what its authors say",
+        )
+    if served != declared:
+        if recipe.pooler.learned and recipe.pooler.trained:
+            return Finding("pooling", "ok", f"{served}, fitted, in place of the declared {declared}")
+        return Finding(
+            "pooling",
+            "warning" if _is_worse(strategies.get(declared)) else "fault",
+            f"{served} is served, and the checkpoint declares {declared}{_apart(strategies, served)}",
+            "leave `pooling` out of the config to follow the checkpoint",
+        )
+    return Finding("pooling", "ok", f"{served}, as declared" + (" and as trained" if known else ""))
+
+
+def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
+    """The service's vectors against those of sentence-transformers, for the same texts under the same declaration."""
+    against = f"sentence-transformers {version('sentence-transformers')}"
+    if ours.shape != theirs.shape:
+        return Finding(
+            "agreement",
+            "fault",
+            f"vectors have {ours.shape[1]} dimensions and those of {against} {theirs.shape[1]}",
+            "this is a bug in Millpond: please report it with the model's name",
+        )
+    difference, least = float(np.abs(ours - theirs).max()), float(cosines(ours, theirs).min())
+    seen = f"{len(ours)} texts, {precision}, against {against}: largest difference {difference:.1e}"
+    seen += f", least cosine {least:.6f}"
+    size = max(1.0, float(np.abs(theirs).max()))
+    if least >= _LEAST_COSINE[precision] and (precision != "fp32" or difference <= TOLERANCE * size):
+        return Finding("agreement", "ok", seen)
+    return Finding(
+        "agreement",
+        "fault",
+        seen,
+        "try runtime.backend: torch, and report it with the model's name"
+        if precision == "fp32"
+        else "serve it with runtime.precision: fp32",
+    )
+
+
+def padding(alone: Vectors, beside: Vectors, precision: str, pooled: str) -> Finding:
+    """Whether what a text is batched with changes its vector."""
+    difference, least = float(np.abs(alone - beside).max()), float(cosines(alone, beside).min())
+    seen = f"alone and beside a longer text: largest difference {difference:.1e}, least cosine {least:.6f}"
+    size = max(1.0, float(np.abs(alone).max()))
+    if least >= _LEAST_COSINE[precision] and (precision != "fp32" or difference <= TOLERANCE * size):
+        return Finding("padding", "ok", seen)
+    mistake = "the last position is taken for the last token" if "last" in pooled else "padding is pooled"
+    return Finding("padding", "fault", f"{seen}; {mistake}", "this is a bug in Millpond: please report it")
+
+
+def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> Finding:
+    """Whether vectors may be compared by inner product."""
+    norms = norms_of(vectors)
+    meant = known.normalize if known else recipe.head.normalize
+    by_length = "an inner product ranks by length too"
+    if is_unit(vectors):
+        if recipe.normalize and recipe.checkpoint.pooling and not meant:
+            return Finding(
+                "normalisation",
+                "warning",
+                f"{norms}: the config normalises and the checkpoint does not; it may have been trained for lengths",
+                "leave `normalize` out of the config to follow the checkpoint",
+            )
+        return Finding("normalisation", "ok", f"{norms}: inner product and cosine are the same")
+    if meant and not recipe.normalize:
+        wanted = "these weights were trained to give" if known else "the checkpoint declares"
+        return Finding(
+            "normalisation",
+            "fault",
+            f"{norms}, and {wanted} normalised vectors: {by_length}",
+            "leave `normalize` out of the config"
+            if recipe.head.normalize
+            else "put a Normalize module at the end of modules.json, or set `normalize: true` in the config",
+        )
+    return Finding(
+        "normalisation",
+        "warning",
+        f"{norms}: {by_length}",
+        "unless it was trained for that, set `normalize: true` or compare by cosine, as Millpond's collections do",
+    )
+
+
+def head(recipe: Recipe, skipped: float | None) -> Finding:
+    """Layers after pooling that are skipped; `skipped` is the cosine without those that are declared."""
+    checkpoint = recipe.checkpoint
+    followed = {module.folder.name for module in checkpoint.head}
+    left_out = sorted(
+        item.name
+        for item in checkpoint.folder.iterdir()
+        if _MODULE_FOLDER.fullmatch(item.name) and item.name not in followed and (item / "config.json").exists()
+    )
+    if left_out:
+        return Finding(
+            "skipped layers",
+            "fault",
+            f"the folder holds {', '.join(left_out)}, which modules.json does not list, so nothing applies it",
+            "list it in modules.json if the weights were trained with it, else remove it",
+        )
+    if not recipe.head.layers:
+        return Finding("skipped layers", "ok", "no layers follow the pooling")
+    without = "of another size" if skipped is None else f"at cosine {skipped:.2f} to the right ones"
+    return Finding("skipped layers", "ok", f"{recipe.head.spec} is applied; vectors without it would be {without}")
+
+
+def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
+    """A declared prompt that is not served; `unprompted` is the cosine of a text's vectors with and without one."""
+    checkpoint = recipe.checkpoint
+    declared = {name: text for name, text in checkpoint.prompts.items() if text}
+    missing = [name for name in declared if not recipe.prompts.get(name)]
+    changed = [name for name, text in declared.items() if name not in missing and recipe.prompts[name] != text]
+    shown = ", ".join(f"{name} {text!r}" for name, text in declared.items())
+    worth = "" if unprompted is None else f"; a text with it and without it has cosine {unprompted:.2f}"
+    if missing or changed:
+        done = f"leaves out {', '.join(missing)}" if missing else f"has another text for {', '.join(changed)}"
+        return Finding(
+            "prompt",
+            "fault" if missing else "warning",
+            f"declared are {shown}, and the config {done}{worth}",
+            "leave `prompts` out of the config, or repeat the declared ones there",
+        )
+    if declared:
+        default = f"{recipe.default_prompt!r} by default" if recipe.default_prompt else "by default none"
+        return Finding("prompt", "ok", f"{shown}; {default}, the others by role or prompt_name{worth}")
+    if not any(recipe.prompts.values()) and (told := _told_prefixes(checkpoint)):
+        return Finding(
+            "prompt",
+            "warning",
+            f"none is declared, and the README speaks of {', '.join(map(repr, told))}",
+            "set `prompts` in the config, such as {query: 'query: ', document: 'passage: '}",
+        )
+    return Finding("prompt", "ok", "none is declared")
+
+
+def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
+    """How many texts are longer than the model takes, and so lose their end.
+
+    Args:
+        lengths: of the texts in tokens.
+        limit: what the model takes.
+        given: whether the texts are like those that will be served.
+
+    """
+    long = sum(length > limit for length in lengths)
+    share = long / len(lengths)
+    seen = f"{share:.1%} of {len(lengths)} {'texts' if given else 'packaged texts'} ({long}) are longer than "
+    seen += f"{limit} tokens; the longest has {max(lengths)}"
+    if not long:
+        return Finding("truncation", "ok", seen)
+    return Finding(
+        "truncation",
+        "fault" if given and share >= _MANY else "warning",
+        seen,
+        "split such texts: Millpond refuses them unless `truncate` is given, other servers cut them in silence",
+    )
+
+
+def evidence(served: str, expected: str, strategies: Sequence[Strategy]) -> Finding:
+    """Whether another strategy, the expected one first of all, tells meaning from wording clearly better."""
+    of = {each.pooling: each.evidence for each in strategies if each.evidence}
+    best = expected if of[expected].better else max(of, key=lambda name: of[name].auc)
+    seen = f"{served} tells paraphrases from look-alikes with AUC {of[served].auc:.3f}"
+    if not of[best].better:
+        return Finding("evidence", "ok", f"{seen}; no other strategy is clearly better")
+    low, high = of[best].interval
+    return Finding(
+        "evidence",
+        "warning",
+        f"{seen}, {best} with {of[best].auc:.3f}: better by {of[best].gain:.3f} (from {low:.3f} to {high:.3f})",
+        f"see what the authors trained it with; `pooling: {best}` serves the better one",
+    )
+
+
+def is_unit(vectors: Vectors) -> bool:
+    """Whether all vectors (texts, dim) have norm 1."""
+    return bool(np.abs(np.linalg.norm(vectors, axis=1) - 1).max() <= _UNIT)
+
+
+def norms_of(vectors: Vectors) -> str:
+    """The range of the norms, in words."""
+    norms = np.linalg.norm(vectors, axis=1)
+    return f"norms from {norms.min():.3f} to {norms.max():.3f}"
+
+
+def _apart(strategies: Mapping[str, Strategy], other: str) -> str:
+    return f"; the cosine between the two is {strategies[other].cosine:.2f}" if other in strategies else ""
+
+
+def _is_worse(strategy: Strategy | None) -> bool:
+    """Whether the evidence is against it, beyond noise."""
+    return strategy is not None and strategy.evidence is not None and strategy.evidence.interval[1] < 0
+
+
+def _told_prefixes(checkpoint: Checkpoint) -> list[str]:
+    """Prefixes that a folder's README quotes."""
+    try:
+        text = (checkpoint.folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return sorted(set(_PREFIX.findall(text)))[:4]

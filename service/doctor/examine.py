@@ -1,0 +1,216 @@
+"""A model, examined: what its checkpoint declares, what is served, and the proof."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from service.checkpoint import UnknownModule
+from service.config import ModelConfig
+from service.doctor import checks, probe
+from service.doctor.findings import Finding, Report, refused, summed_up
+from service.doctor.published import published
+from service.doctor.reference import NoReference, Reference
+from service.doctor.strategies import alternatives, compared, cosines, vectors_under
+from service.embedder import Embedder
+from service.encoder.quantization import calibration_texts
+from service.errors import ConfigError, InvalidInput
+from service.finish import BrokenModel
+from service.head import Head
+from service.recipe import Recipe, resolve
+from service.windows import Vectors
+
+MOST_TEXTS: Final = 32
+"""Texts that are embedded; more would take their time and tell nothing new."""
+_BATCH: Final = 16
+"""Texts in one request to the queue, which others may be waiting in."""
+_SHORTEST: Final = 4
+"""Texts that are embedded alone and beside a longer one."""
+
+
+async def examine(
+    embedder: Embedder,
+    *,
+    reference: Reference,
+    model: str | None = None,
+    texts: Sequence[str] | None = None,
+    unknown: Sequence[UnknownModule] = (),
+    progress: Callable[[str], object] = lambda stage: None,
+) -> Report:
+    """Examine a model that is loaded.
+
+    Args:
+        embedder: as it is served.
+        reference: gives sentence-transformers' vectors.
+        model: what the report calls it; its encoder's name by default.
+        texts: like those that will be served, at least one with a token that the encoder knows; packaged ones by
+            default.
+        unknown: modules that were left out of the folder.
+        progress: told what is being done.
+
+    Raises:
+        InvalidInput: none of the texts has a token.
+        Unavailable: the queue is full.
+
+    """
+    recipe, checkpoint = embedder.recipe, embedder.encoder.checkpoint
+    precision = embedder.encoder.runtime.precision
+    known = await asyncio.to_thread(published, checkpoint)  # which reads the weights, where they have changed
+    usable = readable(embedder, neutral_texts() if texts is None else texts)
+    sample = at_even_distances(usable, MOST_TEXTS)
+
+    model = model or checkpoint.name
+    progress("the service's own vectors")
+    try:
+        served = await _embed(embedder, sample)
+    except BrokenModel as error:
+        return refused(model, str(error))
+    declared = Embedder(embedder.encoder, _as_declared(embedder))
+    ours = served if declared.fingerprint == embedder.fingerprint else await _embed(declared, sample)
+    progress("sentence-transformers' vectors")
+    agreement = await _agreement(ours, reference, declared, sample)
+
+    progress("the other strategies")
+    recipes = {name: of for name, of in alternatives(recipe).items() if of.head.output_dim == recipe.head.output_dim}
+    expected = (known.pooling if known else None) or checkpoint.pooling or recipe.pooler.spec
+    expected = expected if expected in recipes else recipe.pooler.spec
+    vectors = await vectors_under(embedder, recipes, sample)
+    of_probe = await vectors_under(embedder, recipes, probe.sentences())
+    evidence = await asyncio.to_thread(probe.compare, of_probe, recipe.pooler.spec)
+    strategies = compared(vectors, vectors[expected], evidence)
+    by_name = {each.pooling: each for each in strategies}
+
+    findings = [
+        checks.weights(checkpoint, known),
+        *checks.modules(checkpoint, unknown),
+        checks.pooling(recipe, known, by_name),
+        agreement,
+        checks.padding(*await _beside(embedder, sample), precision, recipe.pooler.spec),
+        checks.normalisation(recipe, known, served),
+        checks.head(recipe, await _without_head(embedder, sample, served)),
+        checks.prompt(recipe, await _without_prompt(embedder, sample)),
+        checks.truncation(_lengths(embedder, usable), embedder.max_tokens, texts is not None),
+        checks.evidence(recipe.pooler.spec, expected, strategies),
+    ]
+    sound = f"{recipe.pooler.spec}, {'normalised' if recipe.normalize else 'not normalised'}"
+    return Report(
+        model, declares(declared.recipe), serves(embedder), findings, strategies, summed_up(model, sound, findings)
+    )
+
+
+def neutral_texts() -> list[str]:
+    """Packaged texts of many kinds; int8 encoders were not calibrated with them."""
+    return calibration_texts(None)[1]
+
+
+def at_even_distances(texts: Sequence[str], most: int) -> list[str]:
+    """At most so many of the texts."""
+    return [texts[place * len(texts) // most] for place in range(most)] if len(texts) > most else list(texts)
+
+
+def readable(embedder: Embedder, texts: Sequence[str]) -> list[str]:
+    """The texts that have a token; raises `InvalidInput` where none has."""
+    tokenizer = embedder.encoder.tokenizer
+    found = [text for text in texts if text.strip() and not tokenizer.is_blank(text)]
+    if not found:
+        raise InvalidInput("none of the texts has a token that this model knows; give texts with words in them.")
+    return found
+
+
+def declares(recipe: Recipe) -> dict[str, Any]:
+    """What a checkpoint says of how it wants to be used."""
+    checkpoint = recipe.checkpoint
+    return {
+        "pooling": checkpoint.pooling,
+        "normalize": recipe.head.normalize if checkpoint.pooling else None,
+        "layers": recipe.head.spec,
+        "max_tokens": recipe.max_tokens,
+        "prompts": dict(checkpoint.prompts),
+        "default_prompt": checkpoint.default_prompt,
+        "truncate_dim": checkpoint.truncate_dim,
+    }
+
+
+def serves(embedder: Embedder) -> dict[str, Any]:
+    """What is served, by the same names, and by what."""
+    runtime = embedder.encoder.runtime
+    return {
+        "pooling": embedder.pooler.spec,
+        "normalize": embedder.normalize,
+        "layers": embedder.head.spec,
+        "max_tokens": embedder.max_tokens,
+        "prompts": dict(embedder.prompts),
+        "default_prompt": embedder.default_prompt,
+        "truncate_dim": embedder.truncate_dim,
+        "dimension": embedder.dim,
+        "runtime": f"{runtime.backend} {runtime.precision}",
+        "fingerprint": embedder.fingerprint,
+    }
+
+
+def _as_declared(embedder: Embedder) -> Recipe:
+    """The recipe without any override; sentence-transformers takes the mean where a folder declares no pooling."""
+    encoder, checkpoint = embedder.encoder, embedder.encoder.checkpoint
+    settings = ModelConfig(encoder=checkpoint.name, pooling=checkpoint.pooling or "mean")
+    try:
+        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
+    except ConfigError:  # the checkpoint says no longest text, and the config does
+        settings = settings.model_copy(update={"max_tokens": embedder.max_tokens})
+        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
+
+
+def _lengths(embedder: Embedder, texts: Sequence[str]) -> list[int]:
+    encoded = embedder.encoder.tokenizer.encode(texts, prompt=embedder.prompt(None))
+    return [text.full_length for text in encoded]
+
+
+async def _embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
+    batches = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
+    return np.concatenate([(await embedder.embed(batch, truncate="right")).vectors for batch in batches])
+
+
+async def _agreement(ours: Vectors, reference: Reference, declared: Embedder, texts: Sequence[str]) -> Finding:
+    try:
+        theirs = await reference(declared.encoder.checkpoint.folder, texts)
+    except NoReference as error:
+        return Finding(
+            "agreement",
+            "warning",
+            f"sentence-transformers does not run this folder, so nothing is proven: {error}",
+            "see what it says; the service does not need it",
+        )
+    return checks.agreement(ours, theirs, declared.encoder.runtime.precision)
+
+
+async def _beside(embedder: Embedder, texts: Sequence[str]) -> tuple[Vectors, Vectors]:
+    """The shortest texts alone, and in one batch with the longest, so that they are padded."""
+    by_length = sorted(texts, key=len)
+    short, longest = by_length[:_SHORTEST], by_length[-1]
+    alone = [await _embed(embedder, [text]) for text in short]
+    return np.concatenate(alone), (await _embed(embedder, [*short, longest]))[:-1]
+
+
+async def _without_head(embedder: Embedder, texts: Sequence[str], served: Vectors) -> float | None:
+    """Cosine of the vectors with those of which the layers after pooling are skipped; None where sizes differ."""
+    recipe = embedder.recipe
+    bare = replace(recipe, head=Head((), recipe.pooler.output_dim))
+    if not recipe.head.layers or bare.head.output_dim != recipe.head.output_dim:
+        return None
+    return float(cosines(await _embed(Embedder(embedder.encoder, bare), texts), served).mean())
+
+
+async def _without_prompt(embedder: Embedder, texts: Sequence[str]) -> float | None:
+    """Cosine of vectors with and without the default prompt, or else the first; None where there is none."""
+    prompts = {name: text for name, text in embedder.encoder.checkpoint.prompts.items() if text}
+    if not prompts:
+        return None
+    name = embedder.encoder.checkpoint.default_prompt
+    name = name if name in prompts else next(iter(prompts))
+    with_it = replace(embedder.recipe, prompts=prompts, default_prompt=name)
+    without = replace(embedder.recipe, prompts={}, default_prompt=None)
+    found = [await _embed(Embedder(embedder.encoder, recipe), texts) for recipe in (with_it, without)]
+    return float(cosines(*found).mean())

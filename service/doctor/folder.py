@@ -1,0 +1,73 @@
+"""A model folder opened for examination, also where some of its modules cannot be followed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from service.checkpoint import Checkpoint, UnknownModule, read_checkpoint
+from service.config import make_config
+from service.embedder import Embedder
+from service.models import Models
+
+_MODULES: Final = "modules.json"
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[tuple[Embedder, list[UnknownModule]]]:
+    """The model of a folder as a config that only names it would serve it, in float32, and what had to be left out.
+
+    A folder that declares no pooling gets the one that suits an encoder of its kind without training. Settings of
+    the runtime in the environment apply.
+
+    Raises:
+        CheckpointError, ConfigError: the folder cannot be served at all.
+
+    """
+    with TemporaryDirectory(prefix="millpond-") as temporary:
+        checkpoint, unknown = _read(folder, Path(temporary))
+        pooling = checkpoint.pooling or ("weighted_mean" if checkpoint.causal else "mean")
+        models = Models(
+            make_config(
+                {"models": {"default": {"encoder": checkpoint.name, "pooling": pooling}}},
+                "the examination",
+                env={name: value for name, value in os.environ.items() if name.startswith("MILLPOND_RUNTIME__")},
+                overrides={"runtime.precision": "fp32"},
+            )
+        )
+        try:
+            yield models.get(), unknown
+        finally:
+            models.close()
+
+
+def _read(folder: Path, copy: Path) -> tuple[Checkpoint, list[UnknownModule]]:
+    """The folder's checkpoint; where it has unknown modules, that of a copy without them."""
+    unknown: list[UnknownModule] = []
+    while True:
+        try:
+            return read_checkpoint(str(copy if unknown else folder)), unknown
+        except UnknownModule as error:
+            if not unknown:
+                _link(folder, copy)
+            unknown.append(error)
+            _leave_out(copy / _MODULES, error.place)
+
+
+def _link(folder: Path, copy: Path) -> None:
+    for item in folder.iterdir():
+        if item.name == _MODULES:
+            (copy / _MODULES).write_bytes(item.read_bytes())
+        else:
+            (copy / item.name).symlink_to(item.resolve())
+
+
+def _leave_out(modules: Path, place: int) -> None:
+    listed = json.loads(modules.read_text(encoding="utf-8"))
+    del listed[place]
+    modules.write_text(json.dumps(listed), encoding="utf-8")

@@ -1,0 +1,34 @@
+"""Checkpoints whose weights are known, and how those were trained: there the folder need not be believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from service.checkpoint import BUNDLED, Checkpoint, sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a published checkpoint declares."""
+
+    name: str
+    pooling: str
+    normalize: bool
+
+
+PUBLISHED: Final = {
+    BUNDLED["all-MiniLM-L6-v2"][1]: Published("sentence-transformers/all-MiniLM-L6-v2", "mean", True),
+}
+"""By the SHA-256 of `model.safetensors`."""
+
+
+def sum_of(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the weights; empty where they are in several files."""
+    files = checkpoint.weight_files()
+    return sha256(files[0]) if len(files) == 1 else ""
+
+
+def published(checkpoint: Checkpoint) -> Published | None:
+    """How these very weights were published, where that is known."""
+    return PUBLISHED.get(sum_of(checkpoint))

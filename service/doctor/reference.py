@@ -1,0 +1,99 @@
+"""What sentence-transformers makes of a model folder: the proof that a checkpoint is followed.
+
+`python -m service.doctor.reference FOLDER` does it in a process of its own, with texts as JSON on standard input
+and a NumPy array on standard output: loading it would take the time and the memory of a service that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.windows import Vectors
+
+Reference = Callable[[Path, Sequence[str]], Awaitable[Vectors]]
+"""A folder and texts to vectors (texts, dim), float32; raises `NoReference`."""
+
+
+_PATIENCE: Final = 600.0
+"""Seconds for a process of its own."""
+
+
+class NoReference(Exception):
+    """sentence-transformers does not load or run this folder; the message says why."""
+
+
+async def here(folder: Path, texts: Sequence[str]) -> Vectors:
+    """In this process."""
+    return await asyncio.to_thread(encode, folder, texts)
+
+
+async def apart(folder: Path, texts: Sequence[str]) -> Vectors:
+    """In a process of its own, which leaves a running service its memory and all but one of its cores."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", __name__, str(folder)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            output, errors = await process.communicate(json.dumps(list(texts)).encode())
+    except TimeoutError:
+        raise NoReference(f"it took longer than {_PATIENCE:.0f} seconds") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        lines = errors.decode(errors="replace").strip().splitlines()
+        raise NoReference(lines[-1] if lines else f"it ended with status {process.returncode}")
+    found: Vectors = np.load(io.BytesIO(output))
+    return found
+
+
+def encode(folder: Path, texts: Sequence[str]) -> Vectors:
+    """`SentenceTransformer(folder).encode(texts)` on the CPU, in float32.
+
+    Raises:
+        NoReference: it cannot be loaded or run.
+
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        with redirect_stdout(sys.stderr):  # standard output is for what was asked for
+            model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).float()
+            found: Vectors = np.asarray(model.encode(list(texts), show_progress_bar=False), dtype=np.float32)
+    except Exception as error:  # it raises many kinds for what it does not know
+        raise NoReference(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
+    return found
+
+
+def _main() -> None:
+    import torch
+
+    os.nice(10)
+    with suppress(OSError):  # where memory runs out, Linux is to end this process and not the service
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    torch.set_num_threads(1)
+    try:
+        vectors = encode(Path(sys.argv[1]), json.load(sys.stdin))
+    except NoReference as error:
+        raise SystemExit(str(error)) from None
+    np.save(sys.stdout.buffer, vectors)
+
+
+if __name__ == "__main__":
+    _main()
