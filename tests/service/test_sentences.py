@@ -26,16 +26,17 @@ EXAMPLES = [
     # Ellipses
     "Wait... what?| No.| Well\u2026 perhaps.| He left...| She stayed.| So . . . what now?",
     # Quotes and brackets
-    '"Really?" he asked.| "Yes."| She nodded.| \u201cGo!\u201d he cried.| \u201cNow.\u201d| \u00abOui.\u00bb| (It was late.)| Good.',
+    '"Really?" he asked.| "Yes."| She nodded.| \u201cGo!\u201d he cried.| \u201cNow.\u201d',
+    "Il dit\u00a0: \u00abOui.\u00bb| (It was late.)| Good.",
     "'Stop!'| He did (at last!) stop.| [Sic.]| End",
     "What?!| No way!!| Really\u203d| Yes.",
     # Other scripts
-    "他来了。|“好的”。|他走了！|你呢？|完",
-    "これは文です。|「はい。」と彼は言った。|次の文．|終わり",
+    "他来了。|“好的”。|他走了\uff01|你呢\uff1f|完",
+    "これは文です。|「はい。」と彼は言った。|次の文\uff0e|終わり",
     "你好!|我是小明.|再见",
-    "圆周率是３．１４。|好",
+    "圆周率是３\uff0e\uff11\uff14。|好",
     "यह एक वाक्य है।| यह दूसरा है।|तीसरा",
-    "هل هذا سؤال؟| نعم. هذا جواب۔| حسنا",
+    "هل هذا سؤال؟| نعم. هذا جواب\u06d4| حسنا",
     # Lines
     "A title\n\n|The text is wrapped\nhere and goes on.|\r\nNext.\r\n\r\n|Last",
     "To do:\n|- one\n|- two\n|  * three\n|4. four\nwrapped",
@@ -66,7 +67,7 @@ PIECES = [
     "?",
     "\u2026",
     "。",
-    "！",
+    "\uff01",
     "।",
     " ",
     "\n",
