@@ -67,7 +67,7 @@ def check_spans(definition: Definition, documents: Sequence[Document]) -> None:
         problem = (
             "has no 'spans': the collection's chunking is by given ones. Send [[start, end], ...] in characters."
             if given
-            else "has 'spans', which a collection takes whose chunking is by given ones (reindex it), or leave them out."
+            else "has 'spans', which only a collection takes whose chunking is by given ones. Leave them out."
         )
         raise InvalidInput(f"documents[{place}] (id {document.id!r}) {problem}", where=f"documents[{place}].spans")
 

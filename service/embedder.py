@@ -257,8 +257,8 @@ class Embedder:
             where_span: names a span by its text's place and its own.
 
         Raises:
-            TooLarge: a text has more than `MOST_WINDOWED` tokens, or there are more than `most` spans, or they overlap so much that they come to more than `MOST_COVERED`
-                characters.
+            TooLarge: a text has more than `MOST_WINDOWED` tokens, there are more than `most` spans, or they overlap
+                so much that they come to more than `MOST_COVERED` characters.
 
         """
         prompt = self.prompt(prompt_name, role)

@@ -77,7 +77,7 @@ class Search:
         return self._collections.get(name)
 
     async def describe(self, collection: Collection) -> dict[str, Any]:
-        """What a collection is: its model, pooling, fingerprint, size and memory, and where it has one its chunking."""
+        """What a collection is: its model, pooling, fingerprint, chunking if it has one, size and memory."""
 
         def sizes() -> tuple[int, int, int]:
             return collection.count(), collection.chunks(), collection.memory_bytes()

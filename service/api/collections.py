@@ -12,6 +12,7 @@ from service.api.disconnect import ReadingRoute
 from service.api.embed import PROBLEMS
 from service.api.json import JSONRoute, answer, answer_in_parts, listed
 from service.api.schemas import (
+    ChunkingBody,
     CollectionBody,
     CollectionList,
     CreateCollection,
@@ -63,8 +64,9 @@ async def create(
 ) -> CollectionBody:
     """Create a collection (201), or find the equal one (200)."""
     asked = body or CreateCollection.model_validate({})
-    chunking = asked.chunking and asked.chunking.chunking
-    collection, created = await service.search.create(name, asked.model, asked.pooling, asked.index, chunking)
+    collection, created = await service.search.create(
+        name, asked.model, asked.pooling, asked.index, _chunking(asked.chunking)
+    )
     response.status_code = 201 if created else 200
     return CollectionBody(**await service.search.describe(collection))
 
@@ -125,10 +127,8 @@ async def begin_reindex(
     """
     asked = body or ReindexRequest.model_validate({})
     collection = service.search.get(name)
-    if "chunking" in asked.model_fields_set:
-        chunking = asked.chunking and asked.chunking.chunking
-    else:
-        chunking = Chunking.of(collection.definition)
+    named = "chunking" in asked.model_fields_set
+    chunking = _chunking(asked.chunking) if named else Chunking.of(collection.definition)
     progress = await service.search.reindexes.begin(
         collection, asked.model, asked.pooling, chunking, truncate=asked.truncate, force=asked.force
     )
@@ -225,6 +225,10 @@ _FIELDS: Final[Mapping[str, Callable[[Hit], Any]]] = {
     "metadata": lambda hit: hit.metadata,
     "span": _span,
 }
+
+
+def _chunking(body: ChunkingBody | None) -> Chunking | None:
+    return None if body is None else body.chunking
 
 
 def _spans(document: DocumentBody) -> Spans | None:

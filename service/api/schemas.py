@@ -246,7 +246,7 @@ class DocumentBody(Request):
     metadata: dict[str, Any] = Field(default_factory=dict)
     spans: SpansOfText | None = Field(
         default=None,
-        description="In a chunked collection, what has a vector; sent where its chunking is by given spans.",
+        description="What has a vector in a chunked collection; sent where it is so by given spans.",
     )
 
 
@@ -270,6 +270,9 @@ class UpsertRequest(Request):
     truncate: Truncate = False
 
 
+HitField = Literal["text", "metadata", "span"]
+
+
 class SearchRequest(Request):
     """A search by one text, by several, or by a vector."""
 
@@ -287,11 +290,7 @@ class SearchRequest(Request):
     group: Literal["document"] | None = Field(
         default=None, description="In a chunked collection: one hit a document, that of its best span."
     )
-    include: Annotated[list[Literal["text", "metadata", "span"]], Field(fail_fast=True)] = [
-        "text",
-        "metadata",
-        "span",
-    ]
+    include: Annotated[list[HitField], Field(fail_fast=True)] = ["text", "metadata", "span"]
     truncate: Truncate = False
 
     @model_validator(mode="after")
