@@ -1,4 +1,4 @@
-"""Collections of documents that are cut into spans: each hit is a span, with the vector that `/embed_spans` gives it."""
+"""Collections of documents that are cut into spans: hits are spans, with the vectors that `/embed_spans` gives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.service.api.test_reindex import ended
 
 HARP = "A man is playing a harp by the pond. It rains, and nobody listens! Then the naïve 日本 cat comes."
 BREAD = "Bread is baked from flour and water. The oven is hot. A baker kneads the dough at night."
-LONG = " ".join(f"The {word} of the {other} is old." for word in HARP.split() for other in BREAD.split())
+LONG = " ".join(f"The {word} of the {other} is old." for word in HARP.split() for other in BREAD.split()[:6])
 TEXTS = {"harp": HARP, "bread": BREAD, "long": LONG}
 SPANS = {"harp": [[0, 36], [37, 66], [67, 95]], "bread": [[0, 53], [18, 36]], "long": [[0, 30], [1500, 3000]]}
 DOCUMENTS = [{"id": name, "text": text, "metadata": {"letters": len(text)}} for name, text in TEXTS.items()]
@@ -276,13 +276,13 @@ def test_group_is_a_word_that_is_known(http: httpx.Client, collection: str) -> N
 )
 def test_reindex_to_another_chunking(http: httpx.Client, create: Create, before: Any, after: Any) -> None:
     path, anew = create(before), create(after)
-    store(http, path, documents_for(before or {}))
-    store(http, anew, documents_for(after or {}))
+    store(http, path, documents_for(before or {})[:2])
+    store(http, anew, documents_for(after or {})[:2])
     assert http.post(f"{path}/reindex").json()["state"] == "unneeded"
     told = http.get(path).json().get("chunking")
     assert http.post(f"{path}/reindex", json={"chunking": after}).status_code == 202
     now = ended(http, path)
-    assert (now["state"], now["done"], now["total"]) == ("complete", 3, 3)
+    assert (now["state"], now["done"], now["total"]) == ("complete", 2, 2)
     assert (now["from"]["chunking"], now["to"]["chunking"]) == (told, http.get(anew).json().get("chunking"))
     left, right = (search(http, each, query="freshly baked", k=10_000) for each in (path, anew))
     assert [hit["id"] for hit in left] == [hit["id"] for hit in right]
