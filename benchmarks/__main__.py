@@ -15,13 +15,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from benchmarks import coldstart, fairness, indexing, quality, scaling, throughput
+from benchmarks import chunking, coldstart, fairness, indexing, quality, scaling, throughput
 from benchmarks.options import Settings, parser, progress, settings
 
 ALL: Final[Mapping[str, Callable[[Settings], None]]] = {
     "throughput": throughput.run,
     "indexing": indexing.run,
     "quality": quality.run,
+    "chunking": chunking.run,
     "fairness": fairness.run,
     "scaling": scaling.run,
     "coldstart": coldstart.run,

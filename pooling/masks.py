@@ -6,13 +6,16 @@ Masks are bool, true where a token counts: (batch, time), or (batch, n, time) fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
 from pooling.base import Pooler, count, one_of
+
+_AT_ONCE: Final = 8_192
+"""Tokens of spans that are pooled in one call; their states are copied for it."""
 
 
 def rank(mask: Tensor) -> Tensor:
@@ -111,13 +114,30 @@ def pool_spans(pooler: Pooler, tokens: Tensor, masks: Tensor) -> tuple[Tensor, T
         Vectors (batch, n, output_dim) and validity (batch, n): a span without tokens is zero and invalid.
 
     """
-    valid = masks.bool().any(2)
+    masks = masks.bool()
+    valid = masks.any(2)
     dtype = torch.promote_types(tokens.dtype, torch.float32)
     vectors = tokens.new_zeros((*valid.shape, pooler.output_dim), dtype=dtype)
-    for i, rows in enumerate(valid.unbind(1)):
-        if rows.any():
-            # A span is short and a text long: what lies outside on both sides is never read.
-            columns = masks[:, i].any(0).nonzero()
-            crop = slice(int(columns[0]), int(columns[-1]) + 1)
-            vectors[rows, i] = pooler(tokens[rows, crop], masks[rows, i, crop])
+    # A span is short and a text long: what lies outside on both sides is never read. Those of like width go together.
+    texts, places = valid.nonzero().unbind(1)
+    own = masks[texts, places].byte()
+    first = own.argmax(1)
+    width = masks.shape[2] - own.flip(1).argmax(1) - first
+    for some in _groups(width):
+        steps = torch.arange(int(width[some].max()), device=tokens.device)
+        inside = steps < width[some].unsqueeze(1)
+        columns = (first[some].unsqueeze(1) + steps) * inside
+        text, place = texts[some].unsqueeze(1), places[some].unsqueeze(1)
+        vectors[texts[some], places[some]] = pooler(tokens[text, columns], masks[text, place, columns] & inside)
     return vectors, valid
+
+
+def _groups(width: Tensor) -> Iterator[Tensor]:
+    """Places of spans of like width, in groups of at most `_AT_ONCE` tokens, padding included, or of one span."""
+    order = width.argsort(descending=True)
+    widths: list[int] = width[order].tolist()
+    start = 0
+    while start < len(widths):
+        size = max(1, _AT_ONCE // widths[start])
+        yield order[start : start + size]
+        start += size

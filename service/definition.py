@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.chunking import Chunking
 from service.collections import Definition
 from service.embedder import Embedder
 from service.errors import FingerprintMismatch, ServiceError
@@ -9,8 +10,10 @@ from service.models import Models
 from service.recipe import Spec
 
 
-def define(models: Models, model: str | None, spec: Spec | None) -> tuple[Embedder, Definition]:
-    """The embedder of this name and pooling, and what a collection keeps of it.
+def define(
+    models: Models, model: str | None, spec: Spec | None, chunking: Chunking | None
+) -> tuple[Embedder, Definition]:
+    """The embedder of this name and pooling, and what a collection keeps of it and of how its documents are cut.
 
     Raises:
         UnknownModel, InvalidInput: as `Models.get` does.
@@ -24,6 +27,7 @@ def define(models: Models, model: str | None, spec: Spec | None) -> tuple[Embedd
         "asked_pooling": spec,
         "fingerprint": embedder.fingerprint,
         **embedder.fingerprint_parts,
+        **({"chunking": chunking.told} if chunking is not None else {}),
     }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.encoder import Encoder, Finish, Side, TokenizedText
 from service.encoder.tokenizer import FEW
-from service.errors import InvalidInput, TooLong, did_you_mean, shortened
+from service.errors import InvalidInput, TooLarge, TooLong, did_you_mean, shortened
 from service.finish import ToVectors, Unprompted, all_states
 from service.recipe import Recipe
 from service.spans import Cut, Offsets, Span, check_amount, offsets_array, trimmed
@@ -257,8 +257,8 @@ class Embedder:
             where_span: names a span by its text's place and its own.
 
         Raises:
-            TooLarge: more than `most` spans, or they overlap so much that they come to more than `MOST_COVERED`
-                characters.
+            TooLarge: a text has more than `MOST_WINDOWED` tokens, there are more than `most` spans, or they overlap
+                so much that they come to more than `MOST_COVERED` characters.
 
         """
         prompt = self.prompt(prompt_name, role)
@@ -400,11 +400,10 @@ class Embedder:
 
     def _leave_whole(self, text: TokenizedText, where: str, _: int) -> TokenizedText:
         if text.full_length > MOST_WINDOWED:
-            raise TooLong(
+            raise TooLarge(
                 f"{where} has {text.full_length} tokens, and spans are embedded of texts with up to {MOST_WINDOWED}. "
                 "Split the text, between chapters for example.",
                 where=where,
-                length=text.full_length,
                 limit=MOST_WINDOWED,
             )
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pooling import EmptyTextError, PoolingError
-from service.collections import Collection, CollectionError, Definition, Document, NotFound
+from service.chunking import Chunking, embed_documents
+from service.collections import Collection, CollectionError, Definition, Document, Embedded, NotFound
 from service.definition import define
 from service.embedder import Embedder
-from service.errors import InvalidInput, ReindexRunning, ServiceError, TooLong, Unavailable, UnknownModel
+from service.errors import InvalidInput, ReindexRunning, ServiceError, TooLarge, TooLong, Unavailable, UnknownModel
 from service.models import Models
 from service.recipe import Spec
-from service.windows import Vectors
 from service.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -103,18 +104,17 @@ class Reindex:
         self.cancel()
         await asyncio.wait([self._task])
 
-    async def vectors(self, texts: Sequence[str], *, truncate: bool) -> tuple[Definition, Vectors] | None:
+    async def vectors(self, documents: Sequence[Document], *, truncate: bool) -> tuple[Definition, Embedded] | None:
         """New vectors for documents that are about to be stored, so that writers do not outrun the reindex.
 
         None where there are none: the documents' turn comes later, and what is wrong with them is said then.
         """
         try:
-            embeddings = await self.embedder.embed(
-                texts, role="document", truncate="right" if truncate or self.truncate else None
+            return self.target, await embed_documents(
+                self.embedder, self.target, documents, truncate=truncate or self.truncate, where="document {}".format
             )
         except (ServiceError, PoolingError, EmptyTextError):
             return None
-        return self.target, embeddings.vectors
 
     async def _to_the_end(self) -> None:
         try:
@@ -149,23 +149,28 @@ class Reindex:
             keys = list(documents)
             places = [f"document {document.id!r}" for document in documents.values()]
             try:
-                embeddings = await self.embedder.embed(
-                    [document.text for document in documents.values()],
-                    role="document",
-                    truncate="right" if self.truncate else None,
+                vectors = await embed_documents(
+                    self.embedder,
+                    self.target,
+                    list(documents.values()),
+                    truncate=self.truncate,
                     where=places.__getitem__,
                 )
             except Unavailable as error:
                 await asyncio.sleep(error.retry_after)
-            except (TooLong, InvalidInput) as error:
-                if error.where not in places:
-                    raise
-                self._refused.append(_reason(error))
+            except (TooLong, TooLarge, InvalidInput) as error:
+                place = _at_fault(error, places)
+                if place is None:
+                    half = len(keys) // 2
+                    await self._embed({key: documents[key] for key in keys[:half]})
+                    documents = {key: documents[key] for key in keys[half:]}
+                    continue
+                self._refused.append(_reason(error, places[place]))
                 if len(self._refused) == _MOST_REFUSED:
                     raise InvalidInput(_refusal(self._refused)) from None
-                del documents[keys[places.index(error.where)]]
+                del documents[keys[place]]
             else:
-                await self._write(self.collection.put_rebuilt, self.target, keys, embeddings.vectors)
+                await self._write(self.collection.put_rebuilt, self.target, keys, vectors)
                 self._embedded += len(keys)
                 self._missing = max((self._missing or 0) - len(keys), 0)
                 return
@@ -180,7 +185,14 @@ class Reindexes:
         self._last: dict[str, Reindex] = {}
 
     async def begin(
-        self, collection: Collection, model: str | None, spec: Spec | None, *, truncate: bool, force: bool
+        self,
+        collection: Collection,
+        model: str | None,
+        spec: Spec | None,
+        chunking: Chunking | None,
+        *,
+        truncate: bool,
+        force: bool,
     ) -> Progress:
         """Begin to embed a collection anew, go on with it, or join the run that does.
 
@@ -189,6 +201,7 @@ class Reindexes:
             model: the model it is to have; its own by default.
             spec: the pooling: by default the one that was asked for when it was made, or where a model is named
                 that model's own.
+            chunking: how its documents are to be cut; None: one vector for each.
             truncate: cut a text that is too long for the model instead of refusing it.
             force: embed it also where it is what was asked for already.
 
@@ -198,7 +211,7 @@ class Reindexes:
 
         """
         begun = await asyncio.to_thread(collection.rebuild)
-        embedder, target = self._target(collection, model, spec)
+        embedder, target = self._target(collection, model, spec, chunking)
         last = self.of(collection)
         if last is not None and last.running:
             if (last.target, last.truncate) != (target, truncate):
@@ -251,12 +264,14 @@ class Reindexes:
         for last in self._last.values():
             last.cancel()
 
-    def _target(self, collection: Collection, model: str | None, spec: Spec | None) -> tuple[Embedder, Definition]:
+    def _target(
+        self, collection: Collection, model: str | None, spec: Spec | None, chunking: Chunking | None
+    ) -> tuple[Embedder, Definition]:
         stored = collection.definition
         if model is not None:
-            return define(self._models, model, spec)
+            return define(self._models, model, spec, chunking)
         try:
-            return define(self._models, stored["model"], stored["asked_pooling"] if spec is None else spec)
+            return define(self._models, stored["model"], stored["asked_pooling"] if spec is None else spec, chunking)
         except UnknownModel as error:
             raise InvalidInput(
                 f"collection {collection.name!r} was built with a model that is not there: {error.detail} Name the "
@@ -274,13 +289,25 @@ def interrupted(collection: Collection) -> Progress | None:
 
 
 def _said(definition: Definition) -> str:
-    return f"model {definition['model']!r} with pooling {definition['pooling']!r}"
+    chunking = f" and chunking {json.dumps(definition['chunking'])}" if "chunking" in definition else ""
+    return f"model {definition['model']!r} with pooling {definition['pooling']!r}{chunking}"
 
 
-def _reason(error: TooLong | InvalidInput) -> str:
+def _at_fault(error: TooLong | TooLarge | InvalidInput, names: Sequence[str]) -> int | None:
+    """Which of the named documents an error is about; None where they are too large together."""
+    for place, name in enumerate(names):
+        if error.where == name or (error.where or "").startswith(f"{name}, span "):
+            return place
+    if not isinstance(error, TooLarge):
+        raise error
+    return 0 if len(names) == 1 else None
+
+
+def _reason(error: TooLong | TooLarge | InvalidInput, name: str) -> str:
     if isinstance(error, TooLong):
         return f"{error.where} has {error.extra['length']} tokens and the model takes {error.extra['limit']}"
-    return error.detail.rstrip(".")
+    detail = error.detail.rstrip(".")
+    return detail if name in detail else f"{name}: {detail}"
 
 
 def _refusal(refused: Sequence[str]) -> str:

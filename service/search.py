@@ -12,14 +12,23 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.collections import Collection, CollectionError, Collections, Definition, Document, Hit, Superseded
+from service.chunking import Chunking, check_spans, embed_documents
+from service.collections import (
+    Collection,
+    CollectionError,
+    Collections,
+    Definition,
+    Document,
+    Embedded,
+    Hit,
+    Superseded,
+)
 from service.collections.document import require_distinct
 from service.definition import define, embedder_for
 from service.errors import InvalidInput, ServiceError, TooLarge
 from service.models import Models
 from service.recipe import Spec
 from service.reindex import Reindexes, interrupted
-from service.windows import Vectors
 from service.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -52,9 +61,11 @@ class Search:
         for collection in collections.list():
             self._warn_of(collection)
 
-    async def create(self, name: str, model: str | None, spec: Spec | None, index: str) -> tuple[Collection, bool]:
+    async def create(
+        self, name: str, model: str | None, spec: Spec | None, index: str, chunking: Chunking | None
+    ) -> tuple[Collection, bool]:
         """Create a collection, or find the equal one; tells whether it is new."""
-        embedder, definition = define(self._models, model, spec)
+        embedder, definition = define(self._models, model, spec, chunking)
         return await self._write(self._collections.create, name, definition, embedder.dim, index)
 
     def all(self) -> Sequence[Collection]:
@@ -66,9 +77,14 @@ class Search:
         return self._collections.get(name)
 
     async def describe(self, collection: Collection) -> dict[str, Any]:
-        """What a collection is: its model, pooling, fingerprint, size and memory."""
-        count, memory = await asyncio.to_thread(lambda: (collection.count(), collection.memory_bytes()))
+        """What a collection is: its model, pooling, fingerprint, chunking if it has one, size and memory."""
+
+        def sizes() -> tuple[int, int, int]:
+            return collection.count(), collection.chunks(), collection.memory_bytes()
+
+        count, chunks, memory = await asyncio.to_thread(sizes)
         definition = collection.definition
+        chunked = {"chunking": definition["chunking"], "chunks": chunks} if "chunking" in definition else {}
         return {
             "name": collection.name,
             "model": definition["model"],
@@ -77,6 +93,7 @@ class Search:
             "dimension": collection.dim,
             "index": collection.index_kind,
             "count": count,
+            **chunked,
             "memory_bytes": memory,
             "created": collection.created.isoformat(),
         }
@@ -94,19 +111,16 @@ class Search:
         while True:
             definition = collection.definition
             embedder = embedder_for(self._models, name, definition)
+            check_spans(definition, documents)
             unchanged = await asyncio.to_thread(collection.unchanged, documents)
             places = [place for place, document in enumerate(documents) if document.id not in unchanged]
             changed = [documents[place] for place in places]
-            texts = [document.text for document in changed]
-            embeddings = await embedder.embed(
-                texts,
-                role="document",
-                truncate="right" if truncate else None,
-                where=partial(_place, documents, places),
+            vectors = await embed_documents(
+                embedder, definition, changed, truncate=truncate, where=partial(_place, documents, places)
             )
             reindex = self.reindexes.of(collection)
-            also = await reindex.vectors(texts, truncate=truncate) if reindex and reindex.running else None
-            made = _Made(definition, embeddings.vectors, also)
+            also = await reindex.vectors(changed, truncate=truncate) if reindex and reindex.running else None
+            made = _Made(definition, vectors, also)
             if await self._write(_put, collection, documents, unchanged, changed, made):
                 return Upserted(len(documents), len(unchanged))
 
@@ -125,10 +139,11 @@ class Search:
         k: int,
         condition: Mapping[str, Any] | None,
         *,
+        grouped: bool = False,
         truncate: bool = False,
         where: Callable[[int], str],
     ) -> list[list[Hit]]:
-        """The `k` best hits for each text, embedded as a query."""
+        """The `k` best hits for each text, embedded as a query; `grouped`, one hit a document."""
         collection = self.get(name)
         if len(queries) * k > MOST_HITS_TOGETHER:
             raise TooLarge(
@@ -142,12 +157,18 @@ class Search:
             embeddings = await embedder_for(self._models, name, definition).embed(
                 queries, role="query", truncate="right" if truncate else None, where=where
             )
-            find = partial(collection.search, embeddings.vectors, k, condition, under=definition)
+            find = partial(collection.search, embeddings.vectors, k, condition, grouped=grouped, under=definition)
             with suppress(Superseded):
                 return await asyncio.to_thread(find)
 
     async def by_vector(
-        self, name: str, vector: Sequence[float], k: int, condition: Mapping[str, Any] | None
+        self,
+        name: str,
+        vector: Sequence[float],
+        k: int,
+        condition: Mapping[str, Any] | None,
+        *,
+        grouped: bool = False,
     ) -> list[Hit]:
         """The `k` best hits for a vector that the caller made with the collection's own embedder."""
         collection = self.get(name)
@@ -156,7 +177,7 @@ class Search:
                 f"vector has {len(vector)} dimensions; collection {name!r} has {collection.dim}.", where="vector"
             )
         query = np.array([vector], dtype=np.float64)
-        return (await asyncio.to_thread(collection.search, query, k, condition))[0]
+        return (await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped)))[0]
 
     def close(self) -> None:
         """Finish the writes under way and close the store."""
@@ -186,8 +207,8 @@ class _Made:
     """Vectors, the definition that they were made under, and those for a reindex that is under way."""
 
     under: Definition
-    vectors: Vectors
-    also: tuple[Definition, Vectors] | None
+    vectors: Embedded
+    also: tuple[Definition, Embedded] | None
 
 
 def _place(documents: Sequence[Document], places: Sequence[int], place: int) -> str:

@@ -31,7 +31,8 @@ _CANDIDATE: Final = regex.compile(
     """,
     regex.VERSION1 | regex.VERBOSE,
 )
-_BEGINS_JOINED: Final = regex.compile(_JOINED)
+# Nothing joins a line break or a tab.
+_BEGINS_JOINED: Final = regex.compile(rf"(?<![\p{{GCB=Control}}\p{{GCB=CR}}\p{{GCB=LF}}]){_JOINED}")
 # 「はい。」と言った: what is quoted is part of a longer sentence.
 _QUOTED_ON: Final = regex.compile(r"(?<=[\p{Pe}])\p{Hiragana}", regex.VERSION1)
 _NEXT: Final = regex.compile(

@@ -126,8 +126,8 @@ def check_amount(spans: Sequence[Sequence[Span]], most: int) -> None:
     count = sum(map(len, spans))
     if count > most:
         raise TooLarge(
-            f"the texts have {count} spans or more together and one request takes {most} (server.max_texts); send "
-            "fewer texts at once, or make longer spans.",
+            f"the texts have {count} spans or more together and one request takes {most}; send fewer texts at "
+            "once, or make longer spans.",
             where="spans",
             limit=most,
         )

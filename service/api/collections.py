@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
@@ -12,6 +12,7 @@ from service.api.disconnect import ReadingRoute
 from service.api.embed import PROBLEMS
 from service.api.json import JSONRoute, answer, answer_in_parts, listed
 from service.api.schemas import (
+    ChunkingBody,
     CollectionBody,
     CollectionList,
     CreateCollection,
@@ -26,7 +27,8 @@ from service.api.schemas import (
     UpsertRequest,
 )
 from service.api.service import Served, Service
-from service.collections import Definition, NotFound
+from service.chunking import Chunking
+from service.collections import Definition, NotFound, Spans
 from service.reindex import Progress
 from service.search import Document, Hit
 
@@ -52,25 +54,31 @@ router = APIRouter(tags=["collections"], route_class=JSONRoute, responses=_RESPO
 searching = APIRouter(tags=["collections"], route_class=ReadingRoute, responses=_RESPONSES)
 
 
-@router.put("/collections/{name}", responses=PROBLEMS | _CONFLICT | {201: {"model": CollectionBody}})
+@router.put(
+    "/collections/{name}",
+    response_model_exclude_none=True,
+    responses=PROBLEMS | _CONFLICT | {201: {"model": CollectionBody}},
+)
 async def create(
     name: str, service: Served, response: Response, body: CreateCollection | None = None
 ) -> CollectionBody:
     """Create a collection (201), or find the equal one (200)."""
     asked = body or CreateCollection.model_validate({})
-    collection, created = await service.search.create(name, asked.model, asked.pooling, asked.index)
+    collection, created = await service.search.create(
+        name, asked.model, asked.pooling, asked.index, _chunking(asked.chunking)
+    )
     response.status_code = 201 if created else 200
     return CollectionBody(**await service.search.describe(collection))
 
 
-@router.get("/collections")
+@router.get("/collections", response_model_exclude_none=True)
 async def list_all(service: Served) -> CollectionList:
     """All collections."""
     described = [await service.search.describe(collection) for collection in service.search.all()]
     return CollectionList(collections=[CollectionBody(**item) for item in described])
 
 
-@router.get("/collections/{name}", responses=_MISSING)
+@router.get("/collections/{name}", response_model_exclude_none=True, responses=_MISSING)
 async def describe(name: str, service: Served) -> CollectionBody:
     """What a collection is and holds."""
     return CollectionBody(**await service.search.describe(service.search.get(name)))
@@ -86,10 +94,10 @@ async def drop(name: str, service: Served) -> None:
 async def upsert(name: str, body: UpsertRequest, service: Served) -> Response:
     """Store documents, all or none; answers once they are durable and can be found.
 
-    `unchanged` of them were stored already with equal text and metadata, and were not embedded again.
+    `unchanged` of them were stored already with equal text, metadata and given spans, and were not embedded again.
     """
     service.check_count(len(body.documents), "documents")
-    documents = [Document(item.id, item.text, item.metadata) for item in body.documents]
+    documents = [Document(item.id, item.text, item.metadata, _spans(item)) for item in body.documents]
     done = await service.search.upsert(name, documents, truncate=body.truncate)
     return answer({"upserted": done.upserted, "unchanged": done.unchanged})
 
@@ -98,7 +106,8 @@ async def upsert(name: str, body: UpsertRequest, service: Served) -> Response:
 async def fetch(name: str, document_id: str, service: Served) -> Response:
     """One document."""
     document = await service.search.fetch(name, document_id)
-    return answer({"id": document.id, "text": document.text, "metadata": document.metadata})
+    spans = {} if document.spans is None else {"spans": document.spans}
+    return answer({"id": document.id, "text": document.text, "metadata": document.metadata, **spans})
 
 
 @router.delete("/collections/{name}/documents/{document_id:id}", status_code=204, responses=_MISSING)
@@ -117,8 +126,11 @@ async def begin_reindex(
     is that already.
     """
     asked = body or ReindexRequest.model_validate({})
+    collection = service.search.get(name)
+    named = "chunking" in asked.model_fields_set
+    chunking = _chunking(asked.chunking) if named else Chunking.of(collection.definition)
     progress = await service.search.reindexes.begin(
-        service.search.get(name), asked.model, asked.pooling, truncate=asked.truncate, force=asked.force
+        collection, asked.model, asked.pooling, chunking, truncate=asked.truncate, force=asked.force
     )
     response.status_code = 200 if progress.state == "unneeded" else 202
     return _reindex(progress)
@@ -138,7 +150,11 @@ async def abandon_reindex(name: str, service: Served) -> None:
 
 @searching.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
 async def search(name: str, body: SearchRequest, service: Served) -> Response:
-    """The documents nearest to a text, to each of several texts, or to a vector."""
+    """The documents nearest to a text, to each of several texts, or to a vector.
+
+    In a chunked collection each hit is a `span` of a document, of which one document may have many; with
+    `"group": "document"` it has the best of them alone.
+    """
     return await _search(service, name, body)
 
 
@@ -156,7 +172,7 @@ async def search_default(body: SearchRequest, service: Served) -> Response:
 
 def _reindex(progress: Progress) -> ReindexBody:
     def shown(definition: Definition) -> dict[str, Any]:
-        return {key: definition[key] for key in ("model", "pooling", "fingerprint")}
+        return {key: definition.get(key) for key in ("model", "pooling", "fingerprint", "chunking")}
 
     sides = {"from": shown(progress.source), "to": shown(progress.target)}
     told = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
@@ -165,7 +181,7 @@ def _reindex(progress: Progress) -> ReindexBody:
 
 async def _search(service: Service, name: str, body: SearchRequest) -> Response:
     if body.vector is not None:
-        hits = await service.search.by_vector(name, body.vector, body.k, body.filter)
+        hits = await service.search.by_vector(name, body.vector, body.k, body.filter, grouped=body.group is not None)
         return await answer_in_parts(_shown(hits, body))
     several = body.queries is not None
     queries = body.queries if body.queries is not None else [body.query or ""]
@@ -175,6 +191,7 @@ async def _search(service: Service, name: str, body: SearchRequest) -> Response:
         queries,
         body.k,
         body.filter,
+        grouped=body.group is not None,
         truncate=body.truncate,
         where="queries[{}]".format if several else lambda _: "query",
     )
@@ -190,8 +207,29 @@ def _all_shown(results: Sequence[Sequence[Hit]], body: SearchRequest) -> Iterato
 
 def _shown(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
     def one(_: int, hit: Hit) -> dict[str, Any]:
-        return {"id": hit.id, "score": hit.score} | {field: getattr(hit, field) for field in body.include}
+        shown = {"id": hit.id, "score": hit.score}
+        return shown | {field: _FIELDS[field](hit) for field in body.include if field != "span" or hit.span}
 
     yield b'{"hits":'
     yield from listed(hits, one)
     yield b"}"
+
+
+def _span(hit: Hit) -> dict[str, Any]:
+    start, end = hit.span or (0, 0)
+    return {"start": start, "end": end, "text": hit.text[start:end]}
+
+
+_FIELDS: Final[Mapping[str, Callable[[Hit], Any]]] = {
+    "text": lambda hit: hit.text,
+    "metadata": lambda hit: hit.metadata,
+    "span": _span,
+}
+
+
+def _chunking(body: ChunkingBody | None) -> Chunking | None:
+    return None if body is None else body.chunking
+
+
+def _spans(document: DocumentBody) -> Spans | None:
+    return None if document.spans is None else tuple((start, end) for start, end in document.spans)

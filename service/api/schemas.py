@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.chunking import Chunking
 from service.doctor.findings import Finding, Strategy
 from service.embedder import MOST_WINDOWED, Mode
 from service.errors import did_you_mean, shortened
@@ -23,6 +24,7 @@ Truncate = Annotated[bool, Field(description="Cut a text that is too long instea
 Texts = Annotated[list[str], Field(fail_fast=True)]
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 
+_MODE: Final = "`late`: pooled from one pass over the whole text. `early`: each span embedded by itself."
 _SENTENCES: list[JsonValue] = ["A man is playing a harp.", "A man is playing a keyboard."]
 
 
@@ -78,17 +80,15 @@ class EmbedRequest(EmbedAllRequest):
     dimensions: int | None = Field(default=None, description="Keep the first dimensions only, normalised anew.")
 
 
-class CutBody(Request):
-    """How texts are cut into spans: by tokens, or by sentence."""
-
-    by: Literal["tokens", "sentence"] = "tokens"
+class _Cutting(Request):
+    by: str
     tokens: int | None = Field(default=None, ge=1, le=MOST_WINDOWED, description="Tokens of a span.")
     overlap: int = Field(default=0, ge=0, description="Tokens that a span shares with the one before.")
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.by == "sentence" and (self.tokens is not None or self.overlap):
-            raise PydanticCustomError("cut", "'by': 'sentence' takes neither 'tokens' nor 'overlap'.")
+        if self.by != "tokens" and (self.tokens is not None or self.overlap):
+            raise PydanticCustomError("cut", "'by': '{by}' takes neither 'tokens' nor 'overlap'.", {"by": self.by})
         if self.by == "tokens" and self.tokens is None:
             raise PydanticCustomError("cut", "by tokens, 'tokens' must say how many; or give 'by': 'sentence'.")
         if self.tokens is not None and self.overlap >= self.tokens:
@@ -99,10 +99,30 @@ class CutBody(Request):
             )
         return self
 
+
+class CutBody(_Cutting):
+    """How texts are cut into spans: by tokens, or by sentence."""
+
+    by: Literal["tokens", "sentence"] = "tokens"
+
     @property
     def cut(self) -> Cut:
         """What cuts so."""
         return BySentence() if self.tokens is None else ByTokens(self.tokens, self.overlap)
+
+
+class ChunkingBody(_Cutting):
+    """How the documents of a collection are cut into spans, each with a vector of its own."""
+
+    by: Literal["tokens", "sentence", "given"] = Field(
+        default="tokens", description="`given`: each document comes with its `spans`."
+    )
+    mode: Mode = Field(default="late", description=_MODE)
+
+    @property
+    def chunking(self) -> Chunking:
+        """What cuts so."""
+        return Chunking(self.by, self.mode, self.tokens, self.overlap)
 
 
 def _kind_of_spans(value: Any) -> str | None:
@@ -146,10 +166,7 @@ class EmbedSpansRequest(EmbedRequest):
         description="Start and end of each span in characters (Unicode code points), end exclusive; for several "
         "texts a list of those for each text. Or how to cut them."
     )
-    mode: Mode = Field(
-        default="late",
-        description="`late`: pooled from one pass over the whole text. `early`: each span embedded by itself.",
-    )
+    mode: Mode = Field(default="late", description=_MODE)
 
 
 class ExplainRequest(Request):
@@ -203,6 +220,7 @@ class CreateCollection(Request):
     model: str | None = None
     pooling: PoolingSpec | None = None
     index: str = Field(default="flat", description="`flat`: exact search by inner product of normalised vectors.")
+    chunking: ChunkingBody | None = Field(default=None, description="One vector a document unless given.")
 
 
 class ReindexRequest(Request):
@@ -214,6 +232,9 @@ class ReindexRequest(Request):
     pooling: PoolingSpec | None = Field(
         default=None, description="What the collection was created with unless given; with `model`, that model's own."
     )
+    chunking: ChunkingBody | None = Field(
+        default=None, description="The collection's own unless given; null: one vector a document."
+    )
     truncate: Truncate = False
     force: bool = Field(default=False, description="Embed it again also where nothing differs.")
 
@@ -224,6 +245,10 @@ class DocumentBody(Request):
     id: str
     text: str
     metadata: dict[str, Any] = Field(default_factory=dict)
+    spans: SpansOfText | None = Field(
+        default=None,
+        description="What has a vector in a chunked collection; sent where it is so by given spans.",
+    )
 
 
 class UpsertRequest(Request):
@@ -246,6 +271,9 @@ class UpsertRequest(Request):
     truncate: Truncate = False
 
 
+HitField = Literal["text", "metadata", "span"]
+
+
 class SearchRequest(Request):
     """A search by one text, by several, or by a vector."""
 
@@ -260,7 +288,10 @@ class SearchRequest(Request):
     filter: dict[str, Any] | None = Field(
         None, description="On metadata, with $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not."
     )
-    include: Annotated[list[Literal["text", "metadata"]], Field(fail_fast=True)] = ["text", "metadata"]
+    group: Literal["document"] | None = Field(
+        default=None, description="In a chunked collection: one hit a document, that of its best span."
+    )
+    include: Annotated[list[HitField], Field(fail_fast=True)] = ["text", "metadata", "span"]
     truncate: Truncate = False
 
     @model_validator(mode="after")
@@ -392,7 +423,9 @@ class CollectionBody(BaseModel):
     fingerprint: str
     dimension: int
     index: str
-    count: int
+    count: int = Field(description="Documents.")
+    chunking: dict[str, JsonValue] | None = Field(default=None, description="How documents are cut, if they are.")
+    chunks: int | None = Field(default=None, description="Their spans, each with a vector.")
     memory_bytes: int
     created: str
 
@@ -409,6 +442,7 @@ class DefinitionBody(BaseModel):
     model: str
     pooling: str
     fingerprint: str
+    chunking: dict[str, JsonValue] | None = Field(description="null: one vector a document.")
 
 
 class ReindexBody(BaseModel):
@@ -430,13 +464,22 @@ class UpsertedBody(BaseModel):
     unchanged: int
 
 
+class HitSpan(BaseModel):
+    """Where in a document's text a span starts and ends, exclusive, in characters."""
+
+    start: int
+    end: int
+    text: str
+
+
 class HitBody(BaseModel):
-    """A document found; `score` is the cosine."""
+    """A document found, or in a chunked collection a span of one; `score` is the cosine."""
 
     id: str
     score: float
     text: str | None = None
     metadata: dict[str, Any] | None = None
+    span: HitSpan | None = None
 
 
 class Hits(BaseModel):

@@ -11,6 +11,8 @@ import pooling
 from service import __version__
 from service.api.embed import MOST_STATES
 from service.api.service import Served
+from service.chunking import MOST_CHUNKS
+from service.embedder import MOST_WINDOWED
 from service.errors import Unavailable
 from service.explain import MOST_TOKENS
 from service.search import MOST_HITS
@@ -68,6 +70,8 @@ async def info(service: Served) -> dict[str, Any]:
             "max_queued_tokens": config.batching.max_queued_tokens,
             "max_token_states": MOST_STATES,
             "max_explained_tokens": MOST_TOKENS,
+            "max_windowed_tokens": MOST_WINDOWED,
+            "max_chunks": MOST_CHUNKS,
             "max_hits": MOST_HITS,
         },
     }

@@ -11,12 +11,12 @@ from typing import Any, Final
 import orjson
 
 from service.cli.console import Failure
-from service.collections import Document, InvalidDocument
+from service.collections import Document, InvalidDocument, Spans
 from service.collections.document import checked_id, encoded_metadata
 from service.errors import did_you_mean
 
 MOST_ERRORS: Final = 10
-_FIELDS: Final = ("id", "text", "metadata")
+_FIELDS: Final = ("id", "text", "metadata", "spans")
 _BEIR_FIELDS: Final = ("_id", "title", "text", "metadata")
 
 
@@ -143,13 +143,24 @@ def _document(raw: bytes) -> Document:
     if beir and (title := string({"title": "", **fields}, "title")):
         text = f"{title} {text}".strip()
         metadata = {**metadata, "title": title} if isinstance(metadata, dict) else metadata
-    document = Document(identity, text.strip() if beir else text, metadata)
+    document = Document(identity, text.strip() if beir else text, metadata, _spans(fields))
     try:
         checked_id(identity)
         encoded_metadata(document)
     except InvalidDocument as error:
         raise ValueError(str(error)) from None
     return document
+
+
+def _spans(fields: dict[str, Any]) -> Spans | None:
+    if (given := fields.get("spans")) is None:
+        return None
+    try:
+        if all(type(edge) is int for span in given for edge in span):
+            return tuple((start, end) for start, end in given)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError("'spans' must be [[start, end], ...], in characters of the text.")
 
 
 def _kind(value: Any) -> str:

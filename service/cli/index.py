@@ -21,6 +21,7 @@ from service.cli.console import INTERRUPTED, Failure, err, out
 
 if TYPE_CHECKING:
     from service.cli.documents import Count, Line
+    from service.collections import Document
 
 
 @dataclass
@@ -33,30 +34,35 @@ class _Progress:
 
 
 def index(
-    file: Annotated[Path, typer.Argument(help="JSON lines, {id, text, metadata?} each, or a BEIR folder or corpus.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines, {id, text, metadata?, spans?} each, or a BEIR folder or corpus.")
+    ],
     collection: options.Collection,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
     model: options.Model = None,
     pooling: options.Pooling = None,
+    chunking: options.Chunking = None,
     truncate: options.Truncate = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents in one request.")] = 64,
 ) -> None:
     """Store the documents of a file in a collection, which is created where it is missing.
 
     It may be stopped at any time and run again: what is stored already is not embedded a second time. A
-    collection that exists keeps its model and pooling; naming others is refused.
+    collection that exists keeps its model, pooling and chunking; naming others is refused.
     """
+    from service.cli.chunks import chunking as read_chunking
     from service.cli.documents import check, corpus_file
 
     route = collection_path(collection)
+    asked = {"model": model, "pooling": pooling, "chunking": read_chunking(chunking) if chunking else None}
     corpus = corpus_file(file)
     count = check(corpus)
     done = _Progress()
 
     async def run() -> None:
         async with connect(url, config) as client:
-            await _create(client, route, {"model": model, "pooling": pooling})
+            await _create(client, route, asked)
             await _upload(client, route, corpus, count, done, batch_size=batch_size, truncate=truncate)
 
     go_on = "Run the same command again to go on."
@@ -78,7 +84,7 @@ def index(
     )
 
 
-async def _create(client: Client, route: str, asked: dict[str, str | None]) -> None:
+async def _create(client: Client, route: str, asked: dict[str, Any]) -> None:
     """See that the collection is there; where it is and nothing particular is asked for, take it as it is."""
     definition = {key: value for key, value in asked.items() if value is not None}
     if not definition:
@@ -97,11 +103,9 @@ async def _upload(
     from service.cli.documents import read
 
     async def send(batch: list[Line]) -> Any:
-        documents = [
-            {"id": line.document.id, "text": line.document.text, "metadata": line.document.metadata} for line in batch
-        ]
+        body = {"documents": [_document(line.document) for line in batch], "truncate": truncate}
         try:
-            return await client.ask("POST", f"{route}/documents", {"documents": documents, "truncate": truncate})
+            return await client.ask("POST", f"{route}/documents", body)
         except Refused as error:
             raise Failure(_in_file(error, batch, corpus), table=error.table) from None
 
@@ -114,6 +118,11 @@ async def _upload(
             done.unchanged += answer["unchanged"]
             done.seconds = time.monotonic() - began
             bar.advance(task, len(batch))
+
+
+def _document(document: Document) -> dict[str, Any]:
+    spans = {} if document.spans is None else {"spans": document.spans}
+    return {"id": document.id, "text": document.text, "metadata": document.metadata, **spans}
 
 
 def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:

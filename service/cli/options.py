@@ -20,6 +20,13 @@ Collection = Annotated[str, typer.Option("--collection", help="The collection's 
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut a text that is too long for the model instead of refusing it.")
 ]
+Chunking = Annotated[
+    str | None,
+    typer.Option(
+        help="Cut each document into spans with a vector each: tokens=64,overlap=16 or sentence or given; from one "
+        "pass over all of it (late chunking), or with ,mode=early each by itself."
+    ),
+]
 Model = Annotated[str | None, typer.Option(help="A model of the service; its default one unless given.")]
 Pooling = Annotated[
     str | None,

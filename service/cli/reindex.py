@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.cli import options
+from service.cli.chunks import chunking as read_chunking
 from service.cli.client import Client, collection_path, connect
 from service.cli.console import INTERRUPTED, Failure, err, out
 
@@ -25,6 +26,13 @@ def reindex(
         str | None,
         typer.Option(help="The pooling it is to have; what it was created with unless given, or --model's own."),
     ] = None,
+    chunking: Annotated[
+        str | None,
+        typer.Option(
+            help="How documents are to be cut: tokens=64,overlap=16 or sentence or given, with ,mode=early each span "
+            "by itself; none for one vector a document. As they are unless given."
+        ),
+    ] = None,
     truncate: options.Truncate = False,
     force: Annotated[bool, typer.Option("--force", help="Embed it again also where nothing differs.")] = False,
     abandon: Annotated[
@@ -38,7 +46,9 @@ def reindex(
     same command goes on from there.
     """
     route = f"{collection_path(name)}/reindex"
-    asked = {"model": model, "pooling": pooling, "truncate": truncate, "force": force}
+    asked: dict[str, Any] = {"model": model, "pooling": pooling, "truncate": truncate, "force": force}
+    if chunking is not None:
+        asked["chunking"] = read_chunking(chunking)
     seen: dict[str, Any] = {}
 
     async def run() -> None:
@@ -83,9 +93,16 @@ def _summary(name: str, seen: dict[str, Any]) -> str:
             f"Nothing to do: {name!r} is embedded with model {after['model']!r}, pooling {after['pooling']!r}, "
             f"fingerprint {after['fingerprint']}, which is served. --force embeds it all the same."
         )
-    changes = [f"{key} {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+    changes = [f"{key} {_told(before[key])} -> {_told(after[key])}" for key in before if before[key] != after[key]]
     rate = f", {_rate(seen)}" if _rate(seen) else ""
     return f"{seen['total']} documents of {name!r} re-embedded{rate}: {'; '.join(changes) or 'nothing else changed'}"
+
+
+def _told(value: str | dict[str, Any] | None) -> str:
+    """A part of a definition; of a chunking what `--chunking` would say."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}={part}" for key, part in value.items())
+    return value or "none"
 
 
 def _interrupted(name: str, seen: dict[str, Any], *, in_process: bool) -> str:

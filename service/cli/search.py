@@ -23,12 +23,16 @@ def search(
     condition: Annotated[
         str | None, typer.Option("--filter", help="""On metadata, as JSON: '{"year": {"$gte": 2020}}'.""")
     ] = None,
+    by_document: Annotated[
+        bool, typer.Option("--by-document", help="In a chunked collection: each document once, by its best span.")
+    ] = False,
     truncate: options.Truncate = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer instead of a table.")] = False,
 ) -> None:
     """Find the documents of a collection that are nearest in meaning to a query."""
     route = collection_path(collection)
-    body = {"query": query, "k": k, "filter": _filter(condition), "truncate": truncate}
+    group = "document" if by_document else None
+    body = {"query": query, "k": k, "filter": _filter(condition), "group": group, "truncate": truncate}
 
     async def run() -> Any:
         async with connect(url, config) as client:
@@ -52,7 +56,8 @@ def search(
     table.add_column("id", overflow="fold")
     table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1, min_width=20)
     for rank, hit in enumerate(answer["hits"], 1):
-        table.add_row(str(rank), f"{hit['score']:.4f}", one_line(hit["id"], 512), one_line(hit["text"], 120))
+        text = hit.get("span", hit)["text"]
+        table.add_row(str(rank), f"{hit['score']:.4f}", one_line(hit["id"], 512), one_line(text, 120))
     out.print(table)
 
 

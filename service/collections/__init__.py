@@ -4,7 +4,7 @@ Knows nothing of models or HTTP: numpy vectors in, hits out, synchronous and thr
 """
 
 from service.collections.collection import Collection, Definition, Rebuild
-from service.collections.document import Document, Hit
+from service.collections.document import Document, Hit, Span, Spans
 from service.collections.errors import (
     CollectionError,
     Conflict,
@@ -18,14 +18,17 @@ from service.collections.errors import (
     Superseded,
 )
 from service.collections.manager import Collections
+from service.collections.vectors import Chunked, Embedded
 
 __all__ = [
+    "Chunked",
     "Collection",
     "CollectionError",
     "Collections",
     "Conflict",
     "Definition",
     "Document",
+    "Embedded",
     "Hit",
     "InvalidDocument",
     "InvalidFilter",
@@ -34,6 +37,8 @@ __all__ = [
     "InvalidVector",
     "NotFound",
     "Rebuild",
+    "Span",
+    "Spans",
     "StoreUnavailable",
     "Superseded",
 ]

@@ -18,6 +18,7 @@ from service.collections.index import Keys, VectorIndex, Vectors, build_index, c
 from service.collections.lock import ReadWriteLock
 from service.collections.store import Store
 from service.collections.transaction import CollectionRow, RebuildRow, Transaction
+from service.collections.vectors import Embedded, accept
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Rebuild:
 
 class Collection:
     """Documents that can be searched by vector; every method is thread-safe.
+
+    A document has one vector, or one for each of its spans, as those say who store it.
 
     A search sees all of an upsert or none of it: commit and index change happen under a write lock, the index
     search and the reading of the rows under the read lock. Every method raises `NotFound` once the collection
@@ -79,6 +82,11 @@ class Collection:
     def count(self) -> int:
         """Return the number of documents."""
         with self._reading() as index:
+            return index.count
+
+    def chunks(self) -> int:
+        """Return the number of vectors."""
+        with self._reading() as index:
             return len(index)
 
     def memory_bytes(self) -> int:
@@ -87,7 +95,7 @@ class Collection:
             return index.memory_bytes
 
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
-        """Return the ids of the documents that are stored already with equal text and metadata.
+        """Return the ids of the documents that are stored already with equal text, metadata and, where given, spans.
 
         Their vectors need not be computed again. Raises `InvalidDocument`.
         """
@@ -97,18 +105,20 @@ class Collection:
         return {
             document_id
             for document_id, known in stored.items()
-            if known.text == checked_text(asked[document_id]) and _canonical(known) == _canonical(asked[document_id])
+            if known.text == checked_text(asked[document_id])
+            and asked[document_id].spans in (None, known.spans)
+            and _canonical(known) == _canonical(asked[document_id])
         }
 
     def upsert(
         self,
         documents: Sequence[Document],
-        vectors: NDArray[np.floating[Any]],
+        vectors: Embedded,
         *,
         under: Definition | None = None,
-        also: tuple[Definition, NDArray[np.floating[Any]]] | None = None,
+        also: tuple[Definition, Embedded] | None = None,
     ) -> int:
-        """Store documents with their vectors (n, dim), in place of those with the same ids: all, or none.
+        """Store documents with their vectors, in place of those with the same ids: all, or none.
 
         `under` is the definition that the vectors were made under, where it may have changed since; `also` is
         another, with vectors under it, which are kept where a rebuild under that definition is under way.
@@ -122,11 +132,11 @@ class Collection:
         with self._store.writing() as transaction:
             self._require_present()
             self._require_current(under)
-            accepted = checked(vectors, self.dim, len(rows))
+            accepted = accept(vectors, self.dim, len(rows))
             replaced, keys = transaction.put(self._row.key, rows, accepted)
             if also is not None:
                 self._put_rebuilt(transaction, keys, *also)
-            self._publish(transaction, replaced, keys, accepted)
+            self._publish(transaction, replaced, accepted.repeated(keys), accepted.vectors)
         return len(rows)
 
     def fetch(self, document_id: str) -> Document:
@@ -152,13 +162,16 @@ class Collection:
         k: int,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name it has in the HTTP contract
         *,
+        grouped: bool = False,
         under: Definition | None = None,
     ) -> list[list[Hit]]:
         """Return for each of `vectors` (q, dim) the `k` nearest documents that match the filter, best first.
 
+        Where documents are cut into spans, the `k` nearest spans, of which one document may have many; `grouped`, the
+        `k` nearest documents, each by its nearest span.
         Exact: fewer than `k` come back only where fewer match. Documents with equal scores come in the order
-        in which they were stored. `under` is the definition that the vectors were made under, where it may have
-        changed since.
+        in which they were stored, the spans of one in the order that they have there. `under` is the definition that
+        the vectors were made under, where it may have changed since.
         Raises `InvalidVector`, `InvalidFilter`, `Superseded`, and `ValueError` for a `k` below one.
         """
         if k < 1:
@@ -168,11 +181,11 @@ class Collection:
             self._require_current(under)
             queries = checked(vectors, self.dim)
             allowed = self._store.matching(self._row.key, *condition) if condition else None
-            scores, keys = index.search(queries, k, allowed)
-            documents = self._store.by_keys(np.unique(keys))
+            found = index.search(queries, k, allowed, distinct=grouped)
+            documents = self._store.by_keys(np.unique(found[1]))
         return [
-            [_hit(documents[key], score) for key, score in zip(row_keys, row_scores, strict=True)]
-            for row_keys, row_scores in zip(keys.tolist(), scores.tolist(), strict=True)
+            [_hit(documents[key], score, ordinal) for score, key, ordinal in zip(*row, strict=True)]
+            for row in zip(*(part.tolist() for part in found), strict=True)
         ]
 
     def rebuild(self) -> Rebuild | None:
@@ -181,7 +194,7 @@ class Collection:
             begun = self._store.rebuild(self._row.key)
             if begun is None:
                 return None
-            return Rebuild(begun.definition, max(len(index) - self._store.count_unbuilt(self._row.key), 0))
+            return Rebuild(begun.definition, max(index.count - self._store.count_unbuilt(self._row.key), 0))
 
     def begin_rebuild(self, definition: Definition, dim: int) -> None:
         """Begin to collect vectors of `dim` numbers under a definition, or go on; any other rebuild is dropped."""
@@ -201,7 +214,7 @@ class Collection:
         with self._reading():
             return self._store.unbuilt(self._row.key, after, most, characters)
 
-    def put_rebuilt(self, definition: Definition, keys: Sequence[int], vectors: NDArray[np.floating[Any]]) -> None:
+    def put_rebuilt(self, definition: Definition, keys: Sequence[int], vectors: Embedded) -> None:
         """Store the vectors of documents under the rebuild's definition; documents that are gone are passed over.
 
         Raises `InvalidVector`, and `Superseded` where no rebuild under this definition is under way.
@@ -283,12 +296,12 @@ class Collection:
         transaction: Transaction,
         keys: Sequence[int] | Keys,
         definition: Definition,
-        vectors: NDArray[np.floating[Any]],
+        vectors: Embedded,
     ) -> bool:
         begun = transaction.rebuild(self._row.key)
         if begun is None or begun.definition != definition:
             return False
-        transaction.put_rebuilt(keys, checked(vectors, begun.dim, len(keys)))
+        transaction.put_rebuilt(keys, accept(vectors, begun.dim, len(keys)))
         return True
 
     def _require_present(self) -> None:
@@ -318,5 +331,6 @@ def _canonical(document: Document) -> str:
     return json.dumps(json.loads(encoded_metadata(document)), sort_keys=True)
 
 
-def _hit(document: Document, score: float) -> Hit:
-    return Hit(document.id, score, document.text, document.metadata)
+def _hit(document: Document, score: float, ordinal: int) -> Hit:
+    span = document.spans[ordinal] if document.spans is not None else None
+    return Hit(document.id, score, document.text, document.metadata, span)

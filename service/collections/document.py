@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from service.collections.errors import InvalidDocument
 from service.errors import shortened
 
@@ -13,24 +15,34 @@ MAX_ID_CHARACTERS = 512
 MAX_METADATA_DEPTH = 64
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 
+Span = tuple[int, int]
+"""Characters of a text: where they start, and where they end, exclusive."""
+Spans = tuple[Span, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text, known by its id, with a JSON object of metadata to filter by."""
+    """A text, known by its id, with a JSON object of metadata to filter by.
+
+    `spans` are the parts of the text that have a vector each; None where all of it has one, or where they are still
+    to be found.
+    """
 
     id: str
     text: str
     metadata: dict[str, Any]
+    spans: Spans | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A document that a search found; `score` is the cosine of its vector and the query's."""
+    """A document that a search found, or a span of one; `score` is the cosine of its vector and the query's."""
 
     id: str
     score: float
     text: str
     metadata: dict[str, Any]
+    span: Span | None = None
 
 
 def checked_id(document_id: str) -> str:
@@ -72,6 +84,18 @@ def encoded_metadata(document: Document) -> str:
     for problem in _problems(document.metadata, "metadata", 1):
         raise InvalidDocument(f"document {document.id!r}: {problem}.")
     return json.dumps(document.metadata, ensure_ascii=False, separators=(",", ":"))
+
+
+def encoded_spans(spans: Spans | None) -> bytes | None:
+    """Return spans as they are stored: pairs of 64-bit integers."""
+    return None if spans is None else np.array(spans, "<i8").tobytes()
+
+
+def decoded_spans(stored: bytes | None) -> Spans | None:
+    """Return what `encoded_spans` was given."""
+    if stored is None:
+        return None
+    return tuple((start, end) for start, end in np.frombuffer(stored, "<i8").reshape(-1, 2).tolist())
 
 
 def has_surrogate(text: str) -> bool:

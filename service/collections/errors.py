@@ -26,8 +26,8 @@ class Conflict(CollectionError):
         ]
         super().__init__(
             f"collection {name!r} exists under another definition ({'; '.join(differences)}). "
-            "Ask for the stored definition, choose another name, drop the collection first, or, to change its model "
-            "or pooling, reindex it."
+            "Ask for the stored definition, choose another name, drop the collection first, or, to change its model, "
+            "pooling or chunking, reindex it."
         )
 
 

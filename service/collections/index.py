@@ -15,27 +15,42 @@ faiss: Any = _typed_faiss
 
 Keys = NDArray[np.int64]
 Vectors = NDArray[np.float32]
+Ordinals = NDArray[np.int64]
+
+_CELLS = 1 << 22
+"""Scores that are looked through at once."""
 
 
 class VectorIndex(Protocol):
-    """What a collection asks of an index. Calls that change it never overlap any other call."""
+    """What a collection asks of an index. A key may have several vectors.
 
-    def __len__(self) -> int: ...
+    Calls that change it never overlap any other call.
+    """
+
+    def __len__(self) -> int:
+        """Vectors."""
+
+    @property
+    def count(self) -> int:
+        """Keys."""
 
     @property
     def memory_bytes(self) -> int:
         """Bytes held by vectors and keys."""
 
     def add(self, keys: Keys, vectors: Vectors) -> None:
-        """Add `vectors` (n, dim) under `keys` (n,), ascending and above every key added before."""
+        """Add `vectors` (n, dim) under `keys` (n,), never descending and above every key added before."""
 
     def remove(self, keys: Keys) -> None:
-        """Forget `keys`; absent ones are passed over."""
+        """Forget all vectors of `keys`; absent ones are passed over."""
 
-    def search(self, vectors: Vectors, k: int, allowed: Keys | None = None) -> tuple[Vectors, Keys]:
-        """Return for each of `vectors` (q, dim) the scores and keys, both (q, m) with m <= k, best first.
+    def search(
+        self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
+    ) -> tuple[Vectors, Keys, Ordinals]:
+        """Return for each of `vectors` (q, dim) scores, keys and ordinals, all (q, m) with m <= k, best first.
 
-        Only `allowed` keys, if given, can be found.
+        An ordinal is a vector's place among those of its key. Only `allowed` keys, if given, can be found. With
+        `distinct` the best vector of each key alone counts.
         """
 
 
@@ -43,7 +58,8 @@ class ExactIndex:
     """Cosine similarity against every vector: FAISS's flat inner product over normalised copies.
 
     Keys are kept here, sorted, and not in an `IndexIDMap`: a position is then found by bisection, so that a
-    filter costs one bit a vector whatever the keys have grown to, and positions are in the order of keys.
+    filter costs one bit a vector whatever the keys have grown to, and positions are in the order of keys. The
+    vectors of one key are a run of equal keys.
     """
 
     def __init__(self, dim: int) -> None:
@@ -54,64 +70,109 @@ class ExactIndex:
         return len(self._keys)
 
     @property
+    def count(self) -> int:
+        """Keys."""
+        return _distinct(self._keys)
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes held by vectors and keys."""
         return int(self._flat.ntotal * self._flat.code_size + self._keys.nbytes)
 
     def add(self, keys: Keys, vectors: Vectors) -> None:
-        """Add `vectors` (n, dim) under `keys` (n,), ascending and above every key added before."""
-        grown = np.concatenate([self._keys, keys])
-        if np.any(np.diff(grown[max(len(self._keys) - 1, 0) :]) <= 0):
+        """Add `vectors` (n, dim) under `keys` (n,), never descending and above every key added before."""
+        if np.any(np.diff(keys) < 0) or (len(self) and len(keys) and keys[0] <= self._keys[-1]):
             raise ValueError("keys must ascend and lie above every key added before")
         self._flat.add(normalized(vectors))
-        self._keys = grown
+        self._keys = np.concatenate([self._keys, keys])
 
     def remove(self, keys: Keys) -> None:
-        """Forget `keys`; absent ones are passed over."""
-        positions = self._positions(keys)
+        """Forget all vectors of `keys`; absent ones are passed over."""
+        positions = np.flatnonzero(self._held(keys))
         if len(positions):
             self._flat.remove_ids(positions)  # shifts the rest down, in order, as np.delete does
             self._keys = np.delete(self._keys, positions)
 
-    def search(self, vectors: Vectors, k: int, allowed: Keys | None = None) -> tuple[Vectors, Keys]:
-        """Return cosines and keys, both (q, m), best first and equal scores by key.
+    def search(
+        self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
+    ) -> tuple[Vectors, Keys, Ordinals]:
+        """Return cosines, keys and ordinals, all (q, m), best first and equal scores by key and ordinal.
 
-        `m` is `k`, or less when there are fewer vectors (among `allowed`, if given).
+        `m` is `k`, or less when there are fewer vectors, or with `distinct` fewer keys (among `allowed`, if given).
         """
-        parameters, available = None, len(self)
+        parameters, eligible = None, self._keys
         if allowed is not None:
-            bits = np.zeros(len(self), bool)
-            bits[self._positions(allowed)] = True
-            bitmap = np.packbits(bits, bitorder="little")
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
-            available = int(bits.sum())
-        wanted = min(k, available)
-        if not wanted or not len(vectors):
-            return np.empty((len(vectors), wanted), np.float32), np.empty((len(vectors), wanted), np.int64)
+            bits = self._held(allowed)
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little")))
+            eligible = self._keys[bits]
+        wanted = min(k, _distinct(eligible) if distinct else len(eligible))
+        found = np.empty((len(vectors), wanted), np.float32), np.empty((len(vectors), wanted), np.int64)
+        queries, left = normalized(vectors), np.arange(len(vectors) if wanted else 0)
+        # One more than wanted shows whether the last one wanted is tied with what follows.
+        depth = min(wanted + 1, len(eligible))
+        while len(left):
+            step = max(1, _CELLS // depth)
+            unsettled = []
+            for rows in (left[start : start + step] for start in range(0, len(left), step)):
+                with _one_thread():
+                    scores, positions = self._flat.search(queries[rows], depth, params=parameters)
+                settled = self._settle(found, rows, scores, positions, distinct, everything=depth == len(eligible))
+                unsettled.append(rows[~settled])
+            left = np.concatenate(unsettled)
+            depth = min(depth * 8, len(eligible))
+        keys = self._keys[found[1]]
+        return found[0], keys, found[1] - np.searchsorted(self._keys, keys)
 
-        queries = normalized(vectors)
-        # FAISS cuts a run of equal scores anywhere. One more than wanted shows whether the cut goes through
-        # such a run; if so, look deeper until the run ends, so that the key decides and not a heap's state.
-        depth = min(wanted + 1, available)
-        with _one_thread():
-            scores, positions = self._flat.search(queries, depth, params=parameters)
-            while depth < available and np.any(scores[:, -1] == scores[:, wanted - 1]):
-                depth = min(depth * 8, available)
-                scores, positions = self._flat.search(queries, depth, params=parameters)
-        order = np.lexsort((positions, -scores))[:, :wanted]
-        return (
-            np.take_along_axis(scores, order, axis=1),
-            self._keys[np.take_along_axis(positions, order, axis=1)],
-        )
+    def _settle(
+        self,
+        found: tuple[Vectors, Keys],
+        rows: NDArray[np.int64],
+        scores: Vectors,
+        positions: Keys,
+        distinct: bool,
+        *,
+        everything: bool,
+    ) -> NDArray[np.bool_]:
+        """Keep the best of what FAISS gave for some rows, (rows, depth), where it tells them; says for which it does.
 
-    def _positions(self, keys: Keys) -> Keys:
-        """Return the positions of those `keys` that are present."""
-        if not len(self):
-            return np.empty(0, np.int64)
-        positions = np.searchsorted(self._keys, keys)
-        found = self._keys[np.minimum(positions, len(self) - 1)] == keys
-        present: Keys = positions[found]
-        return present
+        FAISS cuts a run of equal scores anywhere. So what scores as the last one does is sure only where that is
+        everything; else one must look deeper, until the key decides and not a heap's state.
+        """
+        wanted = found[0].shape[1]
+        order = np.lexsort((positions, -scores))
+        scores, positions = np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+        counts = _firsts(self._keys[positions]) if distinct else np.ones(positions.shape, bool)
+        chosen = counts & (counts.cumsum(1) <= wanted)
+        sure = chosen.sum(1) == wanted
+        if not everything:
+            sure &= np.where(chosen, scores, np.inf).min(1) > scores[:, -1]
+        found[0][rows[sure]] = scores[sure][chosen[sure]].reshape(-1, wanted)
+        found[1][rows[sure]] = positions[sure][chosen[sure]].reshape(-1, wanted)
+        settled: NDArray[np.bool_] = sure
+        return settled
+
+    def _held(self, keys: Keys) -> NDArray[np.bool_]:
+        """Return which vectors, (n,), stand under any of `keys`."""
+        firsts, ends = np.searchsorted(self._keys, keys), np.searchsorted(self._keys, keys, "right")
+        steps = np.bincount(firsts, minlength=len(self) + 1) - np.bincount(ends, minlength=len(self) + 1)
+        held: NDArray[np.bool_] = steps[:-1].cumsum() > 0
+        return held
+
+
+def _distinct(keys: Keys) -> int:
+    """Return how many different ones there are among sorted keys."""
+    return int(np.count_nonzero(np.diff(keys))) + 1 if len(keys) else 0
+
+
+def _firsts(keys: Keys) -> NDArray[np.bool_]:
+    """Return where each key, (rows, n), comes for the first time in its row."""
+    order = np.argsort(keys, axis=1, kind="stable")
+    grouped = np.take_along_axis(keys, order, 1)
+    first = np.ones(keys.shape, bool)
+    first[:, 1:] = grouped[:, 1:] != grouped[:, :-1]
+    firsts = np.empty(keys.shape, bool)
+    np.put_along_axis(firsts, order, first, 1)
+    return firsts
 
 
 def checked(vectors: NDArray[np.floating[Any]], dim: int, documents: int | None = None) -> Vectors:

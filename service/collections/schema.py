@@ -33,9 +33,18 @@ _VERSIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX documents_in_order ON documents (collection, key)",
     ),
-    # A collection's vectors under another definition, until every document has one and they take the old ones' place.
-    # A document that is replaced or deleted takes its new vector with it.
+    # A document that is cut into spans has a vector for each, one after the other in `vector`. The spans are pairs of
+    # integers; where there are none, the vector is of the whole text.
+    #
+    # A collection's vectors under another definition, until every document has its own and they take the old ones'
+    # place. A document that is replaced or deleted takes what is here with it.
     (
+        """
+        CREATE TABLE chunks (
+            document INTEGER PRIMARY KEY REFERENCES documents(key) ON DELETE CASCADE,
+            spans    BLOB NOT NULL
+        ) STRICT
+        """,
         """
         CREATE TABLE rebuilds (
             collection INTEGER PRIMARY KEY REFERENCES collections(key) ON DELETE CASCADE,
@@ -46,7 +55,8 @@ _VERSIONS: tuple[tuple[str, ...], ...] = (
         """
         CREATE TABLE rebuilt (
             document INTEGER PRIMARY KEY REFERENCES documents(key) ON DELETE CASCADE,
-            vector   BLOB NOT NULL
+            vector   BLOB NOT NULL,
+            spans    BLOB
         ) STRICT
         """,
     ),

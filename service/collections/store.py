@@ -14,7 +14,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.document import Document
+from service.collections.document import Document, decoded_spans
 from service.collections.errors import StoreUnavailable
 from service.collections.index import Keys, Vectors
 from service.collections.schema import prepare
@@ -36,6 +36,9 @@ _REMEDIES = {
     sqlite3.SQLITE_CORRUPT: "Restore the file from a backup, or move it away and index the documents again",
     sqlite3.SQLITE_BUSY: "Another program holds the database: close it",
 }
+
+
+_DOCUMENTS = "SELECT key, id, text, metadata, spans FROM documents LEFT JOIN chunks ON chunks.document = key"
 
 
 class Store:
@@ -89,7 +92,7 @@ class Store:
         ]
 
     def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
-        """Yield a collection's keys (n,), ascending, and vectors (n, dim) in blocks."""
+        """Yield the keys (n,) and vectors (n, dim) of a collection in blocks, ascending; a key for each vector."""
         with self._reading() as connection:
             yield from read_vectors(connection, collection, dim)
 
@@ -106,22 +109,18 @@ class Store:
         """Return the documents stored under these keys."""
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT key, id, text, metadata FROM documents WHERE key IN (SELECT value FROM json_each(?))",
-                (json.dumps(keys.tolist()),),
+                f"{_DOCUMENTS} WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),)
             ).fetchall()
-        return {key: Document(document_id, text, json.loads(metadata)) for key, document_id, text, metadata in rows}
+        return dict(map(_document, rows))
 
     def by_ids(self, collection: int, ids: Sequence[str]) -> dict[str, Document]:
         """Return those of a collection's documents that have these ids."""
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT id, text, metadata FROM documents "
-                "WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
+                f"{_DOCUMENTS} WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
                 (collection, json.dumps(ids, ensure_ascii=False)),
             ).fetchall()
-        return {
-            document_id: Document(document_id, text, json.loads(metadata)) for document_id, text, metadata in rows
-        }
+        return {document.id: document for _, document in map(_document, rows)}
 
     def rebuild(self, collection: int) -> RebuildRow | None:
         """Return the rebuild of a collection's vectors that is under way, if one is."""
@@ -135,12 +134,11 @@ class Store:
         """
         found: list[tuple[int, Document]] = []
         with self._reading() as connection:
-            for key, document_id, text, metadata in connection.execute(
-                f"SELECT key, id, text, metadata FROM documents WHERE {UNBUILT} AND key > ? ORDER BY key LIMIT ?",
-                (collection, after, most),
+            for row in connection.execute(
+                f"{_DOCUMENTS} WHERE {UNBUILT} AND key > ? ORDER BY key LIMIT ?", (collection, after, most)
             ):
-                found.append((key, Document(document_id, text, json.loads(metadata))))
-                characters -= len(text)
+                found.append(_document(row))
+                characters -= len(found[-1][1].text)
                 if characters <= 0:
                     break
         return found
@@ -190,6 +188,11 @@ class Store:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest is detail
             remedy = _REMEDIES.get(code, "See SQLite's documentation of this error")
             raise StoreUnavailable(f"{self._path}: {error}. {remedy}.") from error
+
+
+def _document(row: tuple[int, str, str, str, bytes | None]) -> tuple[int, Document]:
+    key, document_id, text, metadata, spans = row
+    return key, Document(document_id, text, json.loads(metadata), decoded_spans(spans))
 
 
 def _process_lock(folder: Path) -> int:

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from service.collections.document import encoded_spans
 from service.collections.index import Keys, Vectors
+from service.collections.vectors import Accepted
 
 UNBUILT = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE document = documents.key)"
 """Holds for the documents of a collection that its rebuild has no vector for."""
-_BLOCK = 4096  # rows
+_OF_COLLECTION = "SELECT key FROM documents WHERE collection = ?"
+_BLOCK = 1 << 23
+"""Bytes of vectors that are read without a break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +61,21 @@ class Transaction:
         """Delete a collection and all its documents."""
         self._connection.execute("DELETE FROM collections WHERE key = ?", (collection,))
 
-    def put(self, collection: int, rows: Sequence[tuple[str, str, str]], vectors: Vectors) -> tuple[Keys, Keys]:
+    def put(self, collection: int, rows: Sequence[tuple[str, str, str]], vectors: Accepted) -> tuple[Keys, Keys]:
         """Store rows of (id, text, metadata) with their vectors, in place of those with the same ids.
 
         Returns the keys of the replaced rows and the keys of the new ones, in order.
         """
         replaced = self._delete(collection, [row[0] for row in rows])
-        keys = [
-            self._connection.execute(
+        keys = []
+        for row, (own, spans) in zip(rows, vectors, strict=True):
+            key = self._connection.execute(
                 "INSERT INTO documents (collection, id, text, metadata, vector) VALUES (?, ?, ?, ?, ?)",
-                (collection, *row, vector.astype("<f4").tobytes()),
+                (collection, *row, _stored(own)),
             ).lastrowid
-            for row, vector in zip(rows, vectors, strict=True)
-        ]
+            if spans is not None:
+                self._connection.execute("INSERT INTO chunks VALUES (?, ?)", (key, encoded_spans(spans)))
+            keys.append(key)
         return replaced, np.array(keys, np.int64)
 
     def delete(self, collection: int, document_id: str) -> Keys:
@@ -87,18 +93,16 @@ class Transaction:
             (collection, json.dumps(rebuild.definition), rebuild.dim),
         )
 
-    def put_rebuilt(self, keys: Sequence[int] | Keys, vectors: Vectors) -> None:
+    def put_rebuilt(self, keys: Sequence[int] | Keys, vectors: Accepted) -> None:
         """Store the other vectors of documents; those that are gone are passed over."""
         self._connection.executemany(
-            "INSERT OR REPLACE INTO rebuilt (document, vector) SELECT key, ? FROM documents WHERE key = ?",
-            ((vector.astype("<f4").tobytes(), int(key)) for key, vector in zip(keys, vectors, strict=True)),
+            "INSERT OR REPLACE INTO rebuilt (document, vector, spans) SELECT key, ?, ? FROM documents WHERE key = ?",
+            ((_stored(own), encoded_spans(spans), int(key)) for key, (own, spans) in zip(keys, vectors, strict=True)),
         )
 
     def end_rebuild(self, collection: int) -> None:
         """Forget a rebuild and its vectors."""
-        self._connection.execute(
-            "DELETE FROM rebuilt WHERE document IN (SELECT key FROM documents WHERE collection = ?)", (collection,)
-        )
+        self._connection.execute(f"DELETE FROM rebuilt WHERE document IN ({_OF_COLLECTION})", (collection,))
         self._connection.execute("DELETE FROM rebuilds WHERE collection = ?", (collection,))
 
     def exchange(self, row: CollectionRow) -> CollectionRow | None:
@@ -114,6 +118,12 @@ class Transaction:
             "UPDATE documents SET vector = (SELECT vector FROM rebuilt WHERE document = key) WHERE collection = ?",
             (row.key,),
         )
+        self._connection.execute(f"DELETE FROM chunks WHERE document IN ({_OF_COLLECTION})", (row.key,))
+        self._connection.execute(
+            "INSERT INTO chunks SELECT document, spans FROM rebuilt "
+            f"WHERE spans IS NOT NULL AND document IN ({_OF_COLLECTION})",
+            (row.key,),
+        )
         self._connection.execute(
             "UPDATE collections SET definition = ?, dim = ? WHERE key = ?",
             (json.dumps(rebuild.definition), rebuild.dim, row.key),
@@ -122,7 +132,7 @@ class Transaction:
         return replace(row, definition=rebuild.definition, dim=rebuild.dim)
 
     def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
-        """Yield a collection's keys (n,), ascending, and vectors (n, dim) in blocks, with the changes so far."""
+        """Yield the keys (n,) and vectors (n, dim) of a collection in blocks, in order, with the changes so far."""
         return read_vectors(self._connection, collection, dim)
 
     def commit(self) -> None:
@@ -144,12 +154,33 @@ def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow 
 
 
 def read_vectors(connection: sqlite3.Connection, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
-    """Yield a collection's keys (n,), ascending, and vectors (n, dim) in blocks."""
-    cursor = connection.execute("SELECT key, vector FROM documents WHERE collection = ? ORDER BY key", (collection,))
-    while rows := cursor.fetchmany(_BLOCK):
-        if any(len(vector) != 4 * dim for _, vector in rows):
+    """Yield the keys (n,) and vectors (n, dim) of a collection in blocks, ascending; a key comes for each vector."""
+    cursor = connection.execute(
+        "SELECT key, vector, coalesce(length(spans) / 16, 1) FROM documents LEFT JOIN chunks ON document = key "
+        "WHERE collection = ? ORDER BY key",
+        (collection,),
+    )
+    rows: list[tuple[int, bytes, int]] = []
+    size = 0
+    for key, vector, count in cursor:
+        if len(vector) != 4 * dim * count:
             damage = sqlite3.DatabaseError(f"a stored vector does not have its collection's {dim} numbers")
             damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise damage
-        block = np.frombuffer(b"".join(vector for _, vector in rows), "<f4").reshape(-1, dim)
-        yield np.array([key for key, _ in rows], np.int64), block.astype(np.float32)
+        rows.append((key, vector, count))
+        size += len(vector)
+        if size >= _BLOCK:
+            yield _block(rows, dim)
+            rows, size = [], 0
+    if rows:
+        yield _block(rows, dim)
+
+
+def _block(rows: Sequence[tuple[int, bytes, int]], dim: int) -> tuple[Keys, Vectors]:
+    keys, vectors, counts = zip(*rows, strict=True)
+    read = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, dim)
+    return np.repeat(np.array(keys, np.int64), counts), read.astype(np.float32)
+
+
+def _stored(vectors: Vectors) -> bytes:
+    return vectors.astype("<f4").tobytes()

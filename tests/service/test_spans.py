@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import regex
@@ -66,7 +68,8 @@ def test_given_spans_that_cannot_be(span, words):
 
 def test_a_token_that_begins_with_a_space_is_not_in_the_span_before():
     offsets = offsets_array([(0, 3), (3, 7)])  # "One", " two"
-    assert trimmed("One two", [(0, 4), (3, 7), (3, 4)]).tolist() == [[0, 3], [4, 7], [4, 4]]
+    assert trimmed("One two", [(0, 4), (3, 7)]).tolist() == [[0, 3], [4, 7]]
+    assert np.ptp(trimmed("One two", [(3, 4)])) == 0
     with pytest.raises(InvalidInput, match="no token"):
         Given([[3, 4]])("One two", offsets, WHERE)
 
@@ -97,7 +100,6 @@ def test_by_tokens_parts_no_character():
     assert [text[a:b] for a, b in ByTokens(2)(text, offsets, WHERE)] == [family, thumb, "e\u0301", "!"]
     assert [text[a:b] for a, b in ByTokens(30, 3)(text, offsets, WHERE)] == [f"{family}{thumb}e\u0301!"]
     # A token that leaves a combining mark out does not leave the mark out of the span.
-    assert [text[a:b] for a, b in ByTokens(1)("e\u0301a", offsets_array([(0, 1), (2, 3)]), WHERE)]
     assert ByTokens(1)("e\u0301a", offsets_array([(0, 1), (2, 3)]), WHERE) == [(0, 2), (2, 3)]
 
 
@@ -119,9 +121,9 @@ def test_by_tokens_covers_every_token_and_slices_exactly(text, size, data):
     for one, (start, end) in zip(held, spans, strict=True):
         inner = one & counting
         assert len(inner) <= size or len(regex.findall(r"\X", text[start:end])) == 1
-    for (start, end), (after, beyond) in zip(spans, spans[1:], strict=False):
+    for (start, end), (after, beyond) in pairwise(spans):
         assert start < after and end < beyond
-    for one, after in zip(held, held[1:], strict=False):
+    for one, after in pairwise(held):
         assert len(one & after & counting) <= overlap
 
 
@@ -148,7 +150,7 @@ def test_by_sentence_leaves_out_those_without_a_token():
 
 def test_too_many_spans():
     check_amount([[(0, 1)] * 3, [(0, 1)] * 2], 5)
-    with pytest.raises(TooLarge, match="6 spans .* takes 5"):
+    with pytest.raises(TooLarge, match=r"6 spans .* takes 5"):
         check_amount([[(0, 1)] * 3, [(0, 1)] * 3], 5)
     with pytest.raises(TooLarge, match="overlap less"):
         check_amount([[(0, MOST_COVERED // 2 + 1)] * 2], 5)

@@ -24,7 +24,8 @@ def test_a_text_that_fits_is_one_pass():
 
 def test_a_text_that_does_not():
     assert passes(windows(13, 10, front=1, back=1)) == [[*range(9), 12], [0, *range(4, 12), 12]]
-    assert passes(windows(8, 5, front=1, back=0)) == [[0, 1, 2, 3, 4], [0, 3 - 1, 3, 4, 5], [0, 4, 5, 6, 7]]
+    assert passes(windows(9, 5, front=1, back=0)) == [[0, 1, 2, 3, 4], [0, 3, 4, 5, 6], [0, 5, 6, 7, 8]]
+    assert passes(windows(8, 5, front=1, back=0)) == [[0, 1, 2, 3, 4], [0, 4, 5, 6, 7]]
 
 
 @pytest.mark.parametrize(("length", "limit"), [(9, 3), (50, 3), (6, 4)])

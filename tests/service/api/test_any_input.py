@@ -13,8 +13,10 @@ from tests.service.api.checks import well_formed
 
 FIELDS = ["inputs", "input", "model", "pooling", "normalize", "truncate", "truncation_direction", "prompt_name"]
 FIELDS += ["dimensions", "encoding_format", "user", "documents", "id", "text", "metadata", "query", "queries"]
-FIELDS += ["vector", "k", "filter", "include", "index", "other", "matrix"]
+FIELDS += ["vector", "k", "filter", "include", "index", "other", "matrix", "spans", "mode", "tokens", "overlap", "by"]
+FIELDS += ["chunking", "group"]
 WORDS = ["mean", "cls", "gem(p=2)", "mean + max", "attention", "left", "flat", "base64", "text", "metadata", ""]
+WORDS += ["late", "early", "sentence", "given", "document", "span"]
 WORDS += ["declared", "$and", "$not", "$gte", "$in", "strategy", "concat", "window(size=2, stride=1) > mean", "."]
 NUMBERS = [0, 1, -1, 3, 384, 2**31, 2**63, -(2**63), 2**64, 10**30, 0.5, 1e300, 5e-324, -0.0]
 
@@ -43,9 +45,15 @@ filters = st.dictionaries(
     values | st.dictionaries(st.sampled_from(["$eq", "$gt", "$in", "$nin", "$exists", "$not", "$x"]), values),
     max_size=3,
 )
+cuts = st.dictionaries(st.sampled_from(["tokens", "overlap", "by"]), st.integers(0, 9) | values, max_size=3)
+spans = st.lists(st.lists(st.integers(-1, 9), min_size=2, max_size=2) | values, max_size=3)
 likely: dict[str, dict[str, Any]] = {
     "/embed": {"inputs": st.text(max_size=9) | st.lists(st.text(max_size=9), max_size=3) | values},
     "/embed_all": {"inputs": st.text(max_size=9) | st.lists(st.text(max_size=9), max_size=3) | values},
+    "/embed_spans": {
+        "inputs": st.text(max_size=9) | st.lists(st.text(max_size=9), max_size=3) | values,
+        "spans": spans | st.lists(spans, max_size=3) | cuts | values,
+    },
     "/explain": {"text": st.text(max_size=9) | values, "other": st.none() | st.text(max_size=9) | values},
     "/v1/embeddings": {
         "input": st.text(max_size=9) | st.lists(st.integers(-1, 30_600), max_size=5) | values,

@@ -104,7 +104,8 @@ def test_another_model_or_pooling(
     assert (now["state"], now["done"], now["total"], now["error"]) == ("complete", 5, 5, None)
     assert now["texts_per_second"] > 0
     for side, described in (("from", before), ("to", after)):
-        assert now[side] == {key: described[key] for key in ("model", "pooling", "fingerprint")}
+        told = {key: described[key] for key in ("model", "pooling", "fingerprint")}
+        assert now[side] == told | {"chunking": None}
     assert (after["model"], after["pooling"], after["dimension"], after["count"]) == (model, pooling, dimension, 5)
     assert after["created"] == before["created"]
     anew = f"{collection}-anew"

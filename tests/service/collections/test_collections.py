@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.collections import (
+    Chunked,
     CollectionError,
     Collections,
     Conflict,
@@ -21,6 +22,7 @@ from service.collections import (
     NotFound,
     StoreUnavailable,
 )
+from service.collections import transaction as transaction_module
 from service.collections.index import INDEXES, ExactIndex
 
 X, Y, DIAGONAL = [1, 0], [0, 1], [1, 1]
@@ -353,6 +355,21 @@ def test_vectors_that_cannot_be_compared(collection, vectors, said):
     assert collection.count() == 0
 
 
+@pytest.mark.parametrize(
+    ("chunked", "said"),
+    [
+        (Chunked(array(X, Y), [((0, 1), (1, 2))]), "2 documents came with spans for 1"),
+        (Chunked(array(X, Y), [((0, 1), (1, 2)), ()]), "2 documents came with spans for 1"),
+        (Chunked(array(X, Y), [((0, 1),), ((0, 1), (1, 2))]), "3 spans came with 2 vectors"),
+        (Chunked(array(X, Y, [0, 0]), [((0, 1),), ((0, 1), (1, 2))]), "vector 2 is all zeros"),
+    ],
+)
+def test_spans_that_do_not_fit_the_documents(collection, chunked, said):
+    with pytest.raises(InvalidVector, match=said):
+        collection.upsert([Document("a", "", {}), Document("b", "", {})], chunked)
+    assert collection.count() == collection.chunks() == 0
+
+
 def test_one_bad_vector_refuses_the_request(collection):
     documents = [Document(id_, "", {}) for id_ in "abc"]
     with pytest.raises(InvalidVector, match="vector 2 is all zeros"):
@@ -388,6 +405,67 @@ def test_the_callers_arrays_stay_as_they_are(collection, fill):
 def test_k_is_at_least_one(collection, k):
     with pytest.raises(ValueError, match="k must be 1 or more"):
         collection.search(array(X), k)
+
+
+# Spans
+
+
+def test_each_span_is_found_and_a_document_by_its_best(collections, folder):
+    collection = collections.create("notes", {}, 2)[0]
+    spans = [((0, 2), (3, 5), (2, 4)), ((0, 9),)]
+    collection.upsert(
+        [Document("a", "aa bb cc", {"n": 1}), Document("b", "something", {})],
+        Chunked(array(Y, X, X, DIAGONAL), spans),
+    )
+
+    def check(collection):
+        (hits,) = collection.search(array(X), 9)
+        assert [(hit.id, hit.span, round(hit.score, 4)) for hit in hits] == [
+            ("a", (3, 5), 1.0),
+            ("a", (2, 4), 1.0),
+            ("b", (0, 9), 0.7071),
+            ("a", (0, 2), 0.0),
+        ]
+        assert collection.search(array(X), 2, grouped=True) == [[hits[0], hits[2]]]
+        assert collection.search(array(X), 1, {"n": 1}, grouped=True) == [[hits[0]]]
+        assert hits[0] == Hit("a", 1.0, "aa bb cc", {"n": 1}, (3, 5))
+        assert collection.fetch("a") == Document("a", "aa bb cc", {"n": 1}, spans[0])
+        assert (collection.count(), collection.chunks()) == (2, 4)
+
+    check(collection)
+    collections.close()
+    opened = Collections(folder)
+    check(collection := opened.get("notes"))
+    collection.delete("a")
+    assert (collection.count(), collection.chunks()) == (1, 1)
+    collection.upsert([Document("b", "anew", {})], array(Y))
+    assert collection.fetch("b") == Document("b", "anew", {})
+    (hit,) = collection.search(array(X), 9)[0]
+    assert hit == Hit("b", 0.0, "anew", {})
+    opened.close()
+
+
+def test_documents_of_many_spans_are_read_in_bounded_blocks(collections, folder, monkeypatch):
+    monkeypatch.setattr(transaction_module, "_BLOCK", 100)
+    collection = collections.create("notes", {}, 2)[0]
+    rng = np.random.default_rng(1)
+    counts = [int(count) for count in rng.integers(1, 40, 30)]
+    vectors = rng.normal(size=(sum(counts), 2)).astype(np.float32)
+    documents = [Document(str(place), "", {}) for place in range(30)]
+    collection.upsert(documents, Chunked(vectors, [tuple((i, i + 1) for i in range(count)) for count in counts]))
+    before = collection.search(array(X, Y), 1000)
+    assert len(before[0]) == sum(counts)
+    collections.close()
+    opened = Collections(folder)
+    assert opened.get("notes").search(array(X, Y), 1000) == before
+    opened.close()
+
+
+def test_unchanged_compares_spans_where_they_are_given(collection):
+    stored = Document("a", "some text", {}, ((0, 4), (5, 9)))
+    collection.upsert([stored], Chunked(array(X, Y), [stored.spans]))
+    for spans, same in ((None, True), (stored.spans, True), (((5, 9), (0, 4)), False), (((0, 4),), False)):
+        assert collection.unchanged([Document("a", "some text", {}, spans)]) == ({"a"} if same else set())
 
 
 # Filters

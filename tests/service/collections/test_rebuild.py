@@ -6,9 +6,10 @@ import threading
 import numpy as np
 import pytest
 
-from service.collections import Collections, Document, InvalidVector, NotFound, StoreUnavailable, Superseded
+from service.collections import Chunked, Collections, Document, InvalidVector, NotFound, StoreUnavailable, Superseded
 
 OLD, NEW = {"model": "old"}, {"model": "new"}
+CHUNKED = [{"model": "by one", "chunks": 1}, {"model": "by another", "chunks": 2}]
 
 
 def vectors(texts, definition, dim=4):
@@ -17,24 +18,33 @@ def vectors(texts, definition, dim=4):
     return np.stack([np.random.default_rng(seed).normal(size=dim) for seed in seeds]).astype(np.float32)
 
 
+def embedded(texts, definition, dim):
+    """The same, or of each text one to three spans, where the definition says so."""
+    if not definition.get("chunks"):
+        return vectors(texts, definition, dim)
+    spans = [tuple((place, place + 1) for place in range(len(text.encode()) % 3 + 1)) for text in texts]
+    parts = [f"{text} {place}" for text, own in zip(texts, spans, strict=True) for place, _ in own]
+    return Chunked(vectors(parts, definition, dim), spans)
+
+
 def put(collection, texts, **options):
     """Stores texts under ids that are the same."""
     documents = [Document(text.split(":")[0], text, {}) for text in texts]
-    collection.upsert(documents, vectors(texts, collection.definition, collection.dim), **options)
+    collection.upsert(documents, embedded(texts, collection.definition, collection.dim), **options)
 
 
 def build(collection, definition, dim, most=1000):
     """Gives the next documents their new vector; tells how many there were."""
     batch = collection.unbuilt(most=most)
     if batch:
-        made = vectors([document.text for _, document in batch], definition, dim)
+        made = embedded([document.text for _, document in batch], definition, dim)
         collection.put_rebuilt(definition, [key for key, _ in batch], made)
     return len(batch)
 
 
 def found(collection, text="query", k=1000):
     (hits,) = collection.search(vectors([text], collection.definition, collection.dim), k)
-    return [(hit.id, round(hit.score, 5)) for hit in hits]
+    return [(hit.id, hit.span, round(hit.score, 5)) for hit in hits]
 
 
 @pytest.fixture
@@ -68,6 +78,33 @@ def test_it_is_searched_as_it_was_until_it_is_as_if_made_anew(collections, folde
     collections.close()
     reopened = Collections(folder).get("notes")
     assert (reopened.definition, reopened.dim, found(reopened)) == (NEW, dim, expected)
+
+
+@pytest.mark.parametrize(("before", "after"), [(OLD, CHUNKED[0]), (CHUNKED[0], CHUNKED[1]), (CHUNKED[0], NEW)])
+def test_documents_are_cut_and_joined_again(collections, folder, before, after):
+    collection = collections.create("notes", before, 4)[0]
+    texts = ["x" * (i % 5) + f"{i}" for i in range(20)]
+    put(collection, texts)
+    shown = found(collection)
+    collection.begin_rebuild(after, 6)
+    build(collection, after, 6, most=7)
+    collections.close()
+    opened = Collections(folder)
+    collection = opened.get("notes")
+    assert (found(collection), collection.rebuild().done) == (shown, 7)
+    while build(collection, after, 6, most=7):
+        assert found(collection) == shown
+    assert collection.finish_rebuild()
+    expected = anew(opened, texts, definition=after)
+    assert found(collection) == expected
+    assert collection.chunks() == opened.get("anew").chunks() >= collection.count() == 20
+    assert [collection.fetch(text).spans for text in texts] == [
+        opened.get("anew").fetch(text).spans for text in texts
+    ]
+    put(collection, ["21"])
+    collection.delete("21")
+    opened.close()
+    assert found(Collections(folder).get("notes")) == expected
 
 
 def test_equal_scores_keep_the_order_in_which_documents_were_stored(collections):
@@ -286,7 +323,7 @@ def write():
 def rebuild():
     while True:
         dim = 10 - collection.dim
-        target = {"model": f"{dim} numbers"}
+        target = {"model": f"{dim} numbers"} | ({"chunks": 1} if dim == 6 else {})
         collection.begin_rebuild(target, dim)
         while not collection.finish_rebuild():
             build(collection, target, dim, most=3)
@@ -320,7 +357,8 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new_one_whole(folder, start):
         put(made, [hit.text for hit in hits])
         assert sorted(found(made)) == sorted(found(collection))  # every vector is of the text and of the definition
         opened.drop("anew")
-        assert len(hits) == collection.count() == len(texts) >= len(acknowledged)
+        assert collection.count() == len(texts) >= len(acknowledged)
+        assert len(hits) == collection.chunks()
         for id_, text in acknowledged.items():  # the last write may have come unacknowledged
             number = [int(part) for part in text.split(":")[1].split(".")]
             stored = [int(part) for part in texts[id_].split(":")[1].split(".")]

@@ -105,7 +105,8 @@ Collections(Path(sys.argv[1]))
 
 
 @pytest.mark.parametrize(
-    "statement", ["CREATE TABLE rebuilds", "CREATE TABLE rebuilt", "PRAGMA user_version =", "COMMIT"]
+    "statement",
+    ["CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt", "PRAGMA user_version =", "COMMIT"],
 )
 def test_killed_in_the_middle_it_is_still_version_1(first, start, statement):
     before = version_and_tables(first)

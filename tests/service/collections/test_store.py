@@ -11,6 +11,7 @@ import pytest
 
 from service.collections import Collections, Document, NotFound, StoreUnavailable
 from service.collections.store import Store
+from service.collections.vectors import accept
 
 
 @pytest.fixture
@@ -161,16 +162,16 @@ def test_reopening_keeps_everything(stored):
 
 
 def test_what_is_not_committed_is_undone(folder):
-    store = Store(folder)
+    store, one = Store(folder), accept(np.ones((1, 2)), 2, 1)
     with store.writing() as transaction:
         kept = transaction.create("kept", {}, 2, "flat")
         transaction.commit()
     with pytest.raises(KeyError), store.writing() as transaction:
         transaction.create("half", {}, 2, "flat")
-        transaction.put(kept.key, [("a", "text", "{}")], np.ones((1, 2), np.float32))
+        transaction.put(kept.key, [("a", "text", "{}")], one)
         raise KeyError
     with store.writing() as transaction:
-        transaction.put(kept.key, [("b", "text", "{}")], np.ones((1, 2), np.float32))
+        transaction.put(kept.key, [("b", "text", "{}")], one)
         transaction.commit()
     assert store.collections() == [kept]
     assert store.by_ids(kept.key, ["a", "b"]) == {"b": Document("b", "text", {})}
