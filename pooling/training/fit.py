@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pooling.base import Pooler
 from pooling.learned import P_RANGE, GeM, MultiHeadAttention
@@ -69,7 +69,7 @@ def fit(
     dev: Split,
     settings: Settings,
     *,
-    head: Head = nn.Identity(),
+    head: Head = lambda vectors: vectors,
     seed: int = 0,
     told: Callable[[Epoch], object] = lambda _: None,
 ) -> Epoch:
@@ -110,7 +110,8 @@ def fit(
             loss = train.task.loss(lambda places: encode(*train.states.batch(places)), examples)
             if not math.isfinite(float(loss.detach())):
                 raise TrainingError(
-                    f"the loss is not finite in epoch {number}; the learning rate {settings.learning_rate:g} is too high"
+                    f"the loss is not finite in epoch {number}: the learning rate, {settings.learning_rate:g}, is too "
+                    "high; take a tenth of it"
                 )
             optimizer.zero_grad()
             if loss.requires_grad:

@@ -1,20 +1,69 @@
-"""Train, dev and test: a part held out for dev, what two splits share, and how small is too small."""
+"""Train, dev and test: read from files, a part held out where there is no dev, and what they share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, TypeVar
 
 import numpy as np
 
-from pooling.data import Data, DataError, PositivePairs, Retrieval, ScoredPairs
+from pooling.data import Data, DataError, PositivePairs, Retrieval, ScoredPairs, read, split_file
+from pooling.training.tasks import Task, task
 
 FEWEST_EXAMPLES: Final = 50
 """To fit to: below, what is fitted says more of the examples than of the encoder."""
 FEWEST_ITEMS: Final = 20
 """To judge by: pairs, or queries of retrieval."""
 HELD_OUT: Final = 0.1
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What to fit to, what to choose by, and what to judge by, where there is such data; notes are sentences."""
+
+    train: Task
+    dev: Task
+    test: Task | None
+    notes: tuple[str, ...]
+
+
+def read_splits(train: Path, dev: Path | None = None, test: Path | None = None) -> Splits:
+    """Read the splits, each a file, or a folder that has one of that name.
+
+    Where `train` is a folder, dev and test are looked for in it too. Without a dev split, a tenth of train is held
+    out for it.
+
+    Raises:
+        DataError: a file cannot be used, says nothing, or holds too little.
+
+    """
+    dev, test = dev or _beside(train, "dev"), test or _beside(train, "test")
+    notes: list[str] = []
+    fitted = read(train, "train")
+    if dev is None:
+        check = task(fitted, judged_only=True)  # what is wrong with it is said of the whole
+        _check(train, check.examples, FEWEST_EXAMPLES + FEWEST_ITEMS, "training pairs, a tenth of them for dev")
+        fitted, chosen = hold_out(fitted)
+        notes.append(f"There is no dev split: {len(_units(chosen))} of {train} are held out for it.")
+    else:
+        chosen = read(dev, "dev")
+        if same := shared(fitted, chosen):
+            notes.append(f"{same} of the {len(_units(chosen))} pairs or queries of {dev} are in {train} too.")
+    splits = {"train": _task(train, fitted, judged_only=True), "dev": _task(dev or train, chosen)}
+    _check(train, splits["train"].examples, FEWEST_EXAMPLES, "training pairs")
+    _check(dev or train, splits["dev"].items, FEWEST_ITEMS, "pairs or queries to choose by")
+    if test is None:
+        return Splits(splits["train"], splits["dev"], None, tuple(notes))
+    last = read(test, "test")
+    if same := shared(fitted, last):
+        notes.append(f"{same} of the {len(_units(last))} pairs or queries of {test} are in {train} too.")
+    judged = _task(test, last)
+    _check(test, judged.items, FEWEST_ITEMS, "pairs or queries to judge by")
+    return Splits(splits["train"], splits["dev"], judged, tuple(notes))
 
 
 def hold_out(data: Data, seed: int = 0) -> tuple[Data, Data]:
@@ -32,12 +81,28 @@ def shared(left: Data, right: Data) -> int:
     return sum(unit in known for unit in _units(right))
 
 
-def check_sizes(examples: int, items: int, dev: str) -> None:
-    """Raises `DataError` where there is too little to fit to, or to judge by; `dev` names the split."""
-    if examples < FEWEST_EXAMPLES:
-        raise DataError(f"there are {examples} training pairs, and fitting needs at least {FEWEST_EXAMPLES}")
-    if items < FEWEST_ITEMS:
-        raise DataError(f"{dev} has {items} pairs or queries, and judging needs at least {FEWEST_ITEMS}")
+def _beside(folder: Path, split: str) -> Path | None:
+    """The folder, where it has such a split."""
+    if not folder.is_dir():
+        return None
+    if (folder / "corpus.jsonl").exists():
+        return folder if (folder / "qrels" / f"{split}.tsv").exists() else None
+    try:
+        return split_file(folder, split)
+    except DataError:
+        return None
+
+
+def _task(path: Path, data: Data, *, judged_only: bool = False) -> Task:
+    try:
+        return task(data, judged_only=judged_only)
+    except DataError as error:
+        raise DataError(f"{path}: {error}.") from None
+
+
+def _check(path: Path, found: int, fewest: int, what: str) -> None:
+    if found < fewest:
+        raise DataError(f"{path}: has {found} {what}, and at least {fewest} are needed.")
 
 
 def _units(data: Data) -> list[frozenset[str]]:
@@ -63,5 +128,5 @@ def _some(data: Data, chosen: Sequence[int]) -> Data:
     return replace(data, items=_take(data.items, chosen), labels=_take(data.labels, chosen))
 
 
-def _take[T](values: Sequence[T], chosen: Sequence[int]) -> tuple[T, ...]:
+def _take(values: Sequence[_Value], chosen: Sequence[int]) -> tuple[_Value, ...]:
     return tuple(values[place] for place in chosen)

@@ -83,9 +83,7 @@ class States:
     `select` gives other views of the same files, so that a task can number its texts from 0.
     """
 
-    def __init__(
-        self, maps: Sequence[NDArray[np.floating]], part: Places, start: Places, lengths: Places
-    ) -> None:
+    def __init__(self, maps: Sequence[NDArray[np.floating]], part: Places, start: Places, lengths: Places) -> None:
         self._maps, self._part, self._start = maps, part, start
         self.lengths = lengths
         """Tokens that count, of each text."""

@@ -189,7 +189,7 @@ def _ranks(values: Outcomes) -> Outcomes:
 
 
 def ndcg(found: Sequence[int], grades: Mapping[int, int]) -> float:
-    """nDCG (Järvelin & Kekäläinen 2002) of a ranking with graded gain, as deep as `DEPTH`."""
+    """The nDCG (Järvelin & Kekäläinen 2002) of a ranking with graded gain, as deep as `DEPTH`."""
     discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
     gains = np.array([grades.get(document, 0) for document in found])
     ideal = np.array(sorted(grades.values(), reverse=True)[:DEPTH])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import config, embed, index, poolings, quantize, search, serve
+from service.cli import config, embed, index, poolings, quantize, search, serve, train
 from service.cli.console import INTERRUPTED, Failure, report
 from service.errors import ServiceError
 
@@ -22,6 +22,7 @@ app.command()(index.index)
 app.command()(search.search)
 app.command()(poolings.poolings)
 app.command()(quantize.quantize)
+app.command()(train.train)
 app.add_typer(config.app, name="config")
 
 
