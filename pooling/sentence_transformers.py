@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from sentence_transformers.base.modules import Module
 import torch
+from sentence_transformers.base.modules import Module
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 

@@ -110,8 +110,8 @@ def fit(
             loss = train.task.loss(lambda places: encode(*train.states.batch(places)), examples)
             if not math.isfinite(float(loss.detach())):
                 raise TrainingError(
-                    f"the loss is not finite in epoch {number}: the learning rate, {settings.learning_rate:g}, is too "
-                    "high; take a tenth of it"
+                    f"the loss is not finite in epoch {number}: the learning rate, {settings.learning_rate:g}, is "
+                    "too high; take a tenth of it"
                 )
             optimizer.zero_grad()
             if loss.requires_grad:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -45,22 +45,24 @@ def read_splits(train: Path, dev: Path | None = None, test: Path | None = None) 
     notes: list[str] = []
     fitted = read(train, "train")
     if dev is None:
-        check = task(fitted, judged_only=True)  # what is wrong with it is said of the whole
-        _check(train, check.examples, FEWEST_EXAMPLES + FEWEST_ITEMS, "training pairs, a tenth of them for dev")
-        fitted, chosen = hold_out(fitted)
-        notes.append(f"There is no dev split: {len(_units(chosen))} of {train} are held out for it.")
+        check = _task(train, fitted, judged_only=True)  # what is wrong with it is said of the whole
+        _check(train, check.examples, FEWEST_EXAMPLES + FEWEST_ITEMS, "pairs to fit to and hold out from")
+        whole = fitted
+        fitted, chosen = hold_out(whole)
+        notes.append(
+            f"There is no dev split: {len(_units(chosen))} of the {len(_units(whole))} pairs or queries of {train} "
+            "are held out for it."
+        )
     else:
         chosen = read(dev, "dev")
-        if same := shared(fitted, chosen):
-            notes.append(f"{same} of the {len(_units(chosen))} pairs or queries of {dev} are in {train} too.")
+        notes += _overlap(fitted, "dev", chosen)
     splits = {"train": _task(train, fitted, judged_only=True), "dev": _task(dev or train, chosen)}
-    _check(train, splits["train"].examples, FEWEST_EXAMPLES, "training pairs")
+    _check(train, splits["train"].examples, FEWEST_EXAMPLES, "pairs to fit to")
     _check(dev or train, splits["dev"].items, FEWEST_ITEMS, "pairs or queries to choose by")
     if test is None:
         return Splits(splits["train"], splits["dev"], None, tuple(notes))
     last = read(test, "test")
-    if same := shared(fitted, last):
-        notes.append(f"{same} of the {len(_units(last))} pairs or queries of {test} are in {train} too.")
+    notes += _overlap(fitted, "test", last)
     judged = _task(test, last)
     _check(test, judged.items, FEWEST_ITEMS, "pairs or queries to judge by")
     return Splits(splits["train"], splits["dev"], judged, tuple(notes))
@@ -79,6 +81,14 @@ def shared(left: Data, right: Data) -> int:
     """How many pairs, in either order, or queries of `right` are in `left` too."""
     known = set(_units(left))
     return sum(unit in known for unit in _units(right))
+
+
+def _overlap(fitted: Data, split: str, data: Data) -> Iterator[str]:
+    if same := shared(fitted, data):
+        yield (
+            f"{same} of the {len(_units(data))} pairs or queries of the {split} split are in train too, which "
+            "flatters what is fitted."
+        )
 
 
 def _beside(folder: Path, split: str) -> Path | None:
