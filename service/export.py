@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,21 +34,27 @@ def new_folder(path: Path) -> Iterator[Path]:
         ConfigError: `path` exists and is not empty, or cannot be made.
 
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    whole = path.resolve()
+    draft = whole.with_name(f".{whole.name}.part")
+    if whole.exists() and (not whole.is_dir() or any(whole.iterdir())):
         raise ConfigError(f"--output {path}: exists already; name a new folder, or remove it.")
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        holder = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.absolute().parent)
+        shutil.rmtree(draft, ignore_errors=True)  # what a killed process left
+        with _writing(path):
+            draft.mkdir(parents=True)
+        yield draft
+        with _writing(path):
+            draft.rename(whole)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(f"--output {path}: cannot be made ({error.strerror}).") from None
-    with holder:
-        draft = Path(holder.name) / "draft"
-        draft.mkdir()
-        yield draft
-        try:
-            draft.rename(path)
-        except OSError as error:
-            raise ConfigError(f"--output {path}: cannot be made ({error.strerror}).") from None
 
 
 def save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) -> None:
@@ -64,7 +69,15 @@ def save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) 
         pooler: fitted.
         max_tokens: the longest text, as fitted.
 
+    Raises:
+        ConfigError: the folder cannot be written to.
+
     """
+    with _writing(folder):
+        _save(folder, checkpoint, pooler, max_tokens)
+
+
+def _save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) -> None:
     source, transformer = checkpoint.folder, folder / checkpoint.transformer.relative_to(checkpoint.folder)
     _copy(checkpoint.transformer, transformer)
     modules = []

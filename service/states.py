@@ -97,11 +97,11 @@ class StateCache:
             )
         own = {self._folder(part) for part in parts}
         others = [folder for folder in self._artifacts.root.glob(f"{_KIND}-*") if folder not in own]
-        others.sort(key=lambda folder: folder.stat().st_mtime)
-        taken = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in others}
-        while others and total + sum(taken.values()) > self._limit:
-            shutil.rmtree(oldest := others.pop(0))
-            del taken[oldest]
+        room = self._limit - total
+        for folder in sorted(others, key=lambda folder: folder.stat().st_mtime, reverse=True):
+            room -= sum(file.stat().st_size for file in folder.iterdir())
+            if room < 0:
+                shutil.rmtree(folder)
         free = shutil.disk_usage(_existing(self._artifacts.root)).free
         if missing > free:
             raise ConfigError(

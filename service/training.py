@@ -51,7 +51,6 @@ class Report:
     metric: str
     scores: dict[str, dict[str, float]]
     fitted: tuple[str, ...]
-    judged_on: str
     verdict: Verdict
 
 
@@ -94,7 +93,7 @@ def train(
     seeds: int,
     told: Told,
 ) -> tuple[Pooler, Report]:
-    """Fit the poolers and judge the one that is best on dev.
+    """Fit the poolers and judge the one that is best on dev by the test split.
 
     Args:
         recipe: of the model whose states they are.
@@ -114,24 +113,19 @@ def train(
     def split(task: Task) -> Split:
         return Split(task, states.select(np.array([places[text] for text in task.texts])))
 
-    fit_to, chosen_by = split(splits.train), split(splits.dev)
-    fitted: dict[str, tuple[float, Pooler]] = {}
-    for pooler in poolers:
-        fitted[pooler.spec] = _fit(pooler, recipe, fit_to, chosen_by, settings, seeds, told)
-    encoders = _fixed(recipe) | {name: _encode(recipe, pooler) for name, (_, pooler) in fitted.items()}
+    fit_to, dev, test = split(splits.train), split(splits.dev), split(splits.test)
+    fitted = {pooler.spec: _fit(pooler, recipe, fit_to, dev, settings, seeds, told) for pooler in poolers}
     best = max(fitted, key=lambda name: fitted[name][0])
-    by_split = {"dev": chosen_by} | ({"test": split(splits.test)} if splits.test else {})
-    found = {name: outcomes(split, encoders) for name, split in by_split.items()}
-    judged_on = "test" if splits.test else "dev"
-    others = {name: found[judged_on][name] for name in encoders if name == best or name not in fitted}
+    encoders = _fixed(recipe) | {name: _encode(recipe, pooler) for name, (_, pooler) in fitted.items()}
+    on_dev, on_test = outcomes(dev, encoders), outcomes(test, encoders)
+    compared = {name: found for name, found in on_test.items() if name == best or name not in fitted}
     report = Report(
-        metric=by_split[judged_on].task.metric,
+        metric=test.task.metric,
         scores={
-            name: {split: by_split[split].task.score(found[split][name]) for split in by_split} for name in encoders
+            name: {"dev": dev.task.score(on_dev[name]), "test": test.task.score(on_test[name])} for name in encoders
         },
         fitted=tuple(fitted),
-        judged_on=judged_on,
-        verdict=judge(by_split[judged_on], others, best),
+        verdict=judge(test, compared, best),
     )
     return fitted[best][1], report
 
@@ -140,7 +134,7 @@ def save(folder: Path, recipe: Recipe, pooler: Pooler, report: Report, about: di
     """Write the pooler as a whole model, and beside it what it was fitted on and came to."""
     export.save(folder, recipe.checkpoint, pooler, recipe.max_tokens)
     record = about | asdict(report) | {"worth_it": report.verdict.worth_it}
-    (folder / export.POOLER / "training.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+    (folder / export.POOLER / "training.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _fit(
@@ -166,9 +160,8 @@ def _fit(
 
 def _fixed(recipe: Recipe) -> dict[str, Encode]:
     """The poolings that a fitted one must beat: those without parameters, and what the checkpoint declares."""
-    recipes = {name: recipe.with_pooling(name) for name in FIXED}
-    if recipe.checkpoint.pooling is not None and recipe.checkpoint.pooling not in recipes:
-        recipes[f"{recipe.checkpoint.pooling} (declared)"] = recipe.with_pooling("declared")
+    further = () if recipe.checkpoint.pooling in (None, *FIXED) else ("declared",)
+    recipes = {name: recipe.with_pooling(name) for name in (*FIXED, *further)}
     return {name: _encode(each, each.pooler) for name, each in recipes.items()}
 
 

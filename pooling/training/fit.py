@@ -108,17 +108,16 @@ def fit(
         losses = []
         for examples in _batches(train.task.examples, settings.batch_size, rng):
             loss = train.task.loss(lambda places: encode(*train.states.batch(places)), examples)
-            if not math.isfinite(float(loss.detach())):
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
                 raise TrainingError(
                     f"the loss is not finite in epoch {number}: the learning rate, {settings.learning_rate:g}, is "
                     "too high; take a tenth of it"
                 )
             optimizer.zero_grad()
-            if loss.requires_grad:
-                loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             _constrain(pooler)
-            losses.append(float(loss.detach()))
         pooler.eval()
         epoch = Epoch(number, sum(losses) / len(losses), dev.score(encode))
         told(epoch)

@@ -1,4 +1,4 @@
-"""Train, dev and test: read from files, a part held out where there is no dev, and what they share."""
+"""Train, dev and test: read from files, a part of train held out for those that are missing, and what they share."""
 
 from __future__ import annotations
 
@@ -23,58 +23,56 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Splits:
-    """What to fit to, what to choose by, and what to judge by, where there is such data; notes are sentences."""
+    """What to fit to, what to choose by, and what to judge by; notes are sentences for the user."""
 
     train: Task
     dev: Task
-    test: Task | None
+    test: Task
     notes: tuple[str, ...]
 
 
 def read_splits(train: Path, dev: Path | None = None, test: Path | None = None) -> Splits:
     """Read the splits, each a file, or a folder that has one of that name.
 
-    Where `train` is a folder, dev and test are looked for in it too. Without a dev split, a tenth of train is held
-    out for it.
+    Where `train` is a folder, dev and test are looked for in it too. For one that there is not, a tenth of train is
+    held out: what judges a pooler has had no part in fitting or choosing it.
 
     Raises:
         DataError: a file cannot be used, says nothing, or holds too little.
 
     """
-    dev, test = dev or _beside(train, "dev"), test or _beside(train, "test")
-    notes: list[str] = []
-    fitted = read(train, "train")
-    if dev is None:
-        check = _task(train, fitted, judged_only=True)  # what is wrong with it is said of the whole
-        _check(train, check.examples, FEWEST_EXAMPLES + FEWEST_ITEMS, "pairs to fit to and hold out from")
-        whole = fitted
-        fitted, chosen = hold_out(whole)
+    paths = {"dev": dev or _beside(train, "dev"), "test": test or _beside(train, "test")}
+    train = _beside(train, "train") or train
+    missing = [split for split, path in paths.items() if path is None]
+    left = read(train, "train")
+    _check(train, _task(train, left, judged_only=True).examples, missing, FEWEST_ITEMS * len(missing))
+    data = {split: read(path, split) for split, path in paths.items() if path}
+    whole = len(_units(left))
+    size = max(round(HELD_OUT * whole), FEWEST_ITEMS)
+    notes = []
+    for split in missing:
+        left, data[split] = hold_out(left, size)
         notes.append(
-            f"There is no dev split: {len(_units(chosen))} of the {len(_units(whole))} pairs or queries of {train} "
-            "are held out for it."
+            f"There is no {split} split: {size} of the {whole} pairs or queries of {train} are held out for it."
         )
-    else:
-        chosen = read(dev, "dev")
-        notes += _overlap(fitted, "dev", chosen)
-    splits = {"train": _task(train, fitted, judged_only=True), "dev": _task(dev or train, chosen)}
-    _check(train, splits["train"].examples, FEWEST_EXAMPLES, "pairs to fit to")
-    _check(dev or train, splits["dev"].items, FEWEST_ITEMS, "pairs or queries to choose by")
-    if test is None:
-        return Splits(splits["train"], splits["dev"], None, tuple(notes))
-    last = read(test, "test")
-    notes += _overlap(fitted, "test", last)
-    judged = _task(test, last)
-    _check(test, judged.items, FEWEST_ITEMS, "pairs or queries to judge by")
-    return Splits(splits["train"], splits["dev"], judged, tuple(notes))
+    data["train"] = left
+    for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        notes += _overlap(one, data[one], other, data[other])
+    fitted = _task(train, left, judged_only=True)
+    _check(train, fitted.examples, missing)
+    chosen, judged = (_judged(path or train, data[split]) for split, path in paths.items())
+    if chosen.metric != judged.metric:
+        raise DataError(
+            f"{paths['dev'] or train} is judged by {chosen.metric}, {paths['test'] or train} by {judged.metric}; dev "
+            "and test must be data of the same kind."
+        )
+    return Splits(fitted, chosen, judged, tuple(notes))
 
 
-def hold_out(data: Data, seed: int = 0) -> tuple[Data, Data]:
-    """Split off a tenth for dev, at least `FEWEST_ITEMS`: pairs, or queries with all that is relevant to them."""
-    units = _units(data)
-    size = max(round(HELD_OUT * len(units)), FEWEST_ITEMS)
-    order = np.random.default_rng(seed).permutation(len(units))
-    dev, train = np.sort(order[:size]), np.sort(order[size:])
-    return _some(data, train.tolist()), _some(data, dev.tolist())
+def hold_out(data: Data, size: int, seed: int = 0) -> tuple[Data, Data]:
+    """Split off `size` pairs, or queries with all that is relevant to them: what is left, and those."""
+    order = np.random.default_rng(seed).permutation(len(_units(data)))
+    return _some(data, np.sort(order[size:]).tolist()), _some(data, np.sort(order[:size]).tolist())
 
 
 def shared(left: Data, right: Data) -> int:
@@ -83,10 +81,10 @@ def shared(left: Data, right: Data) -> int:
     return sum(unit in known for unit in _units(right))
 
 
-def _overlap(fitted: Data, split: str, data: Data) -> Iterator[str]:
-    if same := shared(fitted, data):
+def _overlap(one: str, data: Data, other: str, more: Data) -> Iterator[str]:
+    if same := shared(data, more):
         yield (
-            f"{same} of the {len(_units(data))} pairs or queries of the {split} split are in train too, which "
+            f"{same} of the {len(_units(more))} pairs or queries of the {other} split are in {one} too, which "
             "flatters what is fitted."
         )
 
@@ -110,9 +108,20 @@ def _task(path: Path, data: Data, *, judged_only: bool = False) -> Task:
         raise DataError(f"{path}: {error}.") from None
 
 
-def _check(path: Path, found: int, fewest: int, what: str) -> None:
-    if found < fewest:
-        raise DataError(f"{path}: has {found} {what}, and at least {fewest} are needed.")
+def _check(path: Path, examples: int, missing: Sequence[str], held_out: int = 0) -> None:
+    if examples < (fewest := FEWEST_EXAMPLES + held_out):
+        verb = "is" if len(missing) == 1 else "are"
+        where = f" where {' and '.join(missing)} {verb} held out from them" if missing else ""
+        raise DataError(f"{path}: has {examples} pairs to fit to, and at least {fewest} are needed{where}.")
+
+
+def _judged(path: Path, data: Data) -> Task:
+    found = _task(path, data)
+    if found.items < FEWEST_ITEMS:
+        raise DataError(
+            f"{path}: has {found.items} pairs or queries to judge by, and at least {FEWEST_ITEMS} are needed."
+        )
+    return found
 
 
 def _units(data: Data) -> list[frozenset[str]]:

@@ -154,6 +154,20 @@ def test_interrupted_it_keeps_what_is_whole(cached):
     assert len(states) == 30 and kept.items() <= made(cache).items()
 
 
+def test_what_is_damaged_is_made_anew(cached):
+    cache = cached()
+    parts = cache.plan([MORE])
+    wanted = cache.states(parts)[0].batch(np.arange(30))[0]
+    before = made(cache)
+    damaged, cut, *_ = sorted(cache._artifacts.root.glob("states-*/states.bin"))
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    cut.write_bytes(cut.read_bytes()[:-1])
+    found = cache.states(parts)[0].batch(np.arange(30))[0]
+    assert np.array_equal(found, wanted)
+    after = made(cache)
+    assert {name for name in before if before[name] != after[name]} == {damaged.parent.name, cut.parent.name}
+
+
 def test_a_text_without_a_known_token_is_named(cached, tmp_path):
     folder = checkpoints.plain_bert(tmp_path / "bert")
     nothing = {"type": "Replace", "pattern": {"String": "~"}, "content": ""}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pooling.evaluation import paired_bootstrap
+from pooling.evaluation.bootstrap import paired_bootstrap
 
 
 def test_of_a_mean_it_is_nearly_the_normal_one():
