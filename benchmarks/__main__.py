@@ -15,13 +15,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from benchmarks import coldstart, fairness, indexing, quality, scaling, throughput
+from benchmarks import coldstart, fairness, indexing, quality, scaling, throughput, training
 from benchmarks.options import Settings, parser, progress, settings
 
 ALL: Final[Mapping[str, Callable[[Settings], None]]] = {
     "throughput": throughput.run,
     "indexing": indexing.run,
     "quality": quality.run,
+    "training": training.run,
     "fairness": fairness.run,
     "scaling": scaling.run,
     "coldstart": coldstart.run,
