@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
@@ -16,6 +16,7 @@ from pooling.training.tasks import ndcg, spearman
 numbers = arrays(np.float64, st.shared(st.integers(2, 30), key="size"), elements=st.integers(-4, 4).map(float))
 
 
+@settings(deadline=None)
 @given(numbers, numbers)
 def test_spearman_is_scipys_and_zero_where_there_is_none(left, right):
     if len(set(left)) == 1 or len(set(right)) == 1:
@@ -24,6 +25,7 @@ def test_spearman_is_scipys_and_zero_where_there_is_none(left, right):
         assert spearman(left, right) == pytest.approx(spearmanr(left, right).statistic)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(12)), st.dictionaries(st.integers(0, 11), st.integers(1, 5), min_size=1))
 def test_ndcg_is_that_of_scikit_learn(ranking, grades):
     scores = [[-ranking.index(document) for document in range(12)]]

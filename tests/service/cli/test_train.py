@@ -229,8 +229,10 @@ def test_bad_arguments(run, data, tmp_path, arguments, message):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("at", ["token states of", "epoch 1:"])
+@pytest.mark.parametrize(
+    ("at", "sent"),
+    [("token states of", signal.SIGINT), ("token states of", signal.SIGKILL), ("epoch 1:", signal.SIGINT)],
+)
 def test_stopped_it_leaves_nothing_half_done_and_goes_on_from_what_is_whole(
     run, environment, bert, data, tmp_path, at, sent
 ):
