@@ -47,7 +47,7 @@ def train(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest text; by default as declared.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the training pairs.")] = 8,
     batch_size: Annotated[int, typer.Option(min=2, help="Training pairs a step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Adam's.")] = 0.002,
+    learning_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Adam's.")] = 0.002,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without a better dev score before it stops.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How often each is fitted; the parameters are averaged.")] = 1,
     cache: Annotated[
@@ -62,12 +62,14 @@ def train(
 ) -> None:
     """Fit a pooler to your data over an encoder that stays as it is, and say whether it is worth having.
 
-    The encoder reads each text once. Its token states are kept on disk (see --cache and --cache-limit), for later
-    runs too, and mapped into memory, so that only what is at work takes room there. An interrupted run goes on from
-    them.
+    The encoder reads each text once. Its token states are kept on disk (see
+    --cache and --cache-limit), for later runs too, and mapped into memory, so
+    that only what is at work takes room there. An interrupted run goes on from
+    what is kept.
 
-    The fitted pooler is compared with those that need no fitting, on data that has had no part in fitting or
-    choosing it, and recommended only where it is better beyond noise.
+    The fitted pooler is compared with those that need no fitting, on data that
+    has had no part in fitting or choosing it, and recommended only where it is
+    better beyond noise.
     """
     from pooling.data import DataError
     from pooling.training import Settings, StatesError, read_splits

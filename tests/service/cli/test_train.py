@@ -217,7 +217,7 @@ def test_bad_data(run, data, tmp_path, change, message):
         (("--train", "nowhere.csv"), "nowhere.csv: No such file or directory"),
         (("--output", "/proc/out"), "--output /proc/out: cannot be made"),
         (("--cache-limit", "0.000001"), "and --cache-limit is 0 MB"),
-        (("--pooling", "attention", "--learning-rate", "1e38"), "attention: the loss is not finite in epoch 1"),
+        (("--learning-rate", "2"), "Input should be less than or equal to 1"),
     ],
 )
 def test_bad_arguments(run, data, tmp_path, arguments, message):
