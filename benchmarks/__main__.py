@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from benchmarks import chunking, coldstart, fairness, indexing, quality, scaling, throughput
+from benchmarks import chunking, coldstart, fairness, indexing, quality, scaling, throughput, training
 from benchmarks.options import Settings, parser, progress, settings
 
 ALL: Final[Mapping[str, Callable[[Settings], None]]] = {
@@ -23,6 +23,7 @@ ALL: Final[Mapping[str, Callable[[Settings], None]]] = {
     "indexing": indexing.run,
     "quality": quality.run,
     "chunking": chunking.run,
+    "training": training.run,
     "fairness": fairness.run,
     "scaling": scaling.run,
     "coldstart": coldstart.run,

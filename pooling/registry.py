@@ -37,6 +37,8 @@ from pooling.learned import Attention, Gated, GeM, MultiHeadAttention
 
 ENTRY_POINT_GROUP: Final = "millpond.poolers"
 MAX_SPEC_LENGTH: Final = 1000
+_LITERALS: Final = {"true": True, "false": False}
+"""As YAML spells them; Python's own are literals already."""
 
 Spec = str | Mapping[str, Any] | list[Any]
 
@@ -254,7 +256,7 @@ def _option(given: ast.keyword) -> tuple[str, Any]:
     if given.arg is None:
         raise _malformed(ast.unparse(given))
     if isinstance(given.value, ast.Name):
-        return given.arg, given.value.id
+        return given.arg, _LITERALS.get(given.value.id, given.value.id)
     try:
         return given.arg, ast.literal_eval(given.value)
     except ValueError:

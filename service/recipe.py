@@ -31,6 +31,7 @@ class Recipe:
         name: what the deployment calls the model.
         checkpoint: whose encoder it is.
         pooler: pools the token states.
+        declared: whether the pooling is the one that the checkpoint declares.
         head: what follows pooling.
         normalize: whether vectors are normalised unless a request says otherwise.
         max_tokens: the longest text, special tokens and prompt included.
@@ -45,6 +46,7 @@ class Recipe:
     name: str
     checkpoint: Checkpoint
     pooler: Pooler
+    declared: bool
     head: Head
     normalize: bool
     max_tokens: int
@@ -53,11 +55,6 @@ class Recipe:
     default_prompt: str | None
     truncate_dim: int | None
     warnings: tuple[str, ...]
-
-    @property
-    def declared(self) -> bool:
-        """Whether the pooling is the one that the checkpoint declares."""
-        return self.pooler.spec == self.checkpoint.pooling
 
     def with_pooling(self, spec: Spec) -> Recipe:
         """The same with another pooling, as a request may ask for it.
@@ -68,6 +65,8 @@ class Recipe:
         """
         dim = self.pooler.dim
         try:
+            if spec == "declared" and self.checkpoint.pooler is not None:
+                return self._with(_load_pooler({"weights": str(self.checkpoint.pooler)}, dim), declared=True)
             spec = declared_or(spec, self.checkpoint, "pooling")
             with torch.device("meta"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -83,10 +82,12 @@ class Recipe:
                     "own in the config: pooling: {strategy: ..., weights: path/to/pooler}.",
                     where="pooling",
                 )
-            pooler = pooling.build(spec, dim)
-            return replace(self, pooler=pooler, head=Head(self.checkpoint.head, pooler.output_dim))
+            return self._with(pooling.build(spec, dim), declared=draft.spec == self.checkpoint.pooling)
         except (PoolingError, CheckpointError, ConfigError) as error:
             raise InvalidInput(f"pooling {shortened(spec)}: {error}", where="pooling") from None
+
+    def _with(self, pooler: Pooler, *, declared: bool) -> Recipe:
+        return replace(self, pooler=pooler, declared=declared, head=Head(self.checkpoint.head, pooler.output_dim))
 
 
 def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, dim: int) -> Recipe:
@@ -112,7 +113,8 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
     _check_positions(checkpoint, pooler, prompts, at)
     if settings.trust_remote_code:
         notes.append("trust_remote_code is on: the checkpoint's own code runs in this process")
-    if checkpoint.pooling is not None and pooler.spec != checkpoint.pooling:
+    declared = settings.pooling == "declared" or (checkpoint.pooler is None and pooler.spec == checkpoint.pooling)
+    if checkpoint.pooling is not None and not declared:
         notes.append(f"pooling {pooler.spec!r} overrides the declared {checkpoint.pooling!r}")
     if checkpoint.pooling is not None and normalize != head.normalize:
         notes.append(f"normalize {normalize} overrides the declared {head.normalize}")
@@ -122,6 +124,7 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         name=name,
         checkpoint=checkpoint,
         pooler=pooler,
+        declared=declared,
         head=head,
         normalize=normalize,
         max_tokens=_max_tokens(checkpoint, tokenizer, settings, at),
@@ -134,7 +137,12 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
 
 
 def declared_or(spec: Any, checkpoint: Checkpoint, at: str) -> Any:
-    """The declared pooling where the spec is `declared`; raises `ConfigError` where none is declared."""
+    """The declared pooling where the spec is `declared`; a learned one as a mapping with `weights`.
+
+    Raises:
+        ConfigError: none is declared.
+
+    """
     if spec != "declared":
         return spec
     if checkpoint.pooling is None:
@@ -148,7 +156,7 @@ def declared_or(spec: Any, checkpoint: Checkpoint, at: str) -> Any:
             f"{at}: {checkpoint.name} declares no pooling, so one must be chosen. This encoder is "
             f"{'causal' if checkpoint.causal else 'bidirectional'}: {advice}. There are: {others}."
         )
-    return checkpoint.pooling
+    return checkpoint.pooling if checkpoint.pooler is None else {"weights": str(checkpoint.pooler)}
 
 
 def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]) -> Pooler:
@@ -157,7 +165,7 @@ def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if isinstance(spec, dict) and "weights" in spec:
-                pooler = _load_pooler(dict(spec), dim)
+                pooler = _load_pooler(spec, dim)
             else:
                 pooler = pooling.build(spec, dim)
     except PoolingError as error:
@@ -167,15 +175,16 @@ def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]
     return pooler
 
 
-def _load_pooler(spec: dict[str, Any], dim: int) -> Pooler:
-    path = spec.pop("weights")
+def _load_pooler(spec: Mapping[str, Any], dim: int) -> Pooler:
+    options = dict(spec)
+    path = options.pop("weights")
     if not isinstance(path, str):
         raise PoolingError(f"weights must be the folder of a saved pooler, not {path!r}")
     pooler = pooling.load(path)
     if pooler.dim != dim:
         raise PoolingError(f"{path} was fitted for token states of {pooler.dim} dimensions; this encoder has {dim}")
     saved = pooler.config()
-    for option, value in spec.items():
+    for option, value in options.items():
         if saved.get(option) != value:
             raise PoolingError(f"{path} holds {pooler.spec!r}, which is not {option}: {value!r}; leave that out")
     return pooler

@@ -37,6 +37,10 @@ class Artifacts:
         self.root = (root or _user_cache()).expanduser().absolute()
         self._temporary: list[tempfile.TemporaryDirectory[str]] = []
 
+    def path(self, kind: str, key: Mapping[str, Any]) -> Path:
+        """Where the folder under `key` is kept once it is made."""
+        return self.root / f"{kind}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}"
+
     def get(self, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         """The folder under `key`, made by `build(folder)` where there is none that is whole.
 
@@ -44,12 +48,11 @@ class Artifacts:
             CheckpointError: neither the cache nor a temporary folder can be written.
 
         """
-        name = f"{kind}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}"
-        final = self.root / name
+        final = self.path(kind, key)
         if _is_whole(final):
             return final
         try:
-            with self._locked(name):
+            with self._locked(final.name):
                 if not _is_whole(final):  # another process may have made it meanwhile
                     self._make(final, key, build)
             return final

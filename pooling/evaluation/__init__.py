@@ -1,0 +1,1 @@
+"""How good poolings are, and how sure that is."""

@@ -1,0 +1,145 @@
+"""Token states on disk: written once, mapped into memory, read a batch at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pooling.masks import from_lengths
+
+STATES_FILE: Final = "states.bin"
+OFFSETS_FILE: Final = "offsets.npy"
+ABOUT_FILE: Final = "states.json"
+POOLED_TOKENS: Final = 8192
+"""Tokens, padding included, that are read and pooled at once where nothing is fitted."""
+
+DType = Literal["float16", "float32"]
+Places = NDArray[np.int64]
+Encode = Callable[[Tensor, Tensor], Tensor]
+"""From states (batch, time, dim) and mask (batch, time) to vectors (batch, any)."""
+
+
+class StatesError(ValueError):
+    """States cannot be kept as asked; the message says what would be right."""
+
+
+class Writer:
+    """Writes the states of texts, one after the other, to a folder; only what is added last is held in memory.
+
+    Args:
+        folder: where to; it exists.
+        dim: size of a token state.
+        dtype: `float16` halves the room, and keeps three decimal digits of each number.
+
+    """
+
+    def __init__(self, folder: Path, dim: int, dtype: DType) -> None:
+        self._folder, self._dim, self._dtype = folder, dim, dtype
+        self._offsets = [0]
+        self._file = (folder / STATES_FILE).open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, states: NDArray[np.floating]) -> None:
+        """The states of the next text, (tokens, dim), only of tokens that count.
+
+        Raises:
+            StatesError: a state is not finite, or too large for float16.
+
+        """
+        with np.errstate(over="ignore"):
+            kept = states.astype(self._dtype, copy=False)
+        if not np.isfinite(kept).all():
+            if np.isfinite(states).all():
+                raise StatesError(
+                    f"a token state of {np.abs(states).max():.0f} is more than float16 holds; keep float32"
+                )
+            raise StatesError("the encoder gave a token state that is not finite; its weights are damaged")
+        kept.tofile(self._file)
+        self._offsets.append(self._offsets[-1] + len(kept))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if error is None:
+            np.save(self._folder / OFFSETS_FILE, np.array(self._offsets, dtype=np.int64))
+            about = {"dim": self._dim, "dtype": self._dtype}
+            (self._folder / ABOUT_FILE).write_text(json.dumps(about))
+
+
+class States:
+    """The states of many texts, in files that are mapped into memory: only what is read takes room.
+
+    `select` gives other views of the same files, so that a task can number its texts from 0.
+    """
+
+    def __init__(self, maps: Sequence[NDArray[np.floating]], part: Places, start: Places, lengths: Places) -> None:
+        self._maps, self._part, self._start = maps, part, start
+        self.lengths = lengths
+        """Tokens that count, of each text."""
+
+    @classmethod
+    def open(cls, folders: Sequence[Path]) -> Self:
+        """The texts of several folders that a `Writer` wrote, in their order."""
+        maps: list[NDArray[np.floating]] = []
+        parts, starts, lengths = [], [], []
+        for number, folder in enumerate(folders):
+            about = json.loads((folder / ABOUT_FILE).read_text())
+            offsets: Places = np.load(folder / OFFSETS_FILE)
+            shape = (int(offsets[-1]), int(about["dim"]))
+            maps.append(np.memmap(folder / STATES_FILE, dtype=about["dtype"], mode="r", shape=shape))
+            parts.append(np.full(len(offsets) - 1, number, dtype=np.int64))
+            starts.append(offsets[:-1])
+            lengths.append(np.diff(offsets))
+        return cls(maps, np.concatenate(parts), np.concatenate(starts), np.concatenate(lengths))
+
+    @property
+    def dim(self) -> int:
+        """Size of a token state."""
+        return int(self._maps[0].shape[1])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def select(self, places: Places) -> States:
+        """Only these texts, in this order."""
+        return States(self._maps, self._part[places], self._start[places], self.lengths[places])
+
+    def batch(self, places: Places) -> tuple[Tensor, Tensor]:
+        """States (texts, longest, dim) in float32, zero where a text is over, and mask (texts, longest)."""
+        lengths = self.lengths[places]
+        tokens = np.zeros((len(places), int(lengths.max()), self.dim), dtype=np.float32)
+        for row, (place, length) in enumerate(zip(places, lengths, strict=True)):
+            start = self._start[place]
+            tokens[row, :length] = self._maps[self._part[place]][start : start + length]
+        return torch.from_numpy(tokens), from_lengths(torch.from_numpy(lengths))
+
+    def pooled(self, encode: Encode) -> Tensor:
+        """Every text's vector (texts, any), without gradients; texts of like length share a batch."""
+        vectors: Tensor | None = None
+        with torch.inference_mode():
+            for places in self._batches():
+                found = encode(*self.batch(places))
+                if vectors is None:
+                    vectors = found.new_empty(len(self), found.shape[1])
+                vectors[torch.from_numpy(places)] = found
+        assert vectors is not None  # there is no data without a text
+        return vectors
+
+    def _batches(self) -> Iterator[Places]:
+        order = np.argsort(-self.lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            size = max(1, POOLED_TOKENS // int(self.lengths[order[start]]))
+            yield order[start : start + size]
+            start += size

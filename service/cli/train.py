@@ -1,0 +1,181 @@
+"""`millpond train`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from service.cli.console import INTERRUPTED, Failure, err, out, warn
+
+if TYPE_CHECKING:
+    from pooling.training import Epoch, Splits, States, Text
+    from service.embedder import Embedder
+    from service.training import Report
+
+_DATA = (
+    "Scored pairs (sentence1, sentence2, score) or positive pairs (anchor, positive) as .csv, .tsv or .jsonl, or a "
+    "BEIR folder; or a folder with such a file for each of train, dev and test."
+)
+
+
+def train(
+    model: Annotated[
+        str, typer.Option(help="The encoder: a folder, a Hugging Face id, or bundled/all-MiniLM-L6-v2.")
+    ],
+    train: Annotated[Path, typer.Option(help=_DATA)],
+    output: Annotated[Path, typer.Option(help="The new folder: the model with the fitted pooler in it.")],
+    pooling: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to fit, such as 'attention'; several times to try several. By default a set of them."
+        ),
+    ] = None,
+    dev: Annotated[
+        Path | None, typer.Option(help="To choose by; a tenth of train is held out where there is none.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="To judge the chosen one by; a tenth of train is held out likewise.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest text; by default as declared.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the training pairs.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=2, help="Training pairs a step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Adam's.")] = 0.002,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better dev score before it stops.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="How often each is fitted; the parameters are averaged.")] = 1,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Where token states are kept; by default ~/.cache/millpond, or what XDG_CACHE_HOME names."),
+    ] = None,
+    cache_limit: Annotated[
+        float,
+        typer.Option(min=0.0, help="Most gigabytes of token states there; those unused for longest make room."),
+    ] = 10.0,
+    states: Annotated[Literal["float16", "float32"], typer.Option(help="What token states are kept in.")] = "float16",
+) -> None:
+    """Fit a pooler to your data over an encoder that stays as it is, and say whether it is worth having.
+
+    The encoder reads each text once. Its token states are kept on disk (see
+    --cache and --cache-limit), for later runs too, and mapped into memory, so
+    that only what is at work takes room there. An interrupted run goes on from
+    what is kept.
+
+    The fitted pooler is compared with those that need no fitting, on data that
+    has had no part in fitting or choosing it, and recommended only where it is
+    better beyond noise.
+    """
+    from pooling.data import DataError
+    from pooling.training import Settings, StatesError, read_splits
+    from service import training
+    from service.export import new_folder
+
+    settings = Settings(epochs, batch_size, learning_rate, patience)
+    try:
+        with new_folder(output) as folder:
+            splits = read_splits(train, dev, test)
+            for note in splits.notes:
+                warn(note)
+            with _loaded(model, max_tokens) as embedder:
+                recipe = embedder.recipe
+                poolers = training.build(pooling or training.default_poolings(recipe.pooler.dim), recipe)
+                found, places = _states(embedder, splits, cache, states, cache_limit)
+            del embedder  # its weights are not needed any more
+            pooler, report = training.train(recipe, splits, found, places, poolers, settings, seeds=seeds, told=_tell)
+            data = {split: path and str(path) for split, path in (("train", train), ("dev", dev), ("test", test))}
+            about = {"model": model, **data, "max_tokens": recipe.max_tokens, **asdict(settings), "seeds": seeds}
+            training.save(folder, recipe, pooler, report, about)
+    except (DataError, StatesError) as error:
+        raise Failure(str(error), 2) from None
+    except KeyboardInterrupt:
+        raise Failure(
+            f"Interrupted: nothing is written to {output}. Run the same command again to go on; token states that "
+            "are in the cache are not made anew.",
+            INTERRUPTED,
+        ) from None
+    _print(report, model, output, max_tokens)
+
+
+@contextmanager
+def _loaded(model: str, max_tokens: int | None) -> Iterator[Embedder]:
+    """The model, in float32 on PyTorch: one pass is not worth a conversion, and its states are the reference."""
+    from service.checkpoint import read_checkpoint
+    from service.config import Config
+    from service.models import Models
+
+    declares = read_checkpoint(model).pooling is not None
+    settings = {
+        "encoder": model,
+        "pooling": "declared" if declares else "mean",
+        "max_tokens": max_tokens or "declared",
+    }
+    config = {"models": {"model": settings}, "runtime": {"backend": "torch", "precision": "fp32"}}
+    models = Models(Config.model_validate(config))
+    try:
+        yield models.get()
+    finally:
+        models.close()
+
+
+def _states(
+    model: Embedder, splits: Splits, cache: Path | None, dtype: Literal["float16", "float32"], limit: float
+) -> tuple[States, dict[Text, int]]:
+    from service.encoder.artifacts import Artifacts
+    from service.states import StateCache, size
+
+    store = StateCache(model, Artifacts(cache), dtype=dtype, limit=int(limit * 1e9))
+    parts = store.plan([split.texts for split in (splits.train, splits.dev, splits.test)])
+    store.make_room(parts)
+    texts, missing = sum(len(part.texts) for part in parts), store.missing(parts)
+    total = size(sum(part.bytes for part in parts))
+    err.print(f"token states of {texts} texts: {total}, of which {size(missing)} are still to be made")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task("encoding", total=texts)
+        return store.states(parts, lambda count: bar.advance(task, count))
+
+
+def _tell(spec: str, seed: int | None, epoch: Epoch) -> None:
+    which = "average of the seeds" if seed is None else f"seed {seed}, epoch {epoch.number}"
+    loss = "" if epoch.loss is None else f"loss {epoch.loss:.4f}, "
+    err.print(f"{spec}: {which}: {loss}dev {epoch.score:.2f}")
+
+
+def _print(report: Report, model: str, output: Path, max_tokens: int | None) -> None:
+    verdict = report.verdict
+    table = Table(box=None, pad_edge=False)
+    table.add_column(f"{report.metric} x 100", overflow="fold")
+    for split in report.scores[verdict.pooling]:
+        table.add_column(split, justify="right")
+    for name, scores in report.scores.items():
+        fitted = " (fitted)" if name in report.fitted else ""
+        table.add_row(name + fitted, *(f"{score:.2f}" for score in scores.values()))
+    out.print(table)
+    out.print()
+    lead = (
+        f"{verdict.score:.2f} on test against {verdict.other_score:.2f} for {verdict.other}, the best that needs no "
+        f"fitting: {verdict.lead:+.2f} (95 % interval {verdict.low:+.2f} to {verdict.high:+.2f})"
+    )
+    settings: dict[str, Any] = {"encoder": shlex.quote(model) if " " in model else model}
+    if verdict.worth_it:
+        out.print(f"{verdict.pooling} is worth having: {lead}.")
+        settings["pooling"] = f"{{weights: {output / 'pooler'}}}"
+    else:
+        why = "which is worse" if verdict.high < 0 else "which is within noise"
+        out.print(f"Use pooling: {verdict.other}. {verdict.pooling} has {lead}, {why}.")
+        settings["pooling"] = verdict.other
+    if max_tokens is not None:
+        settings["max_tokens"] = max_tokens
+    out.print("\nmodels:\n  default:")
+    for key, value in settings.items():
+        out.print(f"    {key}: {value}")
+    out.print(
+        f"\n{output} is the whole model with the fitted pooler, for encoder: {output}, or "
+        f"SentenceTransformer({str(output)!r}, trust_remote_code=True)."
+    )
