@@ -16,7 +16,7 @@ from service.errors import shortened
 if TYPE_CHECKING:
     from service.windows import Vectors
 
-_ABSENT: Final = {404, 405}
+_ABSENT: Final = {404, 405, 501}
 _GREETING: Final = "Is there anybody?"
 
 
@@ -151,7 +151,9 @@ async def find(http: httpx.AsyncClient, url: str, *, model: str, model_name: str
             refusals.append(error)
     for refusal in refusals:
         if not refusal.absent:
-            raise refusal
+            raise EndpointError(
+                f"{str(refusal).rstrip('.')}. See the server's log; give --model-name where it wants another name."
+            )
     raise EndpointError(
         f"no vectors are to be had at {url}: {'; '.join(str(refusal).rstrip('.') for refusal in refusals)}. Give the "
         "URL of a route of OpenAI's shape, such as http://host:port/v1/embeddings, or of TEI's, "

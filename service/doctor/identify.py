@@ -267,7 +267,7 @@ def _sentence(
             f"No pooling of {model} gives this server's vectors: it serves another model, another precision or a "
             f"fitted pooling, and the nearest, {best.way}, has cosine {_shown(best.mean)}."
         )
-    also = "" if best.mean >= _EXACT else ", which is as near as its precision lets it come"
+    also = "" if best.mean >= _EXACT else "; its precision lets it come no nearer"
     also += f"; but texts sent together are pooled with {padded}" if padded else ""
     if not preferred.pooling:
         return f"This server applies {best.way}, where nothing is declared: cosine {_shown(best.mean)}{also}."

@@ -73,7 +73,7 @@ def test_what_is_served_as_declared_and_what_is_not(server: Server) -> None:
     assert broken["faults"] == ["pooling", "normalisation", "prompt"]
     assert broken["declared"] == sound["declared"] and broken["served"]["pooling"] == "mean"
     assert "mean is served, and the checkpoint declares cls" in _finding(broken, "pooling")["seen"]
-    assert "leaves out query, document" in _finding(broken, "prompt")["seen"]
+    assert "leaves out document, query" in _finding(broken, "prompt")["seen"]
     assert broken["verdict"].startswith("broken is not sound: 3 faults (pooling, normalisation, prompt)")
     info = server.http.get("/info").json()["models"]
     assert {name: report["served"]["fingerprint"] for name, report in reports.items()} == {

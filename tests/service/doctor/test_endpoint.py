@@ -104,10 +104,13 @@ def test_a_server_that_hangs_up_or_never_answers():
         assert refusal(f"{url}/embed").startswith(f"no server answers at {url}/embed (Server disconnected")
 
 
-def test_no_route_for_vectors():
-    with answering(lambda method, path, headers, body: (404, {"detail": "Not Found"})) as url:
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_no_route_for_vectors(status):
+    with answering(lambda method, path, headers, body: (status, {"detail": "Not Found"})) as url:
         message = refusal(url)
-    assert message.startswith(f"no vectors are to be had at {url}: {url}/v1/embeddings answered 404: Not Found; ")
+    assert message.startswith(
+        f"no vectors are to be had at {url}: {url}/v1/embeddings answered {status}: Not Found; "
+    )
     assert "http://host:port/v1/embeddings" in message and "--model-name" in message
 
 
@@ -173,6 +176,7 @@ def test_a_server_that_fails(answer, words):
     with answering(lambda method, path, headers, body: (500, answer)) as url:
         message = refusal(url)
     assert f"{url}/v1/embeddings answered 500: " in message and words in message
+    assert message.endswith("See the server's log; give --model-name where it wants another name.")
 
 
 def test_other_dimensions(tmp_path):

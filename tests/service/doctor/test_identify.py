@@ -146,7 +146,7 @@ def test_a_coarser_precision(noise, severity, bert, mean, tmp_path):
 
     report = told(mean, vectors)
     assert report.served["pooling"] == "cls" and finding(report, "precision").severity == severity
-    assert report.verdict.endswith("which is as near as its precision lets it come.")
+    assert report.verdict.endswith("; its precision lets it come no nearer.")
 
 
 def test_another_model_of_the_same_size(llama, mean, tmp_path):
