@@ -212,7 +212,7 @@ def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> 
     if characters > MOST_CHARACTERS:
         raise TooLarge(
             f"the texts of the hits have {characters} characters, those of several hits counted for each, and one "
-            f"answer takes {MOST_CHARACTERS}. Leave 'text' out of 'include', group by document, or ask for a smaller k.",
+            f"answer takes {MOST_CHARACTERS}. Leave 'text' out of 'include', group by document, or lower k.",
             where="k",
             limit=MOST_CHARACTERS,
         )
