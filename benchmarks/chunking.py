@@ -149,15 +149,15 @@ def run(settings: Settings) -> None:
                 }
     report.say(
         f"all-MiniLM-L6-v2 ({runs_on}) on Cranfield: {len(there)} abstracts in the order of the corpus, {JOINED} of "
-        f"them joined into each of {len(texts)} long texts, whose spans are embedded by `/embed_spans`; {len(judged)} "
-        "queries. A span counts for the abstract that it has most characters of, and an abstract ranks by the best of "
-        "its spans."
+        f"them joined into each of {len(texts)} long texts, whose spans are embedded by `/embed_spans`; "
+        f"{len(judged)} queries. A span counts for the abstract that it has most characters of, and an abstract "
+        "ranks by the best of its spans."
     )
     report.say(
-        "Early chunking embeds each span by itself: with an abstract a span it is the same as never joining them, and "
-        "one longer than the model's 256 tokens is cut. Late chunking pools a span from windows over the whole text. "
-        "Figures are x 100; the difference is late - early, in brackets its 95 % interval by paired bootstrap over the "
-        "queries."
+        "Early chunking embeds each span by itself: with an abstract a span it is the same as never joining them, "
+        "and one longer than the model's 256 tokens is cut. Late chunking pools a span from windows over the whole "
+        "text. Figures are x 100; the difference is late - early, in brackets its 95 % interval by paired bootstrap "
+        "over the queries."
     )
     heads = [f"nDCG@{K} late", "early", "difference", f"recall@{K} late", "early", f"MRR@{K} late", "early"]
     report.table(["a span is", "pooling", *heads], rows)

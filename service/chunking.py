@@ -69,7 +69,8 @@ def check_spans(definition: Definition, documents: Sequence[Document]) -> None:
             if given
             else "has 'spans', which only a collection takes whose chunking is by given ones. Leave them out."
         )
-        raise InvalidInput(f"documents[{place}] (id {document.id!r}) {problem}", where=f"documents[{place}].spans")
+        where = f"documents[{place}] (id {document.id!r})"
+        raise InvalidInput(f"{where} {problem}", where=where)
 
 
 async def embed_documents(

@@ -29,8 +29,12 @@ from service.api.schemas import (
 from service.api.service import Served, Service
 from service.chunking import Chunking
 from service.collections import Definition, NotFound, Spans
+from service.errors import TooLarge
 from service.reindex import Progress
 from service.search import Document, Hit
+
+MOST_CHARACTERS: Final = 1 << 28
+"""Characters of text in one answer."""
 
 _CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
     409: {"model": Problem, "description": "Exists under another definition, or the fingerprints differ"}
@@ -182,6 +186,7 @@ def _reindex(progress: Progress) -> ReindexBody:
 async def _search(service: Service, name: str, body: SearchRequest) -> Response:
     if body.vector is not None:
         hits = await service.search.by_vector(name, body.vector, body.k, body.filter, grouped=body.group is not None)
+        _check_characters([hits], body)
         return await answer_in_parts(_shown(hits, body))
     several = body.queries is not None
     queries = body.queries if body.queries is not None else [body.query or ""]
@@ -195,7 +200,22 @@ async def _search(service: Service, name: str, body: SearchRequest) -> Response:
         truncate=body.truncate,
         where="queries[{}]".format if several else lambda _: "query",
     )
+    _check_characters(results, body)
     return await answer_in_parts(_all_shown(results, body) if several else _shown(results[0], body))
+
+
+def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> None:
+    """Refuse an answer that would say the same long texts over and over again, for each of their spans."""
+    if "text" not in body.include:
+        return
+    characters = sum(len(hit.text) for hits in results for hit in hits)
+    if characters > MOST_CHARACTERS:
+        raise TooLarge(
+            f"the texts of the hits have {characters} characters, those of several hits counted for each, and one "
+            f"answer takes {MOST_CHARACTERS}. Leave 'text' out of 'include', group by document, or lower k.",
+            where="k",
+            limit=MOST_CHARACTERS,
+        )
 
 
 def _all_shown(results: Sequence[Sequence[Hit]], body: SearchRequest) -> Iterator[bytes]:

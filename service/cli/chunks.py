@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from service.cli.console import Failure
+from service.errors import shortened
 
 _LONGEST: Final = 10
 """Digits of a number; one of more is too large, whichever it is."""
@@ -24,10 +25,10 @@ def chunking(given: str) -> dict[str, Any] | None:
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             key, value = "by", key
-        if not value or key in found:
+        if not key or not value or key in found:
             raise Failure(
-                f"--chunking {given!r}: write it as tokens=64,overlap=16 or sentence or given, and with ,mode=early "
-                "where each span is to be embedded by itself.",
+                f"--chunking {shortened(given)}: write it as tokens=64,overlap=16 or sentence or given, and with "
+                ",mode=early where each span is to be embedded by itself.",
                 2,
             )
         found[key] = int(value) if value.isdecimal() and len(value) < _LONGEST else value

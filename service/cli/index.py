@@ -55,7 +55,7 @@ def index(
     from service.cli.documents import check, corpus_file
 
     route = collection_path(collection)
-    asked = {"model": model, "pooling": pooling, "chunking": read_chunking(chunking) if chunking else None}
+    asked = {"model": model, "pooling": pooling, "chunking": None if chunking is None else read_chunking(chunking)}
     corpus = corpus_file(file)
     count = check(corpus)
     done = _Progress()
@@ -135,8 +135,9 @@ def _in_file(error: Refused, batch: list[Line], corpus: Path) -> str:
     """The error with the line of the file where the service names a place in the request."""
     place = re.match(r"documents\[(\d+)\]", error.where)
     if place:
-        line = batch[int(place[1])]
-        return error.about(f"{corpus}: line {line.number}: document {line.document.id!r}")
+        line, span = batch[int(place[1])], re.search(r", span \d+$", error.where)
+        name = f"{corpus}: line {line.number}: document {line.document.id!r}"
+        return error.about(f"{name}{span[0]}" if span else name)
     return f"{error} Give a smaller --batch-size." if error.status == 413 else str(error)
 
 

@@ -37,7 +37,7 @@ values = st.recursive(
 )
 documents = st.lists(
     st.fixed_dictionaries({"id": st.text(max_size=3) | values, "text": st.text(max_size=9) | values})
-    | st.dictionaries(st.sampled_from(["id", "text", "metadata"]), values, max_size=3),
+    | st.dictionaries(st.sampled_from(["id", "text", "metadata", "spans"]), values, max_size=3),
     max_size=3,
 )
 filters = st.dictionaries(

@@ -21,8 +21,13 @@ def text(writer: int, group: int, version: int, item: int) -> str:
     return f"Report {item} of writer {writer} on subject {group}, edition {version}."
 
 
+def name_of(writer: int) -> str:
+    """The collection that a writer writes to."""
+    return ("reports", "chunks")[writer % 2]
+
+
 def test_kill_in_the_middle_of_indexing(tmp_path: Path) -> None:
-    """Each request replaces a whole group of documents by its next version."""
+    """Each request replaces a whole group of documents by its next version; some are cut into their sentences."""
     store = tmp_path / "store"
     sent: dict[tuple[int, int], int] = {}
     acknowledged: dict[tuple[int, int], int] = {}
@@ -30,6 +35,8 @@ def test_kill_in_the_middle_of_indexing(tmp_path: Path) -> None:
 
     with Server(CONFIG, store) as server:
         assert server.http.put("/collections/reports").status_code == 201
+        chunking = {"by": "sentence", "mode": "early"}
+        assert server.http.put("/collections/chunks", json={"chunking": chunking}).status_code == 201
 
         def write(writer: int) -> None:
             for number in range(100_000):
@@ -40,7 +47,7 @@ def test_kill_in_the_middle_of_indexing(tmp_path: Path) -> None:
                 ]
                 sent[writer, group] = version
                 try:
-                    url = f"{server.url}/collections/reports/documents"
+                    url = f"{server.url}/collections/{name_of(writer)}/documents"
                     answer = httpx.post(url, json={"documents": documents}, timeout=60)
                 except httpx.TransportError:
                     return
@@ -62,24 +69,28 @@ def test_kill_in_the_middle_of_indexing(tmp_path: Path) -> None:
         expected: dict[str, str] = {}
         for (writer, group), version in acknowledged.items():
             ids = [f"{writer}/{group}/{item}" for item in range(SIZE)]
-            found = [server.http.get(f"/collections/reports/documents/{name}").json()["text"] for name in ids]
+            path = f"/collections/{name_of(writer)}/documents"
+            found = [server.http.get(f"{path}/{name}").json()["text"] for name in ids]
             possible = [
                 [text(writer, group, either, item) for item in range(SIZE)]
                 for either in (version, sent[writer, group])
             ]
             assert found in possible  # whole, and never older than what was acknowledged
             expected |= dict(zip(ids, found, strict=True))
-        about = server.http.get("/collections/reports").json()
         unacknowledged = [key for key in sent if key not in acknowledged]
-        assert about["count"] - len(expected) in {SIZE * number for number in range(len(unacknowledged) + 1)}
-        answer = server.http.post(
-            "/collections/reports/search", json={"queries": list(expected.values()), "k": 3}
-        ).json()
-        for name, result in zip(expected, answer["results"], strict=True):
-            best = result["hits"][0]["score"]
-            assert best == pytest.approx(1, abs=1e-5)
-            mine = {hit["id"]: hit for hit in result["hits"]}[name]
-            assert mine["score"] == pytest.approx(best, abs=1e-6) and mine["text"] == expected[name]
+        for collection in ("reports", "chunks"):
+            mine = {name: stored for name, stored in expected.items() if name_of(int(name[0])) == collection}
+            about = server.http.get(f"/collections/{collection}").json()
+            assert about["count"] - len(mine) in {SIZE * number for number in range(len(unacknowledged) + 1)}
+            assert about.get("chunks", about["count"]) == about["count"]  # each is one sentence
+            body = {"queries": list(mine.values()), "k": 3}
+            answer = server.http.post(f"/collections/{collection}/search", json=body).json()
+            for name, result in zip(mine, answer["results"], strict=True):
+                best = result["hits"][0]["score"]
+                assert best == pytest.approx(1, abs=1e-5)
+                hit = {hit["id"]: hit for hit in result["hits"]}[name]
+                assert hit["score"] == pytest.approx(best, abs=1e-6) and hit["text"] == mine[name]
+                assert hit.get("span", hit)["text"] == mine[name]
 
         _sigterm_during_a_request(server)
 
