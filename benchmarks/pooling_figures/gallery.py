@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ _LOOKS: Final = {
     "weighted_mean": ("#009e73", "v"),
     "gem(p=3)": ("#56b4e9", "P"),
 }
-_OTHERS: Final = (("#cc79a7", "X"), ("#7a7a7a", "*"), ("#5b4b8a", "<"), ("#8c6d1f", ">"))
+_OTHERS: Final = (("#5b4b8a", "X"), ("#bfa14a", "*"), ("#cc79a7", "<"), ("#7a7a7a", ">"))
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,21 @@ def bars(panels: Sequence[Panel], title: str) -> Any:
                 drawn = axes.bar(left, _rounded(values), width * 0.94, color=looks[name][0], label=name)
                 axes.bar_label(drawn, fmt="%.0f", padding=2, fontsize=8, color="#444444")
             _frame(axes, panel)
+            axes.tick_params(axis="x", labelsize=9)
         _legend(figure, row)
     return figure
 
 
-def rows(panels: Mapping[str, Mapping[str, float]], title: str) -> Any:
-    """Horizontal bars with their figures, on logarithmic axes that begin at 0; panels share their rows."""
+def rows(panels: Mapping[str, Mapping[str, float]], title: str, *, logarithmic: Collection[str] = ()) -> Any:
+    """Horizontal bars with their figures; panels share their rows. A logarithmic axis begins at 0 too."""
     with _figure(title, len(panels), sharey=True) as (figure, row):
         for axes, (heading, panel) in zip(row, panels.items(), strict=True):
             drawn = axes.barh(list(panel), list(panel.values()), height=0.62, color=_LOOKS["mean"][0])
             axes.bar_label(drawn, fmt=lambda value: f"{value:,.0f}", padding=4, fontsize=9, color="#444444")
-            axes.set_xscale("symlog", linthresh=1)
-            axes.set_xlim(0, 12 * max(panel.values()))
-            axes.set_xticks([])
+            axes.margins(x=0.25)
+            if heading in logarithmic:
+                axes.set_xscale("symlog", linthresh=1)
+            axes.xaxis.set_visible(False)
             axes.set_title(heading)
             axes.spines["bottom"].set_visible(False)
             axes.tick_params(left=False)
@@ -151,13 +153,14 @@ def _figure(title: str, panels: int, *, height: float = 4.2, sharey: bool = Fals
         figure, row = plt.subplots(
             1, panels, figsize=(9.6, height), layout="constrained", squeeze=False, sharey=sharey
         )
+        figure.get_layout_engine().set(w_pad=0.1, wspace=0.02)
         figure.suptitle(title, x=0.01, ha="left")
         yield figure, row[0]
         plt.close(figure)
 
 
 def _frame(axes: Any, panel: Panel) -> None:
-    axes.set_xticks(range(len(panel.steps)), [str(step) for step in panel.steps])
+    axes.set_xticks(range(len(panel.steps)), [str(step).replace("_", "_\n") for step in panel.steps])
     axes.set_ylim(*panel.limits)
     axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.title)
     axes.grid(axis="y")
@@ -166,7 +169,7 @@ def _frame(axes: Any, panel: Panel) -> None:
 
 def _legend(figure: Any, row: Any) -> None:
     found = {label: handle for axes in row for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(len(found), 6))
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=6 if len(found) <= 6 else 4)
 
 
 def _looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.pooling_figures.gallery import Figure, Panel, curves
-from benchmarks.pooling_figures.laboratory import Change, Encoder, Ids, Laboratory, by_series, pool
+from benchmarks.pooling_figures.laboratory import (
+    Change,
+    Encoder,
+    Ids,
+    Laboratory,
+    by_series,
+    pool,
+    sentences,
+    spearman,
+)
 
 LEVELS: Final = (0, 0.25, 0.5, 1, 2, 4)
 """Standard deviation of the noise, relative to that of the states."""
@@ -19,14 +28,14 @@ SWAPPED: Final = (0, 10, 20, 30, 40, 50)
 
 
 def draw(laboratory: Laboratory) -> Figure:
-    encoder = laboratory.minilm
-    ids, poolers = encoder.ids(laboratory.sentences()), encoder.poolers()
-    noisy = by_series([laboratory.spearman(pool(laboratory.read, poolers, _noise(level))) for level in LEVELS])
+    encoder, pairs = laboratory.minilm, laboratory.pairs
+    ids, poolers = encoder.ids(sentences(pairs)), encoder.poolers()
+    noisy = by_series([spearman(pool(laboratory.read, poolers, _noise(level)), pairs) for level in LEVELS])
     swapped = by_series(
-        [laboratory.spearman(pool(encoder.read(_swapped(encoder, ids, part)), poolers)) for part in SWAPPED]
+        [spearman(pool(encoder.read(_swapped(encoder, ids, part)), poolers), pairs) for part in SWAPPED]
     )
     numbers = {
-        "pairs": len(laboratory.pairs),
+        "pairs": len(pairs),
         "levels": LEVELS,
         "spearman_by_noise": noisy,
         "swapped": SWAPPED,
@@ -34,8 +43,17 @@ def draw(laboratory: Laboratory) -> Figure:
     }
     y = "Spearman x 100, STS-B"
     panels = [
-        Panel("Noise added to every token state", "noise, in standard deviations of the states", y, LEVELS, noisy),
-        Panel("Words swapped before the encoder reads them", "% of the tokens", y, SWAPPED, swapped),
+        Panel(
+            "Noise added to every token state",
+            "noise, in standard deviations of the states",
+            y,
+            LEVELS,
+            noisy,
+            (0, 90),
+        ),
+        Panel(
+            "Words swapped for others before the encoder reads them", "% of the tokens", y, SWAPPED, swapped, (0, 90)
+        ),
     ]
     return Figure(curves(panels, "Noise (all-MiniLM-L6-v2)"), numbers)
 

@@ -11,11 +11,12 @@ from pooling import build
 DIM: Final = 384
 """That of all-MiniLM-L6-v2."""
 SPECS: Final = (
-    *("cls", "last", "mean", "weighted_mean", "max", "gem(p=3)", "mean + max"),
-    *("gem(p=3, per_dim=True)", "attention(scores=descriptors)", "attention", "gated"),
+    *("cls", "last", "mean", "weighted_mean", "max", "mean + max"),
+    *("gem(p=3)", "attention(scores=descriptors)", "attention", "gem(p=3, per_dim=True)"),
     "multihead_attention(heads=12, split_heads=True)",
-    "multihead_attention(heads=12, split_heads=True, projection=True)",
+    "gated",
     "multihead_attention(heads=4)",
+    "multihead_attention(heads=12, split_heads=True, projection=True)",
 )
 
 
@@ -24,5 +25,6 @@ def draw(laboratory: Laboratory) -> Figure:
     parameters = {spec: sum(p.numel() for p in pooler.parameters()) for spec, pooler in poolers.items()}
     dimensions = {spec: pooler.output_dim for spec, pooler in poolers.items()}
     numbers = {"dim": DIM, "parameters": parameters, "dimensions": dimensions}
-    panels = {"Parameters": parameters, "Numbers in a vector": dimensions}
-    return Figure(rows(panels, f"Cost, where a token state has {DIM} numbers"), numbers)
+    panels = {"Parameters (logarithmic)": parameters, "Numbers in a vector": dimensions}
+    title = f"Cost, where a token state has {DIM} numbers"
+    return Figure(rows(panels, title, logarithmic=["Parameters (logarithmic)"]), numbers)
