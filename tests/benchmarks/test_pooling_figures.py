@@ -32,7 +32,7 @@ PAGE = ROOT / "docs" / "pooling.md"
 @pytest.fixture(scope="module")
 def laboratory(data: Path, tmp_path_factory: pytest.TempPathFactory):
     """A few texts, and a small causal model with random weights in place of SmolLM2."""
-    with Laboratory(pairs=40, documents=10) as found:
+    with Laboratory(pairs=40, documents=5) as found:
         found.smollm2 = Encoder(plain_llama(tmp_path_factory.mktemp("llama")))
         yield found
 
