@@ -30,7 +30,7 @@ p.note { color: var(--quiet); font-size: .85rem; }
 p.text { line-height: 2.1; white-space: pre-wrap; overflow-wrap: anywhere; }
 .text span { border-radius: .2rem; padding: .15rem 0; background: rgba(var(--plus), var(--by)); }
 .text span.minus { background: rgba(var(--minus), var(--by)); }
-.text span.special { color: var(--quiet); font: .75rem ui-monospace, monospace; padding: .15rem .2rem; }
+.text span.special { font: .75rem ui-monospace, monospace; padding: .15rem .2rem; }
 .map { overflow: auto; }
 svg text { font: 11px ui-monospace, monospace; fill: currentColor; }
 </style>
@@ -53,7 +53,7 @@ def page(text: str, other: str | None, answer: Any) -> str:
 def _alone(text: str, explanation: Any) -> Iterator[str]:
     tokens = explanation["tokens"]
     largest = max(token["share"] for token in tokens)
-    yield f"<h2>{escape(explanation['pooling'])} <span>darkest: {largest:.1%} of the vector</span></h2>"
+    yield f"<h2>{escape(explanation['pooling'])} <span>strongest: {largest:.1%} of the vector</span></h2>"
     yield _shaded(text, tokens, "share", largest)
 
 
@@ -63,7 +63,7 @@ def _together(text: str, other: str, explanation: Any) -> Iterator[str]:
     similarity = f"similarity {explanation['similarity']:.4f}"
     if abs(explanation["served_similarity"] - explanation["similarity"]) > 1e-4:
         similarity += f", {explanation['served_similarity']:.4f} as served"
-    yield f"<h2>{escape(explanation['pooling'])} <span>{similarity}; darkest: {largest:.4f} of it</span></h2>"
+    yield f"<h2>{escape(explanation['pooling'])} <span>{similarity}; strongest: {largest:.4f} of it</span></h2>"
     yield _shaded(text, explanation["tokens"], "contribution", largest)
     yield _shaded(other, explanation["other"], "contribution", largest)
     if explanation["attribution"] != "exact":
@@ -118,7 +118,7 @@ def _heat_map(explanation: Any) -> str:
                 )
     return f'<div class="map">{"".join(drawn)}</svg></div>' + _note(
         f"Rows: the text's tokens; columns: the other's. Blue adds to the similarity, red takes from it; "
-        f"darkest: {largest:.4f}."
+        f"strongest: {largest:.4f}."
     )
 
 
