@@ -37,7 +37,7 @@ class LearnedPooling(Module):
         tokens: Tensor = features["token_embeddings"]
         if "cu_seq_lens_q" in features:  # texts one after the other, without padding
             lengths = features["cu_seq_lens_q"].diff()
-            padded = pad_sequence(list(tokens[0].split(lengths.tolist())), batch_first=True)
+            padded = pad_sequence(list(torch.split(tokens[0], lengths.tolist())), batch_first=True)
             mask = masks.from_lengths(lengths)
         else:
             padded, mask = tokens, features["attention_mask"]
