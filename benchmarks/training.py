@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
-from benchmarks import datasets, metrics, smollm2
+from benchmarks import datasets, smollm2
 from benchmarks.options import Settings, from_command_line, progress
 from benchmarks.report import Report
 from benchmarks.service import MODELS, ROOT, Millpond, embed
@@ -94,8 +95,8 @@ def _measure(encoder: str, data: Path, folder: Path) -> Row:
         served = _unit(embed(server.url, texts, model="default", truncate=True))
     theirs = _unit(SentenceTransformer(str(folder / "out"), device="cpu", trust_remote_code=True).encode(texts))
     return row | {
-        "served": metrics.spearman(*np.split(served, 2), pairs.scores),
-        "sentence_transformers": metrics.spearman(*np.split(theirs, 2), pairs.scores),
+        "served": _spearman(served, pairs),
+        "sentence_transformers": _spearman(theirs, pairs),
         "difference": float(np.abs(served - theirs).max()),
         "seconds": seconds,
         "output": output.replace(f"{folder}/", "").replace(encoder, Path(encoder).name),
@@ -107,6 +108,11 @@ def _train(encoder: str, data: Path, output: Path, *options: str) -> str:
     words = ("--model", encoder, "--train", data, "--output", output, "--max-tokens", MAX_TOKENS, *options)
     command = [sys.executable, "-m", "service", "train", *map(str, words)]
     return subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _spearman(vectors: NDArray[Any], pairs: ScoredPairs) -> float:
+    first, second = np.split(vectors, 2)
+    return 100 * float(spearmanr((first * second).sum(1), pairs.scores).statistic)
 
 
 def _unit(vectors: NDArray[Any]) -> NDArray[Any]:
