@@ -205,7 +205,18 @@ class Embedder:
             for text, state in zip(texts, states, strict=True)
         ]
 
-    async def pass_over(self, inputs: Sequence[str], finish: Finish, *, role: Role | None = None) -> list[Any]:
+    def finish(self) -> Finish:
+        """From states and mask to vectors, as `embed` gives them: what `pass_over` takes."""
+        return _Finish(self, skip=0, normalize=self.normalize, dimensions=None)
+
+    async def pass_over(
+        self,
+        inputs: Sequence[str],
+        finish: Finish,
+        *,
+        role: Role | None = None,
+        where: Callable[[int], str] = "inputs[{}]".format,
+    ) -> list[Any]:
         """What `finish` makes of the encoder's states, one result a text; one that is too long is cut at the right.
 
         Args:
@@ -213,6 +224,7 @@ class Embedder:
             finish: from states (rows, time, dim) and mask (rows, time), false for padding and where a prompt is
                 left out of pooling, to one result a row. Called in a stream's thread, several rows at once.
             role: what the texts are for, to choose a prompt.
+            where: names an input by its place, for errors.
 
         Raises:
             InvalidInput: a text has no token.
@@ -220,7 +232,7 @@ class Embedder:
 
         """
         prompt = self.prompt(None, role)
-        texts = await self._tokenize(inputs, prompt, "right", "inputs[{}]".format)
+        texts = await self._tokenize(inputs, prompt, "right", where)
         return await self._run(texts, _Unprompted(finish, self._skip(prompt, inputs)))
 
     async def _run(self, texts: Sequence[TokenizedText], finish: Finish) -> list[Any]:

@@ -83,10 +83,13 @@ class Recipe:
                     "own in the config: pooling: {strategy: ..., weights: path/to/pooler}.",
                     where="pooling",
                 )
-            pooler = pooling.build(spec, dim)
-            return replace(self, pooler=pooler, head=Head(self.checkpoint.head, pooler.output_dim))
+            return self.with_pooler(pooling.build(spec, dim))
         except (PoolingError, CheckpointError, ConfigError) as error:
             raise InvalidInput(f"pooling {shortened(spec)}: {error}", where="pooling") from None
+
+    def with_pooler(self, pooler: Pooler) -> Recipe:
+        """The same with a pooler that is built; raises `CheckpointError` where it does not fit the head."""
+        return replace(self, pooler=pooler, head=Head(self.checkpoint.head, pooler.output_dim))
 
 
 def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, dim: int) -> Recipe:
@@ -157,7 +160,7 @@ def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if isinstance(spec, dict) and "weights" in spec:
-                pooler = _load_pooler(dict(spec), dim)
+                pooler = load_pooler(dict(spec), dim)
             else:
                 pooler = pooling.build(spec, dim)
     except PoolingError as error:
@@ -167,7 +170,13 @@ def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]
     return pooler
 
 
-def _load_pooler(spec: dict[str, Any], dim: int) -> Pooler:
+def load_pooler(spec: dict[str, Any], dim: int) -> Pooler:
+    """A saved pooler: `weights` is its folder, whatever else is given must agree with it.
+
+    Raises:
+        PoolingError: it cannot be read, is for states of another size, or is not as the spec says.
+
+    """
     path = spec.pop("weights")
     if not isinstance(path, str):
         raise PoolingError(f"weights must be the folder of a saved pooler, not {path!r}")

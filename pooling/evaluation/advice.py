@@ -32,9 +32,7 @@ class Advice:
     sentence: str
 
 
-def advise(
-    candidates: Sequence[Candidate], comparisons: Sequence[Comparison], declared: str | None = None
-) -> Advice:
+def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], declared: str | None = None) -> Advice:
     """Choose a strategy.
 
     One is better than another where it is beyond noise on some data set and worse beyond noise on none. The

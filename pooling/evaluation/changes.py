@@ -92,5 +92,3 @@ def _filled(text: str, sentences: int, generator: np.random.Generator) -> str:
 def _cut(text: str, spans: Spans, share: float) -> str:
     kept = len(spans) - int(len(spans) * share)
     return text[: spans[kept - 1][1]] if spans else text
-
-

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -18,27 +19,25 @@ FOLDS: Final = 5
 """Also the fewest texts of a class: each fold needs one."""
 
 
-def _probe() -> Any:
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-
-
-def predictions(vectors: Vectors, labels: Labels, seed: int = 0) -> Labels:
+def predictions(vectors: Vectors, labels: Labels, versions: Sequence[Vectors], seed: int = 0) -> Labels:
     """The label of each text by a logistic regression that was fitted on the other folds.
 
     Args:
-        vectors: (texts, dim).
+        vectors: (texts, dim), fitted on.
         labels: (texts,), whole numbers; at least two classes and `FOLDS` texts of each.
+        versions: (texts, dim) each, predicted for: the same vectors, or those of the texts after a change.
         seed: of the folds, which are stratified.
 
+    Returns:
+        (versions, texts).
+
     """
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    found: Labels = cross_val_predict(_probe(), vectors, labels, cv=folds)
-    return found
-
-
-def predict(vectors: Vectors, labels: Labels, others: Vectors) -> Labels:
-    """The labels of `others` by a logistic regression fitted on `vectors`."""
-    found: Labels = _probe().fit(vectors, labels).predict(others)
+    found = np.empty((len(versions), len(labels)), dtype=np.int64)
+    for fitting, held_out in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(vectors, labels):
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        probe.fit(vectors[fitting], labels[fitting])
+        for place, version in enumerate(versions):
+            found[place, held_out] = probe.predict(version[held_out])
     return found
 
 

@@ -38,14 +38,18 @@ def search(queries: Vectors, documents: Vectors, k: int = DEPTH) -> NDArray[np.i
 
 
 def _search(queries: Vectors, documents: Vectors, k: int) -> NDArray[np.int64]:
-    left = torch.nn.functional.normalize(torch.from_numpy(np.array(queries)), dim=1)
+    left = _normalized(queries)
     best = torch.empty((len(left), 0), dtype=torch.int64)
     for start in range(0, len(documents), _DOCUMENTS):
-        block = torch.nn.functional.normalize(torch.from_numpy(np.array(documents[start : start + _DOCUMENTS])), dim=1)
-        best = torch.cat([best, _keys(left @ block.T, start)], dim=1)
+        right = _normalized(documents[start : start + _DOCUMENTS])
+        best = torch.cat([best, _keys(left @ right.T, start)], dim=1)
         best = best.topk(min(k, best.shape[1]), dim=1).values
     places: NDArray[np.int64] = (_LAST - (best & _LAST)).numpy()
     return places
+
+
+def _normalized(vectors: Vectors) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.from_numpy(np.array(vectors)), dim=1)
 
 
 _LAST: Final = 2**32 - 1

@@ -37,4 +37,5 @@ def pearson(predicted: Values, scores: Values) -> Values:
     left = predicted - predicted.mean(axis=-1, keepdims=True)
     right = scores - scores.mean()
     scale = np.sqrt((left**2).sum(axis=-1) * (right**2).sum())
-    return np.divide(left @ right, scale, out=np.zeros_like(scale), where=scale > 0)
+    found: Values = np.divide(left @ right, scale, out=np.zeros_like(scale), where=scale > 0)
+    return found

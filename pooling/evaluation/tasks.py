@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -73,8 +74,13 @@ class Task(ABC):
         """The role of those texts."""
 
     @abstractmethod
-    def outcomes_with(self, chosen: Indices, vectors: Vectors, parts: Sequence[Vectors]) -> Outcomes:
-        """As `outcomes`, of the `chosen` items alone, where `vectors` are those of their texts now."""
+    def outcomes_with(self, chosen: Indices, versions: Sequence[Vectors], parts: Sequence[Vectors]) -> Outcomes:
+        """As `outcomes`, of the `chosen` items alone and for several versions of their texts' vectors.
+
+        Returns:
+            (versions, chosen, ...).
+
+        """
 
 
 class Similarity(Task):
@@ -112,9 +118,9 @@ class Similarity(Task):
         """Both texts of each pair: all first ones, then all second ones."""
         return [side[place] for side in (self._pairs.first, self._pairs.second) for place in chosen]
 
-    def outcomes_with(self, chosen: Indices, vectors: Vectors, parts: Sequence[Vectors]) -> Outcomes:
-        """The cosine of each pair whose texts have `vectors`."""
-        return similarity.cosines(vectors[: len(chosen)], vectors[len(chosen) :])
+    def outcomes_with(self, chosen: Indices, versions: Sequence[Vectors], parts: Sequence[Vectors]) -> Outcomes:
+        """The cosine of each pair."""
+        return np.stack([similarity.cosines(each[: len(chosen)], each[len(chosen) :]) for each in versions])
 
 
 class Search(Task):
@@ -147,9 +153,9 @@ class Search(Task):
         """The queries; documents stay as they are."""
         return [self.parts[1].texts[place] for place in chosen]
 
-    def outcomes_with(self, chosen: Indices, vectors: Vectors, parts: Sequence[Vectors]) -> Outcomes:
-        """The metrics of queries that have `vectors`."""
-        return self._measured(vectors, parts[0], chosen)
+    def outcomes_with(self, chosen: Indices, versions: Sequence[Vectors], parts: Sequence[Vectors]) -> Outcomes:
+        """The metrics of each query."""
+        return np.stack([self._measured(queries, parts[0], chosen) for queries in versions])
 
     def _measured(self, queries: Vectors, documents: Vectors, asked: Sequence[int] | Indices) -> Values:
         rankings = [[self._ids[place] for place in row] for row in retrieval.search(queries, documents)]
@@ -184,7 +190,9 @@ class Classification(Task):
 
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
         """The label predicted for each text."""
-        return classification.predictions(parts[0][self._places], self._labels)
+        vectors = parts[0][self._places]
+        predicted: Outcomes = classification.predictions(vectors, self._labels, [vectors])[0]
+        return predicted
 
     def scores(self, outcomes: Outcomes, chosen: Indices) -> Values:
         """Accuracy, and F1 as a mean over classes."""
@@ -193,13 +201,16 @@ class Classification(Task):
         return np.stack([classification.accuracy(outcomes, labels), f1], axis=-1)
 
     def texts_of(self, chosen: Indices) -> list[str]:
-        """The chosen texts; the probe is fitted on the others, as they are."""
+        """The chosen texts; the probe is fitted on texts as they are."""
         return [self.parts[0].texts[self._places[place]] for place in chosen]
 
-    def outcomes_with(self, chosen: Indices, vectors: Vectors, parts: Sequence[Vectors]) -> Outcomes:
-        """The labels predicted for `vectors`."""
-        others = np.setdiff1d(np.arange(self.size), chosen)
-        return classification.predict(parts[0][self._places[others]], self._labels[others], vectors)
+    def outcomes_with(self, chosen: Indices, versions: Sequence[Vectors], parts: Sequence[Vectors]) -> Outcomes:
+        """The label predicted for each text."""
+        vectors = parts[0][self._places]
+        changed = [vectors.copy() for _ in versions]
+        for whole, version in zip(changed, versions, strict=True):
+            whole[chosen] = version
+        return classification.predictions(vectors, self._labels, changed)[:, chosen]
 
 
 def task(data: Data, limit: int | None = None) -> Task:
@@ -207,7 +218,8 @@ def task(data: Data, limit: int | None = None) -> Task:
 
     Args:
         data: as `pooling.data.read` gives it.
-        limit: keep only the first so many pairs, queries or texts; documents all stay.
+        limit: keep only the first so many pairs, queries or texts. Of documents there stay those that are relevant
+            to the queries kept, and the first so many others.
 
     Raises:
         DataError: there are too few items, or they do not differ; the message has no path.
@@ -224,8 +236,8 @@ def task(data: Data, limit: int | None = None) -> Task:
             return Classification(data)
         case PositivePairs():
             data = _as_retrieval(PositivePairs(data.anchors[:limit], data.positives[:limit]))
-        case Retrieval():
-            data = Retrieval(data.documents, data.queries, dict(list(data.relevance.items())[:limit]))
+        case Retrieval() if limit is not None:
+            data = _first_queries(data, limit)
     _enough(len(data.relevance), Search)
     return Search(data)
 
@@ -236,6 +248,14 @@ def _enough(count: int, kind: type[Task]) -> None:
             f"has {count} {kind.items}, and differences between poolings are lost in noise below {LEAST}. "
             f"Give more, a few hundred if there are."
         )
+
+
+def _first_queries(data: Retrieval, limit: int) -> Retrieval:
+    relevance = dict(list(data.relevance.items())[:limit])
+    relevant = {document for grades in relevance.values() for document in grades}
+    others = set(islice((document for document in data.documents if document not in relevant), limit))
+    kept = {place: text for place, text in data.documents.items() if place in relevant or place in others}
+    return Retrieval(kept, data.queries, relevance)
 
 
 def _as_retrieval(pairs: PositivePairs) -> Retrieval:
