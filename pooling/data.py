@@ -150,11 +150,12 @@ def _read_beir(folder: Path, split: str) -> Retrieval:
     relevance: dict[str, dict[str, int]] = {}
     for row in judged:
         query, document = judged.text(row, "query-id"), judged.text(row, "corpus-id")
-        grade = judged.score(row)
+        score = judged.score(row)
+        grade = int(score) if math.isfinite(score) else 0
         if query not in queries:
             judged.problem(f"query-id {query!r} is not in queries.jsonl")
         elif grade > 0 and document in documents:
-            relevance.setdefault(query, {})[document] = int(grade)
+            relevance.setdefault(query, {})[document] = grade
     for rows in (corpus, asked, judged):
         rows.finish()
     if not relevance:

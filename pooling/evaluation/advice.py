@@ -26,10 +26,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Advice:
-    """The strategy to use, and why, in a sentence."""
+    """What to do.
+
+    Args:
+        strategy: the one to use.
+        sentence: why.
+        fit: whether fitting a learned one is worth the while.
+
+    """
 
     strategy: str
     sentence: str
+    fit: bool = False
 
 
 def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], declared: str | None = None) -> Advice:
@@ -38,7 +46,8 @@ def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], d
     One is better than another where it is beyond noise on some data set and worse beyond noise on none. The
     declared one stays unless a fixed one is better. Without a declaration it is the fixed one of the highest
     mean score, or the simplest that equals it within noise. A learned one must be better than that choice *and*
-    than the highest fixed one.
+    than the highest fixed one. Where there is neither a declaration nor a learned one, the encoder was trained
+    for no pooling, and then a learned one is worth more than any fixed one.
 
     Args:
         candidates: at least one, the simpler before the less simple.
@@ -65,14 +74,13 @@ def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], d
         return Advice(choice, f"Use {choice}: {_gain(choice, highest, comparisons)}, beyond noise.")
     if declared is None:
         why = "no other fixed pooling scores higher" if base == highest else f"{highest} scores higher within noise"
-        return Advice(base, f"Use {base}: {why}{_learned_too(candidates)}.")
+        if any(candidate.learned for candidate in candidates):
+            return Advice(base, f"Use {base}: {why}, and no learned one is better beyond noise.")
+        fit = "the checkpoint declares no pooling, so one that is fitted to your data is likely to be better"
+        return Advice(base, f"Use {base} for now: {why}, but {fit}.", fit=True)
     if base != declared:
         return Advice(base, f"Use {base}: {_gain(base, declared, comparisons)}, beyond noise.")
     return Advice(base, f"Keep {base}, which the checkpoint declares: no other pooling is better beyond noise.")
-
-
-def _learned_too(candidates: Sequence[Candidate]) -> str:
-    return ", and no learned one is better beyond noise" if any(each.learned for each in candidates) else ""
 
 
 def _mean_score(name: str, comparisons: Sequence[Comparison]) -> float:

@@ -91,6 +91,7 @@ class DataSet:
         reference: the strategy that the others are compared with.
         rows: one a strategy.
         speed: of the encoder, without and with all strategies.
+        seconds: that each stage took: `embedding` is the one pass with all strategies, what follows is beside it.
         sample: how many items were spoiled to measure robustness.
 
     """
@@ -104,7 +105,13 @@ class DataSet:
     reference: str
     rows: tuple[Row, ...]
     speed: Speed
+    seconds: dict[str, float]
     sample: int
+
+    @property
+    def best_first(self) -> list[Row]:
+        """The rows by the metric that decides."""
+        return sorted(self.rows, key=lambda row: -row.scores[self.metrics[0]].value)
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,7 @@ class Report:
         choice: the strategy advised.
         advice: why, in a sentence.
         yaml: the line of a config that applies it.
+        fit: whether fitting a pooler is worth the while.
         notes: what else there is to know, in sentences.
 
     """
@@ -150,6 +158,7 @@ class Report:
     choice: str
     advice: str
     yaml: str
+    fit: bool
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import config, embed, index, poolings, quantize, search, serve
+from service.cli import config, embed, evaluate, index, poolings, quantize, search, serve
 from service.cli.console import INTERRUPTED, Failure, report
 from service.errors import ServiceError
 
@@ -21,6 +21,7 @@ app.command()(embed.embed)
 app.command()(index.index)
 app.command()(search.search)
 app.command()(poolings.poolings)
+app.command()(evaluate.evaluate)
 app.command()(quantize.quantize)
 app.add_typer(config.app, name="config")
 

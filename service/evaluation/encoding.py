@@ -23,6 +23,8 @@ from service.encoder import Finish
 _PADDING: Final = 16
 """Tokens of padding behind the longest text."""
 _ROUNDS: Final = 3
+_BLOCK: Final = 1024
+"""Texts that are tokenized at once."""
 
 Advance = Callable[[int], None]
 
@@ -72,6 +74,12 @@ class Encoding:
         limit = self._model.max_tokens
         return [self._tokenizer.truncate(text, limit).ids for text in self._tokenizer.encode(texts)]
 
+    def cut(self, texts: Sequence[str]) -> int:
+        """How many texts are longer than the model takes, so that their ends are not read."""
+        blocks = (texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK))
+        encoded = (text for block in blocks for text in self._tokenizer.encode(block))
+        return sum(text.full_length > self._model.max_tokens for text in encoded)
+
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Where each token that stands for characters begins and ends, in order and without overlap."""
         limit = self._model.max_tokens
@@ -84,6 +92,11 @@ class Encoding:
                     spans.append(offset)
             found.append(spans)
         return found
+
+    @property
+    def speed_passes(self) -> int:
+        """How often `speed` reads each text."""
+        return 2 * _ROUNDS
 
     def speed(self, part: Part, advance: Advance) -> tuple[Speed, list[float]]:
         """The encoder's pass alone and with every pooling, in turns, the fastest of some rounds each.

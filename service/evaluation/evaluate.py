@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +18,7 @@ from pooling.evaluation.report import DataSet, Report, Row, Score, Speed, Spoile
 from pooling.evaluation.similarity import cosines
 from pooling.evaluation.tasks import Indices
 from service.embedder import Embedder, Vectors
+from service.errors import InvalidInput
 from service.evaluation.encoding import Advance, Encoding
 from service.evaluation.strategies import Strategy
 
@@ -23,13 +26,15 @@ _SPOILED: Final = 200
 """Most items whose texts are spoiled; each of the changes is a pass over them."""
 _PADDED: Final = 32
 """Texts that are padded."""
-_TIMED_TOKENS: Final = 8192
+_TIMED_TOKENS: Final = 4096
 """About so many tokens are timed."""
 _INFORMING: Final = 2000
 """Most texts from which the information in vectors is measured."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is (0: not known)."""
+ByStrategy = Sequence[Sequence[Vectors]]
+"""For each strategy the vectors of each part."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,32 @@ class _Measured:
     information: list[Information | None]
     speed: Speed
     shares: list[float]
+    seconds: dict[str, float]
     sample: int
+    cut: int
+
+
+class _Stages:
+    """The stages of work on a data set: their progress, and the seconds that each took."""
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self._name = name
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, what: str, total: int) -> Iterator[Advance]:
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            self._progress(f"{self._name}: {what}", done, total)
+
+        advance(0)
+        began = time.perf_counter()
+        yield advance
+        self.seconds[what] = time.perf_counter() - began
 
 
 def evaluate(
@@ -73,17 +103,23 @@ def evaluate(
     encoding = Encoding(model, [strategy.embedder for strategy in strategies])
     measured = []
     for name, task in tasks:
-        with tempfile.TemporaryDirectory(prefix="millpond-evaluate-") as folder:
-            measured.append(_measure(encoding, strategies, name, task, Path(folder), progress))
-    checkpoint = model.recipe.checkpoint
-    declared = None
-    if checkpoint.pooling is not None:
-        declared = model.recipe.with_pooling(checkpoint.pooling).pooler.spec
+        try:
+            with tempfile.TemporaryDirectory(prefix="millpond-evaluate-") as folder:
+                measured.append(_measure(encoding, strategies, task, Path(folder), name, progress))
+        except InvalidInput as error:
+            raise InvalidInput(f"{name}: {error}") from None
+    declared = next((strategy.name for strategy in strategies if strategy.embedder.recipe.declared), None)
     candidates = [Candidate(strategy.name, strategy.weights is not None) for strategy in strategies]
     advice = advise(candidates, [each.comparison for each in measured], declared)
     chosen = next(strategy for strategy in strategies if strategy.name == advice.strategy)
+    limit = model.max_tokens
+    cut = [
+        f"{each.name}: {each.cut} texts are longer than {limit} tokens; what is beyond was not read."
+        for each in measured
+        if each.cut
+    ]
     return Report(
-        model=checkpoint.name,
+        model=model.recipe.checkpoint.name,
         declared=declared,
         runtime=f"{model.encoder.runtime.backend} {model.encoder.runtime.precision}",
         strategies=tuple(strategy.described() for strategy in strategies),
@@ -91,61 +127,73 @@ def evaluate(
         choice=advice.strategy,
         advice=advice.sentence,
         yaml=chosen.yaml,
-        notes=tuple(notes),
+        fit=advice.fit,
+        notes=(*notes, *cut),
     )
 
 
 def _measure(
-    encoding: Encoding, strategies: Sequence[Strategy], name: str, task: Task, folder: Path, progress: Progress
+    encoding: Encoding, strategies: Sequence[Strategy], task: Task, folder: Path, name: str, progress: Progress
 ) -> _Measured:
-    texts = sum(len(part.texts) for part in task.parts)
-    advance = _counter(progress, f"{name}: embedding", texts)
-    parts = [encoding.vectors(part, folder / str(place), advance) for place, part in enumerate(task.parts)]
-    by_strategy = list(zip(*parts, strict=True))
-
-    advance = _counter(progress, f"{name}: scoring", len(strategies))
-    outcomes = []
-    for vectors in by_strategy:
-        outcomes.append(task.outcomes(vectors))
-        advance(1)
-    progress(f"{name}: intervals", 0, 0)
-    comparison = compare(task, [strategy.name for strategy in strategies], np.stack(outcomes))
-
-    main = task.parts[0]
-    some = _spread(len(main.texts), _INFORMING)
-    present = information.presence(encoding.ids([main.texts[place] for place in some]))
-    advance = _counter(progress, f"{name}: information", len(strategies))
-    informing = []
-    for vectors in by_strategy:
-        informing.append(information.measure(vectors[0][some], present))
-        advance(1)
-
+    stages = _Stages(name, progress)
+    texts = [text for part in task.parts for text in part.texts]
+    with stages.stage("embedding", len(texts)) as advance:
+        parts = [encoding.vectors(part, folder / str(place), advance) for place, part in enumerate(task.parts)]
+        by_strategy = list(zip(*parts, strict=True))
+    with stages.stage("scoring", len(strategies)) as advance:
+        outcomes = []
+        for vectors in by_strategy:
+            outcomes.append(task.outcomes(vectors))
+            advance(1)
+        comparison = compare(task, [strategy.name for strategy in strategies], np.stack(outcomes))
+    with stages.stage("information", len(strategies)) as advance:
+        informing = _information(encoding, task.parts[0].texts, by_strategy, advance)
     chosen = np.sort(np.random.default_rng(0).permutation(task.size)[:_SPOILED])
-    timed = _timed(main, encoding)
-    speed, shares = encoding.speed(timed, _counter(progress, f"{name}: speed", 6 * len(timed.texts)))
-    padded = [main.texts[place] for place in _spread(len(main.texts), _PADDED)]
+    with stages.stage("robustness", len(changes.CHANGES) + 2) as advance:
+        padding = encoding.padding(
+            [task.parts[0].texts[place] for place in _spread(len(task.parts[0].texts), _PADDED)]
+        )
+        advance(1)
+        robustness = _robustness(encoding, task, chosen, by_strategy, advance)
+    timed = _timed(task.parts[0], encoding)
+    with stages.stage("speed", encoding.speed_passes * len(timed.texts)) as advance:
+        speed, shares = encoding.speed(timed, advance)
     return _Measured(
         name=name,
         task=task,
         comparison=comparison,
-        robustness=_robustness(encoding, task, chosen, by_strategy, _counter(progress, f"{name}: robustness", 9)),
-        padding=encoding.padding(padded),
+        robustness=robustness,
+        padding=padding,
         information=informing,
         speed=speed,
         shares=shares,
+        seconds=stages.seconds,
         sample=len(chosen),
+        cut=encoding.cut(texts),
     )
 
 
+def _information(
+    encoding: Encoding, texts: Sequence[str], by_strategy: ByStrategy, advance: Advance
+) -> list[Information | None]:
+    some = _spread(len(texts), _INFORMING)
+    present = information.presence(encoding.ids([texts[place] for place in some]))
+    found = []
+    for vectors in by_strategy:
+        found.append(information.measure(vectors[0][some], present))
+        advance(1)
+    return found
+
+
 def _robustness(
-    encoding: Encoding, task: Task, chosen: Indices, by_strategy: Sequence[Sequence[Vectors]], advance: Advance
+    encoding: Encoding, task: Task, chosen: Indices, by_strategy: ByStrategy, advance: Advance
 ) -> list[dict[str, list[Spoiled]]]:
     """For each strategy and kind of change, what is left at each level."""
     texts = task.texts_of(chosen)
     spans = encoding.spans(texts)
     versions = []
-    for spoiled in (texts, *(changes.spoil(texts, spans, change) for change in changes.CHANGES)):
-        versions.append(encoding.few_vectors(Part(spoiled, task.spoiled_role)))
+    for version in (texts, *(_spoiled(encoding, texts, spans, change) for change in changes.CHANGES)):
+        versions.append(encoding.few_vectors(Part(version, task.spoiled_role)))
         advance(1)
     found = []
     for parts, own in zip(by_strategy, zip(*versions, strict=True), strict=True):
@@ -153,36 +201,32 @@ def _robustness(
         kinds: dict[str, list[Spoiled]] = {}
         for change, vectors, score in zip(changes.CHANGES, own[1:], scores[1:], strict=True):
             cosine = float(cosines(own[0], vectors).mean())
-            spoiled_row = Spoiled(change.level, float(score), float(scores[0] - score), cosine)
-            kinds.setdefault(change.kind, []).append(spoiled_row)
+            left = Spoiled(change.level, float(score), float(scores[0] - score), cosine)
+            kinds.setdefault(change.kind, []).append(left)
         found.append(kinds)
     return found
+
+
+def _spoiled(
+    encoding: Encoding, texts: Sequence[str], spans: Sequence[changes.Spans], change: changes.Change
+) -> list[str]:
+    """The texts, changed; one of which no token would be left stays as it is."""
+    after = changes.spoil(texts, spans, change)
+    return [new if left else old for old, new, left in zip(texts, after, encoding.spans(after), strict=True)]
 
 
 def _timed(part: Part, encoding: Encoding) -> Part:
     """Texts from all over a part, with about `_TIMED_TOKENS` tokens."""
     some = [part.texts[place] for place in _spread(len(part.texts), 1024)]
-    total = np.cumsum([len(ids) for ids in encoding.ids(some)])
+    total = sum(len(ids) for ids in encoding.ids(some))
     order = np.random.default_rng(0).permutation(len(some))
-    count = max(1, int(_TIMED_TOKENS / total[-1] * len(some)))
+    count = max(1, int(_TIMED_TOKENS / total * len(some)))
     return Part([some[place] for place in order[:count]], part.role)
 
 
 def _spread(count: int, most: int) -> Indices:
     """At most so many places out of `count`, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-
-
-def _counter(progress: Progress, stage: str, total: int) -> Advance:
-    done = 0
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(stage, done, total)
-
-    advance(0)
-    return advance
 
 
 def _found(measured: _Measured, reference: str) -> DataSet:
@@ -213,5 +257,6 @@ def _found(measured: _Measured, reference: str) -> DataSet:
         reference=reference,
         rows=tuple(rows),
         speed=measured.speed,
+        seconds=measured.seconds,
         sample=measured.sample,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -22,7 +21,14 @@ FIXED: Final = ("mean", "cls", "last", "max", "weighted_mean", "mean_sqrt_len", 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to pool the states of an encoder; `weights` is the folder of a saved pooler."""
+    """One way to pool the states of an encoder.
+
+    Args:
+        name: what it is called in tables: its canonical form, or the folder of a saved pooler.
+        embedder: the encoder, and this pooling of its states.
+        weights: the folder of a saved pooler, where it is one.
+
+    """
 
     name: str
     embedder: Embedder
@@ -58,39 +64,45 @@ def choose(
         InvalidInput: a strategy cannot be built or is not fitted, or a saved pooler is not for this encoder.
 
     """
-    declared = model.recipe.checkpoint.pooling
+    for spec in specs:
+        _check(spec, model.pooler.dim)
     found: dict[str, Strategy] = {}
-    for spec in [*(specs or FIXED), *([declared] if declared is not None else [])]:
+    for spec in specs or FIXED:
         try:
-            embedder = _fixed(model, spec)
+            strategy = _fixed(model, spec)
         except InvalidInput as error:
             if specs:
                 raise
             note(f"{spec} is left out: {error}")
             continue
-        name = embedder.pooler.spec
-        found.setdefault(name, Strategy(name, embedder))
-    for folder in dict.fromkeys(folders):
-        embedder = _saved(model, folder)
-        if not embedder.pooler.trained:
+        found.setdefault(strategy.name, strategy)
+    if model.recipe.checkpoint.pooling is not None:
+        strategy = _fixed(model, "declared")
+        found.setdefault(strategy.name, strategy)
+    for folder in folders:
+        found[folder] = _saved(model, folder)
+        if not found[folder].embedder.pooler.trained:
             note(f"{folder} holds a pooler that was never fitted.")
-        name = Path(folder).name if Path(folder).name not in found else folder
-        found[name] = Strategy(name, embedder, folder)
     return list(found.values())
 
 
-def _fixed(model: Embedder, spec: str) -> Embedder:
+def _check(spec: str, dim: int) -> None:
     try:
-        draft = pooling.build(spec, model.pooler.dim)
+        trained = pooling.build(spec, dim).trained
     except PoolingError as error:
         raise InvalidInput(f"--pooling {spec}: {error}.") from None
-    if not draft.trained:
+    if not trained:
         raise InvalidInput(f"--pooling {spec}: is learned. Name the folder of a fitted one with --pooler.")
-    return Embedder(model.encoder, model.recipe.with_pooling(spec))
 
 
-def _saved(model: Embedder, folder: str) -> Embedder:
+def _fixed(model: Embedder, spec: str) -> Strategy:
+    embedder = Embedder(model.encoder, model.recipe.with_pooling(spec))
+    return Strategy(embedder.pooler.spec, embedder)
+
+
+def _saved(model: Embedder, folder: str) -> Strategy:
     try:
-        return Embedder(model.encoder, model.recipe.with_pooler(load_pooler({"weights": folder}, model.pooler.dim)))
+        pooler = load_pooler({"weights": folder}, model.pooler.dim)
+        return Strategy(folder, Embedder(model.encoder, model.recipe.with_pooler(pooler)), folder)
     except (PoolingError, CheckpointError) as error:
-        raise InvalidInput(f"--pooler {error}.") from None
+        raise InvalidInput(f"--pooler {folder}: {error}.") from None
