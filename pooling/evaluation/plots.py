@@ -77,8 +77,7 @@ def lines(found: Sequence[Line], x_label: str, y_label: str) -> str:
     for tick in up.ticks:
         shapes.append(_line(left, up(tick), _LINES_WIDTH - _EDGE, up(tick), "grid"))
         shapes.append(_text(left - 8, up(tick) + 4, _number(tick), "end"))
-    for x in sorted({x for x, _ in points}):
-        shapes.append(_text(across(x), bottom + 16, _number(x), "middle"))
+    shapes += [_text(across(x), bottom + 16, _number(x), "middle") for x in sorted({x for x, _ in points})]
     shapes.append(_text((left + _LINES_WIDTH) / 2, bottom + 36, x_label, "middle"))
     for line, style in zip(found, _styles(), strict=False):
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)

@@ -69,14 +69,14 @@ def evaluate(
     asked = {"pairs": pairs or [], "retrieval": retrieval or [], "classification": classification or []}
     for option, file in (("--json", json_file), ("--html", html_file)):
         _check_target(option, file)
-    tasks = [
-        (str(path), _task(option, path, split, limit))
-        for option, paths in asked.items()
-        for path in dict.fromkeys(paths)
-    ]
-    if not tasks:
-        raise Failure("there is no data: give --pairs FILE, --retrieval FOLDER or --classification FILE.", 2)
     try:
+        tasks = [
+            (str(path), _task(option, path, split, limit))
+            for option, paths in asked.items()
+            for path in dict.fromkeys(paths)
+        ]
+        if not tasks:
+            raise Failure("there is no data: give --pairs FILE, --retrieval FOLDER or --classification FILE.", 2)
         report = _evaluate(model, name, max_tokens, pooling or [], pooler or [], tasks)
     except KeyboardInterrupt:
         raise Failure(

@@ -32,7 +32,7 @@ _INFORMING: Final = 2000
 """Most texts from which the information in vectors is measured."""
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is (0: not known)."""
+"""Told what is being done, how much of it is done, and how much there is."""
 ByStrategy = Sequence[Sequence[Vectors]]
 """For each strategy the vectors of each part."""
 
