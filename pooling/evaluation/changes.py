@@ -20,7 +20,24 @@ SENTENCES: Final = (
     "The remarks below are of a general kind.",
     "As always, questions are welcome at any time.",
     "The rest of this page has been left as it was.",
+    "Some readers may wish to begin elsewhere.",
+    "An earlier version had another heading.",
+    "All names have been kept short on purpose.",
+    "Whoever finds a mistake is asked to report it.",
+    "It was printed on both sides of the sheet.",
+    "Copies are kept in the office upstairs.",
+    "The next one is expected before the summer.",
+    "Thanks go to everybody who took part.",
+    "There is a list of terms near the end.",
+    "Opinions on this have differed over the years.",
+    "What follows may be skipped at first.",
+    "The telephone number has changed since then.",
+    "Only the last paragraph is new this week.",
+    "Both drafts were thrown away long before.",
+    "Payment is due within thirty days.",
+    "You receive this because you once signed up.",
 )
+"""Of no particular subject, and many, so that two texts seldom get the same."""
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ class Strategy:
         spec: Any = pooler.spec
         if self.weights is not None:
             spec = {"strategy": pooler.config()["strategy"], "weights": self.weights}
-        line: str = yaml.safe_dump({"pooling": spec}, default_flow_style=None, width=10_000)
-        return line.strip()
+        mapping: str = yaml.safe_dump({"pooling": spec}, default_flow_style=True, width=10_000)
+        return mapping.strip()[1:-1]
 
     def described(self) -> Described:
         """As a report has it."""
