@@ -64,8 +64,6 @@ def evaluate(
     Similarity, retrieval or classification scores, with intervals that tell a difference from noise; what is left
     of them when texts are spoiled; what each costs.
     """
-    from service.cli.evaluation import print_report
-
     asked = {"pairs": pairs or [], "retrieval": retrieval or [], "classification": classification or []}
     for option, file in (("--json", json_file), ("--html", html_file)):
         _check_target(option, file)
@@ -83,6 +81,8 @@ def evaluate(
             "Interrupted: nothing is written. Run the same command again, or with --limit 200 for a quick look.",
             INTERRUPTED,
         ) from None
+    from service.cli.evaluation import print_report
+
     command = None
     if report.fit:
         command = f"millpond train --model {shlex.quote(model)} --train TRAINING_DATA --output NEW_FOLDER"

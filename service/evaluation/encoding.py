@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,6 +121,10 @@ class Encoding:
 
         The batch is padded beyond the longest text, as far as the model's length allows.
         """
+        with ThreadPoolExecutor(1) as own:  # a runtime changes settings of the thread that it runs in
+            return own.submit(self._padding, texts).result()
+
+    def _padding(self, texts: Sequence[str]) -> list[float]:
         ids = self.ids(texts)
         width = min(max(map(len, ids)) + _PADDING, self._model.max_tokens)
         batch = np.full((len(ids), width), self._tokenizer.pad_id, dtype=np.int64)
@@ -137,7 +142,7 @@ class Encoding:
         runtime = self._model.encoder.runtime
         runtime.prepare_thread()
         with torch.inference_mode():
-            states = runtime.states(ids, mask, wide=True)
+            states = runtime.states(ids, mask)
             vectors = zip(*_AllAtOnce(self._embedders)(states, torch.from_numpy(mask)), strict=True)
             return [_unit(np.stack(rows)) for rows in vectors]
 

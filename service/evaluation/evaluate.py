@@ -22,11 +22,11 @@ from service.errors import InvalidInput
 from service.evaluation.encoding import Advance, Encoding
 from service.evaluation.strategies import Strategy
 
-_SPOILED: Final = 200
+_SPOILED: Final = 100
 """Most items whose texts are spoiled; each of the changes is a pass over them."""
-_PADDED: Final = 32
+_PADDED: Final = 16
 """Texts that are padded."""
-_TIMED_TOKENS: Final = 4096
+_TIMED_TOKENS: Final = 2048
 """About so many tokens are timed."""
 _INFORMING: Final = 2000
 """Most texts from which the information in vectors is measured."""

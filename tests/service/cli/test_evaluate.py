@@ -164,12 +164,12 @@ def test_what_is_missing(tmp_path, beir, pairs, bert):
     assert "there is no such file" in problem(tmp_path / "none.yaml", "--pairs", pairs)
 
 
-def test_interrupted_it_writes_nothing(environment, minilm, table, tmp_path):
-    rows = [(f"{text(0, place)} {place}" * 3, f"{text(1, place)} {place}" * 3, place % 6) for place in range(4000)]
+def test_interrupted_it_writes_nothing(environment, bert, table, tmp_path):
+    rows = [(f"{text(0, place)} {place}", f"{text(1, place)} {place}", place % 6) for place in range(10_000)]
     path = table("sentence1,sentence2,score", rows, "pairs.csv")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    arguments = ["evaluate", str(minilm), "--pairs", str(path), "--json", str(tmp_path / "found.json")]
+    arguments = ["evaluate", str(bert), "--pairs", str(path), "--json", str(tmp_path / "found.json")]
     terminal, stderr = pty.openpty()  # progress is for terminals
     process = subprocess.Popen(
         [*COMMAND, *arguments],
@@ -181,7 +181,7 @@ def test_interrupted_it_writes_nothing(environment, minilm, table, tmp_path):
     os.close(stderr)
     with process:
         deadline, shown = time.monotonic() + 120, ""
-        while not re.search(r"embedding .*[1-9]\d*/8000", shown):
+        while not re.search(r"embedding .*[1-9]\d*/20000", shown):
             assert time.monotonic() < deadline, shown
             shown += os.read(terminal, 4096).decode(errors="replace")
         assert list(scratch.glob("millpond-evaluate-*"))
