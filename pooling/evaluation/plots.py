@@ -11,7 +11,7 @@ from typing import Final
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#6b6b6b")
 """Told apart by the colour-blind too (after Okabe & Ito); further lines are dashed."""
 
-_WIDTH, _LABELS, _ROW, _EDGE = 760, 220, 26, 14
+_WIDTH, _LABELS, _ROW, _EDGE = 560, 170, 26, 14
 _LINES_WIDTH, _LINES_HEIGHT = 360, 240
 _TICK: Final = 4
 
@@ -136,5 +136,5 @@ def _number(value: float) -> str:
     return f"{value:.10g}"
 
 
-def _shortened(label: str, most: int = 30) -> str:
+def _shortened(label: str, most: int = 22) -> str:
     return label if len(label) <= most else f"…{label[1 - most :]}"
