@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import numpy as np
 import yaml
 
-from benchmarks import datasets, metrics, smollm2
+from benchmarks import datasets, smollm2
 from benchmarks.options import Settings, from_command_line, progress
 from benchmarks.report import Report
 from benchmarks.service import ROOT, Millpond, embed, runnable
+from pooling.evaluation import retrieval, similarity
 
 CAUSAL_POOLINGS: Final = ("cls", "mean", "max", "last", "weighted_mean")
 CAUSAL_PAIRS: Final = 600
@@ -29,7 +31,8 @@ Pairs = list[tuple[str, str, float]]
 def sts(url: str, model: str, pairs: Pairs) -> float:
     """Spearman x 100 of cosine against score, vectors from `/embed`."""
     vectors = embed(url, [sentence for first, second, _ in pairs for sentence in (first, second)], model=model)
-    return metrics.spearman(vectors[::2], vectors[1::2], [score for *_, score in pairs])
+    cosines = similarity.cosines(vectors[::2], vectors[1::2])
+    return float(similarity.spearman(cosines, np.array([score for *_, score in pairs]))) * 100
 
 
 def index_cranfield(url: str, collection: str, source: Path | None = None) -> None:
@@ -39,15 +42,17 @@ def index_cranfield(url: str, collection: str, source: Path | None = None) -> No
     subprocess.run([*command, "--url", url], check=True, cwd=ROOT, stdout=sys.stderr)
 
 
-def search_cranfield(url: str, collection: str, k: int = 10) -> dict[str, float]:
+def search_cranfield(url: str, collection: str) -> dict[str, float]:
     """nDCG, recall and MRR of `/collections/.../search` over Cranfield's queries."""
     data = datasets.cranfield()
     with httpx.Client(base_url=url, timeout=300) as client:
-        body = {"queries": list(data.queries.values()), "k": k, "include": []}
+        body = {"queries": list(data.queries.values()), "k": retrieval.CUT, "include": []}
         response = client.post(f"/collections/{collection}/search", json=body)
         response.raise_for_status()
     found = [[hit["id"] for hit in result["hits"]] for result in response.json()["results"]]
-    return metrics.retrieval(dict(zip(data.queries, found, strict=True)), data.relevance, k)
+    rankings = dict(zip(data.queries, found, strict=True))
+    scores = retrieval.measure([rankings[query] for query in data.relevance], list(data.relevance.values()))
+    return dict(zip(retrieval.METRICS[:3], scores.mean(axis=0)[:3].tolist(), strict=True))
 
 
 def causal_models(folder: Path) -> dict[str, Any] | None:

@@ -212,7 +212,18 @@ class Embedder:
             for text, state in zip(texts, states, strict=True)
         ]
 
-    async def pass_over(self, inputs: Sequence[str], finish: Finish, *, role: Role | None = None) -> list[Any]:
+    def finish(self) -> Finish:
+        """From states and mask to vectors, as `embed` gives them: what `pass_over` takes."""
+        return self._to_vectors(0, None, None)
+
+    async def pass_over(
+        self,
+        inputs: Sequence[str],
+        finish: Finish,
+        *,
+        role: Role | None = None,
+        where: Callable[[int], str] = "inputs[{}]".format,
+    ) -> list[Any]:
         """What `finish` makes of the encoder's states, one result a text; one that is too long is cut at the right.
 
         Args:
@@ -220,6 +231,7 @@ class Embedder:
             finish: from states (rows, time, dim) and mask (rows, time), false for padding and where a prompt is
                 left out of pooling, to one result a row. Called in a stream's thread, several rows at once.
             role: what the texts are for, to choose a prompt.
+            where: names an input by its place, for errors.
 
         Raises:
             InvalidInput: a text has no token.
@@ -227,7 +239,7 @@ class Embedder:
 
         """
         prompt = self.prompt(None, role)
-        texts = await self._tokenize(inputs, prompt, partial(self._shorten, side="right"), "inputs[{}]".format)
+        texts = await self._tokenize(inputs, prompt, partial(self._shorten, side="right"), where)
         return await self._run([text.ids for text in texts], Unprompted(finish, self._skip(prompt, inputs)))
 
     async def embed_spans(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from service.embedder import Embedder, Role
 from service.encoder import Finish
+from service.errors import shortened
 
 _BLOCK: Final = 128
 """Texts a request: enough to group their lengths, few enough to see progress."""
@@ -36,7 +38,8 @@ async def results(
     def begin() -> None:
         if (start := next(starts, None)) is not None:
             block = texts[start : start + _BLOCK]
-            pending.append(asyncio.create_task(model.pass_over(block, finish, role=role)))
+            where = partial(_text, block)
+            pending.append(asyncio.create_task(model.pass_over(block, finish, role=role, where=where)))
 
     try:
         for _ in range(_IN_FLIGHT):
@@ -52,3 +55,7 @@ async def results(
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
+
+
+def _text(block: Sequence[str], place: int) -> str:
+    return f"the text {shortened(block[place])}"

@@ -66,7 +66,7 @@ class Recipe:
         dim = self.pooler.dim
         try:
             if spec == "declared" and self.checkpoint.pooler is not None:
-                return self._with(_load_pooler({"weights": str(self.checkpoint.pooler)}, dim), declared=True)
+                return self.with_pooler(load_pooler({"weights": str(self.checkpoint.pooler)}, dim), declared=True)
             spec = declared_or(spec, self.checkpoint, "pooling")
             with torch.device("meta"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -82,11 +82,12 @@ class Recipe:
                     "own in the config: pooling: {strategy: ..., weights: path/to/pooler}.",
                     where="pooling",
                 )
-            return self._with(pooling.build(spec, dim), declared=draft.spec == self.checkpoint.pooling)
+            return self.with_pooler(pooling.build(spec, dim), declared=draft.spec == self.checkpoint.pooling)
         except (PoolingError, CheckpointError, ConfigError) as error:
             raise InvalidInput(f"pooling {shortened(spec)}: {error}", where="pooling") from None
 
-    def _with(self, pooler: Pooler, *, declared: bool) -> Recipe:
+    def with_pooler(self, pooler: Pooler, *, declared: bool = False) -> Recipe:
+        """The same with a pooler that is built; raises `CheckpointError` where it does not fit the head."""
         return replace(self, pooler=pooler, declared=declared, head=Head(self.checkpoint.head, pooler.output_dim))
 
 
@@ -165,7 +166,7 @@ def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if isinstance(spec, dict) and "weights" in spec:
-                pooler = _load_pooler(spec, dim)
+                pooler = load_pooler(spec, dim)
             else:
                 pooler = pooling.build(spec, dim)
     except PoolingError as error:
@@ -175,7 +176,13 @@ def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]
     return pooler
 
 
-def _load_pooler(spec: Mapping[str, Any], dim: int) -> Pooler:
+def load_pooler(spec: Mapping[str, Any], dim: int) -> Pooler:
+    """A saved pooler: `weights` is its folder, whatever else is given must agree with it.
+
+    Raises:
+        PoolingError: it cannot be read, is for states of another size, or is not as the spec says.
+
+    """
     options = dict(spec)
     path = options.pop("weights")
     if not isinstance(path, str):

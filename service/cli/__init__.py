@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import config, doctor, embed, explain, index, poolings, quantize, reindex, search, serve, train
+from service.cli import (
+    config,
+    doctor,
+    embed,
+    evaluate,
+    explain,
+    index,
+    poolings,
+    quantize,
+    reindex,
+    search,
+    serve,
+    train,
+)
 from service.cli.console import INTERRUPTED, Failure, report
 from service.errors import ServiceError
 
@@ -24,6 +37,7 @@ app.command()(explain.explain)
 app.command()(reindex.reindex)
 app.command()(poolings.poolings)
 app.command()(doctor.doctor)
+app.command()(evaluate.evaluate)
 app.command()(quantize.quantize)
 app.command()(train.train)
 app.add_typer(config.app, name="config")

@@ -1,0 +1,176 @@
+"""`millpond evaluate`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from service.cli.console import INTERRUPTED, Failure, err, out, warn
+
+if TYPE_CHECKING:
+    from pooling.data import Data
+    from pooling.evaluation import Task
+    from pooling.evaluation.report import Report
+    from service import evaluation
+
+_OPTIONS: Final = {
+    "ScoredPairs": "pairs",
+    "PositivePairs": "pairs",
+    "Retrieval": "retrieval",
+    "Labelled": "classification",
+}
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(help="A folder, a Hugging Face id, bundled/all-MiniLM-L6-v2, or a deployment's YAML file."),
+    ],
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Pairs with a score (sentence1, sentence2, score) or that belong together (anchor, positive): "
+            ".csv, .tsv or .jsonl."
+        ),
+    ] = None,
+    retrieval: Annotated[list[Path] | None, typer.Option(help="A folder in BEIR's layout.")] = None,
+    classification: Annotated[
+        list[Path] | None, typer.Option(help="Labelled texts (text, label): .csv, .tsv or .jsonl.")
+    ] = None,
+    pooling: Annotated[
+        list[str] | None, typer.Option(help="A pooling to compare, several times for several; by default a set.")
+    ] = None,
+    pooler: Annotated[
+        list[str] | None, typer.Option(help="The folder of a fitted pooler to compare as well.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of a folder.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs, queries or texts.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest text; by default as declared.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--model", help="Which model of a deployment; by default the default one.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="A file for all figures.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="A file for a page with plots.")] = None,
+) -> None:
+    """Compare poolings on your data: every one from the same pass over the encoder, and say which to use.
+
+    Similarity, retrieval or classification scores, with intervals that tell a difference from noise; what is left
+    of them when texts are spoiled; what each costs.
+    """
+    asked = {"pairs": pairs or [], "retrieval": retrieval or [], "classification": classification or []}
+    for option, file in (("--json", json_file), ("--html", html_file)):
+        _check_target(option, file)
+    try:
+        tasks = [
+            (str(path), _task(option, path, split, limit))
+            for option, paths in asked.items()
+            for path in dict.fromkeys(paths)
+        ]
+        if not tasks:
+            raise Failure("there is no data: give --pairs FILE, --retrieval FOLDER or --classification FILE.", 2)
+        report = _evaluate(model, name, max_tokens, pooling or [], pooler or [], tasks)
+    except KeyboardInterrupt:
+        raise Failure(
+            "Interrupted: nothing is written. Run the same command again, or with --limit 200 for a quick look.",
+            INTERRUPTED,
+        ) from None
+    from service.cli.evaluation import print_report
+
+    command = None
+    if report.fit:
+        command = f"millpond train --model {shlex.quote(model)} --train TRAINING_DATA --output NEW_FOLDER"
+    if json_file is not None:
+        _write(json_file, json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
+    if html_file is not None:
+        from pooling.evaluation.page import page
+
+        _write(html_file, page(report, command))
+    for note in report.notes:
+        warn(note)
+    print_report(report)
+    if command is not None:
+        out.print(f"\nTo fit one:\n    {command}")
+
+
+def _evaluate(
+    model: str,
+    name: str | None,
+    max_tokens: int | None,
+    specs: Sequence[str],
+    folders: Sequence[str],
+    tasks: Sequence[tuple[str, Task]],
+) -> Report:
+    from service import evaluation
+    from service.cli.single import single_model
+
+    notes: list[str] = []
+    with single_model(model, name, max_tokens) as embedder, _bar() as progress:
+        strategies = evaluation.choose(embedder, specs, folders, notes.append)
+        return evaluation.evaluate(embedder, strategies, tasks, notes=notes, progress=progress)
+
+
+@contextmanager
+def _bar() -> Iterator[evaluation.Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        shown = ""
+
+        def show(stage: str, done: int, total: int) -> None:
+            nonlocal shown
+            if stage != shown:
+                shown = stage
+                bar.reset(task, description=stage, total=total)
+            bar.update(task, completed=done)
+
+        yield show
+
+
+def _task(option: str, path: Path, split: str, limit: int | None) -> Task:
+    from pooling.data import DataError, read
+    from pooling.evaluation import task
+
+    try:
+        data = read(path, split)
+        _check_kind(option, path, data)
+    except DataError as error:
+        raise Failure(str(error), 2) from None
+    try:
+        return task(data, limit)
+    except DataError as error:
+        raise Failure(f"{path}: {error}", 2) from None
+
+
+def _check_kind(option: str, path: Path, data: Data) -> None:
+    right = _OPTIONS[type(data).__name__]
+    if right != option:
+        raise Failure(f"--{option} {path}: holds data for --{right}. Give it with that.", 2)
+
+
+def _check_target(option: str, file: Path | None) -> None:
+    """What cannot be written must not come out after minutes of work."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise Failure(f"{option} {file}: is a folder. Name a file.", 2)
+    if not file.absolute().parent.is_dir():
+        raise Failure(f"{option} {file}: there is no folder {file.parent}. Make it, or name another.", 2)
+
+
+def _write(file: Path, text: str) -> None:
+    """The whole file or none."""
+    draft = file.with_name(f".{file.name}.part")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(file)
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}. Name a file that can be written.", 2) from None
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""What an evaluation found, as tables on the terminal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+from pooling.evaluation import changes
+from pooling.evaluation.report import DataSet, Report, Row, Score
+from service.cli.console import out
+
+_SHOWN: Final = (
+    changes.Change(changes.NOISE, 0.2),
+    changes.Change(changes.FILLER, 2),
+    changes.Change(changes.CUT, 0.5),
+)
+"""What fits a terminal; JSON and the page have every level."""
+_STYLES: Final = {"better": "green", "worse": "red", "within noise": "dim"}
+
+
+def print_report(report: Report) -> None:
+    """Print the tables of each data set, and the advice."""
+    declared = f"declares {report.declared}" if report.declared else "declares no pooling"
+    out.print(f"{report.model} {declared}; {report.runtime}. Scores are x 100, in brackets their 95 % intervals.")
+    for data in report.data:
+        out.print(f"\n{data.name}: {data.kind}, {data.size} {data.items}, {data.texts} texts\n")
+        out.print(_scores(report, data))
+        out.print(
+            f"\n{data.metrics[0]} lost when texts are spoiled, over {data.sample} {data.items}; what vectors hold\n"
+        )
+        out.print(_details(data))
+        speed, seconds = data.speed, data.seconds
+        out.print(
+            f"\nAll poolings together took {speed.ratio:.2f} times the encoder's pass alone: {speed.together:.2f} s "
+            f"against {speed.alone:.2f} s for {speed.tokens} tokens. "
+            f"In all: {', '.join(f'{stage} {took:.1f} s' for stage, took in seconds.items())}."
+        )
+    out.print(f"\n{report.advice}\n    {report.yaml}")
+
+
+def _scores(report: Report, data: DataSet) -> Table:
+    dims = {strategy.name: strategy.dim for strategy in report.strategies}
+    table = _table("pooling", "dim", *data.metrics, f"against {data.reference}", "")
+    for row in data.best_first:
+        cells: list[str | Text] = ["", ""]
+        if row.difference is not None:
+            difference = row.difference
+            reach = f"({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
+            cells = [
+                f"{100 * difference.value:+.2f} {reach}",
+                Text(difference.verdict, style=_STYLES[difference.verdict]),
+            ]
+        scores = (_score(row.scores[metric]) for metric in data.metrics)
+        table.add_row(row.strategy, str(dims[row.strategy]), *scores, *cells)
+    return table
+
+
+def _details(data: DataSet) -> Table:
+    table = _table(
+        "pooling",
+        *(f"{change.kind} {_level(change)}" for change in _SHOWN),
+        *("words recovered", "sameness", "moved by padding", "time beside encoder"),
+    )
+    for row in data.best_first:
+        lost = (f"{-100 * _lost(row, change):+.2f}" for change in _SHOWN)
+        table.add_row(
+            row.strategy, *lost, *_information(row), f"{row.padding:.0e}", f"{100 * row.pooling_share:.1f} %"
+        )
+    return table
+
+
+def _lost(row: Row, change: changes.Change) -> float:
+    return next(each.lost for each in row.robustness[change.kind] if each.level == change.level)
+
+
+def _level(change: changes.Change) -> str:
+    return str(int(change.level)) if change.kind == changes.FILLER else f"{100 * change.level:.0f} %"
+
+
+def _information(row: Row) -> tuple[str, str]:
+    found = row.information
+    return ("", "") if found is None else (f"{100 * found.words_recovered:.1f} %", f"{found.sameness:.2f}")
+
+
+def _score(score: Score) -> str:
+    return f"{100 * score.value:.2f} ({100 * score.low:.2f} to {100 * score.high:.2f})"
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for header in others:
+        table.add_column(header, justify="right")
+    return table

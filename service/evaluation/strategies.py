@@ -1,0 +1,108 @@
+"""The strategies that take part in an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+
+import pooling
+from pooling import PoolingError
+from pooling.evaluation.report import Described
+from service.embedder import Embedder
+from service.errors import CheckpointError, InvalidInput
+from service.recipe import load_pooler
+
+FIXED: Final = ("mean", "cls", "last", "max", "weighted_mean", "mean_sqrt_len", "gem", "mean + max")
+"""What is compared unless others are asked for, the simpler first."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to pool the states of an encoder.
+
+    Args:
+        name: what it is called in tables: its canonical form, or the folder of a saved pooler.
+        embedder: the encoder, and this pooling of its states.
+        weights: the folder of a saved pooler, where it is one.
+
+    """
+
+    name: str
+    embedder: Embedder
+    weights: str | None = None
+
+    @property
+    def yaml(self) -> str:
+        """The line of a config that chooses it."""
+        pooler = self.embedder.pooler
+        spec: Any = pooler.spec
+        if self.weights is not None:
+            spec = {"strategy": pooler.config()["strategy"], "weights": self.weights}
+        mapping: str = yaml.safe_dump({"pooling": spec}, default_flow_style=True, width=10_000)
+        return mapping.strip()[1:-1]
+
+    def described(self) -> Described:
+        """As a report has it."""
+        return Described(self.name, self.embedder.pooler.spec, self.embedder.dim, self.weights)
+
+
+def choose(
+    model: Embedder, specs: Sequence[str], folders: Sequence[str], note: Callable[[str], None]
+) -> list[Strategy]:
+    """The strategies, each once; the one that the checkpoint declares is always among them.
+
+    Args:
+        model: gives the encoder, and the head that a vector must fit.
+        specs: fixed strategies; where there are none, those of `FIXED` that fit the head.
+        folders: saved poolers.
+        note: told in a sentence what is left out or doubtful.
+
+    Raises:
+        InvalidInput: a strategy cannot be built or is not fitted, or a saved pooler is not for this encoder.
+
+    """
+    for spec in specs:
+        _check(spec, model.pooler.dim)
+    found: dict[str, Strategy] = {}
+    for spec in specs or FIXED:
+        try:
+            strategy = _fixed(model, spec)
+        except InvalidInput as error:
+            if specs:
+                raise
+            note(f"{spec} is left out: {error}")
+            continue
+        found.setdefault(strategy.name, strategy)
+    if model.recipe.checkpoint.pooling is not None:
+        strategy = _fixed(model, "declared")
+        found.setdefault(strategy.name, strategy)
+    for folder in folders:
+        found[folder] = _saved(model, folder)
+        if not found[folder].embedder.pooler.trained:
+            note(f"{folder} holds a pooler that was never fitted.")
+    return list(found.values())
+
+
+def _check(spec: str, dim: int) -> None:
+    try:
+        trained = pooling.build(spec, dim).trained
+    except PoolingError as error:
+        raise InvalidInput(f"--pooling {spec}: {error}.") from None
+    if not trained:
+        raise InvalidInput(f"--pooling {spec}: is learned. Name the folder of a fitted one with --pooler.")
+
+
+def _fixed(model: Embedder, spec: str) -> Strategy:
+    embedder = Embedder(model.encoder, model.recipe.with_pooling(spec))
+    return Strategy(embedder.pooler.spec, embedder)
+
+
+def _saved(model: Embedder, folder: str) -> Strategy:
+    try:
+        pooler = load_pooler({"weights": folder}, model.pooler.dim)
+        return Strategy(folder, Embedder(model.encoder, model.recipe.with_pooler(pooler)), folder)
+    except (PoolingError, CheckpointError) as error:
+        raise InvalidInput(f"--pooler {folder}: {error}.") from None

@@ -1,0 +1,200 @@
+"""`millpond evaluate`: tables, files, advice, and what is said of bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from service.cli import app
+from service.cli.console import Failure
+from service.errors import ServiceError
+from tests import checkpoints
+
+from .conftest import COMMAND, ROOT
+
+WORDS = " ".join(checkpoints.TEXTS).split()
+
+
+def text(*seed):
+    rng = np.random.default_rng(seed)
+    return " ".join(rng.choice(WORDS, rng.integers(3, 12)))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return checkpoints.sentence_transformer(checkpoints.plain_bert(folder / "plain"), folder / "model")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """Declares no pooling."""
+    return checkpoints.plain_llama(tmp_path_factory.mktemp("checkpoint") / "llama")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a CSV file."""
+
+    def write(header, rows, file="data.csv"):
+        path = tmp_path / file
+        with path.open("w", newline="", encoding="utf-8") as opened:
+            csv.writer(opened).writerows([header.split(","), *rows])
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pairs(table):
+    rows = [(f"{text(0, place)} {place}", text(1, place), place % 6) for place in range(60)]
+    return table("sentence1,sentence2,score", rows, "pairs.csv")
+
+
+@pytest.fixture
+def labels(table):
+    return table("text,label", [(f"{text(place)} {place}", "ab"[place % 2]) for place in range(40)], "labels.csv")
+
+
+@pytest.fixture
+def beir(jsonl, tmp_path):
+    jsonl(*({"_id": f"d{place}", "text": f"{text(place)} {place}"} for place in range(50)), file="beir/corpus.jsonl")
+    jsonl(*({"_id": f"q{place}", "text": f"{text(place)}"} for place in range(25)), file="beir/queries.jsonl")
+    (tmp_path / "beir" / "qrels").mkdir()
+    judged = "".join(f"q{place}\td{place}\t1\n" for place in range(25))
+    (tmp_path / "beir" / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    return tmp_path / "beir"
+
+
+def test_all_kinds_of_data_in_one_run(millpond, bert, pairs, labels, beir, tmp_path):
+    files = ("--json", tmp_path / "found.json", "--html", tmp_path / "found.html")
+    given = ("--pairs", pairs, "--retrieval", beir, "--classification", labels)
+    result = millpond("evaluate", bert, *given, *files, "--pooling", "max", "--pooling", "cls")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["model"], found["declared"]) == (str(bert), "mean")
+    assert [data["name"] for data in found["data"]] == [str(pairs), str(beir), str(labels)]
+    assert [data["kind"] for data in found["data"]] == ["similarity", "retrieval", "classification"]
+    for data in found["data"]:
+        assert [row["strategy"] for row in data["rows"]] == ["max", "cls", "mean"]
+        best = max(data["rows"], key=lambda row: row["scores"][data["metrics"][0]]["value"])
+        score = best["scores"][data["metrics"][0]]
+        shown = f"{100 * score['value']:.2f} ({100 * score['low']:.2f} to {100 * score['high']:.2f})"
+        assert re.search(rf"^{best['strategy']} +24 +{re.escape(shown)}", result.stdout, re.M)
+    assert result.stdout.endswith(f"\n{found['advice']}\n    {found['yaml']}\n")
+    assert yaml.safe_load(found["yaml"]) == {"pooling": found["choice"]}
+    page = (tmp_path / "found.html").read_text()
+    assert page.startswith("<!doctype html>") and page.count("<svg") > 10 and found["advice"] in page
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"beir", "found.html", "found.json", "labels.csv", "pairs.csv"}
+
+
+def test_a_deployment_without_a_declaration_is_told_to_fit(millpond, llama, pairs, tmp_path):
+    models = {
+        "other": {"encoder": "nowhere"},
+        "mine": {"encoder": str(llama), "pooling": "last", "max_tokens": 6},
+    }
+    config = tmp_path / "deployment.yaml"
+    config.write_text(yaml.safe_dump({"models": models, "runtime": {"backend": "torch"}}))
+    options = ("--model", "mine", "--pairs", pairs, "--pooling", "last", "--pooling", "mean", "--limit", "30")
+    result = millpond("evaluate", config, *options)
+    assert result.returncode == 0, result.stderr
+    assert f"{llama} declares no pooling" in result.stdout
+    assert f"{pairs}: similarity, 30 pairs" in result.stdout
+    assert re.search(r"warning: .*texts are longer than 6 tokens; what is beyond was not read", result.stderr)
+    assert "is likely to be better.\n    pooling: " in result.stdout
+    assert f"millpond train --model {config} --train TRAINING_DATA --output NEW_FOLDER" in result.stdout
+
+
+def problem(*arguments):
+    """What the command line says, in this process."""
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+    assert isinstance(result.exception, Failure | ServiceError), result.exception or result.output
+    assert result.stdout == ""
+    return str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("option", "header", "rows", "message"),
+    [
+        ("pairs", "sentence1,sentence2,score", [("a", "b", "nan")], r"line 2: score is 'nan', which is no finite"),
+        ("pairs", "sentence1,sentence2,score", [("a", "b", 1), ("", "b", 2)], r"line 3: sentence1 is empty"),
+        ("pairs", "sentence1,sentence2,score", [("a", "b", 1)] * 3, r"has 3 pairs, and differences .* below 20"),
+        ("pairs", "sentence1,sentence2,score", [("a", "b", 1)] * 30, r"every pair has the score 1"),
+        ("classification", "text,label", [("a", "x")] * 30, r"every text has the label 'x'"),
+        ("pairs", "text,label", [("a", "x")] * 30, r"holds data for --classification"),
+        ("retrieval", "sentence1,sentence2,score", [("a", "b", 1)] * 30, r"holds data for --pairs"),
+        ("pairs", "one,two", [("a", "x")], r"has the fields one, two. It needs sentence1"),
+    ],
+)
+def test_bad_data(table, option, header, rows, message):
+    path = table(header, rows)
+    said = problem("nowhere", f"--{option}", path)
+    assert str(path) in said
+    assert re.search(message, said)
+
+
+def test_what_is_missing(tmp_path, beir, pairs, bert):
+    assert "there is no data: give --pairs FILE, --retrieval FOLDER or" in problem(bert)
+    assert problem(bert, "--pairs", tmp_path / "none.csv").endswith("none.csv: No such file or directory.")
+    assert "holds neither a corpus.jsonl" in problem(bert, "--retrieval", tmp_path)
+    (beir / "qrels" / "test.tsv").unlink()
+    assert problem(bert, "--retrieval", beir).endswith("qrels/test.tsv: No such file or directory.")
+    assert "qrels/dev.tsv" in problem(bert, "--retrieval", beir, "--split", "dev")
+    for option in ("--json", "--html"):
+        assert f"{option} {tmp_path}: is a folder" in problem(bert, "--pairs", pairs, option, tmp_path)
+        assert "there is no folder" in problem(bert, "--pairs", pairs, option, tmp_path / "none" / "file")
+    assert "--pooler" in problem(bert, "--pairs", pairs, "--pooler", tmp_path / "none")
+    assert "goes with a deployment's YAML file" in problem(bert, "--pairs", pairs, "--model", "mine")
+    config = tmp_path / "deployment.yaml"
+    config.write_text(yaml.safe_dump({"models": {"mine": {"encoder": str(bert)}}}))
+    assert "the config names mine. Did you mean 'mine'?" in problem(config, "--pairs", pairs, "--model", "mien")
+    assert "there is no such file" in problem(tmp_path / "none.yaml", "--pairs", pairs)
+
+
+def test_interrupted_it_writes_nothing(environment, bert, table, tmp_path):
+    rows = [(f"{text(0, place)} {place}", f"{text(1, place)} {place}", place % 6) for place in range(10_000)]
+    path = table("sentence1,sentence2,score", rows, "pairs.csv")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    arguments = ["evaluate", str(bert), "--pairs", str(path), "--json", str(tmp_path / "found.json")]
+    terminal, stderr = pty.openpty()  # progress is for terminals
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env=environment | {"TMPDIR": str(scratch), "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+    )
+    os.close(stderr)
+    with process:
+        deadline, shown = time.monotonic() + 120, ""
+        while not re.search(r"embedding .*[1-9]\d*/20000", shown):
+            assert time.monotonic() < deadline, shown
+            shown += os.read(terminal, 4096).decode(errors="replace")
+        assert list(scratch.glob("millpond-evaluate-*"))
+        process.send_signal(signal.SIGINT)
+        shown = ""
+        try:
+            while part := os.read(terminal, 4096):
+                shown += part.decode(errors="replace")
+        except OSError:  # the other end is closed
+            pass
+    os.close(terminal)
+    assert process.returncode == 130
+    assert "Interrupted: nothing is written. Run the same command again" in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "found.json").exists()
+    assert not list(scratch.glob("millpond-evaluate-*"))
