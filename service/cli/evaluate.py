@@ -85,7 +85,7 @@ def evaluate(
 
     command = None
     if report.fit:
-        command = f"millpond train --model {shlex.quote(model)} --train TRAINING_DATA --output NEW_FOLDER"
+        command = f"millpond train --model {shlex.quote(report.model)} --train TRAINING_DATA --output NEW_FOLDER"
     if json_file is not None:
         _write(json_file, json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
     if html_file is not None:

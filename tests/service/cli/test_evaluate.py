@@ -115,7 +115,7 @@ def test_a_deployment_without_a_declaration_is_told_to_fit(millpond, llama, pair
     assert f"{pairs}: similarity, 30 pairs" in result.stdout
     assert re.search(r"warning: .*texts are longer than 6 tokens; what is beyond was not read", result.stderr)
     assert "is likely to be better.\n    pooling: " in result.stdout
-    assert f"millpond train --model {config} --train TRAINING_DATA --output NEW_FOLDER" in result.stdout
+    assert f"millpond train --model {llama} --train TRAINING_DATA --output NEW_FOLDER" in result.stdout
 
 
 def problem(*arguments):
