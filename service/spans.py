@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final, Protocol
 
 import numpy as np
@@ -76,8 +77,8 @@ class Given:
 class ByTokens:
     """Runs of `tokens` tokens, the last one shorter, each beginning with the last `overlap` of the one before.
 
-    Spans end where characters do: tokens that share a character are not parted, and where they do not fit, a run has
-    a few tokens less, or more where a single character has more than `tokens`. Tokens of white space do not count.
+    Spans end where words do, in a word of more than `tokens` tokens where characters do: a run has a few tokens less
+    where the next word does not fit, or more where a single character has more. Tokens of white space do not count.
     """
 
     tokens: int
@@ -85,11 +86,9 @@ class ByTokens:
 
     def __call__(self, text: str, offsets: Offsets, where: Callable[[int], str]) -> list[Span]:
         """Spans without the white space around them; every token of something else is in one."""
-        characters, counts = _unparted(text, offsets)
+        words, counts = _words(text, *_unparted(text, offsets), self.tokens)
         total = [0, *np.cumsum(counts).tolist()]  # tokens before each
-        return [
-            (characters[first][0], characters[last - 1][1]) for first, last in _runs(total, self.tokens, self.overlap)
-        ]
+        return [(words[first][0], words[last - 1][1]) for first, last in _runs(total, self.tokens, self.overlap)]
 
 
 @dataclass(frozen=True)
@@ -177,6 +176,21 @@ def _unparted(text: str, offsets: Offsets) -> tuple[list[Span], list[int]]:
             spans.append((start, end))
             counts.append(1)
     return spans, counts
+
+
+def _words(text: str, spans: Sequence[Span], counts: Sequence[int], most: int) -> tuple[list[Span], list[int]]:
+    """Spans in order, and how many tokens each holds, joined to words (UAX 29) of `most` tokens or fewer."""
+    edges = [match.start() for match in regex.finditer(r"\b", text, regex.WORD)]
+    words: list[Span] = []
+    held: list[int] = []
+    for _, parts in groupby(zip(spans, counts, strict=True), lambda part: bisect_right(edges, part[0][0])):
+        word = list(parts)
+        count = sum(tokens for _, tokens in word)
+        if count <= most:
+            word = [((word[0][0][0], word[-1][0][1]), count)]
+        words += [span for span, _ in word]
+        held += [tokens for _, tokens in word]
+    return words, held
 
 
 def _runs(total: Sequence[int], size: int, overlap: int) -> Iterator[tuple[int, int]]:

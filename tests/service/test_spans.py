@@ -103,6 +103,20 @@ def test_by_tokens_parts_no_character():
     assert ByTokens(1)("e\u0301a", offsets_array([(0, 1), (2, 3)]), WHERE) == [(0, 2), (2, 3)]
 
 
+def test_by_tokens_parts_no_word_that_fits():
+    text = "the unhappiest, 3.14 don't stop"
+    pieces = ["the", "un", "happi", "est", ",", "3", ".", "14", "don", "'", "t", "stop"]
+    words, end = [], 0
+    for piece in pieces:
+        start = text.index(piece, end)
+        words.append((start, end := start + len(piece)))
+    assert cut(ByTokens(4), text, words) == ["the unhappiest", ", 3.14", "don't stop"]
+    assert cut(ByTokens(4, 1), text, words) == ["the unhappiest", ", 3.14", "don't stop"]
+    assert cut(ByTokens(5, 1), text, words) == ["the unhappiest,", ", 3.14", "don't stop"]
+    assert cut(ByTokens(2), text, words)[:3] == ["the un", "happiest", ", 3"]
+    assert cut(ByTokens(1), text, words) == pieces
+
+
 texts = st.text("ab .\n\u0301\u200d\U0001f468\U0001f1e9\U0001f1ea\U0001f3fdé好", min_size=1, max_size=40).filter(
     str.strip
 )
