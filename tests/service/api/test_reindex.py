@@ -214,7 +214,11 @@ def test_a_full_queue_is_waited_for(small: Server) -> None:
 
 
 def test_kill_in_the_middle_under_concurrent_writes(tmp_path: Path) -> None:
-    """Every acknowledged write is in the collection after it, which is then as one that was made anew."""
+    """Every acknowledged write is in the collection after it, which is then as one that was made anew.
+
+    Each document is one sentence, and so one span of the new collection.
+    """
+    target = {"pooling": "cls", "chunking": {"by": "sentence"}}
     config, path, store_path = ROOT / "configs" / "mean.yaml", "/collections/reports", tmp_path / "store"
     acknowledged: dict[str, dict[str, Any] | None] = {}  # None where the document was deleted
     in_doubt: set[str] = set()
@@ -247,7 +251,7 @@ def test_kill_in_the_middle_under_concurrent_writes(tmp_path: Path) -> None:
         first = [document(f"{number}.x") for number in range(MANY)]
         store(server.http, path, first)
         acknowledged |= {each["id"]: each for each in first}
-        assert server.http.post(f"{path}/reindex", json={"pooling": "cls"}).status_code == 202
+        assert server.http.post(f"{path}/reindex", json=target).status_code == 202
         with ThreadPoolExecutor(2) as pool:
             for writer, deletes in enumerate((range(0, 5), range(MANY - 5, MANY))):
                 pool.submit(write, server, writer, 0, threading.Event(), deletes)
@@ -264,7 +268,7 @@ def test_kill_in_the_middle_under_concurrent_writes(tmp_path: Path) -> None:
         assert (now["from"]["pooling"], now["to"]["pooling"]) == ("mean", "cls")
         assert server.http.get(path).json()["pooling"] == "mean"
         check(server.http, path, acknowledged, unsure)
-        assert server.http.post(f"{path}/reindex", json={"pooling": "cls"}).status_code == 202
+        assert server.http.post(f"{path}/reindex", json=target).status_code == 202
         assert wait(server.http, path, lambda later: later["done"] > 0)["done"] >= now["done"]
         over = threading.Event()
         with ThreadPoolExecutor(2) as pool:
@@ -279,10 +283,11 @@ def test_kill_in_the_middle_under_concurrent_writes(tmp_path: Path) -> None:
         assert server.http.get(path).json()["pooling"] == "cls"
         check(server.http, path, acknowledged, unsure)
         found = server.http.post(f"{path}/search", json={"query": "lift", "k": 10_000}).json()["hits"]
-        assert server.http.put("/collections/anew", json={"pooling": "cls"}).status_code == 201
+        assert server.http.put("/collections/anew", json=target).status_code == 201
         store(server.http, "/collections/anew", [{key: hit[key] for key in ("id", "text")} for hit in found])
         assert same(ranked(server.http, path, 10_000), ranked(server.http, "/collections/anew", 10_000))
         about = server.http.get(path).json()
+        assert about["chunks"] == about["count"]
 
     with Server(config, store_path) as server:
         assert server.http.get(path).json() == about

@@ -354,7 +354,7 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new_one_whole(folder, start):
         (hits,) = collection.search(vectors(["query"], collection.definition, collection.dim), 1000)
         texts = {hit.id: hit.text for hit in hits}
         made = opened.create("anew", collection.definition, collection.dim)[0]
-        put(made, [hit.text for hit in hits])
+        put(made, list(texts.values()))
         assert sorted(found(made)) == sorted(found(collection))  # every vector is of the text and of the definition
         opened.drop("anew")
         assert collection.count() == len(texts) >= len(acknowledged)

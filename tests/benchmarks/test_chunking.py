@@ -1,0 +1,38 @@
+"""How long texts are made of abstracts, and to which of them a span belongs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.chunking import interval, joined, one_pooling, owner, scores
+
+
+def test_abstracts_are_joined_and_found_again():
+    documents = {"a": "one", "b": "", "c": "three", "d": "four", "e": "five"}
+    first, second = joined(documents, size=3)
+    assert (first.text, second.text) == ("one\n\nthree\n\nfour", "five")
+    for long in (first, second):
+        for name, (start, end) in long.abstracts.items():
+            assert long.text[start:end] == documents[name]
+    assert [owner(span, first.abstracts) for span in ((0, 3), (0, 6), (2, 8), (8, 13), (12, 16))] == list("aaccd")
+
+
+def test_an_abstract_ranks_by_the_best_of_its_spans():
+    vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6]], np.float32)
+    queries = {"x": np.array([1, 0], np.float32), "y": np.array([0, 1], np.float32)}
+    found = scores(["a", "a", "b", "c"], vectors, queries, {"x": {"c": 1}, "y": {"b": 1, "a": 1}})
+    assert found["mrr@10"].tolist() == [0.5, 1.0]
+    assert found["recall@10"].tolist() == [1.0, 1.0]
+    assert found["ndcg@10"] == pytest.approx([1 / np.log2(3), 1.0])
+
+
+def test_each_pooling_has_its_unit_vectors():
+    vectors = np.array([[3, 4, 0, 2, 5, 12]], np.float32)
+    assert one_pooling(vectors, 0)[0].tolist() == pytest.approx([0.6, 0.8])
+    assert one_pooling(vectors, 1).tolist() == [[0, 1]]
+
+
+def test_an_interval_holds_the_mean_of_what_was_measured():
+    low, high = interval(np.random.default_rng(1).normal(0.5, 0.1, 400))
+    assert 0.48 < low < 0.5 < high < 0.52
