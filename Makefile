@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 run: install  ## Serve $(CONFIG) on 127.0.0.1:8000.
 	$(BIN)/millpond serve --config $(CONFIG)
 
-test: install-dev  ## Run the tests, on up to four cores; those of a file share its servers, so they stay together.
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+test: install-dev  ## Run the tests, on up to four cores; those of a file, which share its servers, stay together while they can.
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: lint types test  ## What .ci/run does: lint, types and tests.
 

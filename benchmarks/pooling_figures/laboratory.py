@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks import datasets, metrics, smollm2
+from benchmarks import datasets, smollm2
 from benchmarks.loop import bundled
 from benchmarks.options import progress
 from pooling import Pooler, build
+from pooling.evaluation import similarity
 from service.checkpoint import read_checkpoint
 from service.config import RuntimeConfig
 from service.encoder.encoder import prepare
@@ -148,8 +149,9 @@ def sentences(pairs: Sequence[Pair]) -> list[str]:
 
 def spearman(vectors: Mapping[str, Vectors], pairs: Sequence[Pair]) -> dict[str, float]:
     """Spearman x 100 between cosine and score, for vectors of the `sentences` of `pairs`."""
-    scores = [score for *_, score in pairs]
-    return {name: metrics.spearman(rows[::2], rows[1::2], scores) for name, rows in vectors.items()}
+    scores = np.array([score for *_, score in pairs])
+    cosines = {name: similarity.cosines(rows[::2], rows[1::2]) for name, rows in vectors.items()}
+    return {name: 100 * float(similarity.spearman(values, scores)) for name, values in cosines.items()}
 
 
 def pool(batches: Iterable[Batch], poolers: Mapping[str, Pool], change: Change | None = None) -> dict[str, Vectors]:

@@ -13,7 +13,7 @@ from service.api.service import Served
 router = APIRouter(tags=["status"])
 
 
-@router.get("/doctor", response_model=Examined, responses={status: PROBLEMS[status] for status in (404, 503)})
+@router.get("/doctor", response_model=Examined, responses={status: PROBLEMS[status] for status in (404, 422, 503)})
 async def doctor(
     service: Served, model: Annotated[str | None, Query(description="Only this model; by default all.")] = None
 ) -> dict[str, Any]:

@@ -43,6 +43,11 @@ def report(error: Exception, *, interrupted: bool = False) -> None:
         err.print(error.table, soft_wrap=False)
 
 
+def say(text: str) -> None:
+    """Print text whose lines stay whole, however narrow the screen is, so that they can be copied."""
+    out.print(text, soft_wrap=True)
+
+
 def warn(message: str) -> None:
     """Print a warning."""
     err.print(Text.assemble(("warning:", "bold yellow"), " ", message))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.cli.console import INTERRUPTED, Failure, err, out, warn
+from service.cli.console import INTERRUPTED, Failure, err, say, warn
 
 if TYPE_CHECKING:
     from pooling.data import Data
@@ -96,7 +96,7 @@ def evaluate(
         warn(note)
     print_report(report)
     if command is not None:
-        out.print(f"\nTo fit one:\n    {command}")
+        say(f"\nTo fit one:\n    {command}")
 
 
 def _evaluate(

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from pooling.evaluation import changes
 from pooling.evaluation.report import DataSet, Report, Row, Score
-from service.cli.console import out
+from service.cli.console import out, say
 
 _SHOWN: Final = (
     changes.Change(changes.NOISE, 0.2),
@@ -23,21 +23,19 @@ _STYLES: Final = {"better": "green", "worse": "red", "within noise": "dim"}
 def print_report(report: Report) -> None:
     """Print the tables of each data set, and the advice."""
     declared = f"declares {report.declared}" if report.declared else "declares no pooling"
-    out.print(f"{report.model} {declared}; {report.runtime}. Scores are x 100, in brackets their 95 % intervals.")
+    say(f"{report.model} {declared}; {report.runtime}. Scores are x 100, in brackets their 95 % intervals.")
     for data in report.data:
-        out.print(f"\n{data.name}: {data.kind}, {data.size} {data.items}, {data.texts} texts\n")
+        say(f"\n{data.name}: {data.kind}, {data.size} {data.items}, {data.texts} texts\n")
         out.print(_scores(report, data))
-        out.print(
-            f"\n{data.metrics[0]} lost when texts are spoiled, over {data.sample} {data.items}; what vectors hold\n"
-        )
+        say(f"\n{data.metrics[0]} lost when texts are spoiled, over {data.sample} {data.items}; what vectors hold\n")
         out.print(_details(data))
         speed, seconds = data.speed, data.seconds
-        out.print(
+        say(
             f"\nAll poolings together took {speed.ratio:.2f} times the encoder's pass alone: {speed.together:.2f} s "
             f"against {speed.alone:.2f} s for {speed.tokens} tokens. "
             f"In all: {', '.join(f'{stage} {took:.1f} s' for stage, took in seconds.items())}."
         )
-    out.print(f"\n{report.advice}\n    {report.yaml}")
+    say(f"\n{report.advice}\n    {report.yaml}")
 
 
 def _scores(report: Report, data: DataSet) -> Table:

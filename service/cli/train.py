@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from service.cli.console import INTERRUPTED, Failure, err, out, warn
+from service.cli.console import INTERRUPTED, Failure, err, out, say, warn
 
 if TYPE_CHECKING:
     from pooling.training import Epoch, Splits, States, Text
@@ -164,18 +164,18 @@ def _print(report: Report, model: str, output: Path, max_tokens: int | None) -> 
     )
     settings: dict[str, Any] = {"encoder": shlex.quote(model) if " " in model else model}
     if verdict.worth_it:
-        out.print(f"{verdict.pooling} is worth having: {lead}.")
+        say(f"{verdict.pooling} is worth having: {lead}.")
         settings["pooling"] = f"{{weights: {output / 'pooler'}}}"
     else:
         why = "which is worse" if verdict.high < 0 else "which is within noise"
-        out.print(f"Use pooling: {verdict.other}. {verdict.pooling} has {lead}, {why}.")
+        say(f"Use pooling: {verdict.other}. {verdict.pooling} has {lead}, {why}.")
         settings["pooling"] = verdict.other
     if max_tokens is not None:
         settings["max_tokens"] = max_tokens
-    out.print("\nmodels:\n  default:")
+    say("\nmodels:\n  default:")
     for key, value in settings.items():
-        out.print(f"    {key}: {value}")
-    out.print(
+        say(f"    {key}: {value}")
+    say(
         f"\n{output} is the whole model with the fitted pooler, for encoder: {output}, or "
         f"SentenceTransformer({str(output)!r}, trust_remote_code=True)."
     )
