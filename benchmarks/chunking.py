@@ -17,18 +17,18 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from benchmarks import datasets, metrics
+from benchmarks import datasets
 from benchmarks.options import Settings, from_command_line, progress
 from benchmarks.report import Report
 from benchmarks.service import Millpond
+from pooling.evaluation import paired_bootstrap, retrieval
 
 JOINED: Final = 8
 """Abstracts in one long text."""
 POOLINGS: Final = ("mean", "cls", "max")
 CUTS: Final[Mapping[str, Any]] = {"an abstract": "given", "64 tokens, overlap 16": {"tokens": 64, "overlap": 16}}
 MODES: Final = ("late", "early")
-K: Final = 10
-_RESAMPLED: Final = 2_000
+K: Final = retrieval.CUT
 
 Vectors = NDArray[np.float32]
 Spans = list[tuple[int, int]]
@@ -95,21 +95,12 @@ def scores(
     relevance: Mapping[str, Mapping[str, int]],
 ) -> Scores:
     """nDCG, recall and MRR of each query, where an abstract ranks by the best of its spans."""
-    found: dict[str, list[float]] = {}
-    for query, vector in queries.items():
+    rankings = []
+    for vector in queries.values():
         order = np.argsort(-(vectors @ vector), kind="stable")
-        ranking = list(dict.fromkeys(owners[place] for place in order))[:K]
-        for key, value in metrics.retrieval({query: ranking}, {query: relevance[query]}, K).items():
-            found.setdefault(key, []).append(value)
-    return {key: np.array(values) for key, values in found.items()}
-
-
-def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % of the means of resampled differences, by paired bootstrap."""
-    rng = np.random.default_rng(0)
-    places = rng.integers(0, len(differences), (_RESAMPLED, len(differences)))
-    low, high = np.percentile(differences[places].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+        rankings.append(list(dict.fromkeys(owners[place] for place in order))[:K])
+    found = retrieval.measure(rankings, [relevance[query] for query in queries])
+    return dict(zip(retrieval.METRICS[:3], found.T[:3], strict=True))
 
 
 def run(settings: Settings) -> None:
@@ -171,7 +162,7 @@ def _row(begin: list[str], late: Scores, early: Scores) -> list[str]:
         cells += [f"{of[key].mean() * 100:.2f}" for of in (late, early)]
         if key == f"ndcg@{K}":
             difference = late[key] - early[key]
-            low, high = interval(difference)
+            low, high = paired_bootstrap(lambda chosen, values=difference: values[chosen].mean(), len(difference))
             cells.append(f"{difference.mean() * 100:+.2f} ({low * 100:+.2f} to {high * 100:+.2f})")
     return cells
 

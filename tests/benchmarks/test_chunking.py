@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.chunking import interval, joined, one_pooling, owner, scores
+from benchmarks.chunking import joined, one_pooling, owner, scores
 
 
 def test_abstracts_are_joined_and_found_again():
@@ -31,8 +31,3 @@ def test_each_pooling_has_its_unit_vectors():
     vectors = np.array([[3, 4, 0, 2, 5, 12]], np.float32)
     assert one_pooling(vectors, 0)[0].tolist() == pytest.approx([0.6, 0.8])
     assert one_pooling(vectors, 1).tolist() == [[0, 1]]
-
-
-def test_an_interval_holds_the_mean_of_what_was_measured():
-    low, high = interval(np.random.default_rng(1).normal(0.5, 0.1, 400))
-    assert 0.48 < low < 0.5 < high < 0.52
