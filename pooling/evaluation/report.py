@@ -207,6 +207,7 @@ class Report:
         found = {"format": FORMAT, **asdict(self)}
         for written, data in zip(found["data"], self.data, strict=True):
             written["speed"]["ratio"] = data.speed.ratio
-            for row_written, row in zip(written["rows"] + written.get("by_spans", []), data.compared, strict=True):
+            rows = (*written["rows"], *written.get("by_spans", ()))
+            for row_written, row in zip(rows, data.compared, strict=True):
                 row_written["verdict"] = row.difference.verdict if row.difference else None
         return found

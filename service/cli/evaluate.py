@@ -123,9 +123,10 @@ def _evaluate(
 
     notes: list[str] = []
     with single_model(model, name, max_tokens) as embedder, _bar() as progress:
-        if cut is not None and not specs:
-            specs = ["mean" if embedder.recipe.checkpoint.pooling is None else "declared"]
-        strategies = evaluation.choose(embedder, specs, folders, notes.append)
+        defaults: Sequence[str] = evaluation.FIXED
+        if cut is not None:
+            defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)
+        strategies = evaluation.choose(embedder, specs, folders, notes.append, defaults)
         by_spans = [] if cut is None else evaluation.both_modes(strategies, cut)
         return evaluation.evaluate(embedder, strategies, tasks, by_spans=by_spans, notes=notes, progress=progress)
 
@@ -176,7 +177,7 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
             2,
         )
     try:
-        found = CutBody.model_validate(chunking(given))
+        found = CutBody.model_validate(chunking(given) or {"by": given})
     except ValidationError as error:
         problem = error.errors()[0]
         where = "".join(f"{part}: " for part in problem["loc"])

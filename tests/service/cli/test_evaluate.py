@@ -186,6 +186,16 @@ def test_documents_in_spans(millpond, bert, beir, tmp_path):
     assert result.stdout.endswith(f"\n{found['advice']}\n{lines}")
 
 
+def test_in_spans_without_a_declaration(llama, beir, tmp_path):
+    arguments = ["evaluate", llama, "--retrieval", beir, "--chunking", "sentence", "--json", tmp_path / "found.json"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [each["name"] for each in found["strategies"]] == ["mean", "mean, late", "mean, early"]
+    assert (found["declared"], found["fit"]) == (None, False)
+    assert found["data"][0]["reference"] == found["choice"]
+
+
 def test_what_cannot_be_cut_so(bert, beir, pairs, labels):
     for others in (["--pairs", pairs], ["--retrieval", beir, "--classification", labels], []):
         said = problem(bert, *others, "--chunking", "sentence")

@@ -23,7 +23,7 @@ CHUNKINGS = [(Chunking("sentence", "late"), BySentence()), (Chunking("tokens", "
 @pytest.fixture(scope="module")
 def stories(sentences):
     """Documents of more tokens than the model takes, and for each one of its sentences, with a word less."""
-    parts = [f"{text}." for text in sentences(25 * 10)]
+    parts = [f"{text}?" for text in sentences(25 * 10)]
     documents = {f"d{place}": " ".join(parts[10 * place : 10 * place + 10]) for place in range(25)}
     queries = {f"q{place}": parts[10 * place + place % 10].split(" ", 1)[1] for place in range(25)}
     return Retrieval(documents, queries, {f"q{place}": {f"d{place}": 1} for place in range(25)})
@@ -94,7 +94,7 @@ def test_spans_are_advised_where_they_find_what_whole_documents_hide(model, stor
     whole = Retrieval(
         stories.documents,
         # The sentences themselves, whose vectors so are those of the spans that are embedded early.
-        {f"q{place}": text.split(". ")[-1] for place, text in enumerate(stories.documents.values())},
+        {f"q{place}": text.split("? ")[-1] for place, text in enumerate(stories.documents.values())},
         stories.relevance,
     )
     report = run(model, whole, CHUNKINGS[0][0])
