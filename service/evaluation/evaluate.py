@@ -104,7 +104,7 @@ def evaluate(
     Vectors lie in a temporary folder (`TMPDIR`) while a data set is worked on, so that memory stays small.
 
     Args:
-        model: whose encoder runs, once over each text.
+        model: whose encoder runs, once over each text, and over the documents once more for each of `by_spans`.
         strategies: what is compared.
         tasks: the data sets, by name.
         by_spans: what is compared as well, over spans of the documents, where every data set is a search; of the
@@ -171,7 +171,7 @@ def _measure(
     of_spans: list[Outcomes] = []
     if by_spans:
         with stages.stage("spans", len(by_spans) * len(task.parts[0].texts)) as advance:
-            queries = {strategy.name: own[1] for strategy, own in zip(strategies, by_strategy, strict=True)}
+            queries = {strategy.embedder: own[1] for strategy, own in zip(strategies, by_strategy, strict=True)}
             of_spans = _by_spans(by_spans, task, queries, folder, advance)
     with stages.stage("scoring", len(strategies)) as advance:
         outcomes = []
@@ -208,13 +208,13 @@ def _measure(
 
 
 def _by_spans(
-    by_spans: Sequence[BySpans], task: Task, queries: Mapping[str, Vectors], folder: Path, advance: Advance
+    by_spans: Sequence[BySpans], task: Task, queries: Mapping[Embedder, Vectors], folder: Path, advance: Advance
 ) -> list[Outcomes]:
     assert isinstance(task, Search)
     found = []
     for place, each in enumerate(by_spans):
         spans, starts = each.vectors(task.parts[0].texts, folder / f"spans-{place}", advance)
-        found.append(task.outcomes_by_spans(queries[each.strategy.name], spans, starts))
+        found.append(task.outcomes_by_spans(queries[each.embedder], spans, starts))
     return found
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling.evaluation.report import Described
 from service.chunking import Chunking, embed_documents
 from service.collections import Chunked, Document
 from service.embedder import Mode
@@ -26,31 +25,20 @@ _BLOCK: Final = 32
 
 
 @dataclass(frozen=True)
-class BySpans:
-    """One way to have vectors of spans.
+class BySpans(Strategy):
+    """One way to pool the states of spans.
 
     Args:
-        strategy: that pools them.
-        chunking: that cuts them.
+        chunking: how documents are cut into them.
 
     """
 
-    strategy: Strategy
-    chunking: Chunking
-
-    @property
-    def name(self) -> str:
-        """What it is called in tables."""
-        return f"{self.strategy.name}, {self.chunking.mode}"
+    chunking: Chunking = field(kw_only=True)
 
     @property
     def yaml(self) -> str:
         """The line of a config that chooses the pooling, and what a collection is to be defined with."""
-        return f"{self.strategy.yaml}\nchunking: {json.dumps(self.chunking.told)}"
-
-    def described(self) -> Described:
-        """As a report has it."""
-        return replace(self.strategy.described(), name=self.name)
+        return f"{super().yaml}\nchunking: {json.dumps(self.chunking.told)}"
 
     def vectors(self, texts: Sequence[str], file: Path, advance: Advance) -> tuple[Vectors, NDArray[np.int64]]:
         """The vectors of all spans, kept in `file` and mapped from there, and where those of each text start.
@@ -69,12 +57,12 @@ class BySpans:
                 found.vectors.astype(np.float32, copy=False).tofile(opened)
                 counts += map(len, found.spans)
                 advance(len(found.spans))
-        shape = sum(counts), self.strategy.embedder.dim
+        shape = sum(counts), self.embedder.dim
         return np.memmap(file, np.float32, "r", shape=shape), np.cumsum(counts)
 
     async def _embedded(self, texts: Sequence[str]) -> Chunked:
         found = await embed_documents(
-            self.strategy.embedder,
+            self.embedder,
             {"chunking": self.chunking.told},
             [Document(str(place), text, {}) for place, text in enumerate(texts)],
             truncate=True,
@@ -86,4 +74,8 @@ class BySpans:
 
 def both_modes(strategies: Sequence[Strategy], chunking: Chunking) -> list[BySpans]:
     """Each strategy over spans that are embedded late, and early."""
-    return [BySpans(strategy, replace(chunking, mode=mode)) for strategy in strategies for mode in get_args(Mode)]
+    return [
+        BySpans(f"{each.name}, {mode}", each.embedder, each.weights, chunking=replace(chunking, mode=mode))
+        for each in strategies
+        for mode in get_args(Mode)
+    ]
