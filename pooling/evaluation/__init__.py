@@ -4,10 +4,10 @@ Vectors in, figures out; what makes the vectors is elsewhere. `tasks` says which
 and what their vectors score, `comparison` which differences are more than noise, `advice` what follows.
 """
 
-from pooling.evaluation.advice import Advice, Candidate, advise
+from pooling.evaluation.advice import Advice, Candidate, advise, advise_spans
 from pooling.evaluation.bootstrap import paired_bootstrap
 from pooling.evaluation.comparison import Comparison, Difference, compare
-from pooling.evaluation.tasks import Part, Task, task
+from pooling.evaluation.tasks import Part, Search, Task, task
 
 __all__ = [
     "Advice",
@@ -15,8 +15,10 @@ __all__ = [
     "Comparison",
     "Difference",
     "Part",
+    "Search",
     "Task",
     "advise",
+    "advise_spans",
     "compare",
     "paired_bootstrap",
     "task",

@@ -83,6 +83,37 @@ def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], d
     return Advice(base, f"Keep {base}, which the checkpoint declares: no other pooling is better beyond noise.")
 
 
+def advise_spans(
+    whole: Sequence[str], spans: Sequence[str], comparisons: Sequence[Comparison], declared: str | None = None
+) -> Advice:
+    """Choose whether documents are searched whole or by spans, which cost more: a vector each.
+
+    The declared one over whole documents stays, or without a declaration the highest over whole ones, unless another
+    is better; and spans must be better than every whole one that is.
+
+    Args:
+        whole: strategies over whole documents, at least one.
+        spans: strategies over spans.
+        comparisons: of all of them, one a data set.
+        declared: the strategy that the checkpoint declares, one of `whole`.
+
+    """
+
+    def score(name: str) -> float:
+        return _mean_score(name, comparisons)
+
+    base = choice = declared or max(whole, key=score)
+    sentence = f"Keep {base} over whole documents: nothing else is better beyond noise"
+    if better := [name for name in (*whole, *spans) if _better(name, base, comparisons)]:
+        highest = max(better, key=score)
+        as_good = [name for name in whole if name in better and _equal(name, highest, comparisons)]
+        choice = max(as_good, key=score, default=highest)
+        over = "whole documents" if choice in whole else "spans"
+        sentence = f"Use {choice} over {over}: {_gain(choice, base, comparisons)}, beyond noise"
+    equal = [name for name in (*whole, *spans) if name != choice and _equal(name, choice, comparisons)]
+    return Advice(choice, sentence + (f". Within noise of it: {'; '.join(equal)}." if equal else "."))
+
+
 def _mean_score(name: str, comparisons: Sequence[Comparison]) -> float:
     return float(np.mean([comparison.score(name) for comparison in comparisons]))
 

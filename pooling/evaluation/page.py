@@ -8,7 +8,7 @@ from typing import Final
 
 from pooling.evaluation import changes, plots
 from pooling.evaluation.comparison import Difference
-from pooling.evaluation.report import DataSet, Report, Row, Score
+from pooling.evaluation.report import DataSet, Report, Row, Score, Scored
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --grid: #8884; --quiet: #777; --better: #1a7f37; --worse: #c0392b; }
@@ -56,14 +56,14 @@ def page(report: Report, command: str | None = None) -> str:
 
 def _data_set(data: DataSet) -> Iterator[str]:
     metric = data.metrics[0]
-    rows = data.best_first
+    rows, compared = data.best_first, data.compared_best_first
     yield f"<h2>{escape(data.name)}</h2>"
     yield f"<p>{escape(data.kind)}: {data.size} {data.items}, {data.texts} texts. Scores are x 100.</p>"
-    yield _scores(data, rows)
+    yield _scores(data, compared)
     yield "<div class='plots'>"
-    yield plots.intervals([_bar(row, row.scores[metric]) for row in rows], f"{metric} x 100, 95 % interval")
-    if len(rows) > 1:
-        differences = [_bar(row, row.difference, _kind(row.difference)) for row in rows if row.difference]
+    yield plots.intervals([_bar(row, row.scores[metric]) for row in compared], f"{metric} x 100, 95 % interval")
+    if len(compared) > 1:
+        differences = [_bar(row, row.difference, _kind(row.difference)) for row in compared if row.difference]
         yield plots.intervals(differences, f"difference to {data.reference}, {metric} x 100", zero=True)
     yield "</div>"
     yield (
@@ -85,7 +85,7 @@ def _data_set(data: DataSet) -> Iterator[str]:
     )
 
 
-def _scores(data: DataSet, rows: Sequence[Row]) -> str:
+def _scores(data: DataSet, rows: Sequence[Scored]) -> str:
     head = ["pooling", *data.metrics, f"against {data.reference}", ""]
     body = []
     for row in rows:
@@ -123,7 +123,7 @@ def _score(score: Score) -> str:
     return f"{100 * score.value:.2f} <small>({100 * score.low:.2f} to {100 * score.high:.2f})</small>"
 
 
-def _bar(row: Row, found: Score | Difference, kind: str = "") -> plots.Bar:
+def _bar(row: Scored, found: Score | Difference, kind: str = "") -> plots.Bar:
     return plots.Bar(row.strategy, 100 * found.value, 100 * found.low, 100 * found.high, kind)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -39,13 +40,26 @@ class Spoiled:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One strategy on one data set.
+class Scored:
+    """What one strategy scored on one data set.
 
     Args:
         strategy: its name.
         scores: by metric.
         difference: to the reference strategy on the deciding metric; None for the reference itself.
+
+    """
+
+    strategy: str
+    scores: dict[str, Score]
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Row(Scored):
+    """One strategy on one data set, with all that is measured beside the scores.
+
+    Args:
         robustness: by kind of change, by level.
         padding: the largest change of a number of the unit vector when its text is padded.
         information: what the vectors still hold; None where there were too few texts to say.
@@ -53,9 +67,6 @@ class Row:
 
     """
 
-    strategy: str
-    scores: dict[str, Score]
-    difference: Difference | None
     robustness: dict[str, list[Spoiled]]
     padding: float
     information: Information | None
@@ -111,7 +122,37 @@ class DataSet:
     @property
     def best_first(self) -> list[Row]:
         """The rows by the metric that decides."""
-        return sorted(self.rows, key=lambda row: -row.scores[self.metrics[0]].value)
+        return sorted(self.rows, key=self._order)
+
+    @property
+    def compared(self) -> Sequence[Scored]:
+        """All that were scored."""
+        return self.rows
+
+    @property
+    def compared_best_first(self) -> list[Scored]:
+        """The same by the metric that decides."""
+        return sorted(self.compared, key=self._order)
+
+    def _order(self, scored: Scored) -> float:
+        return -scored.scores[self.metrics[0]].value
+
+
+@dataclass(frozen=True)
+class DataSetWithSpans(DataSet):
+    """What was found where documents are cut into spans as well.
+
+    Args:
+        by_spans: what was scored so; the rows are of whole documents.
+
+    """
+
+    by_spans: tuple[Scored, ...]
+
+    @property
+    def compared(self) -> Sequence[Scored]:
+        """Whole documents, then spans."""
+        return *self.rows, *self.by_spans
 
 
 @dataclass(frozen=True)
@@ -144,7 +185,7 @@ class Report:
         data: one a data set.
         choice: the strategy advised.
         advice: why, in a sentence.
-        yaml: the line of a config that applies it.
+        yaml: the line of a config that applies it, and where documents are to be cut one more with the collection's.
         fit: whether fitting a pooler is worth the while.
         notes: what else there is to know, in sentences.
 
@@ -166,6 +207,7 @@ class Report:
         found = {"format": FORMAT, **asdict(self)}
         for written, data in zip(found["data"], self.data, strict=True):
             written["speed"]["ratio"] = data.speed.ratio
-            for row_written, row in zip(written["rows"], data.rows, strict=True):
+            rows = (*written["rows"], *written.get("by_spans", ()))
+            for row_written, row in zip(rows, data.compared, strict=True):
                 row_written["verdict"] = row.difference.verdict if row.difference else None
         return found

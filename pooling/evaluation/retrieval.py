@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,9 @@ METRICS: Final = (f"ndcg@{CUT}", f"recall@{CUT}", f"mrr@{CUT}", f"map@{DEPTH}")
 _QUERIES, _DOCUMENTS = 256, 8192
 """How many of each are multiplied at once."""
 
+_Cosines = Callable[[torch.Tensor], Iterator[torch.Tensor]]
+"""From unit vectors of queries to their cosines with some documents, (queries, documents), and with the next ones."""
+
 
 def search(queries: Vectors, documents: Vectors, k: int = DEPTH) -> NDArray[np.int64]:
     """The `k` documents of highest cosine for each query, or all where there are fewer.
@@ -33,17 +37,48 @@ def search(queries: Vectors, documents: Vectors, k: int = DEPTH) -> NDArray[np.i
         Places of documents (queries, k), the best first, equal ones in the order of the documents.
 
     """
-    found = [_search(queries[start : start + _QUERIES], documents, k) for start in range(0, len(queries), _QUERIES)]
+
+    def cosines(left: torch.Tensor) -> Iterator[torch.Tensor]:
+        for start in range(0, len(documents), _DOCUMENTS):
+            yield left @ _normalized(documents[start : start + _DOCUMENTS]).T
+
+    return _best(queries, cosines, k)
+
+
+def search_spans(queries: Vectors, spans: Vectors, starts: NDArray[np.int64], k: int = DEPTH) -> NDArray[np.int64]:
+    """As `search`, where a document has several vectors, of which the one of highest cosine counts.
+
+    Args:
+        queries: (queries, dim).
+        spans: (spans, dim), those of the first document, then the next; may be mapped from a file.
+        starts: where the spans of each document start, and where the last one's end, (documents + 1,); each has one.
+        k: how many documents to find.
+
+    """
+    edges = np.append(np.arange(0, starts[-1], _DOCUMENTS), starts[-1])
+    blocks = np.unique(starts.searchsorted(edges)).tolist()
+
+    def cosines(left: torch.Tensor) -> Iterator[torch.Tensor]:
+        for first, last in pairwise(blocks):
+            scores = left @ _normalized(spans[starts[first] : starts[last]]).T
+            yield torch.from_numpy(np.maximum.reduceat(scores.numpy(), starts[first:last] - starts[first], axis=1))
+
+    return _best(queries, cosines, k)
+
+
+def _best(queries: Vectors, cosines: _Cosines, k: int) -> NDArray[np.int64]:
+    found = [_search(queries[start : start + _QUERIES], cosines, k) for start in range(0, len(queries), _QUERIES)]
     return np.concatenate(found)
 
 
-def _search(queries: Vectors, documents: Vectors, k: int) -> NDArray[np.int64]:
+def _search(queries: Vectors, cosines: _Cosines, k: int) -> NDArray[np.int64]:
     left = _normalized(queries)
     best = torch.empty((len(left), 0), dtype=torch.int64)
-    for start in range(0, len(documents), _DOCUMENTS):
-        right = _normalized(documents[start : start + _DOCUMENTS])
-        best = torch.cat([best, _keys(left @ right.T, start)], dim=1)
+    start = 0
+    for scores in cosines(left):
+        best = torch.cat([best, _keys(scores, start)], dim=1)
         best = best.topk(min(k, best.shape[1]), dim=1).values
+        start += scores.shape[1]
     places: NDArray[np.int64] = (_LAST - (best & _LAST)).numpy()
     return places
 

@@ -142,7 +142,11 @@ class Search(Task):
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
         """The metrics of each query."""
         documents, queries = parts
-        return self._measured(queries, documents, range(self.size))
+        return self._measured(retrieval.search(queries, documents), range(self.size))
+
+    def outcomes_by_spans(self, queries: Vectors, spans: Vectors, starts: Indices) -> Outcomes:
+        """The same where each document has several vectors; see `retrieval.search_spans`."""
+        return self._measured(retrieval.search_spans(queries, spans, starts), range(self.size))
 
     def scores(self, outcomes: Outcomes, chosen: Indices) -> Values:
         """Means over the queries."""
@@ -155,10 +159,10 @@ class Search(Task):
 
     def outcomes_with(self, chosen: Indices, versions: Sequence[Vectors], parts: Sequence[Vectors]) -> Outcomes:
         """The metrics of each query."""
-        return np.stack([self._measured(queries, parts[0], chosen) for queries in versions])
+        return np.stack([self._measured(retrieval.search(queries, parts[0]), chosen) for queries in versions])
 
-    def _measured(self, queries: Vectors, documents: Vectors, asked: Sequence[int] | Indices) -> Values:
-        rankings = [[self._ids[place] for place in row] for row in retrieval.search(queries, documents)]
+    def _measured(self, found: Indices, asked: Sequence[int] | Indices) -> Values:
+        rankings = [[self._ids[place] for place in row] for row in found]
         return retrieval.measure(rankings, [self._relevance[query] for query in asked])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -13,12 +13,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.cli.console import INTERRUPTED, Failure, err, say, warn
+from service.errors import shortened
 
 if TYPE_CHECKING:
     from pooling.data import Data
     from pooling.evaluation import Task
     from pooling.evaluation.report import Report
     from service import evaluation
+    from service.chunking import Chunking
 
 _OPTIONS: Final = {
     "ScoredPairs": "pairs",
@@ -50,6 +52,13 @@ def evaluate(
     pooler: Annotated[
         list[str] | None, typer.Option(help="The folder of a fitted pooler to compare as well.")
     ] = None,
+    chunking: Annotated[
+        str | None,
+        typer.Option(
+            help="With --retrieval alone: compare also documents cut into spans, tokens=64,overlap=16 or sentence, "
+            "that are embedded late or early, each found by its best span; then by default of one pooling."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Of a folder.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs, queries or texts.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest text; by default as declared.")] = None,
@@ -67,6 +76,7 @@ def evaluate(
     asked = {"pairs": pairs or [], "retrieval": retrieval or [], "classification": classification or []}
     for option, file in (("--json", json_file), ("--html", html_file)):
         _check_target(option, file)
+    cut = None if chunking is None else _chunking(chunking, asked)
     try:
         tasks = [
             (str(path), _task(option, path, split, limit))
@@ -75,7 +85,7 @@ def evaluate(
         ]
         if not tasks:
             raise Failure("there is no data: give --pairs FILE, --retrieval FOLDER or --classification FILE.", 2)
-        report = _evaluate(model, name, max_tokens, pooling or [], pooler or [], tasks)
+        report = _evaluate(model, name, max_tokens, pooling or [], pooler or [], cut, tasks)
     except KeyboardInterrupt:
         raise Failure(
             "Interrupted: nothing is written. Run the same command again, or with --limit 200 for a quick look.",
@@ -105,6 +115,7 @@ def _evaluate(
     max_tokens: int | None,
     specs: Sequence[str],
     folders: Sequence[str],
+    cut: Chunking | None,
     tasks: Sequence[tuple[str, Task]],
 ) -> Report:
     from service import evaluation
@@ -112,8 +123,12 @@ def _evaluate(
 
     notes: list[str] = []
     with single_model(model, name, max_tokens) as embedder, _bar() as progress:
-        strategies = evaluation.choose(embedder, specs, folders, notes.append)
-        return evaluation.evaluate(embedder, strategies, tasks, notes=notes, progress=progress)
+        defaults: Sequence[str] = evaluation.FIXED
+        if cut is not None:
+            defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)
+        strategies = evaluation.choose(embedder, specs, folders, notes.append, defaults)
+        by_spans = [] if cut is None else evaluation.both_modes(strategies, cut)
+        return evaluation.evaluate(embedder, strategies, tasks, by_spans=by_spans, notes=notes, progress=progress)
 
 
 @contextmanager
@@ -146,6 +161,32 @@ def _task(option: str, path: Path, split: str, limit: int | None) -> Task:
         return task(data, limit)
     except DataError as error:
         raise Failure(f"{path}: {error}", 2) from None
+
+
+def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
+    from pydantic import ValidationError
+
+    from service.api.schemas import CutBody
+    from service.chunking import Chunking
+    from service.cli.chunks import chunking
+
+    if not asked["retrieval"] or asked["pairs"] or asked["classification"]:
+        raise Failure(
+            "--chunking: documents are cut where they are searched. Give --retrieval FOLDER, and --pairs and "
+            "--classification in a run of their own.",
+            2,
+        )
+    try:
+        found = CutBody.model_validate(chunking(given) or {"by": given})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = "".join(f"{part}: " for part in problem["loc"])
+        raise Failure(
+            f"--chunking {shortened(given)}: {where}{problem['msg']}. Write it as tokens=64,overlap=16 or sentence; "
+            "both modes are compared.",
+            2,
+        ) from None
+    return Chunking(found.by, "late", found.tokens, found.overlap)
 
 
 def _check_kind(option: str, path: Path, data: Data) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import Final
 
 from rich.table import Table
@@ -35,13 +36,13 @@ def print_report(report: Report) -> None:
             f"against {speed.alone:.2f} s for {speed.tokens} tokens. "
             f"In all: {', '.join(f'{stage} {took:.1f} s' for stage, took in seconds.items())}."
         )
-    say(f"\n{report.advice}\n    {report.yaml}")
+    say(f"\n{report.advice}\n{indent(report.yaml, '    ')}")
 
 
 def _scores(report: Report, data: DataSet) -> Table:
     dims = {strategy.name: strategy.dim for strategy in report.strategies}
     table = _table("pooling", "dim", *data.metrics, f"against {data.reference}", "")
-    for row in data.best_first:
+    for row in data.compared_best_first:
         cells: list[str | Text] = ["", ""]
         if row.difference is not None:
             difference = row.difference

@@ -1,6 +1,7 @@
 """Poolings of one encoder on a user's data: vectors from here, figures from `pooling.evaluation`."""
 
 from service.evaluation.evaluate import Progress, evaluate
+from service.evaluation.spans import BySpans, both_modes
 from service.evaluation.strategies import FIXED, Strategy, choose
 
-__all__ = ["FIXED", "Progress", "Strategy", "choose", "evaluate"]
+__all__ = ["FIXED", "BySpans", "Progress", "Strategy", "both_modes", "choose", "evaluate"]

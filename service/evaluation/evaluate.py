@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,26 @@ from typing import Final
 
 import numpy as np
 
-from pooling.evaluation import Candidate, Comparison, Part, Task, advise, changes, compare, information
+from pooling.evaluation import (
+    Candidate,
+    Comparison,
+    Part,
+    Search,
+    Task,
+    advise,
+    advise_spans,
+    changes,
+    compare,
+    information,
+)
 from pooling.evaluation.information import Information
-from pooling.evaluation.report import DataSet, Report, Row, Score, Speed, Spoiled
+from pooling.evaluation.report import DataSet, DataSetWithSpans, Report, Row, Score, Scored, Speed, Spoiled
 from pooling.evaluation.similarity import cosines
-from pooling.evaluation.tasks import Indices
+from pooling.evaluation.tasks import Indices, Outcomes
 from service.embedder import Embedder
 from service.errors import InvalidInput
 from service.evaluation.encoding import Advance, Encoding
+from service.evaluation.spans import BySpans
 from service.evaluation.strategies import Strategy
 from service.windows import Vectors
 
@@ -83,6 +95,7 @@ def evaluate(
     strategies: Sequence[Strategy],
     tasks: Sequence[tuple[str, Task]],
     *,
+    by_spans: Sequence[BySpans] = (),
     notes: Sequence[str] = (),
     progress: Progress = lambda *_: None,
 ) -> Report:
@@ -91,9 +104,11 @@ def evaluate(
     Vectors lie in a temporary folder (`TMPDIR`) while a data set is worked on, so that memory stays small.
 
     Args:
-        model: whose encoder runs, once over each text.
+        model: whose encoder runs, once over each text, and over the documents once more for each of `by_spans`.
         strategies: what is compared.
         tasks: the data sets, by name.
+        by_spans: what is compared as well, over spans of the documents, where every data set is a search; of the
+            same strategies.
         notes: sentences for the report.
         progress: see `Progress`.
 
@@ -106,16 +121,22 @@ def evaluate(
     for name, task in tasks:
         try:
             with tempfile.TemporaryDirectory(prefix="millpond-evaluate-") as folder:
-                measured.append(_measure(encoding, strategies, task, Path(folder), name, progress))
+                measured.append(_measure(encoding, strategies, by_spans, task, Path(folder), name, progress))
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from None
     declared = next((strategy.name for strategy in strategies if strategy.embedder.recipe.declared), None)
-    candidates = [Candidate(strategy.name, strategy.weights is not None) for strategy in strategies]
-    advice = advise(candidates, [each.comparison for each in measured], declared)
-    chosen = next(strategy for strategy in strategies if strategy.name == advice.strategy)
-    limit = model.max_tokens
+    comparisons = [each.comparison for each in measured]
+    if by_spans:
+        whole, spans = ([each.name for each in some] for some in (strategies, by_spans))
+        advice = advise_spans(whole, spans, comparisons, declared)
+    else:
+        candidates = [Candidate(strategy.name, strategy.weights is not None) for strategy in strategies]
+        advice = advise(candidates, comparisons, declared)
+    compared = (*strategies, *by_spans)
+    chosen = next(each for each in compared if each.name == advice.strategy)
+    limit, read = model.max_tokens, "not read but in spans" if by_spans else "not read"
     cut = [
-        f"{each.name}: {each.cut} texts are longer than {limit} tokens; what is beyond was not read."
+        f"{each.name}: {each.cut} texts are longer than {limit} tokens; what is beyond was {read}."
         for each in measured
         if each.cut
     ]
@@ -123,7 +144,7 @@ def evaluate(
         model=model.recipe.checkpoint.name,
         declared=declared,
         runtime=f"{model.encoder.runtime.backend} {model.encoder.runtime.precision}",
-        strategies=tuple(strategy.described() for strategy in strategies),
+        strategies=tuple(each.described() for each in compared),
         data=tuple(_found(each, declared or advice.strategy) for each in measured),
         choice=advice.strategy,
         advice=advice.sentence,
@@ -134,19 +155,31 @@ def evaluate(
 
 
 def _measure(
-    encoding: Encoding, strategies: Sequence[Strategy], task: Task, folder: Path, name: str, progress: Progress
+    encoding: Encoding,
+    strategies: Sequence[Strategy],
+    by_spans: Sequence[BySpans],
+    task: Task,
+    folder: Path,
+    name: str,
+    progress: Progress,
 ) -> _Measured:
     stages = _Stages(name, progress)
     texts = [text for part in task.parts for text in part.texts]
     with stages.stage("embedding", len(texts)) as advance:
         parts = [encoding.vectors(part, folder / str(place), advance) for place, part in enumerate(task.parts)]
         by_strategy = list(zip(*parts, strict=True))
+    of_spans: list[Outcomes] = []
+    if by_spans:
+        with stages.stage("spans", len(by_spans) * len(task.parts[0].texts)) as advance:
+            queries = {strategy.embedder: own[1] for strategy, own in zip(strategies, by_strategy, strict=True)}
+            of_spans = _by_spans(by_spans, task, queries, folder, advance)
     with stages.stage("scoring", len(strategies)) as advance:
         outcomes = []
         for vectors in by_strategy:
             outcomes.append(task.outcomes(vectors))
             advance(1)
-        comparison = compare(task, [strategy.name for strategy in strategies], np.stack(outcomes))
+        names = [each.name for each in (*strategies, *by_spans)]
+        comparison = compare(task, names, np.stack([*outcomes, *of_spans]))
     with stages.stage("information", len(strategies)) as advance:
         informing = _information(encoding, task.parts[0].texts, by_strategy, advance)
     chosen = np.sort(np.random.default_rng(0).permutation(task.size)[:_SPOILED])
@@ -172,6 +205,17 @@ def _measure(
         sample=len(chosen),
         cut=encoding.cut(texts),
     )
+
+
+def _by_spans(
+    by_spans: Sequence[BySpans], task: Task, queries: Mapping[Embedder, Vectors], folder: Path, advance: Advance
+) -> list[Outcomes]:
+    assert isinstance(task, Search)
+    found = []
+    for place, each in enumerate(by_spans):
+        spans, starts = each.vectors(task.parts[0].texts, folder / f"spans-{place}", advance)
+        found.append(task.outcomes_by_spans(queries[each.embedder], spans, starts))
+    return found
 
 
 def _information(
@@ -234,21 +278,14 @@ def _found(measured: _Measured, reference: str) -> DataSet:
     comparison, task = measured.comparison, measured.task
     low, high = comparison.intervals()
     differences = comparison.against(reference)
-    rows = []
+    scored = []
     for place, strategy in enumerate(comparison.strategies):
         figures = zip(comparison.scores[place].tolist(), low[place].tolist(), high[place].tolist(), strict=True)
-        rows.append(
-            Row(
-                strategy=strategy,
-                scores=dict(zip(comparison.metrics, (Score(*each) for each in figures), strict=True)),
-                difference=None if strategy == reference else differences[strategy],
-                robustness=measured.robustness[place],
-                padding=measured.padding[place],
-                information=measured.information[place],
-                pooling_share=measured.shares[place],
-            )
-        )
-    return DataSet(
+        scores = dict(zip(comparison.metrics, (Score(*each) for each in figures), strict=True))
+        scored.append(Scored(strategy, scores, None if strategy == reference else differences[strategy]))
+    beside = zip(measured.robustness, measured.padding, measured.information, measured.shares, strict=True)
+    rows = [Row(each.strategy, each.scores, each.difference, *of) for of, each in zip(beside, scored, strict=False)]
+    found = DataSet(
         name=measured.name,
         kind=task.kind,
         items=task.items,
@@ -261,3 +298,5 @@ def _found(measured: _Measured, reference: str) -> DataSet:
         seconds=measured.seconds,
         sample=measured.sample,
     )
+    by_spans = tuple(scored[len(rows) :])
+    return DataSetWithSpans(**vars(found), by_spans=by_spans) if by_spans else found

@@ -50,15 +50,20 @@ class Strategy:
 
 
 def choose(
-    model: Embedder, specs: Sequence[str], folders: Sequence[str], note: Callable[[str], None]
+    model: Embedder,
+    specs: Sequence[str],
+    folders: Sequence[str],
+    note: Callable[[str], None],
+    defaults: Sequence[str] = FIXED,
 ) -> list[Strategy]:
     """The strategies, each once; the one that the checkpoint declares is always among them.
 
     Args:
         model: gives the encoder, and the head that a vector must fit.
-        specs: fixed strategies; where there are none, those of `FIXED` that fit the head.
+        specs: fixed strategies; where there are none, those of `defaults` that fit the head.
         folders: saved poolers.
         note: told in a sentence what is left out or doubtful.
+        defaults: more fixed strategies.
 
     Raises:
         InvalidInput: a strategy cannot be built or is not fitted, or a saved pooler is not for this encoder.
@@ -67,7 +72,7 @@ def choose(
     for spec in specs:
         _check(spec, model.pooler.dim)
     found: dict[str, Strategy] = {}
-    for spec in specs or FIXED:
+    for spec in specs or defaults:
         try:
             strategy = _fixed(model, spec)
         except InvalidInput as error:

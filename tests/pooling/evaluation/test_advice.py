@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pooling.evaluation import Candidate, Comparison, advise
+from pooling.evaluation import Candidate, Comparison, advise, advise_spans
 
 FIXED = [Candidate("mean"), Candidate("max"), Candidate("last")]
 LEARNED = Candidate("fitted/pooler", learned=True)
@@ -76,3 +76,41 @@ def test_a_learned_one_that_is_not_better_is_said_to_be_not():
 
 def test_saved_poolers_alone():
     assert advise([LEARNED], [Comparison((LEARNED.name,), ("spearman",), np.ones((1, 1)), np.ones((9, 1, 1)))])
+
+
+def by_spans(*scores):
+    """Of mean and max over whole documents, and of mean over spans, late and early."""
+    names = ("mean", "max", "mean, late", "mean, early")
+    found = comparison(*scores)
+    return [Comparison(names, ("ndcg@10",), found.scores, found.resamples)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "sentence"),
+    [
+        ((0.60, 0.50, 0.605, 0.40), "Keep mean over whole documents: nothing else is better beyond noise. Within "),
+        ((0.60, 0.50, 0.40, 0.40), "Keep mean over whole documents: nothing else is better beyond noise."),
+        ((0.60, 0.50, 0.80, 0.70), "Use mean, late over spans: 80.00 against 60.00 (ndcg@10) of mean, beyond noise."),
+        (
+            (0.60, 0.50, 0.80, 0.805),
+            "Use mean, early over spans: 80.50 against 60.00 (ndcg@10) of mean, beyond noise. Within noise of it: "
+            "mean, late.",
+        ),
+        (
+            (0.60, 0.80, 0.50, 0.805),
+            "Use max over whole documents: 80.00 against 60.00 (ndcg@10) of mean, beyond noise. Within noise of it: "
+            "mean, early.",
+        ),
+    ],
+)
+def test_spans_must_be_better_than_whole_documents_beyond_noise(scores, sentence):
+    advice = advise_spans(["mean", "max"], ["mean, late", "mean, early"], by_spans(*scores), "mean")
+    assert advice.sentence.startswith(sentence)
+    assert advice.sentence.split(" ", 1)[1].startswith(advice.strategy)
+    assert not advice.fit
+
+
+def test_without_a_declaration_spans_must_be_better_than_the_highest_over_whole_documents():
+    found = by_spans(0.60, 0.80, 0.70, 0.79)
+    assert advise_spans(["mean", "max"], ["mean, late", "mean, early"], found).strategy == "max"
+    assert advise_spans(["mean", "max"], ["mean, late", "mean, early"], found, "mean").strategy == "max"

@@ -164,6 +164,56 @@ def test_what_is_missing(tmp_path, beir, pairs, bert):
     assert "there is no such file" in problem(tmp_path / "none.yaml", "--pairs", pairs)
 
 
+def test_documents_in_spans(millpond, bert, beir, tmp_path):
+    files = ("--json", tmp_path / "found.json", "--html", tmp_path / "found.html")
+    result = millpond("evaluate", bert, "--retrieval", beir, "--chunking", "tokens=4,overlap=1", *files)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [each["name"] for each in found["strategies"]] == ["mean", "mean, late", "mean, early"]
+    [data] = found["data"]
+    page = (tmp_path / "found.html").read_text()
+    for row in [*data["rows"], *data["by_spans"]]:
+        score = row["scores"]["ndcg@10"]
+        shown = f"{100 * score['value']:.2f} ({100 * score['low']:.2f} to {100 * score['high']:.2f})"
+        assert re.search(rf"^{row['strategy']} +24 +{re.escape(shown)}", result.stdout, re.M)
+        assert f"<td>{row['strategy']}</td><td>{100 * score['value']:.2f} " in page
+    applied = yaml.safe_load(found["yaml"])
+    assert applied.pop("pooling") == "mean" and found["choice"].startswith("mean")
+    if found["choice"] != "mean":
+        mode = found["choice"].removeprefix("mean, ")
+        assert applied == {"chunking": {"by": "tokens", "tokens": 4, "overlap": 1, "mode": mode}}
+    lines = "".join(f"    {line}\n" for line in found["yaml"].split("\n"))
+    assert result.stdout.endswith(f"\n{found['advice']}\n{lines}")
+
+
+def test_in_spans_without_a_declaration(llama, beir, tmp_path):
+    arguments = ["evaluate", llama, "--retrieval", beir, "--chunking", "sentence", "--json", tmp_path / "found.json"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [each["name"] for each in found["strategies"]] == ["mean", "mean, late", "mean, early"]
+    assert (found["declared"], found["fit"]) == (None, False)
+    assert found["data"][0]["reference"] == found["choice"]
+
+
+def test_what_cannot_be_cut_so(bert, beir, pairs, labels):
+    for others in (["--pairs", pairs], ["--retrieval", beir, "--classification", labels], []):
+        said = problem(bert, *others, "--chunking", "sentence")
+        assert said.startswith("--chunking: documents are cut where they are searched. Give --retrieval FOLDER")
+    for written, words in (
+        ("given", "Input should be 'tokens' or 'sentence'"),
+        ("none", "Write it as tokens=64,overlap=16 or sentence"),
+        ("sentence,mode=late", "'mode' is not a field here"),
+        ("tokens=4,overlap=4", "'overlap' must be less than 'tokens'"),
+        ("tokens=-4", "tokens: Input should be a valid integer"),
+        ("tokens=0", "tokens: Input should be greater than"),
+        ("token=4", "Did you mean 'tokens'?"),
+        ("tokens=4,tokens=5", "write it as tokens=64,overlap=16"),
+    ):
+        said = problem(bert, "--retrieval", beir, "--chunking", written)
+        assert said.startswith(f"--chunking '{written}': ") and words in said
+
+
 def test_interrupted_it_writes_nothing(environment, bert, table, tmp_path):
     rows = [(f"{text(0, place)} {place}", f"{text(1, place)} {place}", place % 6) for place in range(10_000)]
     path = table("sentence1,sentence2,score", rows, "pairs.csv")
