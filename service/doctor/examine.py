@@ -155,7 +155,7 @@ def serves(embedder: Embedder) -> dict[str, Any]:
 def _as_declared(embedder: Embedder) -> Recipe:
     """The recipe without any override; sentence-transformers takes the mean where a folder declares no pooling."""
     encoder, checkpoint = embedder.encoder, embedder.encoder.checkpoint
-    settings = ModelConfig(encoder=checkpoint.name, pooling=checkpoint.pooling or "mean")
+    settings = ModelConfig(encoder=checkpoint.name, pooling="declared" if checkpoint.pooling else "mean")
     try:
         return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
     except ConfigError:  # the checkpoint says no longest text, and the config does

@@ -31,7 +31,7 @@ def opened(folder: Path) -> Iterator[tuple[Embedder, list[UnknownModule]]]:
     """
     with TemporaryDirectory(prefix="millpond-") as temporary:
         checkpoint, unknown = _read(folder, Path(temporary))
-        pooling = checkpoint.pooling or ("weighted_mean" if checkpoint.causal else "mean")
+        pooling = "declared" if checkpoint.pooling else "weighted_mean" if checkpoint.causal else "mean"
         models = Models(
             make_config(
                 {"models": {"default": {"encoder": checkpoint.name, "pooling": pooling}}},

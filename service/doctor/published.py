@@ -30,5 +30,8 @@ def sum_of(checkpoint: Checkpoint) -> str:
 
 
 def published(checkpoint: Checkpoint) -> Published | None:
-    """How these very weights were published, where that is known."""
-    return PUBLISHED.get(sum_of(checkpoint))
+    """How these very weights were published, where that is known; with the pooling that was fitted to them since."""
+    known = PUBLISHED.get(sum_of(checkpoint))
+    if known is None or checkpoint.pooler is None or checkpoint.pooling is None:
+        return known
+    return Published(f"{known.name} with a fitted pooling", checkpoint.pooling, known.normalize)

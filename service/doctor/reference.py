@@ -14,10 +14,11 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from service.checkpoint import LEARNED_POOLING
 from service.windows import Vectors
 
 Reference = Callable[[Path, Sequence[str]], Awaitable[Vectors]]
@@ -74,11 +75,25 @@ def encode(folder: Path, texts: Sequence[str]) -> Vectors:
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
         with redirect_stdout(sys.stderr):  # standard output is for what was asked for
-            model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).float()
+            model = SentenceTransformer(
+                str(folder), device="cpu", local_files_only=True, trust_remote_code=_runs_ours_alone(folder)
+            ).float()
             found: Vectors = np.asarray(model.encode(list(texts), show_progress_bar=False), dtype=np.float32)
     except Exception as error:  # it raises many kinds for what it does not know
         raise NoReference(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
     return found
+
+
+def _runs_ours_alone(folder: Path) -> bool:
+    """Whether the only code of a folder's modules that is not sentence-transformers' own is the pooling from here."""
+    modules = folder / "modules.json"
+    kinds = {str(module.get("type")) for module in _json(modules)} if modules.exists() else set()
+    foreign = {kind for kind in kinds if not kind.startswith("sentence_transformers.")}
+    return foreign == {LEARNED_POOLING} and all("auto_map" not in _json(path) for path in folder.rglob("config.json"))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _main() -> None:

@@ -29,10 +29,10 @@ def alternatives(recipe: Recipe) -> dict[str, Recipe]:
     """The recipe under each strategy that its head takes, its own and the declared one first."""
     declared = recipe.checkpoint.pooling
     found = {recipe.pooler.spec: recipe}
-    for spec in (*([declared] if declared else []), *FIXED):
-        if spec not in found:
+    for name, spec in (*([(declared, "declared")] if declared else []), *zip(FIXED, FIXED, strict=True)):
+        if name not in found:
             try:
-                found[spec] = recipe.with_pooling(spec)
+                found[name] = recipe.with_pooling(spec)
             except InvalidInput:  # the declared dense layers take vectors of another size
                 continue
     return found

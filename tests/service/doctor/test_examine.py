@@ -11,6 +11,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 import pooling
+from service import export
 from service.checkpoint import read_checkpoint
 from service.doctor.strategies import FIXED
 from service.errors import CheckpointError
@@ -52,6 +53,24 @@ def add_unknown(folder: Path, place: int = 2, module: str = "my_package.Whitenin
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     return checkpoints.plain_bert(tmp_path_factory.mktemp("plain") / "bert")
+
+
+def test_a_model_with_a_fitted_pooling(bert, tmp_path):
+    pooler = pooling.build("attention", DIM)
+    with torch.no_grad():
+        pooler.query.copy_(torch.linspace(-1, 1, DIM))
+    pooler.mark_trained()
+    folder = tmp_path / "fitted"
+    folder.mkdir()
+    export.save(folder, read_checkpoint(str(bert)), pooler, 20)
+    report = doctor(folder, TEXTS)
+    assert not report.faults
+    assert report.declared["pooling"] == report.served["pooling"] == "attention"
+    assert finding(report, "pooling").seen == "attention, as declared"
+    agreement = finding(report, "agreement")  # of its parameters too, which a fresh one would not have
+    assert (agreement.severity, "largest difference" in agreement.seen) == ("ok", True)
+    rows = {row.pooling: row for row in report.strategies}
+    assert rows["attention"].cosine == pytest.approx(1, abs=1e-6) and rows["mean"].cosine < 0.9999
 
 
 @pytest.fixture
