@@ -122,12 +122,20 @@ def runnable(
     return servers, notes
 
 
-def embed(url: str, texts: Sequence[str], *, model: str, truncate: bool = False, batch: int = 256) -> NDArray[Any]:
+def embed(
+    url: str,
+    texts: Sequence[str],
+    *,
+    model: str,
+    pooling: str | None = None,
+    truncate: bool = False,
+    batch: int = 256,
+) -> NDArray[Any]:
     """Vectors of texts through `/embed`, some hundred a request."""
     with httpx.Client(base_url=url, timeout=600) as client:
         parts = []
         for start in range(0, len(texts), batch):
-            body = {"inputs": texts[start : start + batch], "model": model, "truncate": truncate}
+            body = {"inputs": texts[start : start + batch], "model": model, "pooling": pooling, "truncate": truncate}
             response = client.post("/embed", json=body)
             response.raise_for_status()
             parts.append(np.array(orjson.loads(response.content), dtype=np.float32))

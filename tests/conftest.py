@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import datasets
 from benchmarks import smollm2 as smollm2_package
@@ -17,6 +18,9 @@ ROOT = Path(__file__).parents[1]
 
 # A shell ignores Ctrl-C on behalf of what it starts in the background, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # or the workers wait for each other's cores
 
 
 @pytest.fixture(scope="session", autouse=True)
