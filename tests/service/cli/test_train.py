@@ -266,7 +266,7 @@ def test_a_pooler_of_another_encoder_is_refused(run, millpond, data, tmp_path):
     other = checkpoints.plain_bert(tmp_path / "wider", hidden_size=48)
     models = {"default": {"encoder": str(other), "pooling": {"weights": str(tmp_path / "out" / "pooler")}}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"models": models}))
-    result = millpond("serve", "--config", tmp_path / "config.yaml")
+    result = millpond("serve", "--config", tmp_path / "config.yaml", "--port", 0)
     assert result.returncode == 2
     assert "was fitted for token states of 24 dimensions; this encoder has 48" in result.stderr
 
