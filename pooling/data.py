@@ -57,6 +57,17 @@ class PositivePairs:
         """Every text once."""
         return list(dict.fromkeys([*self.anchors, *self.positives]))
 
+    @property
+    def retrieval(self) -> Retrieval:
+        """The same as a search for each anchor's positives among all of them, each text once."""
+        documents = {text: str(place) for place, text in enumerate(dict.fromkeys(self.positives))}
+        relevance: dict[str, dict[str, int]] = {}
+        for anchor, positive in zip(self.anchors, self.positives, strict=True):
+            relevance.setdefault(anchor, {})[documents[positive]] = 1
+        queries = {str(place): anchor for place, anchor in enumerate(relevance)}
+        grades = {str(place): found for place, found in enumerate(relevance.values())}
+        return Retrieval({place: text for text, place in documents.items()}, queries, grades)
+
 
 @dataclass(frozen=True)
 class Labelled:

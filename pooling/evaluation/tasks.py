@@ -239,7 +239,7 @@ def task(data: Data, limit: int | None = None) -> Task:
             _enough(len(data.items), Classification)
             return Classification(data)
         case PositivePairs():
-            data = _as_retrieval(PositivePairs(data.anchors[:limit], data.positives[:limit]))
+            data = PositivePairs(data.anchors[:limit], data.positives[:limit]).retrieval
         case Retrieval() if limit is not None:
             data = _first_queries(data, limit)
     _enough(len(data.relevance), Search)
@@ -260,13 +260,3 @@ def _first_queries(data: Retrieval, limit: int) -> Retrieval:
     others = set(islice((document for document in data.documents if document not in relevant), limit))
     kept = {place: text for place, text in data.documents.items() if place in relevant or place in others}
     return Retrieval(kept, data.queries, relevance)
-
-
-def _as_retrieval(pairs: PositivePairs) -> Retrieval:
-    documents = {text: str(place) for place, text in enumerate(dict.fromkeys(pairs.positives))}
-    relevance: dict[str, dict[str, int]] = {}
-    for anchor, positive in zip(pairs.anchors, pairs.positives, strict=True):
-        relevance.setdefault(anchor, {})[documents[positive]] = 1
-    queries = {str(place): anchor for place, anchor in enumerate(relevance)}
-    grades = {str(place): found for place, found in enumerate(relevance.values())}
-    return Retrieval({place: text for text, place in documents.items()}, queries, grades)

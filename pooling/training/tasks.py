@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pooling.data import Data, DataError, PositivePairs, Retrieval, ScoredPairs
+from pooling.evaluation import retrieval, similarity
 from pooling.training.losses import cosent, in_batch_negatives
 from pooling.training.states import Places
-
-DEPTH: Final = 10
-_QUERIES_AT_ONCE: Final = 256
 
 Outcomes = NDArray[np.float64]
 Vectors = Callable[[Places], Tensor]
@@ -74,16 +72,13 @@ class Similarity(Task):
 
     def outcomes(self, vectors: Tensor) -> Outcomes:
         """The cosine of each pair."""
-        # By the steps of sentence-transformers' cosine: where vectors are equal, its rounding decides the ranks.
-        vectors = F.normalize(vectors, dim=1)
-        first, second = torch.from_numpy(self._pairs.T)
-        found: Outcomes = (vectors[first] * vectors[second]).sum(1).double().numpy()
-        return found
+        first, second = self._pairs.T
+        return similarity.cosines(vectors.numpy()[first], vectors.numpy()[second])
 
     def score(self, outcomes: Outcomes, items: Places | None = None) -> float:
         """Spearman's rank correlation; 0 where all cosines, or all scores, are equal."""
         chosen = slice(None) if items is None else items
-        return 100 * spearman(outcomes[chosen], self._scores[chosen])
+        return 100 * float(similarity.spearman(outcomes[chosen], self._scores[chosen]))
 
 
 class Ranking(Task):
@@ -96,7 +91,7 @@ class Ranking(Task):
 
     """
 
-    metric = f"nDCG@{DEPTH}"
+    metric = f"nDCG@{retrieval.CUT}"
 
     def __init__(self, data: Retrieval, *, judged_only: bool = False, roles: bool = True) -> None:
         relevant = {document for grades in data.relevance.values() for document in grades}
@@ -127,15 +122,10 @@ class Ranking(Task):
 
     def outcomes(self, vectors: Tensor) -> Outcomes:
         """The nDCG of each query over all documents, exactly searched."""
-        vectors = F.normalize(vectors, dim=1)
-        documents = vectors[self._documents]
-        found: list[float] = []
-        for start in range(0, self.items, _QUERIES_AT_ONCE):
-            queries = vectors[self._queries[start : start + _QUERIES_AT_ONCE]]
-            best = (queries @ documents.T).topk(min(DEPTH, len(documents)), dim=1).indices
-            grades = self._grades[start : start + _QUERIES_AT_ONCE]
-            found += [ndcg(row, known) for row, known in zip(best.tolist(), grades, strict=True)]
-        return np.array(found)
+        found = retrieval.search(vectors.numpy()[self._queries], vectors.numpy()[self._documents], retrieval.CUT)
+        graded = [{str(document): grade for document, grade in grades.items()} for grades in self._grades]
+        outcomes: Outcomes = retrieval.measure(found.astype(str).tolist(), graded)[:, 0]
+        return outcomes
 
     def score(self, outcomes: Outcomes, items: Places | None = None) -> float:
         """The mean."""
@@ -155,44 +145,10 @@ def task(data: Data, *, judged_only: bool = False) -> Task:
                 raise DataError(f"every score is {data.scores[0]:g}, so no pair is more alike than another")
             return Similarity(data)
         case PositivePairs():
-            return Ranking(_retrieval(data), judged_only=judged_only, roles=False)
+            return Ranking(data.retrieval, judged_only=judged_only, roles=False)
         case Retrieval():
             return Ranking(data, judged_only=judged_only)
     raise DataError(
         "these are labelled texts. Poolers are fitted to scored pairs (sentence1, sentence2, score), positive pairs "
         "(anchor, positive) or a BEIR folder"
     )
-
-
-def _retrieval(data: PositivePairs) -> Retrieval:
-    relevance: dict[str, dict[str, int]] = {}
-    for anchor, positive in zip(data.anchors, data.positives, strict=True):
-        relevance.setdefault(anchor, {})[positive] = 1
-    return Retrieval(_named(data.positives), _named(data.anchors), relevance)
-
-
-def _named(texts: Iterable[str]) -> Mapping[str, str]:
-    return {text: text for text in texts}
-
-
-def spearman(left: Outcomes, right: Outcomes) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; 0 where all of one side are equal."""
-    first, second = _ranks(left), _ranks(right)
-    first, second = first - first.mean(), second - second.mean()
-    norm = float(np.sqrt((first @ first) * (second @ second)))
-    return float(first @ second) / norm if norm else 0.0
-
-
-def _ranks(values: Outcomes) -> Outcomes:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: Outcomes = (last - (counts - 1) / 2)[place]
-    return ranks
-
-
-def ndcg(found: Sequence[int], grades: Mapping[int, int]) -> float:
-    """The nDCG (Järvelin & Kekäläinen 2002) of a ranking with graded gain, as deep as `DEPTH`."""
-    discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
-    gains = np.array([grades.get(document, 0) for document in found])
-    ideal = np.array(sorted(grades.values(), reverse=True)[:DEPTH])
-    return float(gains @ discounts[: len(gains)]) / float(ideal @ discounts[: len(ideal)])

@@ -5,6 +5,9 @@ from math import log2
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
 
 from pooling.evaluation.retrieval import METRICS, measure, search, search_spans
 
@@ -14,6 +17,15 @@ def test_scores_by_hand():
     [found] = measure([["a", "b", "c"]], [{"b": 3, "c": 1, "z": 2}])
     gain, ideal = 3 / log2(3) + 1 / log2(4), 3 + 2 / log2(3) + 1 / log2(4)
     assert found == pytest.approx([gain / ideal, 2 / 3, 1 / 2, (1 / 2 + 2 / 3) / 3])
+
+
+@settings(deadline=None)
+@given(st.permutations(range(12)), st.dictionaries(st.integers(0, 11), st.integers(1, 5), min_size=1))
+def test_ndcg_is_that_of_scikit_learn(ranking, grades):
+    scores = [[-ranking.index(document) for document in range(12)]]
+    wanted = ndcg_score([[grades.get(document, 0) for document in range(12)]], scores, k=10, ignore_ties=True)
+    [found] = measure([[str(document) for document in ranking]], [{str(key): grade for key, grade in grades.items()}])
+    assert found[0] == pytest.approx(wanted)
 
 
 def test_what_is_found_below_the_tenth_place_counts_for_map_alone():
