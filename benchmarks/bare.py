@@ -75,7 +75,7 @@ class OfTheService:
 
     def __init__(self, precision: str) -> None:
         from service.config import Config
-        from service.models import Models
+        from service.embedding.models import Models
 
         config = Config.model_validate(
             {"models": {"default": {"encoder": "bundled/all-MiniLM-L6-v2"}}, "runtime": {"precision": precision}}

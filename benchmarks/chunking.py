@@ -21,7 +21,7 @@ from benchmarks import datasets
 from benchmarks.options import Settings, from_command_line, progress
 from benchmarks.report import Report
 from benchmarks.service import Millpond
-from pooling.evaluation import paired_bootstrap, retrieval
+from pooling.tasks import paired_bootstrap, retrieval
 
 JOINED: Final = 8
 """Abstracts in one long text."""

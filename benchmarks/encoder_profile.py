@@ -65,9 +65,9 @@ def openvino_fp32() -> Measure:
     """OpenVINO's own counters."""
     import openvino
 
-    from service.checkpoint import read_checkpoint
-    from service.encoder.loading import load_module
-    from service.encoder.openvino_runtime import convert
+    from service.checkpoint.checkpoint import read_checkpoint
+    from service.encoder.runtimes.loading import load_module
+    from service.encoder.runtimes.openvino import convert
 
     graph = convert(load_module(read_checkpoint(bundled()), torch.float32))
     settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"}
@@ -87,7 +87,7 @@ def openvino_fp32() -> Measure:
 def torch_int8() -> Measure:
     """PyTorch's profiler over the runtime that the service uses where a CPU has no instructions for int8."""
     from service.config import Config
-    from service.models import Models
+    from service.embedding.models import Models
 
     config = {"models": {"default": {"encoder": "bundled/all-MiniLM-L6-v2"}}, "runtime": {"precision": "int8"}}
     runtime = Models(Config.model_validate(config)).get().encoder.runtime
@@ -102,7 +102,7 @@ def torch_int8() -> Measure:
 
 
 def _tokenize(texts: list[str]) -> list[Sequence[int]]:
-    from service.checkpoint import read_checkpoint
+    from service.checkpoint.checkpoint import read_checkpoint
     from service.encoder.tokenizer import Tokenizer, load_tokenizer
 
     tokenizer = Tokenizer(load_tokenizer(read_checkpoint(bundled()), trust_remote_code=False))

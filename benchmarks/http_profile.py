@@ -90,8 +90,8 @@ def _service(store: Path) -> Iterator[tuple[int, asyncio.AbstractEventLoop]]:
     import uvicorn
 
     from service.api import create_app
-    from service.api.service import open_service
     from service.config import load_config
+    from service.deployment import open_service
 
     settings = load_config(ROOT / "configs/mean.yaml", overrides={"store.path": str(store)})
     app = create_app(open_service(settings))

@@ -20,7 +20,7 @@ from benchmarks import datasets, smollm2
 from benchmarks.options import Settings, from_command_line, progress
 from benchmarks.report import Report
 from benchmarks.service import ROOT, Millpond, embed, runnable
-from pooling.evaluation import retrieval, similarity
+from pooling.tasks import retrieval, similarity
 
 CAUSAL_POOLINGS: Final = ("cls", "mean", "max", "last", "weighted_mean")
 CAUSAL_PAIRS: Final = 600

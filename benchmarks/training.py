@@ -23,7 +23,7 @@ from benchmarks import datasets, smollm2
 from benchmarks.options import Settings, from_command_line, progress
 from benchmarks.report import Report
 from benchmarks.service import MODELS, ROOT, Millpond, embed
-from pooling.data import ScoredPairs, read
+from pooling.tasks.data import ScoredPairs, read
 
 MAX_TOKENS: Final = 48
 Row = dict[str, Any]

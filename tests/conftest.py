@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import datasets
 from benchmarks import smollm2 as smollm2_package
-from tests.servers import Server
+from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[1]
 

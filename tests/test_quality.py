@@ -12,8 +12,8 @@ import yaml
 from benchmarks import datasets
 from benchmarks.quality import CAUSAL_PAIRS, Pairs, index_cranfield, search_cranfield
 from benchmarks.service import embed
-from pooling.evaluation import similarity
-from tests.servers import Server
+from pooling.tasks import similarity
+from tests.support.servers import Server
 
 STS = {"mean": 82.03, "cls": 73.50, "max": 78.80, "last": 77.97, "weighted_mean": 81.59, "gem(p=3)": 81.18}
 CAUSAL_STS = {"cls": -10.98, "mean": 46.35, "max": 37.84, "last": 36.83, "weighted_mean": 53.06}

@@ -19,8 +19,8 @@ from benchmarks import datasets, smollm2
 from benchmarks.loop import bundled
 from benchmarks.options import progress
 from pooling import Pooler, build
-from pooling.evaluation import similarity
-from service.checkpoint import read_checkpoint
+from pooling.tasks import similarity
+from service.checkpoint.checkpoint import read_checkpoint
 from service.config import RuntimeConfig
 from service.encoder.encoder import prepare
 

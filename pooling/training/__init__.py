@@ -5,7 +5,7 @@ and to judge by; `fit` fits a pooler to it.
 """
 
 from pooling.training.fit import Epoch, Head, Settings, Split, TrainingError, averaged, fit, followed_by
-from pooling.training.judging import Verdict, judge, outcomes
+from pooling.training.significance import Verdict, judge, outcomes
 from pooling.training.splits import Splits, read_splits
 from pooling.training.states import DType, States, StatesError, Writer
 from pooling.training.tasks import Task, Text, task

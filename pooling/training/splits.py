@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from pooling.data import Data, DataError, PositivePairs, Retrieval, ScoredPairs, read, split_file
+from pooling.tasks.data import Data, DataError, PositivePairs, Retrieval, ScoredPairs, read, split_file
 from pooling.training.tasks import Task, task
 
 FEWEST_EXAMPLES: Final = 50

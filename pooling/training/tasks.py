@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from pooling.data import Data, DataError, PositivePairs, Retrieval, ScoredPairs
-from pooling.evaluation import retrieval, similarity
+from pooling.tasks import retrieval, similarity
+from pooling.tasks.data import Data, DataError, PositivePairs, Retrieval, ScoredPairs
 from pooling.training.losses import cosent, in_batch_negatives
 from pooling.training.states import Places
 

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
-from service.api import collections, doctor, embed, errors, explain, openai, status
-from service.api.service import Service
-from service.memory import settle
+from service.api import errors
+from service.api.routes import collections, doctor, embed, explain, openai, status
+from service.deployment import Service
+from service.process import settle
 
 DESCRIPTION = """Sentence embeddings and semantic search in which pooling is a visible, verified choice.
 

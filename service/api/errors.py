@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from pooling import EmptyTextError, PoolingError
-from service.collections import CollectionError, Conflict, NotFound, StoreUnavailable
+from service.collections.errors import CollectionError, Conflict, NotFound, StoreUnavailable
 from service.errors import ServiceError, Unavailable, shortened
 
 logger = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.chunking import Chunking
+from service.collections.chunking import Chunking
+from service.collections.service import MOST_HITS
 from service.doctor.findings import Finding, Strategy
-from service.embedder import MOST_WINDOWED, Mode
+from service.embedding.embedder import MOST_WINDOWED, Mode
+from service.embedding.spans import BySentence, ByTokens, Cut
 from service.errors import did_you_mean, shortened
-from service.search import MOST_HITS
-from service.spans import BySentence, ByTokens, Cut
 
 PoolingSpec = Annotated[
     str | dict[str, Any] | list[Any],

@@ -13,8 +13,8 @@ from service.config import ModelConfig, load_config
 from service.errors import CheckpointError, ServiceError
 
 if TYPE_CHECKING:
-    from service.checkpoint import Checkpoint
-    from service.recipe import Recipe
+    from service.checkpoint.checkpoint import Checkpoint
+    from service.embedding.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True, help="Look at a deployment's YAML file.")
 
@@ -62,9 +62,9 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
 
 
 def _resolve(name: str, settings: ModelConfig) -> Recipe:
-    from service.checkpoint import read_checkpoint
+    from service.checkpoint.checkpoint import read_checkpoint
+    from service.embedding.recipe import resolve
     from service.encoder import Tokenizer, load_tokenizer
-    from service.recipe import resolve
 
     checkpoint = read_checkpoint(settings.encoder, settings.revision)
     tokenizer = Tokenizer(load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.api.service import Service, open_service
 from service.cli.console import Failure
-from service.collections import CollectionError
+from service.collections.errors import CollectionError
 from service.config import Config
+from service.deployment import Service, open_service
 
 
 def open_deployment(settings: Config) -> Service:

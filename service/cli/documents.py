@@ -11,9 +11,10 @@ from typing import Any, Final
 import orjson
 
 from service.cli.console import Failure
-from service.collections import Document, InvalidDocument, Spans
-from service.collections.document import checked_id, encoded_metadata
+from service.collections.errors import InvalidDocument
 from service.errors import did_you_mean
+from service.store import Document, Spans
+from service.store.document import checked_id, encoded_metadata
 
 MOST_ERRORS: Final = 10
 _FIELDS: Final = ("id", "text", "metadata", "spans")

@@ -16,11 +16,11 @@ from service.cli.console import INTERRUPTED, Failure, err, say, warn
 from service.errors import shortened
 
 if TYPE_CHECKING:
-    from pooling.data import Data
-    from pooling.evaluation import Task
-    from pooling.evaluation.report import Report
+    from pooling.tasks import Task
+    from pooling.tasks.data import Data
     from service import evaluation
-    from service.chunking import Chunking
+    from service.collections.chunking import Chunking
+    from service.evaluation.report import Report
 
 _OPTIONS: Final = {
     "ScoredPairs": "pairs",
@@ -99,7 +99,7 @@ def evaluate(
     if json_file is not None:
         _write(json_file, json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
     if html_file is not None:
-        from pooling.evaluation.page import page
+        from service.evaluation.page import page
 
         _write(html_file, page(report, command))
     for note in report.notes:
@@ -149,8 +149,8 @@ def _bar() -> Iterator[evaluation.Progress]:
 
 
 def _task(option: str, path: Path, split: str, limit: int | None) -> Task:
-    from pooling.data import DataError, read
-    from pooling.evaluation import task
+    from pooling.tasks import task
+    from pooling.tasks.data import DataError, read
 
     try:
         data = read(path, split)
@@ -167,8 +167,8 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
     from pydantic import ValidationError
 
     from service.api.schemas import CutBody
-    from service.chunking import Chunking
     from service.cli.chunks import chunking
+    from service.collections.chunking import Chunking
 
     if not asked["retrieval"] or asked["pairs"] or asked["classification"]:
         raise Failure(

@@ -8,14 +8,14 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from pooling.evaluation import changes
-from pooling.evaluation.report import DataSet, Report, Row, Score
 from service.cli.console import out, say
+from service.evaluation import perturbations
+from service.evaluation.report import DataSet, Report, Row, Score
 
 _SHOWN: Final = (
-    changes.Change(changes.NOISE, 0.2),
-    changes.Change(changes.FILLER, 2),
-    changes.Change(changes.CUT, 0.5),
+    perturbations.Change(perturbations.NOISE, 0.2),
+    perturbations.Change(perturbations.FILLER, 2),
+    perturbations.Change(perturbations.CUT, 0.5),
 )
 """What fits a terminal; JSON and the page have every level."""
 _STYLES: Final = {"better": "green", "worse": "red", "within noise": "dim"}
@@ -70,12 +70,12 @@ def _details(data: DataSet) -> Table:
     return table
 
 
-def _lost(row: Row, change: changes.Change) -> float:
+def _lost(row: Row, change: perturbations.Change) -> float:
     return next(each.lost for each in row.robustness[change.kind] if each.level == change.level)
 
 
-def _level(change: changes.Change) -> str:
-    return str(int(change.level)) if change.kind == changes.FILLER else f"{100 * change.level:.0f} %"
+def _level(change: perturbations.Change) -> str:
+    return str(int(change.level)) if change.kind == perturbations.FILLER else f"{100 * change.level:.0f} %"
 
 
 def _information(row: Row) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from service.cli.console import INTERRUPTED, Failure, err, out
 
 if TYPE_CHECKING:
     from service.cli.documents import Count, Line
-    from service.collections import Document
+    from service.store import Document
 
 
 @dataclass

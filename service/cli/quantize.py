@@ -14,7 +14,7 @@ from service.config import Config, ModelConfig, load_config
 from service.errors import ServiceError, did_you_mean
 
 if TYPE_CHECKING:
-    from service.encoder.selection import Choice
+    from service.encoder.runtimes.selection import Choice
 
 
 def quantize(
@@ -64,7 +64,7 @@ def _encoders(settings: Config, only: str | None) -> dict[str, ModelConfig]:
 
 
 def _quantize(asked: ModelConfig, settings: Config) -> Choice:
-    from service.checkpoint import read_checkpoint
+    from service.checkpoint.checkpoint import read_checkpoint
     from service.encoder.encoder import prepare
 
     checkpoint = read_checkpoint(asked.encoder, asked.revision)

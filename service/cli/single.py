@@ -12,7 +12,7 @@ from service.config import Config, load_config
 from service.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from service.embedder import Embedder
+    from service.embedding.embedder import Embedder
 
 _CONFIGS = (".yaml", ".yml")
 
@@ -32,7 +32,7 @@ def single_model(model: str, name: str | None = None, max_tokens: int | None = N
         ServiceError: the model cannot be served as configured.
 
     """
-    from service.models import Models
+    from service.embedding.models import Models
 
     settings = _deployment(Path(model), name) if model.endswith(_CONFIGS) else _alone(model, name)
     if max_tokens is not None:
@@ -56,7 +56,7 @@ def _deployment(path: Path, name: str | None) -> Config:
 
 
 def _alone(model: str, name: str | None) -> Config:
-    from service.checkpoint import read_checkpoint
+    from service.checkpoint.checkpoint import read_checkpoint
 
     if name is not None:
         raise Failure(f"--model {name}: goes with a deployment's YAML file, and {model} is none. Leave it out.", 2)

@@ -17,8 +17,8 @@ from service.cli.console import INTERRUPTED, Failure, err, out, say, warn
 
 if TYPE_CHECKING:
     from pooling.training import Epoch, Splits, States, Text
-    from service.embedder import Embedder
-    from service.training import Report
+    from service.embedding.embedder import Embedder
+    from service.training.fitting import Report
 
 _DATA = (
     "Scored pairs (sentence1, sentence2, score) or positive pairs (anchor, positive) as .csv, .tsv or .jsonl, or a "
@@ -71,10 +71,10 @@ def train(
     has had no part in fitting or choosing it, and recommended only where it is
     better beyond noise.
     """
-    from pooling.data import DataError
+    from pooling.tasks.data import DataError
     from pooling.training import Settings, StatesError, read_splits
-    from service import training
-    from service.export import new_folder
+    from service.training import fitting
+    from service.training.export import new_folder
 
     settings = Settings(epochs, batch_size, learning_rate, patience)
     try:
@@ -84,13 +84,13 @@ def train(
                 warn(note)
             with _loaded(model, max_tokens) as embedder:
                 recipe = embedder.recipe
-                poolers = training.build(pooling or training.default_poolings(recipe.pooler.dim), recipe)
+                poolers = fitting.build(pooling or fitting.default_poolings(recipe.pooler.dim), recipe)
                 found, places = _states(embedder, splits, cache, states, cache_limit)
             del embedder  # its weights are not needed any more
-            pooler, report = training.train(recipe, splits, found, places, poolers, settings, seeds=seeds, told=_tell)
+            pooler, report = fitting.train(recipe, splits, found, places, poolers, settings, seeds=seeds, told=_tell)
             data = {split: path and str(path) for split, path in (("train", train), ("dev", dev), ("test", test))}
             about = {"model": model, **data, "max_tokens": recipe.max_tokens, **asdict(settings), "seeds": seeds}
-            training.save(folder, recipe, pooler, report, about)
+            fitting.save(folder, recipe, pooler, report, about)
     except (DataError, StatesError) as error:
         raise Failure(str(error), 2) from None
     except KeyboardInterrupt:
@@ -105,9 +105,9 @@ def train(
 @contextmanager
 def _loaded(model: str, max_tokens: int | None) -> Iterator[Embedder]:
     """The model, in float32 on PyTorch: one pass is not worth a conversion, and its states are the reference."""
-    from service.checkpoint import read_checkpoint
+    from service.checkpoint.checkpoint import read_checkpoint
     from service.config import Config
-    from service.models import Models
+    from service.embedding.models import Models
 
     declares = read_checkpoint(model).pooling is not None
     settings = {
@@ -127,7 +127,7 @@ def _states(
     model: Embedder, splits: Splits, cache: Path | None, dtype: Literal["float16", "float32"], limit: float
 ) -> tuple[States, dict[Text, int]]:
     from service.encoder.artifacts import Artifacts
-    from service.states import StateCache, size
+    from service.training.state_cache import StateCache, size
 
     store = StateCache(model, Artifacts(cache), dtype=dtype, limit=int(limit * 1e9))
     parts = store.plan([split.texts for split in (splits.train, splits.dev, splits.test)])

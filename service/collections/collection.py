@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.document import Document, Hit, checked_id, checked_text, encoded_metadata, require_distinct
 from service.collections.errors import NotFound, Superseded
-from service.collections.filters import compile_filter
-from service.collections.index import Keys, VectorIndex, Vectors, build_index, checked
 from service.collections.lock import ReadWriteLock
-from service.collections.store import Store
-from service.collections.transaction import CollectionRow, RebuildRow, Transaction
-from service.collections.vectors import Embedded, accept
+from service.index.flat import Keys, VectorIndex, Vectors, build_index, checked
+from service.store.document import Document, Hit, checked_id, checked_text, encoded_metadata, require_distinct
+from service.store.filters import compile_filter
+from service.store.store import Store
+from service.store.transaction import CollectionRow, RebuildRow, Transaction
+from service.store.vectors import Embedded, accept
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from service.collections.collection import Collection
 from service.collections.errors import Conflict, InvalidName, InvalidVector, NotFound
-from service.collections.index import build_index
-from service.collections.store import Store
+from service.index.flat import build_index
+from service.store.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from service.doctor import reference
 from service.doctor.examine import examine
 from service.doctor.findings import Report
-from service.embedder import Embedder
-from service.models import Models
-from service.windows import Vectors
+from service.embedding.embedder import Embedder
+from service.embedding.models import Models
+from service.embedding.windows import Vectors
 
 
 class Examinations:

@@ -9,20 +9,20 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.checkpoint import UnknownModule
+from service.checkpoint.checkpoint import UnknownModule
 from service.config import ModelConfig
 from service.doctor import checks, probe
 from service.doctor.findings import Finding, Report, refused, summed_up
 from service.doctor.published import published
 from service.doctor.reference import NoReference, Reference
 from service.doctor.strategies import alternatives, compared, cosines, vectors_under
-from service.embedder import Embedder
+from service.embedding.embedder import Embedder
+from service.embedding.head import Head
+from service.embedding.postprocessing import BrokenModel
+from service.embedding.recipe import Recipe, resolve
+from service.embedding.windows import Vectors
 from service.encoder.quantization import calibration_texts
 from service.errors import ConfigError, InvalidInput
-from service.finish import BrokenModel
-from service.head import Head
-from service.recipe import Recipe, resolve
-from service.windows import Vectors
 
 MOST_TEXTS: Final = 32
 """Texts that are embedded; more would take their time and tell nothing new."""

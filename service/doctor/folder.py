@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from service.checkpoint import Checkpoint, UnknownModule, read_checkpoint
+from service.checkpoint.checkpoint import Checkpoint, UnknownModule, read_checkpoint
 from service.config import make_config
-from service.embedder import Embedder
-from service.models import Models
+from service.embedding.embedder import Embedder
+from service.embedding.models import Models
 
 _MODULES: Final = "modules.json"
 

@@ -16,8 +16,8 @@ from service.doctor.findings import Finding, Report, Strategy
 from service.doctor.published import published
 from service.doctor.strategies import cosines
 from service.doctor.ways import Way, padded_ways, ways_of
-from service.embedder import Embedder
-from service.windows import Vectors
+from service.embedding.embedder import Embedder
+from service.embedding.windows import Vectors
 
 _TEXTS: Final = 12
 _LONGEST: Final = 300

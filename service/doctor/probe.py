@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.doctor.findings import Evidence
-from service.windows import Vectors
+from service.embedding.windows import Vectors
 
 CONFIDENCE: Final = 0.99
 """Of each interval. Several strategies are compared, so one in twenty would be too often wrong."""

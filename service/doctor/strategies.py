@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pooling.masks import exclude_prefix, from_lengths
 from service.doctor.findings import Evidence, Strategy
-from service.embedder import Embedder
+from service.embedding.embedder import Embedder
+from service.embedding.recipe import Recipe
+from service.embedding.windows import Vectors
 from service.errors import InvalidInput
-from service.recipe import Recipe
-from service.windows import Vectors
 
 FIXED: Final = ("cls", "mean", "max", "last", "weighted_mean", "gem(p=3.0)", "mean_sqrt_len")
 """The strategies that a checkpoint could be served with by mistake."""

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pooling.masks import from_lengths
 from service.doctor.strategies import alternatives, finish, vectors_under
-from service.embedder import Embedder
-from service.head import Head
-from service.recipe import Recipe
-from service.windows import Vectors
+from service.embedding.embedder import Embedder
+from service.embedding.head import Head
+from service.embedding.recipe import Recipe
+from service.embedding.windows import Vectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from service.encoder.batcher import Batcher, Finish
 from service.encoder.encoder import Encoder
-from service.encoder.runtime import Runtime
+from service.encoder.runtimes.base import Runtime
 from service.encoder.tokenizer import Side, TokenizedText, Tokenizer, TokenizerSpec, load_tokenizer
 
 __all__ = [

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.encoder.queue import QUICK, Finish, Job, Row, TokenQueue
-from service.encoder.runtime import Runtime
+from service.encoder.runtimes.base import Runtime
 from service.errors import Unavailable
 
 __all__ = ["Batcher", "Finish"]

@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from service.checkpoint import Checkpoint, sha256
+from service.checkpoint.checkpoint import Checkpoint, sha256
 from service.config import BatchingConfig, RuntimeConfig
 from service.encoder.artifacts import Artifacts
 from service.encoder.batcher import Batcher
 from service.encoder.quantization import Progress, quiet
-from service.encoder.selection import Choice, choose_runtime
+from service.encoder.runtimes.selection import Choice, choose_runtime
 from service.encoder.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
 
 logger = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pooling.evaluation import Part
-from pooling.evaluation.report import Speed
-from service import passes
-from service.embedder import Embedder, Role
+from pooling.tasks import Part
+from service.embedding import bulk
+from service.embedding.embedder import Embedder, Role
+from service.embedding.windows import Vectors
 from service.encoder import Finish
-from service.windows import Vectors
+from service.evaluation.report import Speed
 
 _PADDING: Final = 16
 """Tokens of padding behind the longest text."""
@@ -162,7 +162,7 @@ class Encoding:
     ) -> None:
         async def run() -> None:
             place = 0
-            async for row in passes.results(self._model, texts, finish, role=role, advance=advance):
+            async for row in bulk.results(self._model, texts, finish, role=role, advance=advance):
                 keep(place, row)
                 place += 1
 

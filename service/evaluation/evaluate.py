@@ -12,28 +12,20 @@ from typing import Final
 
 import numpy as np
 
-from pooling.evaluation import (
-    Candidate,
-    Comparison,
-    Part,
-    Search,
-    Task,
-    advise,
-    advise_spans,
-    changes,
-    compare,
-    information,
-)
-from pooling.evaluation.information import Information
-from pooling.evaluation.report import DataSet, DataSetWithSpans, Report, Row, Score, Scored, Speed, Spoiled
-from pooling.evaluation.similarity import cosines
-from pooling.evaluation.tasks import Indices, Outcomes
-from service.embedder import Embedder
+from pooling.tasks import Part, Search, Task
+from pooling.tasks.similarity import cosines
+from pooling.tasks.task import Indices, Outcomes
+from service.embedding.embedder import Embedder
+from service.embedding.windows import Vectors
 from service.errors import InvalidInput
+from service.evaluation import information, perturbations
+from service.evaluation.advice import Candidate, advise, advise_spans
+from service.evaluation.comparison import Comparison, compare
 from service.evaluation.encoding import Advance, Encoding
+from service.evaluation.information import Information
+from service.evaluation.report import DataSet, DataSetWithSpans, Report, Row, Score, Scored, Speed, Spoiled
 from service.evaluation.spans import BySpans
 from service.evaluation.strategies import Strategy
-from service.windows import Vectors
 
 _SPOILED: Final = 100
 """Most items whose texts are spoiled; each of the changes is a pass over them."""
@@ -183,7 +175,7 @@ def _measure(
     with stages.stage("information", len(strategies)) as advance:
         informing = _information(encoding, task.parts[0].texts, by_strategy, advance)
     chosen = np.sort(np.random.default_rng(0).permutation(task.size)[:_SPOILED])
-    with stages.stage("robustness", len(changes.CHANGES) + 2) as advance:
+    with stages.stage("robustness", len(perturbations.CHANGES) + 2) as advance:
         padding = encoding.padding(
             [task.parts[0].texts[place] for place in _spread(len(task.parts[0].texts), _PADDED)]
         )
@@ -237,14 +229,14 @@ def _robustness(
     texts = task.texts_of(chosen)
     spans = encoding.spans(texts)
     versions = []
-    for version in (texts, *(_spoiled(encoding, texts, spans, change) for change in changes.CHANGES)):
+    for version in (texts, *(_spoiled(encoding, texts, spans, change) for change in perturbations.CHANGES)):
         versions.append(encoding.few_vectors(Part(version, task.spoiled_role)))
         advance(1)
     found = []
     for parts, own in zip(by_strategy, zip(*versions, strict=True), strict=True):
         scores = task.scores(task.outcomes_with(chosen, own, parts), chosen)[:, 0]
         kinds: dict[str, list[Spoiled]] = {}
-        for change, vectors, score in zip(changes.CHANGES, own[1:], scores[1:], strict=True):
+        for change, vectors, score in zip(perturbations.CHANGES, own[1:], scores[1:], strict=True):
             cosine = float(cosines(own[0], vectors).mean())
             left = Spoiled(change.level, float(score), float(scores[0] - score), cosine)
             kinds.setdefault(change.kind, []).append(left)
@@ -253,10 +245,10 @@ def _robustness(
 
 
 def _spoiled(
-    encoding: Encoding, texts: Sequence[str], spans: Sequence[changes.Spans], change: changes.Change
+    encoding: Encoding, texts: Sequence[str], spans: Sequence[perturbations.Spans], change: perturbations.Change
 ) -> list[str]:
     """The texts, changed; one of which no token would be left stays as it is."""
-    after = changes.spoil(texts, spans, change)
+    after = perturbations.spoil(texts, spans, change)
     return [new if left else old for old, new, left in zip(texts, after, encoding.spans(after), strict=True)]
 
 

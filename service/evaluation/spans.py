@@ -12,13 +12,13 @@ from typing import Final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from service.chunking import Chunking, embed_documents
-from service.collections import Chunked, Document
-from service.embedder import Mode
+from service.collections.chunking import Chunking, embed_documents
+from service.embedding.embedder import Mode
+from service.embedding.windows import Vectors
 from service.errors import shortened
 from service.evaluation.encoding import Advance
 from service.evaluation.strategies import Strategy
-from service.windows import Vectors
+from service.store import Chunked, Document
 
 _BLOCK: Final = 32
 """Documents a request."""

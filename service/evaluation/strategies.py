@@ -10,10 +10,10 @@ import yaml
 
 import pooling
 from pooling import PoolingError
-from pooling.evaluation.report import Described
-from service.embedder import Embedder
+from service.embedding.embedder import Embedder
+from service.embedding.recipe import load_pooler
 from service.errors import CheckpointError, InvalidInput
-from service.recipe import load_pooler
+from service.evaluation.report import Described
 
 FIXED: Final = ("mean", "cls", "last", "max", "weighted_mean", "mean_sqrt_len", "gem", "mean + max")
 """What is compared unless others are asked for, the simpler first."""

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks.load import Client, Load, LoadFailed, Request
-from tests.servers import Server
+from tests.support.servers import Server
 
 TEXTS = [f"A man is playing harp number {number}." for number in range(10)]
 

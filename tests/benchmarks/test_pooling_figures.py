@@ -23,8 +23,8 @@ from benchmarks.pooling_figures import (
 from benchmarks.pooling_figures.__main__ import ALL
 from benchmarks.pooling_figures.laboratory import FIXED, Encoder, Laboratory
 from pooling import available, stages
-from tests.checkpoints import plain_llama
 from tests.conftest import ROOT
+from tests.support.checkpoints import plain_llama
 
 PAGE = ROOT / "docs" / "pooling.md"
 

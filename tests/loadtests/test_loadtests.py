@@ -20,7 +20,7 @@ from loadtests.records import BACKPRESSURE, FAILURE, OK
 from loadtests.run import Run
 from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
-from tests.servers import ROOT, Server
+from tests.support.servers import ROOT, Server
 
 COMMAND = [sys.executable, "-m", "loadtests"]
 COLLECTION = "documents"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pooling.data import PositivePairs, Retrieval, ScoredPairs
+from pooling.tasks.data import PositivePairs, Retrieval, ScoredPairs
 from pooling.training import Split, States, Writer, task
 
 DIM = 8

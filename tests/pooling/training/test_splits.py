@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pooling.data import DataError
+from pooling.tasks.data import DataError
 from pooling.training import read_splits
 
 

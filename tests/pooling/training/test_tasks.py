@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from pooling.data import DataError, Labelled, ScoredPairs
+from pooling.tasks.data import DataError, Labelled, ScoredPairs
 from pooling.training import Text, task
 
 

@@ -12,7 +12,7 @@ import pytest
 from openai import OpenAI
 from sentence_transformers import SentenceTransformer
 
-from tests.servers import ROOT, Server
+from tests.support.servers import ROOT, Server
 
 LIMITS = {"MILLPOND_SERVER__MAX_BODY_BYTES": "65536", "MILLPOND_BATCHING__MAX_QUEUED_TOKENS": "4096"}
 

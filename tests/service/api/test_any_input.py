@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.service.api.checks import well_formed
+from tests.support.problems import well_formed
 
 FIELDS = ["inputs", "input", "model", "pooling", "normalize", "truncate", "truncation_direction", "prompt_name"]
 FIELDS += ["dimensions", "encoding_format", "user", "documents", "id", "text", "metadata", "query", "queries"]

@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.servers import Server
-from tests.service.api.checks import openai_problem, problem, well_formed
+from tests.support.problems import openai_problem, problem, well_formed
+from tests.support.servers import Server
 
 JSON = {"content-type": "application/json"}
 UNIT = [1.0] + [0.0] * 383

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.service.api.checks import problem
 from tests.service.api.test_reindex import ended
+from tests.support.problems import problem
 
 HARP = "A man is playing a harp by the pond. It rains, and nobody listens! Then the naïve 日本 cat comes."
 BREAD = "Bread is baked from flour and water. The oven is hot. A baker kneads the dough at night."

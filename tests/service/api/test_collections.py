@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.servers import Server
-from tests.service.api.checks import problem
+from tests.support.problems import problem
+from tests.support.servers import Server
 
 MUSIC = [
     {"id": "harp", "text": "A man is playing a harp.", "metadata": {"year": 2012, "lang": "en", "tags": ["music"]}},

@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 
 from service.api import create_app
-from service.api.service import Service, open_service
 from service.config import Config
+from service.deployment import Service, open_service
 
 TEXTS = [
     f"The wheel of mill number {number} turns when water flows over it, slowly at first." for number in range(4000)

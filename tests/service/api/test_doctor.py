@@ -14,10 +14,10 @@ import yaml
 from jsonschema import Draft202012Validator
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
-from tests import checkpoints
-from tests.checkpoints import DIM, edit
-from tests.servers import Server
-from tests.service.api.checks import problem
+from tests.support import checkpoints
+from tests.support.checkpoints import DIM, edit
+from tests.support.problems import problem
+from tests.support.servers import Server
 
 PROMPTS = {"query": "query: ", "document": "passage: "}
 

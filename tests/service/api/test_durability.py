@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import ROOT, Server
+from tests.support.servers import ROOT, Server
 
 CONFIG = ROOT / "configs" / "mean.yaml"
 WRITERS, GROUPS, SIZE = 4, 3, 6

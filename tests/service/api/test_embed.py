@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from tests.service.api.checks import problem
+from tests.support.problems import problem
 
 TOLERANCE = 1e-5
 ODD = [

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.service.api.checks import problem
+from tests.support.problems import problem
 
 TOLERANCE = 1e-5
 TEXT = "A man is playing a harp by the pond. It rains, and nobody listens! Then the naïve 日本 cat comes."

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.service.api.checks import problem
+from tests.support.problems import problem
 
 TEXT = "A man is playing a harp in the naïve 日本 rain."
 OTHER = "Someone plays the harp [SEP] 👨‍👩‍👧."

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from tests import checkpoints
-from tests.servers import ROOT, Server
-from tests.service.api.checks import problem
+from tests.support import checkpoints
+from tests.support.problems import problem
+from tests.support.servers import ROOT, Server
 
 DOCUMENTS = {
     "documents": [{"id": "harp", "text": "A man is playing a harp."}, {"id": "cat", "text": "A cat sleeps."}]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.servers import Server
+from tests.support.servers import Server
 
 Operation = tuple[str, str, dict[str, Any]]
 

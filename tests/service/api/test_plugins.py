@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.servers import Server
-from tests.service.api.checks import problem
+from tests.support.problems import problem
+from tests.support.servers import Server
 
 CODE = '''
 import torch

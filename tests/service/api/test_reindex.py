@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.servers import ROOT, Server
-from tests.service.api.checks import problem
+from tests.support.problems import problem
+from tests.support.servers import ROOT, Server
 
 MANY = 160
 """Documents that take some seconds to embed."""

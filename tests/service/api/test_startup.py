@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT, Server
+from tests.support.servers import ROOT, Server
 
 
 def fails(config: Path, store: Path, *words: str, **env: str) -> None:

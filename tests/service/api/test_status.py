@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.servers import Server
+from tests.support.servers import Server
 
 
 def test_health_and_ready(http: httpx.Client) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import pooling
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 from .conftest import COMMAND
 

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests import checkpoints
+from tests.support import checkpoints
 
 from .conftest import COMMAND, ROOT
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 from .conftest import COMMAND
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from service.cli import app
 from service.cli.console import Failure
 from service.errors import ServiceError
-from tests import checkpoints
+from tests.support import checkpoints
 
 from .conftest import COMMAND, ROOT
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 TEXT, OTHER = "A man is playing a harp & <b>.", "Someone plays the harp."
 

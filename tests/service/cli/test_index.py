@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.servers import ROOT, Server
+from tests.support.servers import ROOT, Server
 
 from .conftest import COMMAND
 

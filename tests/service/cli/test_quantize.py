@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from service.encoder.quantization import calibration_texts
-from tests import checkpoints
+from tests.support import checkpoints
 
 from .conftest import COMMAND, ROOT
 

@@ -14,7 +14,7 @@ import yaml
 from sentence_transformers import SentenceTransformer
 
 from service.cli import main
-from tests import checkpoints
+from tests.support import checkpoints
 
 from .conftest import COMMAND, ROOT
 

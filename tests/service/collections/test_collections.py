@@ -7,13 +7,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.collections import (
-    Chunked,
+from service.collections import Collections
+from service.collections.errors import (
     CollectionError,
-    Collections,
     Conflict,
-    Document,
-    Hit,
     InvalidDocument,
     InvalidFilter,
     InvalidIndex,
@@ -22,8 +19,9 @@ from service.collections import (
     NotFound,
     StoreUnavailable,
 )
-from service.collections import transaction as transaction_module
-from service.collections.index import INDEXES, ExactIndex
+from service.index.flat import INDEXES, ExactIndex
+from service.store import Chunked, Document, Hit
+from service.store import transaction as transaction_module
 
 X, Y, DIAGONAL = [1, 0], [0, 1], [1, 1]
 

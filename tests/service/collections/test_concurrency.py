@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.collections import Collections, Document, NotFound, StoreUnavailable
+from service.collections import Collections
+from service.collections.errors import NotFound, StoreUnavailable
+from service.store import Document
 
 DIM = 16
 SECONDS = 1.5

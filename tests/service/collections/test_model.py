@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from service.collections import Chunked, Collections, Document, NotFound
+from service.collections import Collections
+from service.collections.errors import NotFound
+from service.store import Chunked, Document
 
 DIM = 3
 names = st.sampled_from(["one", "two"])

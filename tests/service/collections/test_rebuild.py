@@ -6,7 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from service.collections import Chunked, Collections, Document, InvalidVector, NotFound, StoreUnavailable, Superseded
+from service.collections import Collections
+from service.collections.errors import InvalidVector, NotFound, StoreUnavailable, Superseded
+from service.store import Chunked, Document
 
 OLD, NEW = {"model": "old"}, {"model": "new"}
 CHUNKED = [{"model": "by one", "chunks": 1}, {"model": "by another", "chunks": 2}]
@@ -306,7 +308,8 @@ WORKER = """
 import sys, threading
 from pathlib import Path
 from tests.service.collections.test_rebuild import build, put
-from service.collections import Collections, Superseded
+from service.collections import Collections
+from service.collections.errors import Superseded
 
 collection = Collections(Path(sys.argv[1])).create("notes", {"model": "old"}, 4)[0] if sys.argv[2] == "0" else (
     Collections(Path(sys.argv[1])).get("notes"))
@@ -374,7 +377,8 @@ def test_a_full_disk_leaves_it_as_it_was(folder, start):
 import resource, sys
 from pathlib import Path
 from tests.service.collections.test_rebuild import NEW, build, found, put
-from service.collections import Collections, StoreUnavailable
+from service.collections import Collections
+from service.collections.errors import StoreUnavailable
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

@@ -22,8 +22,8 @@ from service.doctor.findings import Finding, Report
 from service.doctor.folder import opened
 from service.doctor.identify import identify
 from service.doctor.reference import here
-from service.embedder import Embedder
-from tests import checkpoints
+from service.embedding.embedder import Embedder
+from tests.support import checkpoints
 
 Answer = tuple[int, Any]
 Vectors = Callable[[Sequence[str]], np.ndarray]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.doctor.endpoint import EndpointError, find
-from tests import checkpoints
+from tests.support import checkpoints
 
 from .conftest import answering, doctor_of_server, openai, tei
 

@@ -11,12 +11,12 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 import pooling
-from service import export
-from service.checkpoint import read_checkpoint
+from service.checkpoint.checkpoint import read_checkpoint
 from service.doctor.strategies import FIXED
 from service.errors import CheckpointError
-from tests import checkpoints
-from tests.checkpoints import DIM, edit
+from service.training import export
+from tests.support import checkpoints
+from tests.support.checkpoints import DIM, edit
 
 from .conftest import doctor, doctor_of_served, finding, findings
 

@@ -9,8 +9,8 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from transformers import AutoModel, AutoTokenizer
 
 from service.doctor.folder import opened
-from tests import checkpoints
-from tests.checkpoints import DIM, edit
+from tests.support import checkpoints
+from tests.support.checkpoints import DIM, edit
 
 from .conftest import answering, asked, doctor_of_server, finding, findings, openai, tei
 

@@ -1,4 +1,4 @@
-"""Small encoders, and texts of words that they know."""
+"""Small encoders, texts of words that they know, and a report without an evaluation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import pytest
 import torch
 
 import pooling
-from tests.checkpoints import DIM, TEXTS, plain_bert, sentence_transformer, served
+from service.evaluation.comparison import Difference
+from service.evaluation.information import Information
+from service.evaluation.perturbations import CHANGES
+from service.evaluation.report import DataSet, Described, Report, Row, Score, Speed, Spoiled
+from tests.support.checkpoints import DIM, TEXTS, plain_bert, sentence_transformer, served
 
 _WORDS = " ".join(TEXTS).replace(".", "").replace(",", "").split()
 
@@ -48,3 +52,44 @@ def fitted(tmp_path_factory):
 def model(bert):
     with served(bert) as models:
         yield models.get()
+
+
+def row(strategy, value, difference, information=None):
+    robustness = {}
+    for change in CHANGES:
+        robustness.setdefault(change.kind, []).append(Spoiled(change.level, value - 0.1, 0.1, 0.9))
+    scores = {"spearman": Score(value, value - 0.02, value + 0.02), "pearson": Score(value, 0.0, 1.0)}
+    return Row(strategy, scores, difference, robustness, 1e-7, information, 0.02)
+
+
+@pytest.fixture
+def report():
+    data = DataSet(
+        name="pairs <of mine>.csv",
+        kind="similarity",
+        items="pairs",
+        size=100,
+        texts=190,
+        metrics=("spearman", "pearson"),
+        reference="mean",
+        rows=(
+            row("max", 0.79, Difference(-0.03, -0.05, -0.01), Information(0.5, 0.1, 0.2)),
+            row("mean", 0.82, None),
+            row("fitted/<pooler>", 0.83, Difference(0.01, -0.01, 0.03)),
+        ),
+        speed=Speed(64, 4096, 2.0, 2.2),
+        seconds={"embedding": 4.0, "scoring": 1.0},
+        sample=100,
+    )
+    return Report(
+        model="a & b",
+        declared="mean",
+        runtime="torch fp32",
+        strategies=tuple(Described(each.strategy, each.strategy, 24, None) for each in data.rows),
+        data=(data,),
+        choice="mean",
+        advice="Keep mean, which the checkpoint declares: no other pooling is better beyond noise.",
+        yaml="pooling: mean",
+        fit=False,
+        notes=("3 texts are longer than 5 tokens.",),
+    )

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pooling.evaluation import Part
-from service.embedder import Embedder
+from pooling.tasks import Part
+from service.embedding.embedder import Embedder
 from service.evaluation.encoding import Encoding
-from tests.checkpoints import TEXTS, plain_bert, plain_llama, sentence_transformer, served
+from tests.support.checkpoints import TEXTS, plain_bert, plain_llama, sentence_transformer, served
 
 SPECS = ["mean", "cls", "last", "max", "mean + max"]
 

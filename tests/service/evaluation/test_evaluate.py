@@ -12,11 +12,11 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import pairwise_cos_sim
 
-from pooling.data import Labelled, Retrieval, ScoredPairs, read
-from pooling.evaluation import task
+from pooling.tasks import task
+from pooling.tasks.data import Labelled, Retrieval, ScoredPairs, read
 from service.errors import InvalidInput
 from service.evaluation import choose, evaluate
-from tests.checkpoints import plain_bert, plain_llama, served
+from tests.support.checkpoints import plain_bert, plain_llama, served
 
 
 def run(model, data, specs=(), folders=(), **options):

@@ -9,12 +9,12 @@ from math import log2
 import numpy as np
 import pytest
 
-from pooling.data import Retrieval
-from pooling.evaluation import task
-from service.chunking import Chunking
+from pooling.tasks import task
+from pooling.tasks.data import Retrieval
+from service.collections.chunking import Chunking
+from service.embedding.spans import BySentence, ByTokens
 from service.evaluation import both_modes, choose, evaluate
-from service.spans import BySentence, ByTokens
-from tests.checkpoints import DIM
+from tests.support.checkpoints import DIM
 
 MODES = ("late", "early")
 CHUNKINGS = [(Chunking("sentence", "late"), BySentence()), (Chunking("tokens", "late", 6, 2), ByTokens(6, 2))]

@@ -10,7 +10,7 @@ from sentence_transformers.sentence_transformer.modules import Dense
 import pooling
 from service.errors import InvalidInput
 from service.evaluation import FIXED, choose
-from tests.checkpoints import DIM, plain_bert, sentence_transformer, served
+from tests.support.checkpoints import DIM, plain_bert, sentence_transformer, served
 
 
 def names(model, specs=(), folders=()):

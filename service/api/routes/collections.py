@@ -1,0 +1,257 @@
+"""Collections, their documents, and search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter, Response
+from starlette.convertors import PathConvertor, register_url_convertor
+
+from service.api.disconnect import ReadingRoute
+from service.api.json import JSONRoute, answer, answer_in_parts, listed
+from service.api.routes.embed import PROBLEMS
+from service.api.schemas import (
+    ChunkingBody,
+    CollectionBody,
+    CollectionList,
+    CreateCollection,
+    DocumentBody,
+    Hits,
+    Problem,
+    ReindexBody,
+    ReindexRequest,
+    SearchRequest,
+    SearchResults,
+    UpsertedBody,
+    UpsertRequest,
+)
+from service.collections import Definition
+from service.collections.chunking import Chunking
+from service.collections.errors import NotFound
+from service.collections.reindex import Progress
+from service.collections.service import Document, Hit
+from service.deployment import Served, Service
+from service.errors import TooLarge
+from service.store import Spans
+
+MOST_CHARACTERS: Final = 1 << 28
+"""Characters of text in one answer."""
+
+_CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
+    409: {"model": Problem, "description": "Exists under another definition, or the fingerprints differ"}
+}
+_MISSING: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem, "description": "Not found"}}
+
+
+class _AnyId(PathConvertor):
+    """All that follows, line breaks included, which `path` stops at."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("id", _AnyId())
+
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    422: PROBLEMS[422],
+    503: {"model": Problem, "description": "The store cannot be used"},
+}
+router = APIRouter(tags=["collections"], route_class=JSONRoute, responses=_RESPONSES)
+searching = APIRouter(tags=["collections"], route_class=ReadingRoute, responses=_RESPONSES)
+
+
+@router.put(
+    "/collections/{name}",
+    response_model_exclude_none=True,
+    responses=PROBLEMS | _CONFLICT | {201: {"model": CollectionBody}},
+)
+async def create(
+    name: str, service: Served, response: Response, body: CreateCollection | None = None
+) -> CollectionBody:
+    """Create a collection (201), or find the equal one (200)."""
+    asked = body or CreateCollection.model_validate({})
+    collection, created = await service.search.create(
+        name, asked.model, asked.pooling, asked.index, _chunking(asked.chunking)
+    )
+    response.status_code = 201 if created else 200
+    return CollectionBody(**await service.search.describe(collection))
+
+
+@router.get("/collections", response_model_exclude_none=True)
+async def list_all(service: Served) -> CollectionList:
+    """All collections."""
+    described = [await service.search.describe(collection) for collection in service.search.all()]
+    return CollectionList(collections=[CollectionBody(**item) for item in described])
+
+
+@router.get("/collections/{name}", response_model_exclude_none=True, responses=_MISSING)
+async def describe(name: str, service: Served) -> CollectionBody:
+    """What a collection is and holds."""
+    return CollectionBody(**await service.search.describe(service.search.get(name)))
+
+
+@router.delete("/collections/{name}", status_code=204, responses=_MISSING)
+async def drop(name: str, service: Served) -> None:
+    """Delete a collection with all its documents."""
+    await service.search.drop(name)
+
+
+@router.post("/collections/{name}/documents", response_model=UpsertedBody, responses=PROBLEMS | _CONFLICT)
+async def upsert(name: str, body: UpsertRequest, service: Served) -> Response:
+    """Store documents, all or none; answers once they are durable and can be found.
+
+    `unchanged` of them were stored already with equal text, metadata and given spans, and were not embedded again.
+    """
+    service.check_count(len(body.documents), "documents")
+    documents = [Document(item.id, item.text, item.metadata, _spans(item)) for item in body.documents]
+    done = await service.search.upsert(name, documents, truncate=body.truncate)
+    return answer({"upserted": done.upserted, "unchanged": done.unchanged})
+
+
+@router.get("/collections/{name}/documents/{document_id:id}", response_model=DocumentBody, responses=_MISSING)
+async def fetch(name: str, document_id: str, service: Served) -> Response:
+    """One document."""
+    document = await service.search.fetch(name, document_id)
+    spans = {} if document.spans is None else {"spans": document.spans}
+    return answer({"id": document.id, "text": document.text, "metadata": document.metadata, **spans})
+
+
+@router.delete("/collections/{name}/documents/{document_id:id}", status_code=204, responses=_MISSING)
+async def delete(name: str, document_id: str, service: Served) -> None:
+    """Delete one document, durably."""
+    await service.search.delete(name, document_id)
+
+
+@router.post("/collections/{name}/reindex", responses=PROBLEMS | _CONFLICT | _MISSING | {202: {"model": ReindexBody}})
+async def begin_reindex(
+    name: str, service: Served, response: Response, body: ReindexRequest | None = None
+) -> ReindexBody:
+    """Embed a collection anew from its stored text, in the background (202), or go on with that.
+
+    The collection is served as it was until the last document is done, and then as it is asked for here. 200 where it
+    is that already.
+    """
+    asked = body or ReindexRequest.model_validate({})
+    collection = service.search.get(name)
+    named = "chunking" in asked.model_fields_set
+    chunking = _chunking(asked.chunking) if named else Chunking.of(collection.definition)
+    progress = await service.search.reindexes.begin(
+        collection, asked.model, asked.pooling, chunking, truncate=asked.truncate, force=asked.force
+    )
+    response.status_code = 200 if progress.state == "unneeded" else 202
+    return _reindex(progress)
+
+
+@router.get("/collections/{name}/reindex", responses=_MISSING)
+async def describe_reindex(name: str, service: Served) -> ReindexBody:
+    """How far the reindex of a collection is."""
+    return _reindex(await service.search.reindexes.progress(service.search.get(name)))
+
+
+@router.delete("/collections/{name}/reindex", status_code=204, responses=_MISSING)
+async def abandon_reindex(name: str, service: Served) -> None:
+    """Stop the reindex of a collection and drop what it made; the collection stays as it is."""
+    await service.search.reindexes.abandon(service.search.get(name))
+
+
+@searching.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
+async def search(name: str, body: SearchRequest, service: Served) -> Response:
+    """The documents nearest to a text, to each of several texts, or to a vector.
+
+    In a chunked collection each hit is a `span` of a document, of which one document may have many; with
+    `"group": "document"` it has the best of them alone.
+    """
+    return await _search(service, name, body)
+
+
+@searching.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
+async def search_default(body: SearchRequest, service: Served) -> Response:
+    """The same on the default collection (`store.default_collection`)."""
+    name = service.config.store.default_collection
+    if all(collection.name != name for collection in service.search.all()):
+        raise NotFound(
+            f"/search asks the default collection, {name!r} (store.default_collection), and there is none. Create it "
+            f"with PUT /collections/{name}, or search another with POST /collections/NAME/search."
+        )
+    return await _search(service, name, body)
+
+
+def _reindex(progress: Progress) -> ReindexBody:
+    def shown(definition: Definition) -> dict[str, Any]:
+        return {key: definition.get(key) for key in ("model", "pooling", "fingerprint", "chunking")}
+
+    sides = {"from": shown(progress.source), "to": shown(progress.target)}
+    told = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
+    return ReindexBody.model_validate(told | sides)
+
+
+async def _search(service: Service, name: str, body: SearchRequest) -> Response:
+    if body.vector is not None:
+        hits = await service.search.by_vector(name, body.vector, body.k, body.filter, grouped=body.group is not None)
+        _check_characters([hits], body)
+        return await answer_in_parts(_shown(hits, body))
+    several = body.queries is not None
+    queries = body.queries if body.queries is not None else [body.query or ""]
+    service.check_count(len(queries), "queries")
+    results = await service.search.by_text(
+        name,
+        queries,
+        body.k,
+        body.filter,
+        grouped=body.group is not None,
+        truncate=body.truncate,
+        where="queries[{}]".format if several else lambda _: "query",
+    )
+    _check_characters(results, body)
+    return await answer_in_parts(_all_shown(results, body) if several else _shown(results[0], body))
+
+
+def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> None:
+    """Refuse an answer that would say the same long texts over and over again, for each of their spans."""
+    if "text" not in body.include:
+        return
+    characters = sum(len(hit.text) for hits in results for hit in hits)
+    if characters > MOST_CHARACTERS:
+        raise TooLarge(
+            f"the texts of the hits have {characters} characters, those of several hits counted for each, and one "
+            f"answer takes {MOST_CHARACTERS}. Leave 'text' out of 'include', group by document, or lower k.",
+            where="k",
+            limit=MOST_CHARACTERS,
+        )
+
+
+def _all_shown(results: Sequence[Sequence[Hit]], body: SearchRequest) -> Iterator[bytes]:
+    for place, hits in enumerate(results):
+        yield b"," if place else b'{"results":['
+        yield from _shown(hits, body)
+    yield b"]}"
+
+
+def _shown(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
+    def one(_: int, hit: Hit) -> dict[str, Any]:
+        shown = {"id": hit.id, "score": hit.score}
+        return shown | {field: _FIELDS[field](hit) for field in body.include if field != "span" or hit.span}
+
+    yield b'{"hits":'
+    yield from listed(hits, one)
+    yield b"}"
+
+
+def _span(hit: Hit) -> dict[str, Any]:
+    start, end = hit.span or (0, 0)
+    return {"start": start, "end": end, "text": hit.text[start:end]}
+
+
+_FIELDS: Final[Mapping[str, Callable[[Hit], Any]]] = {
+    "text": lambda hit: hit.text,
+    "metadata": lambda hit: hit.metadata,
+    "span": _span,
+}
+
+
+def _chunking(body: ChunkingBody | None) -> Chunking | None:
+    return None if body is None else body.chunking
+
+
+def _spans(document: DocumentBody) -> Spans | None:
+    return None if document.spans is None else tuple((start, end) for start, end in document.spans)

@@ -1,0 +1,26 @@
+"""`/doctor`: whether the served models are what their checkpoints want them to be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from service.api.routes.embed import PROBLEMS
+from service.api.schemas import Examined
+from service.deployment import Served
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/doctor", response_model=Examined, responses={status: PROBLEMS[status] for status in (404, 422, 503)})
+async def doctor(
+    service: Served, model: Annotated[str | None, Query(description="Only this model; by default all.")] = None
+) -> dict[str, Any]:
+    """A report on each served model: declared against served, faults by name, and how far off others would be.
+
+    A report is made when it is first asked for, which takes some seconds a model, and kept. Reports are made one at a
+    time, a few texts at once, so that other requests go on.
+    """
+    names = [name for name, _ in service.models] if model is None else [model]
+    return {"models": {name: (await service.examinations.report(name)).to_json() for name in names}}

@@ -1,0 +1,77 @@
+"""OpenAI's embeddings contract."""
+
+from __future__ import annotations
+
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+from fastapi import APIRouter, Response
+
+from service.api.disconnect import ReadingRoute
+from service.api.json import answer_in_parts, listed, members
+from service.api.schemas import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
+from service.deployment import Served
+from service.embedding.embedder import Embeddings, Inputs
+
+_STARTED: Final = int(time.time())
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["OpenAI"],
+    route_class=ReadingRoute,
+    responses={
+        "4XX": {"model": OpenAIProblem, "description": "Invalid input, an unknown model, or too much at once"},
+        503: {"model": OpenAIProblem, "description": "The queue is full; try again after `Retry-After` seconds"},
+    },
+)
+
+
+@router.post("/embeddings", response_model=OpenAIEmbeddings)
+async def embeddings(body: OpenAIEmbedRequest, service: Served) -> Response:
+    """Vectors for a string, strings, or token ids of the model's own vocabulary."""
+    inputs, several = _inputs(body.input)
+    service.check_count(len(inputs), "input")
+    found = await service.models.get(body.model, body.pooling).embed(
+        inputs,
+        prompt_name=body.prompt_name,
+        truncate="right" if body.truncate else None,
+        dimensions=body.dimensions,
+        where="input[{}]".format if several else lambda _: "input",
+    )
+    return await answer_in_parts(_shown(found, body))
+
+
+@router.get("/models")
+async def models(service: Served) -> OpenAIModels:
+    """The served models."""
+    return OpenAIModels(
+        data=[OpenAIModel(id=name, created=_STARTED, owned_by="millpond") for name, _ in service.models]
+    )
+
+
+@router.get("/models/{name:path}")
+async def model(name: str, service: Served) -> OpenAIModel:
+    """One served model."""
+    return OpenAIModel(id=service.models.get(name).name, created=_STARTED, owned_by="millpond")
+
+
+def _shown(found: Embeddings, body: OpenAIEmbedRequest) -> Iterator[bytes]:
+    def one(index: int, vector: Any) -> dict[str, Any]:
+        written = b64encode(vector).decode() if body.encoding_format == "base64" else vector
+        return {"object": "embedding", "index": index, "embedding": written}
+
+    yield b'{"object":"list","data":'
+    yield from listed(found.vectors, one)
+    usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
+    yield b"," + members(model=body.model, usage=usage) + b"}"
+
+
+def _inputs(value: str | list[str] | list[int] | list[list[int]]) -> tuple[Inputs, bool]:
+    """The inputs as a list, and whether they were one."""
+    if isinstance(value, str):
+        return [value], False
+    if value and isinstance(value[0], int):
+        return [value], False
+    return cast(Inputs, value), True

@@ -1,0 +1,77 @@
+"""Whether the service is alive and able, and what it serves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+
+import pooling
+from service import __version__
+from service.api.routes.embed import MOST_STATES
+from service.collections.chunking import MOST_CHUNKS
+from service.collections.service import MOST_HITS
+from service.deployment import Served
+from service.embedding.embedder import MOST_WINDOWED
+from service.embedding.explain import MOST_TOKENS
+from service.errors import Unavailable
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(service: Served) -> dict[str, str]:
+    """Every model's queue runs and the store answers."""
+    if not service.models.alive:
+        raise Unavailable("an encoder's queue has stopped; restart the service.", retry_after=10)
+    await asyncio.to_thread(lambda: [collection.count() for collection in service.search.all()])
+    return {"status": "ready"}
+
+
+@router.get("/info")
+async def info(service: Served) -> dict[str, Any]:
+    """Models, their poolings and fingerprints, and the limits of this deployment."""
+    config = service.config
+    return {
+        "version": __version__,
+        "default_model": service.models.default,
+        "models": {
+            name: {
+                "encoder": model.encoder.checkpoint.name,
+                "pooling": model.pooler.spec,
+                "declared_pooling": model.encoder.checkpoint.pooling,
+                "normalize": model.normalize,
+                "dimension": model.dim,
+                "max_tokens": model.max_tokens,
+                "prompts": model.prompts,
+                "default_prompt": model.default_prompt,
+                "fingerprint": model.fingerprint,
+                "backend": model.encoder.runtime.backend,
+                "precision": model.encoder.runtime.precision,
+                "streams": model.encoder.runtime.streams,
+                "runtime_reason": model.encoder.runtime_reason,
+                "agreement_with_fp32": model.encoder.agreement,
+                "warnings": list(model.recipe.warnings),
+            }
+            for name, model in service.models
+        },
+        "poolings": list(pooling.available()),
+        "limits": {
+            "max_texts": config.server.max_texts,
+            "max_body_bytes": config.server.max_body_bytes,
+            "max_batch_tokens": config.batching.max_batch_tokens,
+            "max_queued_tokens": config.batching.max_queued_tokens,
+            "max_token_states": MOST_STATES,
+            "max_explained_tokens": MOST_TOKENS,
+            "max_windowed_tokens": MOST_WINDOWED,
+            "max_chunks": MOST_CHUNKS,
+            "max_hits": MOST_HITS,
+        },
+    }

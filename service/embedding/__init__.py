@@ -1,0 +1,1 @@
+"""Token states to vectors: recipes, embedders under their fingerprints, spans, and explanations."""

@@ -1,0 +1,226 @@
+"""What a model of a config comes to: its settings against what its checkpoint declares, without any weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+
+import pooling
+from pooling import Pooler, PoolingError
+from service.checkpoint.checkpoint import Checkpoint
+from service.config import ModelConfig
+from service.embedding.head import Head
+from service.encoder import Tokenizer
+from service.errors import CheckpointError, ConfigError, InvalidInput, shortened
+
+Spec = str | Mapping[str, Any] | list[Any]
+
+_MOST_DIMENSIONS: Final = 65_536
+"""The largest pooled vector that a request may ask for."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the token states of an encoder become vectors.
+
+    Args:
+        name: what the deployment calls the model.
+        checkpoint: whose encoder it is.
+        pooler: pools the token states.
+        declared: whether the pooling is the one that the checkpoint declares.
+        head: what follows pooling.
+        normalize: whether vectors are normalised unless a request says otherwise.
+        max_tokens: the longest text, special tokens and prompt included.
+        prompts: texts put before an input, by name.
+        include_prompt: whether the prompt's tokens are pooled too.
+        default_prompt: the name of the prompt used where none is asked for.
+        truncate_dim: dimensions kept after normalising, as sentence-transformers does where declared.
+        warnings: what an operator should know, in sentences.
+
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    pooler: Pooler
+    declared: bool
+    head: Head
+    normalize: bool
+    max_tokens: int
+    prompts: Mapping[str, str]
+    include_prompt: bool
+    default_prompt: str | None
+    truncate_dim: int | None
+    warnings: tuple[str, ...]
+
+    def with_pooling(self, spec: Spec) -> Recipe:
+        """The same with another pooling, as a request may ask for it.
+
+        Raises:
+            InvalidInput: it cannot be built, is learned, or does not fit the head.
+
+        """
+        dim = self.pooler.dim
+        try:
+            if spec == "declared" and self.checkpoint.pooler is not None:
+                return self.with_pooler(load_pooler({"weights": str(self.checkpoint.pooler)}, dim), declared=True)
+            spec = declared_or(spec, self.checkpoint, "pooling")
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                draft = pooling.build(spec, dim)  # costs no memory, whatever is asked for
+            if draft.output_dim > _MOST_DIMENSIONS:
+                raise InvalidInput(
+                    f"pooling {draft.spec!r} gives {draft.output_dim} dimensions; the most is {_MOST_DIMENSIONS}.",
+                    where="pooling",
+                )
+            if not draft.trained:
+                raise InvalidInput(
+                    f"pooling {draft.spec!r} is learned and has no fitted parameters here. Give it a model of its "
+                    "own in the config: pooling: {strategy: ..., weights: path/to/pooler}.",
+                    where="pooling",
+                )
+            return self.with_pooler(pooling.build(spec, dim), declared=draft.spec == self.checkpoint.pooling)
+        except (PoolingError, CheckpointError, ConfigError) as error:
+            raise InvalidInput(f"pooling {shortened(spec)}: {error}", where="pooling") from None
+
+    def with_pooler(self, pooler: Pooler, *, declared: bool = False) -> Recipe:
+        """The same with a pooler that is built; raises `CheckpointError` where it does not fit the head."""
+        return replace(self, pooler=pooler, declared=declared, head=Head(self.checkpoint.head, pooler.output_dim))
+
+
+def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, dim: int) -> Recipe:
+    """Follow the checkpoint where the settings say `declared`, the settings where they say otherwise.
+
+    Args:
+        name: the model's name in the config.
+        settings: what the config says of it.
+        checkpoint: what its folder declares.
+        tokenizer: the folder's tokenizer.
+        dim: size of a token state.
+
+    Raises:
+        ConfigError, CheckpointError: naming the key or file, and the remedy.
+
+    """
+    at = f"models.{name}"
+    notes: list[str] = []
+    pooler = _configured_pooler(declared_or(settings.pooling, checkpoint, at), dim, at, notes.append)
+    head = Head(checkpoint.head, pooler.output_dim)
+    normalize = head.normalize if settings.normalize == "declared" else settings.normalize
+    prompts = dict(checkpoint.prompts) if settings.prompts == "declared" else settings.prompts
+    _check_positions(checkpoint, pooler, prompts, at)
+    if settings.trust_remote_code:
+        notes.append("trust_remote_code is on: the checkpoint's own code runs in this process")
+    declared = settings.pooling == "declared" or (checkpoint.pooler is None and pooler.spec == checkpoint.pooling)
+    if checkpoint.pooling is not None and not declared:
+        notes.append(f"pooling {pooler.spec!r} overrides the declared {checkpoint.pooling!r}")
+    if checkpoint.pooling is not None and normalize != head.normalize:
+        notes.append(f"normalize {normalize} overrides the declared {head.normalize}")
+    if not pooler.trained:
+        notes.append(f"pooling {pooler.spec!r} is learned and untrained; give it fitted weights")
+    return Recipe(
+        name=name,
+        checkpoint=checkpoint,
+        pooler=pooler,
+        declared=declared,
+        head=head,
+        normalize=normalize,
+        max_tokens=_max_tokens(checkpoint, tokenizer, settings, at),
+        prompts=prompts,
+        include_prompt=checkpoint.include_prompt,
+        default_prompt=checkpoint.default_prompt if checkpoint.default_prompt in prompts else None,
+        truncate_dim=checkpoint.truncate_dim,
+        warnings=tuple(notes),
+    )
+
+
+def declared_or(spec: Any, checkpoint: Checkpoint, at: str) -> Any:
+    """The declared pooling where the spec is `declared`; a learned one as a mapping with `weights`.
+
+    Raises:
+        ConfigError: none is declared.
+
+    """
+    if spec != "declared":
+        return spec
+    if checkpoint.pooling is None:
+        advice = (
+            "'last' if it was trained for that, else 'weighted_mean' (a token sees only those before it)"
+            if checkpoint.causal
+            else "'mean' unless it was trained for another, such as 'cls'"
+        )
+        others = ", ".join(pooling.available())
+        raise ConfigError(
+            f"{at}: {checkpoint.name} declares no pooling, so one must be chosen. This encoder is "
+            f"{'causal' if checkpoint.causal else 'bidirectional'}: {advice}. There are: {others}."
+        )
+    return checkpoint.pooling if checkpoint.pooler is None else {"weights": str(checkpoint.pooler)}
+
+
+def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]) -> Pooler:
+    """Build the pooling of a config, or load it where it names fitted weights."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if isinstance(spec, dict) and "weights" in spec:
+                pooler = load_pooler(spec, dim)
+            else:
+                pooler = pooling.build(spec, dim)
+    except PoolingError as error:
+        raise ConfigError(f"{at}.pooling: {error}") from None
+    for warning in caught:
+        note(str(warning.message))
+    return pooler
+
+
+def load_pooler(spec: Mapping[str, Any], dim: int) -> Pooler:
+    """A saved pooler: `weights` is its folder, whatever else is given must agree with it.
+
+    Raises:
+        PoolingError: it cannot be read, is for states of another size, or is not as the spec says.
+
+    """
+    options = dict(spec)
+    path = options.pop("weights")
+    if not isinstance(path, str):
+        raise PoolingError(f"weights must be the folder of a saved pooler, not {path!r}")
+    pooler = pooling.load(path)
+    if pooler.dim != dim:
+        raise PoolingError(f"{path} was fitted for token states of {pooler.dim} dimensions; this encoder has {dim}")
+    saved = pooler.config()
+    for option, value in options.items():
+        if saved.get(option) != value:
+            raise PoolingError(f"{path} holds {pooler.spec!r}, which is not {option}: {value!r}; leave that out")
+    return pooler
+
+
+def _check_positions(checkpoint: Checkpoint, pooler: Pooler, prompts: Mapping[str, str], at: str) -> None:
+    if any(prompts.values()) and not checkpoint.include_prompt and "weighted_mean" in pooler.spec:
+        raise ConfigError(
+            f"{at}: weighted_mean without the prompt's tokens is ambiguous: sentence-transformers counts positions "
+            "from the prompt on, Millpond from the first token that counts. Choose another pooling, or prompts: {}."
+        )
+
+
+def _max_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: ModelConfig, at: str) -> int:
+    limits = [checkpoint.position_limit]
+    if settings.max_tokens != "declared":
+        limits.append(settings.max_tokens)
+        if checkpoint.position_limit is not None and settings.max_tokens > checkpoint.position_limit:
+            raise ConfigError(
+                f"{at}.max_tokens: {settings.max_tokens} is more than the {checkpoint.position_limit} positions "
+                f"that {checkpoint.name} has."
+            )
+    else:
+        limits.append(checkpoint.max_tokens or tokenizer.declared_limit)
+    known = [limit for limit in limits if limit is not None]
+    if not known:
+        raise ConfigError(f"{at}.max_tokens: {checkpoint.name} declares no longest text; give a number here.")
+    if min(known) <= tokenizer.num_special:
+        raise ConfigError(
+            f"{at}.max_tokens: {min(known)} leaves no room beside the {tokenizer.num_special} special tokens."
+        )
+    return min(known)

@@ -1,0 +1,1 @@
+"""What computes token states: one module a runtime."""

@@ -1,0 +1,141 @@
+"""Which strategy to use, by what was measured: one choice and one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.evaluation.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy that may be chosen.
+
+    Args:
+        name: what it is called in the comparisons.
+        learned: whether it has fitted weights.
+
+    """
+
+    name: str
+    learned: bool = False
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do.
+
+    Args:
+        strategy: the one to use.
+        sentence: why.
+        fit: whether fitting a learned one is worth the while.
+
+    """
+
+    strategy: str
+    sentence: str
+    fit: bool = False
+
+
+def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], declared: str | None = None) -> Advice:
+    """Choose a strategy.
+
+    One is better than another where it is beyond noise on some data set and worse beyond noise on none. The
+    declared one stays unless a fixed one is better. Without a declaration it is the fixed one of the highest
+    mean score, or the simplest that equals it within noise. A learned one must be better than that choice *and*
+    than the highest fixed one. Where there is neither a declaration nor a learned one, the encoder was trained
+    for no pooling, and then a learned one is worth more than any fixed one.
+
+    Args:
+        candidates: at least one, the simpler before the less simple.
+        comparisons: of all candidates, one a data set.
+        declared: the candidate that the checkpoint declares, if it declares one.
+
+    """
+    fixed = [candidate.name for candidate in candidates if not candidate.learned] or [candidates[0].name]
+    highest = max(fixed, key=lambda name: _mean_score(name, comparisons))
+    if declared is not None:
+        better = [name for name in fixed if _better(name, declared, comparisons)]
+        base = max(better, key=lambda name: _mean_score(name, comparisons)) if better else declared
+    else:
+        base = next(name for name in fixed if name == highest or _equal(name, highest, comparisons))
+    learned = [
+        candidate.name
+        for candidate in candidates
+        if candidate.learned
+        and _better(candidate.name, base, comparisons)
+        and (base == highest or _better(candidate.name, highest, comparisons))
+    ]
+    if learned:
+        choice = max(learned, key=lambda name: _mean_score(name, comparisons))
+        return Advice(choice, f"Use {choice}: {_gain(choice, highest, comparisons)}, beyond noise.")
+    if declared is None:
+        why = "no other fixed pooling scores higher" if base == highest else f"{highest} scores higher within noise"
+        if any(candidate.learned for candidate in candidates):
+            return Advice(base, f"Use {base}: {why}, and no learned one is better beyond noise.")
+        fit = "the checkpoint declares no pooling, so one that is fitted to your data is likely to be better"
+        return Advice(base, f"Use {base} for now: {why}, but {fit}.", fit=True)
+    if base != declared:
+        return Advice(base, f"Use {base}: {_gain(base, declared, comparisons)}, beyond noise.")
+    return Advice(base, f"Keep {base}, which the checkpoint declares: no other pooling is better beyond noise.")
+
+
+def advise_spans(
+    whole: Sequence[str], spans: Sequence[str], comparisons: Sequence[Comparison], declared: str | None = None
+) -> Advice:
+    """Choose whether documents are searched whole or by spans, which cost more: a vector each.
+
+    The declared one over whole documents stays, or without a declaration the highest over whole ones, unless another
+    is better; and spans must be better than every whole one that is.
+
+    Args:
+        whole: strategies over whole documents, at least one.
+        spans: strategies over spans.
+        comparisons: of all of them, one a data set.
+        declared: the strategy that the checkpoint declares, one of `whole`.
+
+    """
+
+    def score(name: str) -> float:
+        return _mean_score(name, comparisons)
+
+    base = choice = declared or max(whole, key=score)
+    sentence = f"Keep {base} over whole documents: nothing else is better beyond noise"
+    if better := [name for name in (*whole, *spans) if _better(name, base, comparisons)]:
+        highest = max(better, key=score)
+        as_good = [name for name in whole if name in better and _equal(name, highest, comparisons)]
+        choice = max(as_good, key=score, default=highest)
+        over = "whole documents" if choice in whole else "spans"
+        sentence = f"Use {choice} over {over}: {_gain(choice, base, comparisons)}, beyond noise"
+    equal = [name for name in (*whole, *spans) if name != choice and _equal(name, choice, comparisons)]
+    return Advice(choice, sentence + (f". Within noise of it: {'; '.join(equal)}." if equal else "."))
+
+
+def _mean_score(name: str, comparisons: Sequence[Comparison]) -> float:
+    return float(np.mean([comparison.score(name) for comparison in comparisons]))
+
+
+def _verdicts(name: str, other: str, comparisons: Sequence[Comparison]) -> set[str]:
+    return {comparison.against(other)[name].verdict for comparison in comparisons}
+
+
+def _better(name: str, other: str, comparisons: Sequence[Comparison]) -> bool:
+    verdicts = _verdicts(name, other, comparisons)
+    return "better" in verdicts and "worse" not in verdicts
+
+
+def _equal(name: str, other: str, comparisons: Sequence[Comparison]) -> bool:
+    return _verdicts(name, other, comparisons) == {"within noise"}
+
+
+def _gain(name: str, other: str, comparisons: Sequence[Comparison]) -> str:
+    """Where it is better, `67.10 against 53.06 of weighted_mean (spearman)`."""
+    gains = [
+        f"{100 * comparison.score(name):.2f} against {100 * comparison.score(other):.2f} ({comparison.metrics[0]})"
+        for comparison in comparisons
+        if comparison.against(other)[name].verdict == "better"
+    ]
+    return f"{', '.join(gains)} of {other}"

@@ -1,0 +1,93 @@
+"""What of a text is still in its vector, in two figures that need no labels.
+
+* **Words recovered**: how much of *which words were there* a linear map reads off the vector. A ridge regression
+  from vectors to the presence of each of the commonest tokens is fitted on half of the texts; of each held-out
+  text with m of those tokens, the m that it ranks first are taken, and the share that is right is averaged.
+  `chance` is what naming the commonest tokens every time would give.
+* **Sameness**: the mean cosine of random pairs of texts. At 0 vectors fill all directions; near 1 all texts look
+  alike, and only small differences tell them apart (anisotropy; Ethayarajh 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from pooling.tasks.similarity import cosines
+
+Vectors = NDArray[np.float32]
+Presence = NDArray[np.bool_]
+
+LEAST_TEXTS: Final = 100
+_MOST_TOKENS: Final = 500
+_LEAST_SHARE: Final = 0.01
+_MOST_SHARE: Final = 0.5
+_PENALTIES: Final = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
+_PAIRS: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Information:
+    """Figures of one strategy, see the module; each a share of 1."""
+
+    words_recovered: float
+    chance: float
+    sameness: float
+
+
+def presence(ids: Sequence[NDArray[np.int64]]) -> Presence:
+    """Which of the commonest tokens each text has, (texts, tokens).
+
+    Tokens of more than half of the texts are left out, special ones among them; so are those of under 1 %.
+    """
+    distinct = [np.unique(row) for row in ids]
+    tokens, counts = np.unique(np.concatenate(distinct), return_counts=True)
+    shares = counts / len(ids)
+    common = tokens[np.argsort(-counts, kind="stable")]
+    kept = np.isin(common, tokens[(shares >= _LEAST_SHARE) & (shares <= _MOST_SHARE)])
+    chosen = common[kept][:_MOST_TOKENS]
+    return np.array([np.isin(chosen, row) for row in distinct])
+
+
+def measure(vectors: Vectors, present: Presence, seed: int = 0) -> Information | None:
+    """The figures of one strategy.
+
+    Args:
+        vectors: (texts, dim).
+        present: of the same texts, from `presence`.
+        seed: of the halves and the pairs.
+
+    Returns:
+        None for fewer than `LEAST_TEXTS` texts, or where no token is common.
+
+    """
+    if len(vectors) < LEAST_TEXTS or not present.shape[1]:
+        return None
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(vectors))
+    fitting, held_out = order[: len(order) // 2], order[len(order) // 2 :]
+    scaler = StandardScaler().fit(vectors[fitting])
+    ridge = RidgeCV(alphas=_PENALTIES).fit(scaler.transform(vectors[fitting]), present[fitting].astype(np.float64))
+    predicted = ridge.predict(scaler.transform(vectors[held_out])).reshape(len(held_out), -1)
+    common = np.broadcast_to(present[fitting].mean(axis=0), predicted.shape)
+    first = generator.integers(0, len(vectors), _PAIRS)
+    second = (first + generator.integers(1, len(vectors), _PAIRS)) % len(vectors)
+    return Information(
+        words_recovered=_recovered(predicted, present[held_out]),
+        chance=_recovered(common, present[held_out]),
+        sameness=float(cosines(vectors[first], vectors[second]).mean()),
+    )
+
+
+def _recovered(ranked: NDArray[np.float64], present: Presence) -> float:
+    """Of each text's m tokens, the share among the m that are ranked first; mean over texts that have any."""
+    places = np.argsort(np.argsort(-ranked, axis=1, kind="stable"), axis=1)
+    sizes = present.sum(axis=1)
+    hits = (present & (places < sizes[:, None])).sum(axis=1)
+    return float((hits[sizes > 0] / sizes[sizes > 0]).mean()) if sizes.any() else 0.0

@@ -1,0 +1,1 @@
+"""Which vectors lie nearest to a query. Knows neither texts nor models."""

@@ -1,0 +1,211 @@
+"""The durable half: one SQLite file that holds every collection, its documents and their vectors."""
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.collections.errors import StoreUnavailable
+from service.index.flat import Keys, Vectors
+from service.store.document import Document, decoded_spans
+from service.store.schema import prepare
+from service.store.transaction import UNBUILT, CollectionRow, RebuildRow, Transaction, read_rebuild, read_vectors
+
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "The disk is full: free some space. Nothing stored was lost",
+    sqlite3.SQLITE_IOERR: "The disk refused (full, over quota or failing). Nothing stored before was lost",
+    sqlite3.SQLITE_READONLY: "Make the folder and its files writable for this user",
+    sqlite3.SQLITE_CANTOPEN: "Make the folder and its files readable and writable for this user",
+    sqlite3.SQLITE_NOTADB: "Restore the file from a backup, or move it away and index the documents again",
+    sqlite3.SQLITE_CORRUPT: "Restore the file from a backup, or move it away and index the documents again",
+    sqlite3.SQLITE_BUSY: "Another program holds the database: close it",
+}
+
+
+_DOCUMENTS = "SELECT key, id, text, metadata, spans FROM documents LEFT JOIN chunks ON chunks.document = key"
+
+
+class Store:
+    """The file `millpond.sqlite3` in a folder, held by one process; every method is thread-safe.
+
+    Reads run beside each other and beside the one write under way, each on a connection of its own.
+    Raises `StoreUnavailable` from every method when the file cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "millpond.sqlite3"
+        self._idle_readers: deque[sqlite3.Connection] = deque()
+        self._write_lock = Lock()
+        self._closed = False
+        with ExitStack() as opened:
+            opened.callback(os.close, _process_lock(folder))
+            with self._explained():
+                self._writer = self._connect()
+                opened.callback(self._writer.close)
+                prepare(self._writer, self._path)
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Wait for the write under way, close the file and let other processes have it."""
+        with self._write_lock:
+            self._closed = True
+            self._close_idle_readers()
+            self._opened.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """Begin a transaction; whatever leaves the block without a commit is rolled back."""
+        with self._write_lock, self._explained():
+            self._require_open()
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield Transaction(self._writer)
+            finally:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+
+    def collections(self) -> list[CollectionRow]:
+        """Return every collection."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT key, name, definition, dim, index_kind, created FROM collections ORDER BY key"
+            ).fetchall()
+        return [
+            CollectionRow(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created))
+            for key, name, definition, dim, kind, created in rows
+        ]
+
+    def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
+        """Yield the keys (n,) and vectors (n, dim) of a collection in blocks, ascending; a key for each vector."""
+        with self._reading() as connection:
+            yield from read_vectors(connection, collection, dim)
+
+    def matching(self, collection: int, condition: str, parameters: Sequence[str | int]) -> Keys:
+        """Return the keys, ascending, of the documents whose metadata meet a compiled filter."""
+        with self._reading() as connection:
+            cursor = connection.execute(
+                f"SELECT key FROM documents WHERE collection = ? AND {condition} ORDER BY key",
+                (collection, *parameters),
+            )
+            return np.fromiter((key for (key,) in cursor), np.int64)
+
+    def by_keys(self, keys: NDArray[np.int64]) -> dict[int, Document]:
+        """Return the documents stored under these keys."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                f"{_DOCUMENTS} WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),)
+            ).fetchall()
+        return dict(map(_document, rows))
+
+    def by_ids(self, collection: int, ids: Sequence[str]) -> dict[str, Document]:
+        """Return those of a collection's documents that have these ids."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                f"{_DOCUMENTS} WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
+                (collection, json.dumps(ids, ensure_ascii=False)),
+            ).fetchall()
+        return {document.id: document for _, document in map(_document, rows)}
+
+    def rebuild(self, collection: int) -> RebuildRow | None:
+        """Return the rebuild of a collection's vectors that is under way, if one is."""
+        with self._reading() as connection:
+            return read_rebuild(connection, collection)
+
+    def unbuilt(self, collection: int, after: int, most: int, characters: int) -> list[tuple[int, Document]]:
+        """Return the next documents that a rebuild has no vector for, with their keys, which are above `after`.
+
+        At most `most` of them, and none after their texts have come to so many characters.
+        """
+        found: list[tuple[int, Document]] = []
+        with self._reading() as connection:
+            for row in connection.execute(
+                f"{_DOCUMENTS} WHERE {UNBUILT} AND key > ? ORDER BY key LIMIT ?", (collection, after, most)
+            ):
+                found.append(_document(row))
+                characters -= len(found[-1][1].text)
+                if characters <= 0:
+                    break
+        return found
+
+    def count_unbuilt(self, collection: int) -> int:
+        """Return how many of a collection's documents a rebuild has no vector for."""
+        with self._reading() as connection:
+            (count,) = connection.execute(f"SELECT count(*) FROM documents WHERE {UNBUILT}", (collection,)).fetchone()
+        return int(count)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        self._require_open()
+        with self._explained():
+            try:
+                connection = self._idle_readers.pop()
+            except IndexError:
+                connection = self._connect()
+            try:
+                yield connection
+            finally:
+                self._idle_readers.append(connection)
+                if self._closed:
+                    self._close_idle_readers()
+
+    def _connect(self) -> sqlite3.Connection:
+        # Autocommit: transactions begin and end where the code says so, not where the module guesses.
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable(f"{self._path}: the store is closed. Open it again.")
+
+    def _close_idle_readers(self) -> None:
+        while self._idle_readers:
+            self._idle_readers.pop().close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into `StoreUnavailable` with the file and a remedy."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest is detail
+            remedy = _REMEDIES.get(code, "See SQLite's documentation of this error")
+            raise StoreUnavailable(f"{self._path}: {error}. {remedy}.") from error
+
+
+def _document(row: tuple[int, str, str, str, bytes | None]) -> tuple[int, Document]:
+    key, document_id, text, metadata, spans = row
+    return key, Document(document_id, text, json.loads(metadata), decoded_spans(spans))
+
+
+def _process_lock(folder: Path) -> int:
+    """Take the folder for this process; the kernel lets go of it however the process ends."""
+    path = folder / "millpond.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"store folder {folder}: {error.strerror} ({error.filename}). "
+            "Choose a folder that this user can create and write in."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            reason = "another process has this store open. Stop it, or choose another folder."
+        else:
+            reason = f"{error.strerror}. Put the store on a disk that supports locks."
+        raise StoreUnavailable(f"{path}: {reason}") from error
+    return descriptor

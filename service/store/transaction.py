@@ -1,0 +1,186 @@
+"""Changes to the store that become durable together, and the rows that they and the reads share."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from service.index.flat import Keys, Vectors
+from service.store.document import encoded_spans
+from service.store.vectors import Accepted
+
+UNBUILT = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE document = documents.key)"
+"""Holds for the documents of a collection that its rebuild has no vector for."""
+_OF_COLLECTION = "SELECT key FROM documents WHERE collection = ?"
+_BLOCK = 1 << 23
+"""Bytes of vectors that are read without a break."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRow:
+    """A row of the table of collections."""
+
+    key: int
+    name: str
+    definition: dict[str, Any]
+    dim: int
+    index_kind: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRow:
+    """A row of the table of rebuilds: the definition that a collection is to have, and its dimension."""
+
+    definition: dict[str, Any]
+    dim: int
+
+
+class Transaction:
+    """Changes that become durable together, by `commit`, or not at all."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def create(self, name: str, definition: dict[str, Any], dim: int, index_kind: str) -> CollectionRow:
+        """Insert a collection under a name that must be free."""
+        created = datetime.now(UTC)
+        encoded = json.dumps(definition)
+        cursor = self._connection.execute(
+            "INSERT INTO collections (name, definition, dim, index_kind, created) VALUES (?, ?, ?, ?, ?)",
+            (name, encoded, dim, index_kind, created.isoformat()),
+        )
+        assert cursor.lastrowid is not None
+        return CollectionRow(cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created)
+
+    def drop(self, collection: int) -> None:
+        """Delete a collection and all its documents."""
+        self._connection.execute("DELETE FROM collections WHERE key = ?", (collection,))
+
+    def put(self, collection: int, rows: Sequence[tuple[str, str, str]], vectors: Accepted) -> tuple[Keys, Keys]:
+        """Store rows of (id, text, metadata) with their vectors, in place of those with the same ids.
+
+        Returns the keys of the replaced rows and the keys of the new ones, in order.
+        """
+        replaced = self._delete(collection, [row[0] for row in rows])
+        keys = []
+        for row, (own, spans) in zip(rows, vectors, strict=True):
+            key = self._connection.execute(
+                "INSERT INTO documents (collection, id, text, metadata, vector) VALUES (?, ?, ?, ?, ?)",
+                (collection, *row, _stored(own)),
+            ).lastrowid
+            if spans is not None:
+                self._connection.execute("INSERT INTO chunks VALUES (?, ?)", (key, encoded_spans(spans)))
+            keys.append(key)
+        return replaced, np.array(keys, np.int64)
+
+    def delete(self, collection: int, document_id: str) -> Keys:
+        """Delete a document; returns its key, or nothing if there was none."""
+        return self._delete(collection, [document_id])
+
+    def rebuild(self, collection: int) -> RebuildRow | None:
+        """Return the rebuild of a collection's vectors that is under way, if one is."""
+        return read_rebuild(self._connection, collection)
+
+    def begin_rebuild(self, collection: int, rebuild: RebuildRow) -> None:
+        """Begin to collect other vectors for a collection that has no rebuild."""
+        self._connection.execute(
+            "INSERT INTO rebuilds (collection, definition, dim) VALUES (?, ?, ?)",
+            (collection, json.dumps(rebuild.definition), rebuild.dim),
+        )
+
+    def put_rebuilt(self, keys: Sequence[int] | Keys, vectors: Accepted) -> None:
+        """Store the other vectors of documents; those that are gone are passed over."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO rebuilt (document, vector, spans) SELECT key, ?, ? FROM documents WHERE key = ?",
+            ((_stored(own), encoded_spans(spans), int(key)) for key, (own, spans) in zip(keys, vectors, strict=True)),
+        )
+
+    def end_rebuild(self, collection: int) -> None:
+        """Forget a rebuild and its vectors."""
+        self._connection.execute(f"DELETE FROM rebuilt WHERE document IN ({_OF_COLLECTION})", (collection,))
+        self._connection.execute("DELETE FROM rebuilds WHERE collection = ?", (collection,))
+
+    def exchange(self, row: CollectionRow) -> CollectionRow | None:
+        """Put the rebuilt vectors in the place of a collection's own, which ends the rebuild.
+
+        Returns the collection as it then is, or nothing where there is none or a document lacks its vector.
+        """
+        rebuild = self.rebuild(row.key)
+        incomplete = f"SELECT EXISTS (SELECT * FROM documents WHERE {UNBUILT})"
+        if rebuild is None or self._connection.execute(incomplete, (row.key,)).fetchone() == (1,):
+            return None
+        self._connection.execute(
+            "UPDATE documents SET vector = (SELECT vector FROM rebuilt WHERE document = key) WHERE collection = ?",
+            (row.key,),
+        )
+        self._connection.execute(f"DELETE FROM chunks WHERE document IN ({_OF_COLLECTION})", (row.key,))
+        self._connection.execute(
+            "INSERT INTO chunks SELECT document, spans FROM rebuilt "
+            f"WHERE spans IS NOT NULL AND document IN ({_OF_COLLECTION})",
+            (row.key,),
+        )
+        self._connection.execute(
+            "UPDATE collections SET definition = ?, dim = ? WHERE key = ?",
+            (json.dumps(rebuild.definition), rebuild.dim, row.key),
+        )
+        self.end_rebuild(row.key)
+        return replace(row, definition=rebuild.definition, dim=rebuild.dim)
+
+    def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
+        """Yield the keys (n,) and vectors (n, dim) of a collection in blocks, in order, with the changes so far."""
+        return read_vectors(self._connection, collection, dim)
+
+    def commit(self) -> None:
+        """Make the changes durable: once this returns, no crash undoes them."""
+        self._connection.execute("COMMIT")
+
+    def _delete(self, collection: int, ids: list[str]) -> Keys:
+        rows = self._connection.execute(
+            "DELETE FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?)) RETURNING key",
+            (collection, json.dumps(ids, ensure_ascii=False)),
+        ).fetchall()
+        return np.array([key for (key,) in rows], np.int64)
+
+
+def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow | None:
+    """Return the rebuild of a collection's vectors that is under way, if one is."""
+    found = connection.execute("SELECT definition, dim FROM rebuilds WHERE collection = ?", (collection,)).fetchone()
+    return RebuildRow(json.loads(found[0]), found[1]) if found else None
+
+
+def read_vectors(connection: sqlite3.Connection, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
+    """Yield the keys (n,) and vectors (n, dim) of a collection in blocks, ascending; a key comes for each vector."""
+    cursor = connection.execute(
+        "SELECT key, vector, coalesce(length(spans) / 16, 1) FROM documents LEFT JOIN chunks ON document = key "
+        "WHERE collection = ? ORDER BY key",
+        (collection,),
+    )
+    rows: list[tuple[int, bytes, int]] = []
+    size = 0
+    for key, vector, count in cursor:
+        if len(vector) != 4 * dim * count:
+            damage = sqlite3.DatabaseError(f"a stored vector does not have its collection's {dim} numbers")
+            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damage
+        rows.append((key, vector, count))
+        size += len(vector)
+        if size >= _BLOCK:
+            yield _block(rows, dim)
+            rows, size = [], 0
+    if rows:
+        yield _block(rows, dim)
+
+
+def _block(rows: Sequence[tuple[int, bytes, int]], dim: int) -> tuple[Keys, Vectors]:
+    keys, vectors, counts = zip(*rows, strict=True)
+    read = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, dim)
+    return np.repeat(np.array(keys, np.int64), counts), read.astype(np.float32)
+
+
+def _stored(vectors: Vectors) -> bytes:
+    return vectors.astype("<f4").tobytes()

@@ -1,0 +1,1 @@
+"""Fits learned poolers over a frozen encoder, and saves the one worth having."""

@@ -1,0 +1,131 @@
+"""A checkpoint with a fitted pooler in it, as a folder that sentence-transformers and Millpond both load."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from pooling import Pooler
+from service.checkpoint.checkpoint import HUB_FILES, LEARNED_POOLING, TRANSFORMER_CONFIGS, Checkpoint
+from service.errors import ConfigError
+
+POOLER: Final = "pooler"
+"""The folder of the fitted pooler in an exported one."""
+_TRANSFORMER: Final = {
+    "idx": 0,
+    "name": "0",
+    "path": "",
+    "type": "sentence_transformers.models.Transformer",
+}
+_MODULES: Final = "modules.json"
+_MODEL_CONFIG: Final = "config_sentence_transformers.json"
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A draft that becomes `path` where the block ends well, and is gone where it does not.
+
+    Raises:
+        ConfigError: `path` exists and is not empty, or cannot be made.
+
+    """
+    whole = path.resolve()
+    draft = whole.with_name(f".{whole.name}.part")
+    if whole.exists() and (not whole.is_dir() or any(whole.iterdir())):
+        raise ConfigError(f"--output {path}: exists already; name a new folder, or remove it.")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)  # what a killed process left
+        with _writing(path):
+            draft.mkdir(parents=True)
+        yield draft
+        with _writing(path):
+            draft.rename(whole)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"--output {path}: cannot be made ({error.strerror}).") from None
+
+
+def save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) -> None:
+    """Write the checkpoint to an empty folder, with `pooler` instead of its own pooling.
+
+    All else stays: prompts, and the modules behind pooling. The encoder's weights are linked (hard links, which
+    take no room and stay whole when the other one goes) where the file system can, else copied.
+
+    Args:
+        folder: where to.
+        checkpoint: what to start from; a plain Hugging Face encoder gets pooling as its only further module.
+        pooler: fitted.
+        max_tokens: the longest text, as fitted.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+
+    """
+    with _writing(folder):
+        _save(folder, checkpoint, pooler, max_tokens)
+
+
+def _save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) -> None:
+    source, transformer = checkpoint.folder, folder / checkpoint.transformer.relative_to(checkpoint.folder)
+    _copy(checkpoint.transformer, transformer)
+    modules = []
+    for module in _modules(checkpoint):
+        if module["type"] != LEARNED_POOLING:
+            _copy(source / module["path"], folder / module["path"])
+        modules.append(module)
+    declared = next((name for name in TRANSFORMER_CONFIGS if (transformer / name).exists()), TRANSFORMER_CONFIGS[0])
+    _edit(transformer / declared, max_seq_length=max_tokens)
+    if (source / _MODEL_CONFIG).exists():
+        shutil.copyfile(source / _MODEL_CONFIG, folder / _MODEL_CONFIG)
+    (folder / _MODULES).write_text(json.dumps(modules, indent=2) + "\n")
+    pooler.save(folder / POOLER)
+    _edit(folder / POOLER / "config.json", include_prompt=checkpoint.include_prompt)
+
+
+def _modules(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """The checkpoint's modules, its pooling replaced by ours."""
+    path = checkpoint.folder / _MODULES
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else [_TRANSFORMER]
+    place = next((place for place, module in enumerate(found) if _is_pooling(module)), 1)
+    ours = {"idx": place, "name": str(place), "path": POOLER, "type": LEARNED_POOLING}
+    return [*found[:place], ours, *found[place + 1 :]]
+
+
+def _is_pooling(module: dict[str, Any]) -> bool:
+    return str(module["type"]).endswith(".Pooling") or module["type"] == LEARNED_POOLING
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """The files of a module, not those of folders within it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in {file for pattern in HUB_FILES for file in source.glob(pattern) if file.is_file()}:
+        if file.name == _MODULES or (folder / file.name).exists():
+            continue
+        if file.suffix == ".safetensors":
+            _link(file.resolve(), folder / file.name)
+        else:
+            shutil.copyfile(file, folder / file.name)
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file, target)
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(values | changes, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,57 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.collections import Collections
+from service.store import Document
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def collections(folder):
+    opened = Collections(folder)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def fill():
+    """Upserts `{id: (vector, metadata)}`; the text of each document names its id."""
+
+    def fill(collection, entries):
+        documents = [Document(id_, f"text of {id_}", metadata) for id_, (_, metadata) in entries.items()]
+        vectors = np.array([vector for vector, _ in entries.values()], np.float32)
+        return collection.upsert(documents, vectors)
+
+    return fill
+
+
+@pytest.fixture
+def start():
+    """Starts a Python program in another process; whatever is left of them is killed at the end."""
+    started = []
+
+    def start(program: str, *arguments: object) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *filter(None, sys.path)])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,335 @@
+"""Requests through real passes of a tiny encoder, from many threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from service.checkpoint.checkpoint import read_checkpoint
+from service.encoder.batcher import Batcher
+from service.encoder.runtimes.loading import load_module
+from service.encoder.runtimes.torch import TorchRuntime
+from service.errors import CheckpointError, Unavailable
+from tests.support.checkpoints import DIM, plain_bert
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # or this thread's own passes and the streams' wait for each other's cores
+    checkpoint = read_checkpoint(str(plain_bert(tmp_path_factory.mktemp("bert"))))
+    yield TorchRuntime(load_module(checkpoint, torch.float32), "fp32", threads=2)
+    torch.set_num_threads(threads)
+
+
+class Gate:
+    """A finish that holds its stream until the test lets it go: what arrives meanwhile must wait."""
+
+    def __init__(self):
+        self.entered, self.open = threading.Event(), threading.Event()
+
+    def __call__(self, states, mask):
+        self.entered.set()
+        assert self.open.wait(20)
+        return mean(states, mask)
+
+
+def mean(states, mask):
+    kept = states * mask.unsqueeze(2)
+    return list((kept.sum(1) / mask.sum(1, keepdim=True)).numpy())
+
+
+def first(states, mask):
+    return list(states[:, 0].numpy())
+
+
+def broken(states, mask):
+    raise ValueError("this finish is broken")
+
+
+def ids(*lengths: int, start: int = 5) -> list[np.ndarray]:
+    return [(np.arange(length) * 7 + start + number) % 300 + 5 for number, length in enumerate(lengths)]
+
+
+@contextmanager
+def batcher(runtime, streams=1, **limits):
+    runtime.streams = streams
+    one = Batcher(runtime, pad_id=0, **{"max_batch_tokens": 256, "max_queued_tokens": 10_000, **limits})
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@contextmanager
+def held(one: Batcher):
+    """The only stream of a batcher, kept busy."""
+    gate = Gate()
+    future = one.submit(ids(3), gate)
+    assert gate.entered.wait(20)
+    try:
+        yield future
+    finally:
+        gate.open.set()
+        future.result(20)
+
+
+def expected(runtime, rows, finish) -> list[np.ndarray]:
+    """Each row in a pass of its own, straight through the runtime."""
+    return [
+        finish(runtime.states(row[None], np.ones((1, len(row)), bool)), torch.ones(1, len(row), dtype=torch.bool))[0]
+        for row in rows
+    ]
+
+
+def assert_close(found, wanted):
+    assert len(found) == len(wanted)
+    for left, right in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_results_keep_their_order(runtime, streams):
+    requests = [ids(*(1 + (7 * i + 3 * j) % 40 for j in range(1 + i % 9)), start=i) for i in range(40)]
+    finishes = [mean if i % 3 else first for i in range(40)]
+    wanted = [expected(runtime, rows, finish) for rows, finish in zip(requests, finishes, strict=True)]
+    with batcher(runtime, streams) as one, ThreadPoolExecutor(12) as clients:
+        for _ in range(2):
+            futures = list(clients.map(one.submit, requests, finishes))
+            for future, want in zip(futures, wanted, strict=True):
+                assert_close(future.result(30), want)
+
+
+def test_requests_with_different_finishes_share_a_pass(runtime):
+    with batcher(runtime) as one:
+        with held(one):
+            before = one.passes
+            futures = [one.submit(ids(9, 9, start=i), mean if i % 2 else first) for i in range(6)]
+        for i, future in enumerate(futures):
+            assert_close(future.result(20), expected(runtime, ids(9, 9, start=i), mean if i % 2 else first))
+        assert one.passes - before == 2  # the one held, and one for all
+
+
+def test_equal_finishes_share_a_call(runtime):
+    calls = []
+
+    def counting(states, mask):
+        calls.append(len(states))
+        return first(states, mask)
+
+    with batcher(runtime) as one:
+        with held(one):
+            futures = [one.submit(ids(9), counting) for _ in range(5)]
+        wait(futures, 20)
+    assert calls == [5]
+
+
+def test_nothing_is_done_for_nothing(runtime):
+    with batcher(runtime) as one:
+        assert one.submit([], broken).result(5) == []
+        assert one.passes == 0
+
+
+def test_a_failing_finish_fails_only_its_requests(runtime):
+    with batcher(runtime) as one:
+        with held(one):
+            bad, good = one.submit(ids(9, 9), broken), one.submit(ids(9, 9), mean)
+        assert_close(good.result(20), expected(runtime, ids(9, 9), mean))
+        with pytest.raises(ValueError, match="this finish is broken"):
+            bad.result(20)
+        assert one.alive
+        assert_close(one.submit(ids(4), mean).result(20), expected(runtime, ids(4), mean))
+
+
+def test_a_finish_that_loses_a_row_is_an_error(runtime):
+    with batcher(runtime) as one, pytest.raises(ValueError, match="zip"):
+        one.submit(ids(4, 4), lambda states, mask: first(states, mask)[:1]).result(20)
+
+
+def test_a_failing_pass_fails_its_requests_and_the_stream_goes_on(runtime):
+    with batcher(runtime) as one:
+        outside = one.submit([np.array([5, 10_000])], mean)  # no such token: the embedding table ends before it
+        with pytest.raises(IndexError):
+            outside.result(20)
+        assert one.alive
+        assert_close(one.submit(ids(4), mean).result(20), expected(runtime, ids(4), mean))
+
+
+def test_a_request_that_failed_costs_no_further_pass(runtime):
+    with batcher(runtime, max_batch_tokens=64) as one:
+        future = one.submit(ids(*[30] * 50), broken)
+        with pytest.raises(ValueError, match="broken"):
+            future.result(20)
+        one.submit(ids(3), mean).result(20)
+        assert one.passes <= 4
+
+
+def test_cancelled_before_it_ran_costs_no_pass(runtime):
+    with batcher(runtime) as one:
+        with held(one):
+            before = one.passes
+            futures = [one.submit(ids(*[20] * 30), mean) for _ in range(5)]
+            assert all(future.cancel() for future in futures)
+        one.submit(ids(3), mean).result(20)
+        assert one.passes - before == 2  # the one held, and the last request
+        with pytest.raises(CancelledError):
+            futures[0].result(5)
+
+
+def test_a_full_queue_refuses_and_then_takes_again(runtime):
+    with batcher(runtime, max_queued_tokens=100) as one:
+        with held(one):
+            waiting = [one.submit(ids(20), mean) for _ in range(4)]
+            with pytest.raises(Unavailable, match=r"batching\.max_queued_tokens is 100") as caught:
+                one.submit(ids(20), mean)
+            assert caught.value.retry_after >= 1
+            assert waiting[0].cancel()
+            waiting.append(one.submit(ids(20), mean))
+        for future in waiting[1:]:
+            future.result(20)
+        one.submit(ids(20), mean).result(20)
+
+
+def test_room_is_given_back_however_a_request_ends(runtime):
+    with batcher(runtime, max_queued_tokens=100) as one:
+        for _ in range(20):
+            one.submit(ids(20), mean).result(20)
+            with pytest.raises(ValueError, match="broken"):
+                one.submit(ids(20), broken).result(20)
+            with held(one):
+                assert one.submit(ids(20), mean).cancel()
+        with held(one):
+            futures = [one.submit(ids(20), mean) for _ in range(4)]
+        wait(futures, 20)
+
+
+def test_small_requests_get_in_beside_a_huge_one(runtime):
+    with batcher(runtime, max_queued_tokens=400) as one:
+        with held(one):
+            huge = one.submit(ids(*[40] * 200), mean)
+            small = one.submit(ids(6), mean)
+            ended = []
+            huge.add_done_callback(lambda _: ended.append("huge"))
+            small.add_done_callback(lambda _: ended.append("small"))
+        assert_close(small.result(20), expected(runtime, ids(6), mean))
+        assert len(huge.result(60)) == 200
+        assert ended == ["small", "huge"]
+
+
+def test_a_quick_request_does_not_wait_for_a_pass_of_a_large_one(runtime):
+    gate = Gate()
+    with batcher(runtime) as one:
+        large = one.submit(ids(*[40] * 5), gate)
+        try:
+            assert gate.entered.wait(20)
+            assert_close(one.submit(ids(6, 9), mean).result(20), expected(runtime, ids(6, 9), mean))
+            assert_close(one.submit(ids(12), mean).result(20), expected(runtime, ids(12), mean))
+            waiting = one.submit(ids(*[40] * 4), mean)
+            assert not large.done() and not waiting.done()
+        finally:
+            gate.open.set()
+        assert len(large.result(20)) == 5
+        assert_close(waiting.result(20), expected(runtime, ids(*[40] * 4), mean))
+
+
+def test_a_quick_request_waits_for_another_to_share_the_next_pass(runtime):
+    with batcher(runtime) as one:
+        with held(one):
+            futures = [one.submit(ids(20, start=i), mean) for i in range(5)]
+            assert one.passes == 0
+        wait(futures, 20)
+        assert one.passes == 2
+
+
+class Widths(TorchRuntime):
+    """Notes which passes were given all cores."""
+
+    def __init__(self, module):
+        super().__init__(module, "fp32", threads=2)
+        self.wide = []
+
+    def states(self, ids, mask, *, wide=False):
+        self.wide.append(wide)
+        return super().states(ids, mask, wide=wide)
+
+
+def test_a_small_batch_that_is_alone_gets_all_cores(tmp_path):
+    noting = Widths(load_module(read_checkpoint(str(plain_bert(tmp_path))), torch.float32))
+    with batcher(noting) as one:
+        one.submit(ids(20), mean).result(20)
+        one.submit(ids(*[40] * 5), mean).result(20)
+    assert noting.wide == [True, False]
+
+
+def test_a_request_larger_than_the_queue_is_taken_when_it_is_alone(runtime):
+    with batcher(runtime, max_queued_tokens=10) as one:
+        assert len(one.submit(ids(30, 30), mean).result(20)) == 2
+
+
+def test_close_finishes_what_runs_and_fails_what_waits(runtime):
+    runtime.streams = 1
+    one = Batcher(runtime, pad_id=0, max_batch_tokens=256, max_queued_tokens=10_000)
+    gate = Gate()
+    running = one.submit(ids(3), gate)
+    assert gate.entered.wait(20)
+    waiting = [one.submit(ids(5), mean) for _ in range(3)]
+    closing = threading.Thread(target=one.close)
+    closing.start()
+    for future in waiting:
+        with pytest.raises(Unavailable, match="stopping"):
+            future.result(20)
+    assert not one.alive
+    with pytest.raises(Unavailable, match="stopping"):
+        one.submit(ids(5), mean)
+    gate.open.set()
+    closing.join(20)
+    assert_close(running.result(20), expected(runtime, ids(3), mean))
+    assert not closing.is_alive()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stream-")]
+    one.close()
+
+
+def test_two_streams_work_at_once(runtime):
+    gates = [Gate(), Gate()]
+    with batcher(runtime, 2) as one:
+        futures = [one.submit(ids(60), gate) for gate in gates]
+        try:
+            assert all(gate.entered.wait(20) for gate in gates)
+        finally:
+            for gate in gates:
+                gate.open.set()
+        wait(futures, 20)
+
+
+def test_a_stream_waits_without_work(runtime):
+    """An idle batcher uses no processor time."""
+    with batcher(runtime, 2) as one:
+        one.submit(ids(3), mean).result(20)
+        time.sleep(0.05)
+        before = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - before < 0.1
+
+
+def test_runtime_shapes(runtime):
+    rows = ids(5, 2)
+    table, mask = np.zeros((2, 5), np.int64), np.zeros((2, 5), bool)
+    for place, row in enumerate(rows):
+        table[place, : len(row)], mask[place, : len(row)] = row, True
+    states = runtime.states(table, mask)
+    assert states.shape == (2, 5, DIM)
+    assert states.dtype == torch.float32
+    assert_close([states[1, 0].numpy()], expected(runtime, rows[1:], first))
+
+
+def test_runtime_of_a_folder_without_usable_weights(tmp_path):
+    folder = plain_bert(tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"\0" * 200)
+    with pytest.raises(CheckpointError, match="its weights cannot be loaded"):
+        load_module(read_checkpoint(str(folder)), torch.float32)

@@ -1,0 +1,54 @@
+"""Texts spoiled on purpose."""
+
+import re
+
+import pytest
+
+from service.evaluation.perturbations import CUT, FILLER, NOISE, SENTENCES, Change, spoil
+
+TEXTS = [" ".join(f"w{text}x{word}" for word in range(50)) for text in range(40)]
+
+
+def spans(texts):
+    return [[match.span() for match in re.finditer(r"\S+", text)] for text in texts]
+
+
+def spoiled(kind, level, texts=TEXTS, seed=0):
+    return spoil(texts, spans(texts), Change(kind, level), seed)
+
+
+def test_noise_replaces_or_drops_about_that_share_and_more_of_the_same_at_a_higher_level():
+    kept = {}
+    for share in (0.1, 0.2, 0.4):
+        after = spoiled(NOISE, share)
+        kept[share] = [set(old.split()) & set(new.split()) for old, new in zip(TEXTS, after, strict=True)]
+        left = sum(map(len, kept[share])) / (50 * len(TEXTS))
+        assert left == pytest.approx(1 - share, abs=0.03)
+        words = sum(len(text.split()) for text in after) / (50 * len(TEXTS))
+        assert words == pytest.approx(1 - share / 2, abs=0.03)
+    # A word that was dropped may come back as another's replacement, but only few do.
+    lost = sum(len(more - less) for less, more in zip(kept[0.1], kept[0.4], strict=True))
+    assert lost <= 0.01 * 50 * len(TEXTS)
+
+
+def test_it_is_drawn_from_the_seed():
+    assert spoiled(NOISE, 0.2) == spoiled(NOISE, 0.2) != spoiled(NOISE, 0.2, seed=1)
+
+
+def test_filler_is_appended():
+    for sentences in (1, 4):
+        for old, new in zip(TEXTS, spoiled(FILLER, sentences), strict=True):
+            assert new.startswith(f"{old} ")
+            assert sum(sentence in new for sentence in SENTENCES) == sentences
+    one, four = spoiled(FILLER, 1), spoiled(FILLER, 4)
+    assert all(more.startswith(less) for less, more in zip(one, four, strict=True))
+
+
+def test_the_end_is_cut_off():
+    assert spoiled(CUT, 0.5, ["a bb c d", "one"]) == ["a bb", "one"]
+    assert spoiled(CUT, 0.25, ["a bb c d "]) == ["a bb c"]
+
+
+def test_a_text_of_which_nothing_would_be_left_stays():
+    assert all(text.strip() for text in spoiled(NOISE, 1.0, ["one"] * 50))
+    assert spoiled(CUT, 0.5, [" "]) == [" "]

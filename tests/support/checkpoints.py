@@ -1,0 +1,210 @@
+"""Small checkpoints with random weights, saved by sentence-transformers itself, and what it makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5EncoderModel,
+)
+
+from service.config import Config
+from service.embedding.models import Models
+
+DIM = 24
+TEXTS = [
+    "A mill by the pond.",
+    "The wheel turns when water flows over it, slowly at first and then faster and faster.",
+    "Grain",
+    "What does a miller do in the evening, when the wheel stands still?",
+    "Über den Fluss führt eine Brücke.",
+    "the wheel turns",
+]
+_CORPUS = [*TEXTS, "query: passage: represent the sentence for retrieval", "abcdefghijklmnopqrstuvwxyz 0123456789"]
+
+
+def wordpiece() -> PreTrainedTokenizerFast:
+    """[CLS] text [SEP], cased, so that lower-casing is seen."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([*_CORPUS, *map(str.lower, _CORPUS)], trainer)
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=64, **{f"{name}_token": token for name, token in names.items()}
+    )
+
+
+def byte_pairs(
+    single: str = "<s> $A </s>", *, pad: str | None = "<pad>", padding_side: str = "right"
+) -> PreTrainedTokenizerFast:
+    """Byte pairs as RoBERTa, GPT-2 and Llama have them, framed by the template `single`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    tokenizer.decoder = decoders.ByteLevel()
+    if single != "$A":
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=single, special_tokens=[("<s>", 0), ("</s>", 2)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=64,
+        padding_side=padding_side,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token=pad,
+    )
+
+
+def plain_bert(folder: Path, **config: Any) -> Path:
+    """A plain Hugging Face folder."""
+    torch.manual_seed(1)
+    sizes = {"hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
+    sizes |= {"vocab_size": 400, "max_position_embeddings": 64}
+    return _save(BertModel(BertConfig(**sizes | config)), wordpiece(), folder)
+
+
+def plain_roberta(folder: Path) -> Path:
+    torch.manual_seed(2)
+    config = RobertaConfig(
+        vocab_size=400,
+        hidden_size=DIM,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=32,
+        max_position_embeddings=34,
+        type_vocab_size=1,
+        pad_token_id=1,
+    )
+    tokenizer = byte_pairs()
+    tokenizer.model_max_length = 32
+    return _save(RobertaModel(config), tokenizer, folder)
+
+
+def plain_llama(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=400,
+        hidden_size=DIM,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=6,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        architectures=["LlamaForCausalLM"],
+    )
+    return _save(LlamaModel(config), tokenizer or byte_pairs("$A </s>", padding_side="left"), folder)
+
+
+def plain_gpt2(folder: Path) -> Path:
+    torch.manual_seed(4)
+    config = GPT2Config(vocab_size=400, n_embd=DIM, n_layer=2, n_head=4, n_positions=40)
+    tokenizer = byte_pairs("$A", pad=None)
+    tokenizer.model_max_length = 10**30
+    return _save(GPT2Model(config), tokenizer, folder)
+
+
+def plain_t5(folder: Path) -> Path:
+    torch.manual_seed(5)
+    config = T5Config(vocab_size=400, d_model=DIM, d_kv=6, d_ff=32, num_layers=2, num_heads=4)
+    return _save(T5EncoderModel(config), byte_pairs("$A </s>"), folder)
+
+
+def _save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
+    # Small random weights give nearly equal states for all tokens, which would hide a wrong pooling.
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" not in name.lower() and "ln_" not in name:
+                weight.mul_(8)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def sentence_transformer(
+    plain: Path,
+    folder: Path,
+    pooling: Any = "mean",
+    *head: torch.nn.Module,
+    include_prompt: bool = True,
+    **settings: Any,
+) -> Path:
+    """`plain` with pooling and what follows it, as the installed sentence-transformers saves it."""
+    transformer = Transformer(str(plain))
+    modules = [transformer, Pooling(DIM, pooling, include_prompt=include_prompt), *head]
+    SentenceTransformer(modules=modules, device="cpu", **settings).save(str(folder))
+    return folder
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file; those that are None are removed."""
+    values = json.loads(path.read_text()) if path.exists() else {}
+    values |= changes
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+
+
+def reference(folder: Path) -> SentenceTransformer:
+    """The same folder as sentence-transformers loads it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+
+
+@contextmanager
+def served(folder: Path | str, *, runtime: dict[str, Any] | None = None, **settings: Any) -> Iterator[Models]:
+    """The folder as Millpond serves it, under the name 'default'; on PyTorch, which has nothing to convert first."""
+    defaults = {"threads": 1, "backend": "torch", "precision": "fp32"}
+    config = Config.model_validate(
+        {"models": {"default": {"encoder": str(folder), **settings}}, "runtime": {**defaults, **(runtime or {})}}
+    )
+    models = Models(config)
+    try:
+        yield models
+    finally:
+        models.close()
+
+
+def embed(models: Models, inputs: Sequence[Any], spec: Any = None, **arguments: Any) -> np.ndarray:
+    """Vectors of the default model."""
+    return asyncio.run(models.get(None, spec).embed(inputs, **arguments)).vectors
+
+
+def close(left: np.ndarray, right: np.ndarray, tolerance: float = 1e-5) -> bool:
+    """Whether vectors are equal up to rounding, relative to their size."""
+    assert left.shape == right.shape, (left.shape, right.shape)
+    return bool(np.abs(left - right).max() <= tolerance * max(1.0, float(np.abs(right).max())))
