@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from service.collections import Collections
-from service.collections.errors import (
-    CollectionError,
+from service.errors import (
     Conflict,
     InvalidDocument,
     InvalidFilter,
@@ -17,6 +16,7 @@ from service.collections.errors import (
     InvalidName,
     InvalidVector,
     NotFound,
+    ServiceError,
     StoreUnavailable,
 )
 from service.index.flat import INDEXES, ExactIndex
@@ -538,7 +538,7 @@ def test_a_failing_index_is_rebuilt_from_the_store(collections, monkeypatch, fil
 
 def test_every_error_is_one_family():
     for error in (Conflict("n", {}, {}), NotFound(), InvalidName(), StoreUnavailable()):
-        assert isinstance(error, CollectionError)
+        assert isinstance(error, ServiceError)
 
 
 def test_reading_waits_for_no_writer_in_preparation(collections, collection, fill, folder):
