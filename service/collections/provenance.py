@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.collections import Definition
-from service.collections.chunking import Chunking
+from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
@@ -27,7 +27,7 @@ def define(
         "asked_pooling": spec,
         "fingerprint": embedder.fingerprint,
         **embedder.fingerprint_parts,
-        **({"chunking": chunking.told} if chunking is not None else {}),
+        **({"chunking": chunking.to_json()} if chunking is not None else {}),
     }
 
 

@@ -13,9 +13,10 @@ from typing import Final, Literal
 
 from pooling import EmptyTextError, PoolingError
 from service.collections import Collection, Definition
-from service.collections.chunking import Chunking, embed_documents
+from service.collections.chunking import embed_documents
 from service.collections.provenance import define
 from service.collections.writer import Writer
+from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
 from service.embedding.recipe import Spec

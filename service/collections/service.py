@@ -13,10 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from service.collections import Collection, Collections, Definition
-from service.collections.chunking import Chunking, check_spans, embed_documents
+from service.collections.chunking import check_spans, embed_documents
 from service.collections.provenance import define, embedder_for
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.writer import Writer
+from service.embedding.chunking import Chunking
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, Place, ServiceError, StaleDefinition, TooLarge

@@ -26,10 +26,11 @@ from service.api.schemas.problem import PROBLEMS, Problem
 from service.api.schemas.search import Hits, SearchRequest, SearchResults
 from service.api.schemas.spans import ChunkingBody
 from service.collections import Definition
-from service.collections.chunking import Chunking
+from service.collections.chunking import chunking_of
 from service.collections.reindex import Progress
 from service.collections.service import Document, Hit
 from service.deployment import Deployment
+from service.embedding.chunking import Chunking
 from service.errors import NotFound, Place, TooLarge
 from service.store import Spans
 
@@ -132,7 +133,7 @@ async def begin_reindex(
     asked = body or ReindexRequest.model_validate({})
     collection = served.collections.get(name)
     named = "chunking" in asked.model_fields_set
-    chunking = _chunking(asked.chunking) if named else Chunking.of(collection.definition)
+    chunking = _chunking(asked.chunking) if named else chunking_of(collection.definition)
     progress = await served.collections.reindexes.begin(
         collection, asked.model, asked.pooling, chunking, truncate=asked.truncate, force=asked.force
     )
@@ -250,7 +251,7 @@ _FIELDS: Final[Mapping[str, Callable[[Hit], Any]]] = {
 
 
 def _chunking(body: ChunkingBody | None) -> Chunking | None:
-    return None if body is None else body.chunking
+    return None if body is None else body.parsed()
 
 
 def _spans(document: DocumentBody) -> Spans | None:
