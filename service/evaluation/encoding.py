@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +16,9 @@ from torch import Tensor
 
 from pooling.tasks import Part
 from service.arrays import Vectors
-from service.embedding import bulk
-from service.embedding.embedder import Embedder, Role
+from service.embedding.embedder import Embedder
+from service.embedding.postprocessing import ToVectors
+from service.embedding.recipe import Role
 from service.encoder import PostProcess
 from service.evaluation.report import Speed
 
@@ -73,18 +73,18 @@ class Encoding:
 
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """The token ids that the encoder reads of each text, without a prompt."""
-        limit = self._model.max_tokens
+        limit = self._model.recipe.max_tokens
         return [self._tokenizer.truncate(text, limit).ids for text in self._tokenizer.encode(texts)]
 
     def cut(self, texts: Sequence[str]) -> int:
         """How many texts are longer than the model takes, so that their ends are not read."""
         blocks = (texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK))
         encoded = (text for block in blocks for text in self._tokenizer.encode(block))
-        return sum(text.full_length > self._model.max_tokens for text in encoded)
+        return sum(text.full_length > self._model.recipe.max_tokens for text in encoded)
 
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Where each token that stands for characters begins and ends, in order and without overlap."""
-        limit = self._model.max_tokens
+        limit = self._model.recipe.max_tokens
         found = []
         for text in self._tokenizer.encode(texts, offsets=True):
             spans: list[tuple[int, int]] = []
@@ -127,7 +127,7 @@ class Encoding:
 
     def _padding(self, texts: Sequence[str]) -> list[float]:
         ids = self.ids(texts)
-        width = min(max(map(len, ids)) + _PADDING, self._model.max_tokens)
+        width = min(max(map(len, ids)) + _PADDING, self._model.recipe.max_tokens)
         batch = np.full((len(ids), width), self._tokenizer.pad_id, dtype=np.int64)
         mask = np.zeros(batch.shape, dtype=np.bool_)
         for place, row in enumerate(ids):
@@ -160,20 +160,16 @@ class Encoding:
         keep: Callable[[int, Any], None],
         advance: Advance = lambda _: None,
     ) -> None:
-        async def run() -> None:
-            place = 0
-            async for row in bulk.results(self._model, texts, post_process, role=role, advance=advance):
-                keep(place, row)
-                place += 1
-
-        asyncio.run(run())
+        prompt = self._model.recipe.prompt(role=role)
+        for place, row in enumerate(self._model.run(texts, post_process, prompt=prompt, advance=advance)):
+            keep(place, row)
 
 
 class _AllAtOnce:
     """States to the vectors of every pooling, and the seconds that each took, of all threads together."""
 
     def __init__(self, embedders: Sequence[Embedder]) -> None:
-        self._post_processes = [embedder.post_process() for embedder in embedders]
+        self._post_processes = [ToVectors(embedder.recipe) for embedder in embedders]
         self._lock = threading.Lock()
         self.seconds = np.zeros(len(embedders))
 

@@ -126,7 +126,7 @@ def evaluate(
         advice = advise(candidates, comparisons, declared)
     compared = (*strategies, *by_spans)
     chosen = next(each for each in compared if each.name == advice.strategy)
-    limit, read = model.max_tokens, "not read but in spans" if by_spans else "not read"
+    limit, read = model.recipe.max_tokens, "not read but in spans" if by_spans else "not read"
     cut = [
         f"{each.name}: {each.cut} texts are longer than {limit} tokens; what is beyond was {read}."
         for each in measured

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from pooling.tasks.data import DataError
 from pooling.training import DType, States, Text, Writer
-from service.embedding import bulk
-from service.embedding.embedder import Embedder, Role
+from service.embedding.embedder import Embedder
+from service.embedding.recipe import Role
 from service.encoder.artifacts import Artifacts
 from service.errors import ConfigError, shortened
 
@@ -127,7 +126,7 @@ class StateCache:
                 advance(count)
 
             def build(folder: Path, part: Part = part, more: Callable[[int], None] = more) -> None:
-                asyncio.run(self._encode(folder, part, more))
+                self._encode(folder, part, more)
 
             folder = self._artifacts.get(_KIND, part.key, build)
             now = time.time_ns()  # finer than the clock that the file system stamps with
@@ -137,14 +136,15 @@ class StateCache:
         texts = [Text(part.role, text) for part in parts for text in part.texts]
         return States.open(folders), {text: place for place, text in enumerate(texts)}
 
-    async def _encode(self, folder: Path, part: Part, advance: Callable[[int], None]) -> None:
-        found = bulk.results(self._model, part.texts, _counted, role=_role(part.role), advance=advance)
+    def _encode(self, folder: Path, part: Part, advance: Callable[[int], None]) -> None:
+        prompt = self._model.recipe.prompt(role=_role(part.role))
+        found = self._model.run(part.texts, _counted, prompt=prompt, advance=advance)
         with Writer(folder, self._model.encoder.dim, self._dtype) as writer:
-            async for states in found:
+            for states in found:
                 writer.add(states)
 
     def _part(self, role: str, texts: Sequence[str]) -> Part:
-        prompt = self._model.prompt(None, _role(role))
+        prompt = self._model.recipe.prompt(role=_role(role))
         tokenizer = self._model.encoder.tokenizer
         least = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
         tokens = 0
@@ -152,15 +152,15 @@ class StateCache:
             for text, tokenized in zip(some, tokenizer.encode(some, prompt=prompt), strict=True):
                 if len(tokenized.ids) <= least and tokenizer.is_blank(text):
                     raise DataError(f"the text {shortened(text)} has no token that this model knows; leave it out.")
-                tokens += min(len(tokenized.ids), self._model.max_tokens)
+                tokens += min(len(tokenized.ids), self._model.recipe.max_tokens)
         key = {
             "format": _FORMAT,
             "encoder": self._model.encoder.fingerprint,
             "precision": self._model.encoder.runtime.precision,
             "tokenizer": tokenizer.fingerprint(),
-            "max_tokens": self._model.max_tokens,
+            "max_tokens": self._model.recipe.max_tokens,
             "prompt": prompt,
-            "include_prompt": self._model.include_prompt,
+            "include_prompt": self._model.recipe.include_prompt,
             "dtype": self._dtype,
             "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
         }

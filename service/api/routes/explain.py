@@ -12,8 +12,9 @@ from service.api.disconnect import ReadingRoute
 from service.api.json import answer_in_parts, listed, members
 from service.api.schemas.explain import ExplainedBody, ExplainRequest
 from service.api.schemas.problem import PROBLEMS
+from service.arrays import Floats
 from service.embedding.embedder import TokenStates
-from service.embedding.explain import Explained, Explanation, Numbers, Pair
+from service.embedding.explain import Explained, Explanation, Pair
 from service.embedding.explain import explain as explained
 
 router = APIRouter(tags=["embed"], route_class=ReadingRoute)
@@ -78,7 +79,7 @@ def _pair(
         yield from listed(pair.matrix)
 
 
-def _tokens(text: TokenStates, shares: Numbers, contributions: Numbers | None = None) -> Iterator[bytes]:
+def _tokens(text: TokenStates, shares: Floats, contributions: Floats | None = None) -> Iterator[bytes]:
     def one(place: int, token: str) -> dict[str, Any]:
         start, end = text.offsets[place] or (None, None)
         shown = {"token": token, "start": start, "end": end, "share": shares[place]}

@@ -14,7 +14,8 @@ from service.api.dependencies import Served, check_count
 from service.api.disconnect import ReadingRoute
 from service.api.json import answer_in_parts, listed, members
 from service.api.schemas.openai import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
-from service.embedding.embedder import Embeddings, Inputs
+from service.embedding.embedder import Embeddings
+from service.embedding.inputs import Inputs
 from service.errors import Place
 
 _STARTED: Final = int(time.time())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -60,7 +62,7 @@ def test_pooled_from_disk_they_are_what_is_served(cached, folder):
     for pooling in ("mean", "cls", "last", "max"):
         with checkpoints.served(folder, pooling=pooling) as models:
             wanted = checkpoints.embed(models, [text.text for text in places])
-            assert checkpoints.close(states.pooled(models.get().pooler).numpy(), wanted)
+            assert checkpoints.close(states.pooled(models.get().recipe.pooler).numpy(), wanted)
 
 
 def test_a_role_has_its_prompt(cached, model):
@@ -71,13 +73,9 @@ def test_a_role_has_its_prompt(cached, model):
     prompted = len(model.encoder.tokenizer.encode(["the mill"], prompt="query: ")[0].ids)
     lengths = {text.role: states.lengths[place] for text, place in places.items()}
     assert lengths["query"] == prompted > lengths["document"] == lengths[""]
-    model.include_prompt = False
-    try:
-        again = cached()
-        states, places = again.states(again.plan([texts]))
-        assert states.lengths[places[texts[0]]] == prompted - model.encoder.tokenizer.prompt_length("query: ")
-    finally:
-        model.include_prompt = True
+    without = cached(model=Embedder(model.encoder, replace(model.recipe, include_prompt=False)))
+    states, places = without.states(without.plan([texts]))
+    assert states.lengths[places[texts[0]]] == prompted - model.encoder.tokenizer.prompt_length("query: ")
 
 
 def test_later_runs_find_them_and_add_what_is_new(cached):
@@ -98,9 +96,10 @@ def test_what_changes_a_state_is_kept_apart(cached, folder, change):
     parts = cache.plan([TEXTS])
     cache.states(parts)
     with checkpoints.served(folder, **{"pooling": "mean"} | change) as models:
+        changed = models.get()
         if "prompts" in change:
-            models.get().default_prompt = "default"
-        other = cached(model=models.get())
+            changed = Embedder(changed.encoder, replace(changed.recipe, default_prompt="default"))
+        other = cached(model=changed)
         assert other.missing(other.plan([TEXTS])) > 0
     narrow = cached(dtype="float16")
     [part] = narrow.plan([TEXTS])
