@@ -42,7 +42,8 @@ def test_a_folder_without_permission(start):
     program = """
 import os, sys
 from pathlib import Path
-from service.collections import Collections, StoreUnavailable
+from service.collections import Collections
+from service.errors import StoreUnavailable
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:
     os.seteuid(65534)
@@ -71,7 +72,8 @@ def test_a_second_opening_is_refused_here_and_in_another_process(folder, collect
     program = """
 import sys
 from pathlib import Path
-from service.collections import Collections, StoreUnavailable
+from service.collections import Collections
+from service.errors import StoreUnavailable
 try:
     Collections(Path(sys.argv[1]))
 except StoreUnavailable as error:
