@@ -102,7 +102,11 @@ def test_the_examples_of_a_page_do_what_it_says(path: Path, reader: Server) -> N
 
 def _shell(command: str, where: str) -> str:
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        ["bash", "-euo", "pipefail", "-c", command],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ,  # by default it is the C library's, in which readline puts a COLUMNS that Python does not know
     )
     assert done.returncode == 0, f"{where}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
