@@ -25,6 +25,7 @@ class LearnedPooling(Module):
 
     """
 
+    __module__ = "millpond"  # where checkpoints find it, whatever the file it is in
     config_keys = ["include_prompt"]  # noqa: RUF012  # as the base class has it
 
     def __init__(self, pooler: Pooler, include_prompt: bool = True) -> None:

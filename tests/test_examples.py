@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pooling.data import Labelled, Retrieval, ScoredPairs, read
+from pooling.tasks.data import Labelled, Retrieval, ScoredPairs, read
 from service.cli import documents
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

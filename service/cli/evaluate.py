@@ -166,7 +166,7 @@ def _task(option: str, path: Path, split: str, limit: int | None) -> Task:
 def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
     from pydantic import ValidationError
 
-    from service.api.schemas import CutBody
+    from service.api.schemas.spans import CutBody
     from service.cli.chunks import chunking
     from service.collections.chunking import Chunking
 

@@ -11,7 +11,7 @@ import numpy as np
 from service.collections import Definition
 from service.embedding.embedder import Embedder, Mode
 from service.embedding.spans import BySentence, ByTokens, Cut, Given
-from service.errors import InvalidInput
+from service.errors import InvalidInput, Place
 from service.store import Chunked, Document, Embedded
 
 MOST_CHUNKS: Final = 65_536
@@ -47,14 +47,14 @@ class Chunking:
         run = {"tokens": self.tokens, "overlap": self.overlap} if self.by == "tokens" else {}
         return {"by": self.by, **run, "mode": self.mode}
 
-    def cut(self, document: Document, name: str) -> Cut:
+    def cut(self, document: Document, where: Place) -> Cut:
         """What cuts a document; raises `InvalidInput` where it lacks the spans that it should come with."""
         if self.by == "sentence":
             return BySentence()
         if self.tokens is not None:
             return ByTokens(self.tokens, self.overlap)
         if document.spans is None:
-            raise InvalidInput(f"{name} has no spans, and the collection's chunking is by given ones.", where=name)
+            raise InvalidInput(f"{where} has no spans, and the collection's chunking is by given ones.", where=where)
         return Given(document.spans)
 
 
@@ -70,7 +70,7 @@ def check_spans(definition: Definition, documents: Sequence[Document]) -> None:
             if given
             else "has 'spans', which only a collection takes whose chunking is by given ones. Leave them out."
         )
-        where = f"documents[{place}] (id {document.id!r})"
+        where = Place("documents", place, name=f"documents[{place}] (id {document.id!r})")
         raise InvalidInput(f"{where} {problem}", where=where)
 
 
@@ -80,7 +80,7 @@ async def embed_documents(
     documents: Sequence[Document],
     *,
     truncate: bool,
-    where: Callable[[int], str],
+    where: Callable[[int], Place],
 ) -> Embedded:
     """The vectors of documents under a definition of a collection, whose embedder it is.
 
@@ -110,6 +110,6 @@ async def embed_documents(
         truncate=side,
         most=MOST_CHUNKS,
         where=where,
-        where_span=lambda place, span: f"{where(place)}, span {span}",
+        where_span=lambda place, span: where(place).at_span(span),
     )
     return Chunked(np.concatenate([text.vectors for text in found]), [tuple(text.spans) for text in found])

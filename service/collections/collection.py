@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.errors import NotFound, Superseded
 from service.collections.lock import ReadWriteLock
+from service.errors import NotFound, StaleDefinition
 from service.index.flat import Keys, VectorIndex, Vectors, build_index, checked
 from service.store.document import Document, Hit, checked_id, checked_text, encoded_metadata, require_distinct
 from service.store.filters import compile_filter
@@ -123,7 +123,7 @@ class Collection:
         `under` is the definition that the vectors were made under, where it may have changed since; `also` is
         another, with vectors under it, which are kept where a rebuild under that definition is under way.
         Returns their number, once they are durable and can be found.
-        Raises `InvalidDocument`, `InvalidVector`, `Superseded`.
+        Raises `InvalidDocument`, `InvalidVector`, `StaleDefinition`.
         """
         rows = [
             (checked_id(document.id), checked_text(document), encoded_metadata(document)) for document in documents
@@ -172,7 +172,7 @@ class Collection:
         Exact: fewer than `k` come back only where fewer match. Documents with equal scores come in the order
         in which they were stored, the spans of one in the order that they have there. `under` is the definition that
         the vectors were made under, where it may have changed since.
-        Raises `InvalidVector`, `InvalidFilter`, `Superseded`, and `ValueError` for a `k` below one.
+        Raises `InvalidVector`, `InvalidFilter`, `StaleDefinition`, and `ValueError` for a `k` below one.
         """
         if k < 1:
             raise ValueError(f"k must be 1 or more, not {k}")
@@ -217,7 +217,7 @@ class Collection:
     def put_rebuilt(self, definition: Definition, keys: Sequence[int], vectors: Embedded) -> None:
         """Store the vectors of documents under the rebuild's definition; documents that are gone are passed over.
 
-        Raises `InvalidVector`, and `Superseded` where no rebuild under this definition is under way.
+        Raises `InvalidVector`, and `StaleDefinition` where no rebuild under this definition is under way.
         """
         with self._store.writing() as transaction:
             self._require_present()
@@ -228,7 +228,7 @@ class Collection:
     def finish_rebuild(self) -> bool:
         """Put the rebuild's definition and vectors in place of the present ones, as one step for every reader.
 
-        Tells whether it did: not while a document lacks its vector. Raises `Superseded` where there is no rebuild.
+        Tells whether it did: not while a document lacks its vector. Raises `StaleDefinition` without a rebuild.
         """
         with self._store.writing() as transaction:
             self._require_present()
@@ -310,10 +310,10 @@ class Collection:
 
     def _require_current(self, definition: Definition | None) -> None:
         if definition is not None and definition != self.definition:
-            raise Superseded(f"collection {self.name!r} was rebuilt under another definition meanwhile.")
+            raise StaleDefinition(f"collection {self.name!r} was rebuilt under another definition meanwhile.")
 
-    def _abandoned(self) -> Superseded:
-        return Superseded(f"the rebuild of collection {self.name!r} was abandoned.")
+    def _abandoned(self) -> StaleDefinition:
+        return StaleDefinition(f"the rebuild of collection {self.name!r} was abandoned.")
 
     def _absent(self, document_id: str) -> NotFound:
         return NotFound(f"collection {self.name!r} has no document {document_id!r}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.collections.collection import Collection
-from service.collections.errors import Conflict, InvalidName, InvalidVector, NotFound
+from service.errors import Conflict, InvalidName, InvalidVector, NotFound
 from service.index.flat import build_index
 from service.store.store import Store
 

@@ -8,18 +8,28 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 from pooling import EmptyTextError, PoolingError
 from service.collections import Collection, Definition
 from service.collections.chunking import Chunking, embed_documents
-from service.collections.errors import CollectionError, NotFound
 from service.collections.provenance import define
 from service.collections.writer import Writer
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
-from service.errors import InvalidInput, ReindexRunning, ServiceError, TooLarge, TooLong, Unavailable, UnknownModel
+from service.errors import (
+    InvalidInput,
+    NotFound,
+    Place,
+    ReindexRunning,
+    ServiceError,
+    TooLarge,
+    TooLong,
+    Unavailable,
+    UnknownModel,
+)
 from service.store import Document, Embedded
 
 logger = logging.getLogger(__name__)
@@ -113,7 +123,11 @@ class Reindex:
         """
         try:
             return self.target, await embed_documents(
-                self.embedder, self.target, documents, truncate=truncate or self.truncate, where="document {}".format
+                self.embedder,
+                self.target,
+                documents,
+                truncate=truncate or self.truncate,
+                where=lambda place: Place("documents", place),
             )
         except (ServiceError, PoolingError, EmptyTextError):
             return None
@@ -122,7 +136,7 @@ class Reindex:
         try:
             await self._run()
             logger.info("collection %r: reindexed under %s", self.collection.name, self.target["fingerprint"])
-        except (ServiceError, CollectionError, PoolingError, EmptyTextError) as error:
+        except (ServiceError, PoolingError, EmptyTextError) as error:
             self._error = str(error)
             logger.warning("collection %r: the reindex failed: %s", self.collection.name, error)
         except Exception:
@@ -149,25 +163,25 @@ class Reindex:
         """Embed documents and keep their vectors, without those that the model does not take, which are noted."""
         while documents:
             keys = list(documents)
-            places = [f"document {document.id!r}" for document in documents.values()]
+            names = [f"document {document.id!r}" for document in documents.values()]
             try:
                 vectors = await embed_documents(
                     self.embedder,
                     self.target,
                     list(documents.values()),
                     truncate=self.truncate,
-                    where=places.__getitem__,
+                    where=partial(_named, names),
                 )
             except Unavailable as error:
                 await asyncio.sleep(error.retry_after)
             except (TooLong, TooLarge, InvalidInput) as error:
-                place = _at_fault(error, places)
+                place = _at_fault(error, len(keys))
                 if place is None:
                     half = len(keys) // 2
                     await self._embed({key: documents[key] for key in keys[:half]})
                     documents = {key: documents[key] for key in keys[half:]}
                     continue
-                self._refused.append(_reason(error, places[place]))
+                self._refused.append(_reason(error, names[place]))
                 if len(self._refused) == _MOST_REFUSED:
                     raise InvalidInput(_refusal(self._refused)) from None
                 del documents[keys[place]]
@@ -278,7 +292,7 @@ class Reindexes:
             raise InvalidInput(
                 f"collection {collection.name!r} was built with a model that is not there: {error.detail} Name the "
                 "model that it is to have.",
-                where="model",
+                where=Place("model"),
             ) from None
 
 
@@ -295,14 +309,17 @@ def _said(definition: Definition) -> str:
     return f"model {definition['model']!r} with pooling {definition['pooling']!r}{chunking}"
 
 
-def _at_fault(error: TooLong | TooLarge | InvalidInput, names: Sequence[str]) -> int | None:
-    """Which of the named documents an error is about; None where they are too large together."""
-    for place, name in enumerate(names):
-        if error.where == name or (error.where or "").startswith(f"{name}, span "):
-            return place
+def _named(names: Sequence[str], place: int) -> Place:
+    return Place("documents", place, name=names[place])
+
+
+def _at_fault(error: TooLong | TooLarge | InvalidInput, documents: int) -> int | None:
+    """Return the index of the document that an error is about; None where they are too large together."""
+    if error.where is not None and error.where.index is not None:
+        return error.where.index
     if not isinstance(error, TooLarge):
         raise error
-    return 0 if len(names) == 1 else None
+    return 0 if documents == 1 else None
 
 
 def _reason(error: TooLong | TooLarge | InvalidInput, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Search by meaning: collections whose vectors come from the served models."""
+"""Collections whose vectors come from the served models: documents in, hits out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ import numpy as np
 
 from service.collections import Collection, Collections, Definition
 from service.collections.chunking import Chunking, check_spans, embed_documents
-from service.collections.errors import CollectionError, Superseded
 from service.collections.provenance import define, embedder_for
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.writer import Writer
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
-from service.errors import InvalidInput, ServiceError, TooLarge
+from service.errors import InvalidInput, Place, ServiceError, StaleDefinition, TooLarge
 from service.store import Document, Embedded, Hit
 from service.store.document import require_distinct
 
@@ -40,10 +39,10 @@ class Upserted:
     unchanged: int
 
 
-class Search:
+class CollectionService:
     """Documents in and hits out, each collection under the embedder it was created with.
 
-    Raises, from every method that reads or writes: `CollectionError` and `ServiceError`.
+    Raises, from every method that reads or writes: `ServiceError`.
     """
 
     def __init__(self, models: Models, collections: Collections) -> None:
@@ -134,7 +133,7 @@ class Search:
         *,
         grouped: bool = False,
         truncate: bool = False,
-        where: Callable[[int], str],
+        where: Callable[[int], Place],
     ) -> list[list[Hit]]:
         """The `k` best hits for each text, embedded as a query; `grouped`, one hit a document."""
         collection = self.get(name)
@@ -142,7 +141,7 @@ class Search:
             raise TooLarge(
                 f"{len(queries)} queries for {k} hits each are {len(queries) * k} hits, and one request may ask for "
                 f"{MOST_HITS_TOGETHER}; send fewer queries at once, or a smaller k.",
-                where="queries",
+                where=Place("queries"),
                 limit=MOST_HITS_TOGETHER,
             )
         while True:
@@ -151,7 +150,7 @@ class Search:
                 queries, role="query", truncate="right" if truncate else None, where=where
             )
             find = partial(collection.search, embeddings.vectors, k, condition, grouped=grouped, under=definition)
-            with suppress(Superseded):
+            with suppress(StaleDefinition):
                 return await asyncio.to_thread(find)
 
     async def by_vector(
@@ -167,7 +166,8 @@ class Search:
         collection = self.get(name)
         if len(vector) != collection.dim:
             raise InvalidInput(
-                f"vector has {len(vector)} dimensions; collection {name!r} has {collection.dim}.", where="vector"
+                f"vector has {len(vector)} dimensions; collection {name!r} has {collection.dim}.",
+                where=Place("vector"),
             )
         query = np.array([vector], dtype=np.float64)
         return (await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped)))[0]
@@ -204,8 +204,9 @@ class _Made:
     also: tuple[Definition, Embedded] | None
 
 
-def _place(documents: Sequence[Document], places: Sequence[int], place: int) -> str:
-    return f"documents[{places[place]}].text (id {documents[places[place]].id!r})"
+def _place(documents: Sequence[Document], places: Sequence[int], place: int) -> Place:
+    index = places[place]
+    return Place("documents", index, name=f"documents[{index}].text (id {documents[index].id!r})")
 
 
 def _put(
@@ -223,9 +224,9 @@ def _put(
         return False
     try:
         collection.upsert(changed, made.vectors, under=made.under, also=made.also)
-    except Superseded:
+    except StaleDefinition:
         return False
     return True
 
 
-__all__ = ["MOST_HITS", "CollectionError", "Document", "Hit", "Search", "Upserted"]
+__all__ = ["MOST_HITS", "CollectionService", "Document", "Hit", "Upserted"]

@@ -21,14 +21,17 @@ from service.embedding.spans import Cut, Offsets, Span, check_amount, offsets_ar
 from service.embedding.windows import Vectors, windows
 from service.encoder import Encoder, Finish, Side, TokenizedText
 from service.encoder.tokenizer import FEW
-from service.errors import InvalidInput, TooLarge, TooLong, did_you_mean, shortened
+from service.errors import InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
 
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 Role = Literal["query", "document"]
 Mode = Literal["late", "early"]
 T = TypeVar("T")
-_Fit = Callable[[TokenizedText, str, int], TokenizedText]
-"""A text too long for the model, its name, and the tokens at its front that stay -> the text as it is used."""
+_Fit = Callable[[TokenizedText, Place, int], TokenizedText]
+"""A text too long for the model, its place, and the tokens at its front that stay -> the text as it is used."""
+
+_INPUTS: Final = partial(Place, "inputs")
+_SPANS_OF_INPUTS: Final = partial(Place, "spans")
 
 # The names that sentence-transformers' encode_query and encode_document look for.
 _ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
@@ -137,7 +140,7 @@ class Embedder:
                 raise InvalidInput(
                     f"model {self.name!r} has no prompt {shortened(name)}; it has {known}."
                     f"{did_you_mean(name, self.prompts)}",
-                    where="prompt_name",
+                    where=Place("prompt_name"),
                 )
             return self.prompts[name]
         candidates = _ROLE_PROMPTS[role] if role else (self.default_prompt or "",)
@@ -152,7 +155,7 @@ class Embedder:
         truncate: Side | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
-        where: Callable[[int], str] = "inputs[{}]".format,
+        where: Callable[[int], Place] = _INPUTS,
     ) -> Embeddings:
         """Embed texts, or token ids, which are taken as they are, without a prompt.
 
@@ -185,7 +188,7 @@ class Embedder:
         prompt_name: str | None = None,
         truncate: Side | None = None,
         max_total: int,
-        where: Callable[[int], str] = "inputs[{}]".format,
+        where: Callable[[int], Place] = _INPUTS,
     ) -> list[TokenStates]:
         """The encoder's states of each text, before pooling; arguments and errors as for `embed`.
 
@@ -222,7 +225,7 @@ class Embedder:
         finish: Finish,
         *,
         role: Role | None = None,
-        where: Callable[[int], str] = "inputs[{}]".format,
+        where: Callable[[int], Place] = _INPUTS,
     ) -> list[Any]:
         """What `finish` makes of the encoder's states, one result a text; one that is too long is cut at the right.
 
@@ -254,8 +257,8 @@ class Embedder:
         normalize: bool | None = None,
         dimensions: int | None = None,
         most: int,
-        where: Callable[[int], str] = "inputs[{}]".format,
-        where_span: Callable[[int, int], str] = "spans[{}][{}]".format,
+        where: Callable[[int], Place] = _INPUTS,
+        where_span: Callable[[int, int], Place] = _SPANS_OF_INPUTS,
     ) -> list[SpanVectors]:
         """A vector for each span of each text; other arguments and errors as for `embed`.
 
@@ -326,7 +329,7 @@ class Embedder:
         if dimensions is not None and not 1 <= dimensions <= self.dim:
             raise InvalidInput(
                 f"dimensions must be from 1 to {self.dim} for model {self.name!r}, not {dimensions}.",
-                where="dimensions",
+                where=Place("dimensions"),
             )
         return ToVectors(self, skip, self.normalize if normalize is None else normalize, dimensions)
 
@@ -341,7 +344,7 @@ class Embedder:
         inputs: Inputs,
         prompt: str,
         fit: _Fit,
-        where: Callable[[int], str],
+        where: Callable[[int], Place],
         *,
         offsets: bool = False,
     ) -> list[TokenizedText]:
@@ -361,7 +364,7 @@ class Embedder:
             raise InvalidInput(
                 f"the prompt {prompt!r} has {length} tokens and model {self.name!r} takes "
                 f"{self.max_tokens}, which leaves none for the text. Use a shorter prompt.",
-                where="prompt_name",
+                where=Place("prompt_name"),
             )
         return texts
 
@@ -371,7 +374,7 @@ class Embedder:
         inputs: Inputs,
         prompt: str,
         fit: _Fit,
-        where: Callable[[int], str],
+        where: Callable[[int], Place],
         offsets: bool,
     ) -> list[TokenizedText]:
         """Tokenize some inputs, of which the first is at `start` in the request."""
@@ -399,7 +402,7 @@ class Embedder:
                 texts[place] = fit(text, where(start + place), front)
         return texts
 
-    def _shorten(self, text: TokenizedText, where: str, front: int, *, side: Side | None) -> TokenizedText:
+    def _shorten(self, text: TokenizedText, where: Place, front: int, *, side: Side | None) -> TokenizedText:
         if side is None:
             raise TooLong(
                 f"{where} has {text.full_length} tokens and model {self.name!r} takes {self.max_tokens}. Send "
@@ -410,7 +413,7 @@ class Embedder:
             )
         return self.encoder.tokenizer.truncate(text, self.max_tokens, side, front=front)
 
-    def _leave_whole(self, text: TokenizedText, where: str, _: int) -> TokenizedText:
+    def _leave_whole(self, text: TokenizedText, where: Place, _: int) -> TokenizedText:
         if text.full_length > MOST_WINDOWED:
             raise TooLarge(
                 f"{where} has {text.full_length} tokens, and spans are embedded of texts with up to {MOST_WINDOWED}. "
@@ -450,8 +453,8 @@ def _cut(
     texts: Sequence[str],
     offsets: Sequence[Offsets],
     cuts: Sequence[Cut],
-    where: Callable[[int], str],
-    where_span: Callable[[int, int], str],
+    where: Callable[[int], Place],
+    where_span: Callable[[int, int], Place],
 ) -> list[list[Span]]:
     """Cut some texts, of which the first is at `start` in the request."""
     spans = []
@@ -470,7 +473,7 @@ async def _with_spans(work: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(_SPANS, partial(work, *arguments))
 
 
-def _check_text(text: str, place: int, where: Callable[[int], str]) -> None:
+def _check_text(text: str, place: int, where: Callable[[int], Place]) -> None:
     if not text or text.isspace():
         what = "is empty" if not text else "has nothing but white space"
         raise InvalidInput(

@@ -13,7 +13,7 @@ import regex
 from numpy.typing import NDArray
 
 from service.embedding.sentences import Span, sentences
-from service.errors import InvalidInput, TooLarge, shortened
+from service.errors import InvalidInput, Place, TooLarge, shortened
 
 __all__ = ["BySentence", "ByTokens", "Cut", "Given", "Offsets", "Span", "check_amount", "offsets_array", "trimmed"]
 
@@ -32,7 +32,7 @@ class Cut(Protocol):
     a token, or inside a character of several code points, counts all of that token. Special tokens belong to none.
     """
 
-    def __call__(self, text: str, offsets: Offsets, where: Callable[[int], str]) -> list[Span]:
+    def __call__(self, text: str, offsets: Offsets, where: Callable[[int], Place]) -> list[Span]:
         """The spans of a text, each with a token.
 
         Args:
@@ -52,7 +52,7 @@ class Given:
 
     spans: Sequence[Sequence[int]]
 
-    def __call__(self, text: str, offsets: Offsets, where: Callable[[int], str]) -> list[Span]:
+    def __call__(self, text: str, offsets: Offsets, where: Callable[[int], Place]) -> list[Span]:
         """The same, checked."""
         found = []
         for place, (start, end) in enumerate(self.spans):
@@ -84,7 +84,7 @@ class ByTokens:
     tokens: int
     overlap: int = 0
 
-    def __call__(self, text: str, offsets: Offsets, where: Callable[[int], str]) -> list[Span]:
+    def __call__(self, text: str, offsets: Offsets, where: Callable[[int], Place]) -> list[Span]:
         """Spans without the white space around them; every token of something else is in one."""
         words, counts = _words(text, *_unparted(text, offsets), self.tokens)
         total = [0, *np.cumsum(counts).tolist()]  # tokens before each
@@ -95,7 +95,7 @@ class ByTokens:
 class BySentence:
     """Sentences, as `service.embedding.sentences` finds them."""
 
-    def __call__(self, text: str, offsets: Offsets, where: Callable[[int], str]) -> list[Span]:
+    def __call__(self, text: str, offsets: Offsets, where: Callable[[int], Place]) -> list[Span]:
         """The sentences that hold a token."""
         found = sentences(text)
         return [span for span, held in zip(found, _has_token(text, offsets, found), strict=True) if held]
@@ -127,7 +127,7 @@ def check_amount(spans: Sequence[Sequence[Span]], most: int) -> None:
         raise TooLarge(
             f"the texts have {count} spans or more together and one request takes {most}; send fewer texts at "
             "once, or make longer spans.",
-            where="spans",
+            where=Place("spans"),
             limit=most,
         )
     covered = sum(end - start for found in spans for start, end in found)
@@ -135,7 +135,7 @@ def check_amount(spans: Sequence[Sequence[Span]], most: int) -> None:
         raise TooLarge(
             f"the spans have {covered} characters or more together, those in several spans counted for each, and one "
             f"request takes {MOST_COVERED}; send fewer spans at once, or let them overlap less.",
-            where="spans",
+            where=Place("spans"),
             limit=MOST_COVERED,
         )
 

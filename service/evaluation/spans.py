@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service.collections.chunking import Chunking, embed_documents
 from service.embedding.embedder import Mode
 from service.embedding.windows import Vectors
-from service.errors import shortened
+from service.errors import Place, shortened
 from service.evaluation.encoding import Advance
 from service.evaluation.strategies import Strategy
 from service.store import Chunked, Document
@@ -66,7 +66,7 @@ class BySpans(Strategy):
             {"chunking": self.chunking.told},
             [Document(str(place), text, {}) for place, text in enumerate(texts)],
             truncate=True,
-            where=lambda place: f"the text {shortened(texts[place])}",
+            where=lambda place: Place("texts", place, name=f"the text {shortened(texts[place])}"),
         )
         assert isinstance(found, Chunked)
         return found

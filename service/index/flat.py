@@ -8,7 +8,7 @@ import faiss as _typed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.errors import InvalidIndex, InvalidVector
+from service.errors import InvalidIndex, InvalidVector
 
 # FAISS's type information describes the C++ signatures under it, not those that Python sees.
 faiss: Any = _typed_faiss

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.collections.errors import InvalidDocument
-from service.errors import shortened
+from service.errors import InvalidDocument, shortened
 
 MAX_ID_CHARACTERS = 512
 MAX_METADATA_DEPTH = 64

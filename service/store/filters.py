@@ -11,8 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.collections.errors import InvalidFilter
-from service.errors import did_you_mean, shortened
+from service.errors import InvalidFilter, did_you_mean, shortened
 from service.store.document import LARGEST_INTEGER, SMALLEST_INTEGER, has_surrogate
 
 MAX_DEPTH = 20

@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from service.collections.errors import StoreUnavailable
+from service.errors import StoreUnavailable
 
 # What each version added. A file says in `user_version` how many of these it has seen.
 _VERSIONS: tuple[tuple[str, ...], ...] = (

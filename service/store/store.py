@@ -14,7 +14,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.errors import StoreUnavailable
+from service.errors import StoreUnavailable
 from service.index.flat import Keys, Vectors
 from service.store.document import Document, decoded_spans
 from service.store.schema import prepare

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.errors import InvalidVector
+from service.errors import InvalidVector
 from service.index.flat import Keys, Vectors, checked
 from service.store.document import Spans
 

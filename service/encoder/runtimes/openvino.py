@@ -28,7 +28,6 @@ _INPUTS: Final = ("input_ids", "attention_mask")
 class ConversionError(ServiceError):
     """The architecture does not convert."""
 
-    title = "Conversion error"
     code = "conversion_error"
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from service.collections import Collections
-from service.collections.errors import (
-    CollectionError,
+from service.errors import (
     Conflict,
     InvalidDocument,
     InvalidFilter,
@@ -70,8 +69,8 @@ def test_another_definition_is_a_conflict_that_shows_both(
     monkeypatch.setitem(INDEXES, "twin", ExactIndex)
     with pytest.raises(Conflict) as raised:
         collections.create("notes", definition, dim, index)
-    assert raised.value.stored == {"model": "m", "dimension": 2, "index": "flat"}
-    assert raised.value.asked == {**definition, "dimension": dim, "index": index}
+    assert raised.value.extra["stored"] == {"model": "m", "dimension": 2, "index": "flat"}
+    assert raised.value.extra["asked"] == {**definition, "dimension": dim, "index": index}
     assert "stored" in str(raised.value)
     assert collections.get("notes") is collection
     assert collection.definition == {"model": "m"}
@@ -534,11 +533,6 @@ def test_a_failing_index_is_rebuilt_from_the_store(collections, monkeypatch, fil
     fill(collection, {"e": (X, {})})  # while the index still waits to be rebuilt
     assert collection.count() == 5
     assert ids(collection.search(array(X), 2)[0]) == ["d", "e"]
-
-
-def test_every_error_is_one_family():
-    for error in (Conflict("n", {}, {}), NotFound(), InvalidName(), StoreUnavailable()):
-        assert isinstance(error, CollectionError)
 
 
 def test_reading_waits_for_no_writer_in_preparation(collections, collection, fill, folder):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.collections import Collections
-from service.collections.errors import NotFound, StoreUnavailable
+from service.errors import NotFound, StoreUnavailable
 from service.store import Document
 
 DIM = 16

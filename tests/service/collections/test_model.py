@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from service.collections import Collections
-from service.collections.errors import NotFound
+from service.errors import NotFound
 from service.store import Chunked, Document
 
 DIM = 3

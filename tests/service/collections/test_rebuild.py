@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.collections import Collections
-from service.collections.errors import InvalidVector, NotFound, StoreUnavailable, Superseded
+from service.errors import InvalidVector, NotFound, StaleDefinition, StoreUnavailable
 from service.store import Chunked, Document
 
 OLD, NEW = {"model": "old"}, {"model": "new"}
@@ -175,7 +175,7 @@ def test_another_target_begins_anew(collection, definition, dim):
     collection.begin_rebuild(definition, dim)
     assert (collection.rebuild().definition, collection.rebuild().done) == (definition, 0)
     if definition != NEW:
-        with pytest.raises(Superseded):
+        with pytest.raises(StaleDefinition):
             build(collection, NEW, 6)
     assert build(collection, definition, dim) == 20
     assert collection.finish_rebuild()
@@ -189,9 +189,9 @@ def test_abandoning(collection):
     build(collection, NEW, 6, most=12)
     assert collection.abandon_rebuild()
     assert collection.rebuild() is None
-    with pytest.raises(Superseded, match="abandoned"):
+    with pytest.raises(StaleDefinition, match="abandoned"):
         collection.put_rebuilt(NEW, [1], np.ones((1, 6), np.float32))
-    with pytest.raises(Superseded, match="abandoned"):
+    with pytest.raises(StaleDefinition, match="abandoned"):
         collection.finish_rebuild()
     collection.begin_rebuild(NEW, 6)
     assert collection.rebuild().done == 0
@@ -223,9 +223,9 @@ def test_vectors_of_the_former_definition_are_refused(collections, collection):
     collection.search(query, 1, under=OLD)
     collection.upsert(document, query, under=OLD, also=(NEW, query))
     assert collection.finish_rebuild()
-    with pytest.raises(Superseded):
+    with pytest.raises(StaleDefinition):
         collection.search(query, 1, under=OLD)
-    with pytest.raises(Superseded):
+    with pytest.raises(StaleDefinition):
         collection.upsert(document, query, under=OLD)
     collection.search(query, 1, under=NEW)
     collection.upsert(document, query, under=NEW, also=(OLD, query))  # for a rebuild that is none
@@ -267,7 +267,7 @@ def test_searches_see_one_definition_whole(collections, collection):
             try:
                 query = vectors(["query"], definition)
                 (hits,) = collection.search(query, 1000, under=definition)
-            except Superseded:
+            except StaleDefinition:
                 continue
             expected = vectors([hit.text for hit in hits], definition)
             cosines = expected @ query[0] / np.linalg.norm(expected, axis=1) / np.linalg.norm(query)
@@ -284,7 +284,7 @@ def test_searches_see_one_definition_whole(collections, collection):
             try:
                 made = vectors([text], definition)
                 collection.upsert([Document(str(number % 20), text, {})], made, under=definition)
-            except Superseded:
+            except StaleDefinition:
                 continue
 
     threads = [threading.Thread(target=work) for work in (search, search, write)]
@@ -309,7 +309,7 @@ import sys, threading
 from pathlib import Path
 from tests.service.collections.test_rebuild import build, put
 from service.collections import Collections
-from service.collections.errors import Superseded
+from service.errors import StaleDefinition
 
 collection = Collections(Path(sys.argv[1])).create("notes", {"model": "old"}, 4)[0] if sys.argv[2] == "0" else (
     Collections(Path(sys.argv[1])).get("notes"))
@@ -319,7 +319,7 @@ def write():
         text = f"{number % 40}:{sys.argv[2]}.{number}"
         try:
             put(collection, [text], under=collection.definition)
-        except Superseded:
+        except StaleDefinition:
             continue
         print(f"{text}\\n", end="", flush=True)  # in one piece, for two threads write
 
@@ -378,7 +378,7 @@ import resource, sys
 from pathlib import Path
 from tests.service.collections.test_rebuild import NEW, build, found, put
 from service.collections import Collections
-from service.collections.errors import StoreUnavailable
+from service.errors import StoreUnavailable
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

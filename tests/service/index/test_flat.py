@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.collections.errors import InvalidIndex
+from service.errors import InvalidIndex
 from service.index import flat as index_module
 from service.index.flat import ExactIndex, build_index, normalized
 

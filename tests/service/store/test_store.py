@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.collections import Collections
-from service.collections.errors import NotFound, StoreUnavailable
+from service.errors import NotFound, StoreUnavailable
 from service.store import Document
 from service.store.store import Store
 from service.store.vectors import accept
@@ -186,7 +186,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from service.collections import Collections
-from service.collections.errors import StoreUnavailable
+from service.errors import StoreUnavailable
 from service.store import Document
 
 folder, size, room = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -44,9 +44,7 @@ def cached(model: Embedder, tmp_path):
 
 def made(cache):
     """The parts on disk, each with when it was written."""
-    return {
-        path.parent.name: path.stat().st_mtime_ns for path in cache._artifacts.root.glob("states-*/states.bin")
-    }
+    return {path.parent.name: path.stat().st_mtime_ns for path in cache._artifacts.root.glob("states-*/states.bin")}
 
 
 def test_pooled_from_disk_they_are_what_is_served(cached, folder):
