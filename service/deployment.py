@@ -13,6 +13,7 @@ from service.config import Config
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
 from service.errors import InvalidInput, TooLarge
+from service.process import prepare_process
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ def open_service(config: Config) -> Service:
         CollectionError: the store cannot be opened.
 
     """
+    prepare_process()
     collections = Collections(config.store.path)  # first, for it fails fast
     try:
         models = Models(config)

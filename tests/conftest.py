@@ -12,12 +12,15 @@ import torch
 
 from benchmarks import datasets
 from benchmarks import smollm2 as smollm2_package
+from service.process import prepare_process
 from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[1]
 
 # A shell ignores Ctrl-C on behalf of what it starts in the background, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+prepare_process()
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # or the workers wait for each other's cores
