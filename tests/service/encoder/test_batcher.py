@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
 from service.encoder.batcher import Batcher
-from service.encoder.runtimes.loading import load_module
+from service.encoder.loading import load_module
 from service.encoder.runtimes.torch import TorchRuntime
 from service.errors import CheckpointError, Unavailable
 from tests.support.checkpoints import DIM, plain_bert
