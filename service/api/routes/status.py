@@ -11,8 +11,8 @@ import pooling
 from service import __version__
 from service.api.dependencies import Served
 from service.api.routes.embed import MOST_STATES
-from service.collections.chunking import MOST_CHUNKS
 from service.collections.service import MOST_HITS
+from service.collections.vectorize import MOST_CHUNKS
 from service.embedding.embedder import MOST_WINDOWED
 from service.embedding.explain import MOST_TOKENS
 from service.errors import Unavailable
