@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from service.errors import ConfigError, did_you_mean
 
@@ -180,12 +181,18 @@ def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any, source: str)
     return tuple(spelled)
 
 
-_EXPECTED: Final = {  # where pydantic's words name what is Python's and not the file's
+_EXPECTED: Final = {  # where pydantic's words are Python's and not the file's
     "model_type": "must be a mapping",
     "dict_type": "must be a mapping",
     "path_type": "must be a path",
     "too_short": "must hold at least one entry",
 }
+
+
+def expected(problem: ErrorDetails) -> str:
+    """Say what pydantic expected of a value, and what it is."""
+    text = _EXPECTED.get(problem["type"], problem["msg"])
+    return f"{text[0].lower()}{text[1:]}, not {problem['input']!r}"
 
 
 def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...], str]) -> str:
@@ -197,8 +204,7 @@ def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...]
         elif item["type"] == "missing":
             text = "is required and missing"
         else:
-            expected = _EXPECTED.get(item["type"], item["msg"])
-            text = f"{expected[0].lower()}{expected[1:]}, not {item['input']!r}"
+            text = expected(item)
         problems.setdefault(keys, []).append(text)
     return "\n".join(
         f"{_source(keys, sources) or path}: {'.'.join(keys)}: {' or '.join(dict.fromkeys(texts))}."

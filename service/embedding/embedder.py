@@ -19,7 +19,7 @@ from service.embedding.postprocessing import ToVectors, Unprompted, all_states
 from service.embedding.recipe import Recipe
 from service.embedding.spans import Cut, Offsets, Span, check_amount, offsets_array, trimmed
 from service.embedding.windows import Vectors, windows
-from service.encoder import Encoder, Finish, Side, TokenizedText
+from service.encoder import Encoder, PostProcess, Side, TokenizedText
 from service.encoder.tokenizer import FEW
 from service.errors import InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
 
@@ -175,9 +175,9 @@ class Embedder:
 
         """
         prompt = self.prompt(prompt_name, role)
-        finish = self._to_vectors(self._skip(prompt, inputs), normalize, dimensions)
+        post_process = self._to_vectors(self._skip(prompt, inputs), normalize, dimensions)
         texts = await self._tokenize(inputs, prompt, partial(self._shorten, side=truncate), where)
-        vectors = await self._run([text.ids for text in texts], finish)
+        vectors = await self._run([text.ids for text in texts], post_process)
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
         return Embeddings(stacked, sum(len(text.ids) for text in texts))
 
@@ -215,23 +215,23 @@ class Embedder:
             for text, state in zip(texts, states, strict=True)
         ]
 
-    def finish(self) -> Finish:
+    def post_process(self) -> PostProcess:
         """From states and mask to vectors, as `embed` gives them: what `pass_over` takes."""
         return self._to_vectors(0, None, None)
 
     async def pass_over(
         self,
         inputs: Sequence[str],
-        finish: Finish,
+        post_process: PostProcess,
         *,
         role: Role | None = None,
         where: Callable[[int], Place] = _INPUTS,
     ) -> list[Any]:
-        """What `finish` makes of the encoder's states, one result a text; one that is too long is cut at the right.
+        """Apply `post_process` to the encoder's states, one result a text; one that is too long is cut at the right.
 
         Args:
             inputs: texts.
-            finish: from states (rows, time, dim) and mask (rows, time), false for padding and where a prompt is
+            post_process: from states (rows, time, dim) and mask (rows, time), false for padding and where a prompt is
                 left out of pooling, to one result a row. Called in a stream's thread, several rows at once.
             role: what the texts are for, to choose a prompt.
             where: names an input by its place, for errors.
@@ -243,7 +243,7 @@ class Embedder:
         """
         prompt = self.prompt(None, role)
         texts = await self._tokenize(inputs, prompt, partial(self._shorten, side="right"), where)
-        return await self._run([text.ids for text in texts], Unprompted(finish, self._skip(prompt, inputs)))
+        return await self._run([text.ids for text in texts], Unprompted(post_process, self._skip(prompt, inputs)))
 
     async def embed_spans(
         self,
@@ -277,7 +277,7 @@ class Embedder:
 
         """
         prompt = self.prompt(prompt_name, role)
-        finish = self._to_vectors(0, normalize, dimensions)
+        post_process = self._to_vectors(0, normalize, dimensions)
         texts = await self._tokenize(inputs, prompt, self._leave_whole, where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]
         spans: list[list[Span]] = []
@@ -287,7 +287,7 @@ class Embedder:
             check_amount(spans, most)
         if mode == "late":
             inner = [trimmed(text, found) for text, found in zip(inputs, spans, strict=True)]
-            late = await self._late(texts, offsets, inner, prompt, finish)
+            late = await self._late(texts, offsets, inner, prompt, post_process)
             return [SpanVectors(found, vectors) for found, vectors in zip(spans, late, strict=True)]
         names = [where_span(place, span) for place, found in enumerate(spans) for span in range(len(found))]
         pieces = await self.embed(
@@ -308,7 +308,7 @@ class Embedder:
         offsets: Sequence[Offsets],
         spans: Sequence[Offsets],
         prompt: str,
-        finish: ToVectors,
+        post_process: ToVectors,
     ) -> list[Vectors]:
         """For each text a vector for each of its spans, (spans, 2), from the states of the whole text."""
         front, back = self.encoder.tokenizer.frame_lengths(prompt)
@@ -319,11 +319,11 @@ class Embedder:
             states = iter(await self._run(passes, all_states))
             for plan, found, characters in zip(plans, offsets[part], spans[part], strict=True):
                 of_passes = list(islice(states, len(plan.starts)))
-                vectors.append(await _with_spans(finish.spans, plan, of_passes, found, characters))
+                vectors.append(await _with_spans(post_process.spans, plan, of_passes, found, characters))
         return vectors
 
-    async def _run(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> list[Any]:
-        return await asyncio.wrap_future(self.encoder.batcher.submit(ids, finish))
+    async def _run(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> list[Any]:
+        return await asyncio.wrap_future(self.encoder.batcher.submit(ids, post_process))
 
     def _to_vectors(self, skip: int, normalize: bool | None, dimensions: int | None) -> ToVectors:
         if dimensions is not None and not 1 <= dimensions <= self.dim:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from service.checkpoint.checkpoint import Checkpoint, sha256
+from service.checkpoint import Checkpoint, sha256
 from service.config import BatchingConfig, RuntimeConfig
 from service.encoder.artifacts import Artifacts
 from service.encoder.batcher import Batcher

@@ -146,12 +146,15 @@ def test_racing_creators_make_one(collections):
 def test_closing_under_load(collections, folder):
     collection = collections.create("notes", definition(), DIM)[0]
     acknowledged = []
+    under_way = threading.Event()
 
     def write():
         try:
             for i in range(10_000):
                 collection.upsert([Document(str(i), "", {})], np.ones((1, DIM), np.float32))
                 acknowledged.append(str(i))
+                if i == 20:
+                    under_way.set()
         except StoreUnavailable:
             return True
 
@@ -164,9 +167,9 @@ def test_closing_under_load(collections, folder):
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(write), *(pool.submit(search) for _ in range(3))]
-        time.sleep(0.3)
+        assert under_way.wait(60)
         collections.close()
         assert all(future.result(timeout=20) for future in futures)
     reopened = Collections(folder)
-    assert reopened.get("notes").count() == len(acknowledged) > 0
+    assert reopened.get("notes").count() == len(acknowledged)
     reopened.close()
