@@ -9,7 +9,7 @@ Ids = NDArray[np.int64]
 """The token ids of one text, (tokens,)."""
 
 Offsets = NDArray[np.int64]
-"""Where tokens or spans start and end in their text, in characters, (n, 2); an empty range for no character."""
+"""Start and end of tokens or spans in characters of their text, (n, 2); an empty range stands for no character."""
 
 Vectors = NDArray[np.float32]
 """One vector or token state per row, (rows, dim)."""

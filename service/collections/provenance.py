@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from service.collections.chunking import Chunking
-from service.errors import FingerprintMismatch, ServiceError
+from service.embedding.chunking import Chunking
+from service.errors import FingerprintMismatch, InvalidInput, ServiceError
 
 if TYPE_CHECKING:
     from service.embedding.embedder import Embedder
@@ -44,8 +44,8 @@ class Definition:
         chunking = parts.pop("chunking", None)
         try:
             chunked = None if chunking is None else Chunking.from_json(chunking)
-        except TypeError:
-            raise ValueError(f"its chunking is {chunking!r}") from None
+        except (InvalidInput, KeyError) as error:
+            raise ValueError(f"its chunking is {chunking!r} ({error})") from None
         return cls(model, asked_pooling, fingerprint, parts, chunked)
 
     def to_json(self) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from typing import Final, Literal
 
 from pooling import EmptyTextError, PoolingError
 from service.collections import Collection, Definition
-from service.collections.chunking import Chunking
 from service.collections.concurrency import Writer
 from service.collections.provenance import define
 from service.collections.vectorize import embed_documents
+from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
 from service.embedding.recipe import Spec

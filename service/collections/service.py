@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from service.collections import Collection, Collections, Hit
-from service.collections.chunking import Chunking
 from service.collections.concurrency import Writer
 from service.collections.provenance import define, embedder_for
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.vectorize import check_spans, embed_documents
+from service.embedding.chunking import Chunking
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, Place, ServiceError, StaleDefinition, TooLarge

@@ -7,10 +7,10 @@ from typing import Final, Literal
 
 import numpy as np
 
-from service.collections.chunking import Chunking
+from service.embedding.chunking import GIVEN, Chunking
 from service.embedding.embedder import Embedder
 from service.errors import InvalidInput, Place
-from service.store import Chunked, Document, Embedded
+from service.store import Chunked, Document, Embedded, Spans
 
 MOST_CHUNKS: Final = 65_536
 """Spans of all documents of a request, whose vectors are in memory at once."""
@@ -18,7 +18,7 @@ MOST_CHUNKS: Final = 65_536
 
 def check_spans(chunking: Chunking | None, documents: Sequence[Document]) -> None:
     """Check that documents come with spans where a collection's chunking takes them; raises `InvalidInput`."""
-    given = chunking is not None and chunking.by == "given"
+    given = chunking is not None and chunking.by == GIVEN
     for index, document in enumerate(documents):
         if given == (document.spans is not None):
             continue
@@ -60,7 +60,7 @@ async def embed_documents(
         return Chunked(np.empty((0, embedder.dim), np.float32), [])
     found = await embedder.embed_spans(
         texts,
-        [chunking.cut(document, where(index)) for index, document in enumerate(documents)],
+        chunking.chunker or [_spans(document, where(index)) for index, document in enumerate(documents)],
         mode=chunking.mode,
         role="document",
         truncate=side,
@@ -69,3 +69,9 @@ async def embed_documents(
         where_span=lambda index, span: where(index).at_span(span),
     )
     return Chunked(np.concatenate([text.vectors for text in found]), [tuple(text.spans) for text in found])
+
+
+def _spans(document: Document, where: Place) -> Spans:
+    if document.spans is None:
+        raise InvalidInput(f"{where} has no spans, and the collection's chunking is by given ones.", where=where)
+    return document.spans

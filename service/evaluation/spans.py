@@ -12,10 +12,9 @@ from typing import Final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.chunking import Chunking
+from service.arrays import Vectors
 from service.collections.vectorize import embed_documents
-from service.embedding.embedder import Mode
-from service.embedding.windows import Vectors
+from service.embedding.chunking import Chunking, Mode
 from service.errors import Place, shortened
 from service.evaluation.encoding import Advance
 from service.evaluation.strategies import Strategy

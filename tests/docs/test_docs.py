@@ -28,9 +28,9 @@ from typing import Any
 import pytest
 
 from service.config import Config, load_config
-from tests.support.servers import Server
 from tests.support.markdown import Block, Page, commands
 from tests.support.outputs import differs
+from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[2]
 URL = "http://127.0.0.1:8000"

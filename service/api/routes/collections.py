@@ -27,9 +27,9 @@ from service.api.schemas.problem import PROBLEMS, Problem
 from service.api.schemas.search import Hits, SearchRequest, SearchResults
 from service.api.schemas.spans import ChunkingBody
 from service.collections import Definition, Hit
-from service.collections.chunking import Chunking
 from service.collections.reindex import Progress
 from service.deployment import Deployment
+from service.embedding.chunking import Chunking
 from service.errors import NotFound, Place, TooLarge
 from service.store import Document, Spans
 
@@ -257,7 +257,7 @@ _FIELDS: Final[Mapping[str, Callable[[Hit], Any]]] = {
 
 
 def _chunking(body: ChunkingBody | None) -> Chunking | None:
-    return None if body is None else body.chunking
+    return None if body is None else body.parsed()
 
 
 def _spans(document: DocumentBody) -> Spans | None:

@@ -13,8 +13,8 @@ from service.api.dependencies import Served
 from service.api.routes.embed import MOST_STATES
 from service.collections.service import MOST_HITS
 from service.collections.vectorize import MOST_CHUNKS
-from service.embedding.embedder import MOST_WINDOWED
 from service.embedding.explain import MOST_TOKENS
+from service.embedding.windows import MOST_WINDOWED
 from service.errors import Unavailable
 
 router = APIRouter(tags=["status"])
