@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pooling import masks, pool_spans
-from service.embedding.spans import Offsets
-from service.embedding.windows import Vectors, Windows
+from service.arrays import Offsets, Vectors
+from service.embedding.windows import Windows
 from service.encoder import PostProcess
 from service.errors import BrokenModel
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pooling.tasks import Part
+from service.arrays import Vectors
 from service.embedding import bulk
 from service.embedding.embedder import Embedder, Role
-from service.embedding.windows import Vectors
 from service.encoder import PostProcess
 from service.evaluation.report import Speed
 
