@@ -28,9 +28,9 @@ from typing import Any
 import pytest
 
 from service.config import Config, load_config
-from tests.support.servers import Server
 from tests.support.markdown import Block, Page, commands
 from tests.support.outputs import differs
+from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[2]
 URL = "http://127.0.0.1:8000"
@@ -106,7 +106,7 @@ def _shell(command: str, where: str) -> str:
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        env=os.environ,  # by default it is the C library's, in which readline puts a COLUMNS that Python does not know
+        env=os.environ,  # the default is C's, in which readline puts a COLUMNS that Python does not know
     )
     assert done.returncode == 0, f"{where}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
