@@ -1,7 +1,7 @@
 """A pooler as a module of sentence-transformers, which only this file imports.
 
-`modules.json` names the class `pooling.sentence_transformers.LearnedPooling`. As it is none of its own,
-sentence-transformers asks for consent: `SentenceTransformer(folder, trust_remote_code=True)`.
+`modules.json` names the class `millpond.LearnedPooling`. As it is none of its own, sentence-transformers asks for
+consent: `SentenceTransformer(folder, trust_remote_code=True)`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class LearnedPooling(Module):
 
     """
 
+    __module__ = "millpond"  # what sentence-transformers writes to `modules.json` when it saves a model
     config_keys = ["include_prompt"]  # noqa: RUF012  # as the base class has it
 
     def __init__(self, pooler: Pooler, include_prompt: bool = True) -> None:

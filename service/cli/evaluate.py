@@ -17,7 +17,7 @@ from service.errors import shortened
 if TYPE_CHECKING:
     from pooling.tasks import Task
     from service import evaluation
-    from service.collections.chunking import Chunking
+    from service.embedding.chunking import Chunking
     from service.evaluation.report import Report
 
 
@@ -158,9 +158,9 @@ def _task(option: str, path: Path, split: str, limit: int | None) -> Task:
 def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
     from pydantic import ValidationError
 
-    from service.api.schemas import CutBody
+    from service.api.schemas.spans import CutBody
     from service.cli.chunks import chunking
-    from service.collections.chunking import Chunking
+    from service.embedding.chunking import Chunking
 
     if not asked["retrieval"] or asked["pairs"] or asked["classification"]:
         raise Failure(
@@ -178,7 +178,7 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
             "both modes are compared.",
             2,
         ) from None
-    return Chunking(found.by, "late", found.tokens, found.overlap)
+    return Chunking(found.parsed(), "late")
 
 
 def _check_target(option: str, file: Path | None) -> None:

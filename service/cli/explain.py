@@ -51,7 +51,9 @@ def explain(
                 try:
                     return await client.ask("POST", "/explain", body)
                 except Refused as error:
-                    named = {"text": "the text", "other": "the other text"}.get(error.where)
+                    named = {"text": "the text", "other": "the other text"}.get(
+                        error.place.field if error.place else ""
+                    )
                     raise Failure(error.about(named) if named else str(error)) from None
 
     answer = asyncio.run(run())

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pooling.tasks import Part
+from service.arrays import Vectors
 from service.embedding import bulk
 from service.embedding.embedder import Embedder
-from service.embedding.windows import Vectors
-from service.encoder import Finish
+from service.encoder import PostProcess
 from service.evaluation.report import Speed
 
 _PADDING: Final = 16
@@ -151,21 +151,21 @@ class Encoding:
             vectors = zip(*_AllAtOnce(self._embedders)(states, torch.from_numpy(mask)), strict=True)
             return [_unit(np.stack(rows)) for rows in vectors]
 
-    def _timed(self, part: Part, finish: Finish, advance: Advance) -> float:
+    def _timed(self, part: Part, post_process: PostProcess, advance: Advance) -> float:
         began = time.perf_counter()
-        self._pass(part, finish, lambda *_: None, advance)
+        self._pass(part, post_process, lambda *_: None, advance)
         return time.perf_counter() - began
 
     def _pass(
         self,
         part: Part,
-        finish: Finish,
+        post_process: PostProcess,
         keep: Callable[[int, Any], None],
         advance: Advance = lambda _: None,
     ) -> None:
         async def run() -> None:
             text = 0
-            async for row in bulk.results(self._model, part.texts, finish, role=part.role, advance=advance):
+            async for row in bulk.results(self._model, part.texts, post_process, role=part.role, advance=advance):
                 keep(text, row)
                 text += 1
 
@@ -176,14 +176,14 @@ class _AllAtOnce:
     """Converts states to the vectors of every pooling; `seconds` of each are summed over threads."""
 
     def __init__(self, embedders: Sequence[Embedder]) -> None:
-        self._finishes = [embedder.finish() for embedder in embedders]
+        self._post_processes = [embedder.post_process() for embedder in embedders]
         self._lock = threading.Lock()
         self.seconds = np.zeros(len(embedders))
 
     def __call__(self, states: Tensor, mask: Tensor) -> Sequence[tuple[Vectors, ...]]:
         found, moments = [], [time.perf_counter()]
-        for finish in self._finishes:
-            found.append(finish(states, mask))
+        for post_process in self._post_processes:
+            found.append(post_process(states, mask))
             moments.append(time.perf_counter())
         with self._lock:
             self.seconds += np.diff(moments)

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 
 from pooling.tasks import Part, Retrieval, Task
-from pooling.tasks.task import Indices, Outcomes, Vectors
+from pooling.tasks.task import Indices, Outcomes
+from service.arrays import Vectors
 from service.embedding.embedder import Embedder
 from service.errors import InvalidInput
 from service.evaluation import information, robustness

@@ -20,8 +20,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from pooling.tasks.similarity import cosines
+from service.arrays import Vectors
 
-Vectors = NDArray[np.float32]
 Presence = NDArray[np.bool_]
 
 LEAST_TEXTS: Final = 100

@@ -8,7 +8,8 @@ from typing import Final
 
 from pooling.tasks import Task
 from pooling.tasks.similarity import cosines
-from pooling.tasks.task import Indices, Vectors
+from pooling.tasks.task import Indices
+from service.arrays import Vectors
 from service.evaluation.encoding import Advance, Encoding
 from service.evaluation.perturbations import PERTURBATIONS, Perturbation, Spans, perturb
 from service.evaluation.report import Perturbed
