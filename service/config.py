@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.errors import ConfigError, did_you_mean
 
-ENV_PREFIX = "MILLPOND_"
+ENV_PREFIX: Final = "MILLPOND_"
+RUNTIMES: Final = "millpond.runtimes"
+"""The entry point group in which other packages offer runtimes."""
+_RUNTIMES: Final = {
+    "torch": "service.encoder.runtimes.torch:TorchRuntime",
+    "openvino": "service.encoder.runtimes.openvino:OpenVINORuntime",
+}
+
+
+def runtimes() -> dict[str, EntryPoint]:
+    """Return what may run an encoder, by name; nothing is imported, so that reading a config stays quick."""
+    built_in = {name: EntryPoint(name, value, RUNTIMES) for name, value in _RUNTIMES.items()}
+    return built_in | {point.name: point for point in entry_points(group=RUNTIMES) if point.name not in built_in}
+
+
+def _known_backend(name: Any) -> Any:
+    known = ["auto", *runtimes()]
+    if name not in known:
+        choices = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise PydanticCustomError("literal_error", "Input should be {choices}", {"choices": choices})
+    return name
 
 
 class _Section(BaseModel):
@@ -39,7 +60,7 @@ class ModelConfig(_Section):
 class RuntimeConfig(_Section):
     """What runs the encoder."""
 
-    backend: Literal["auto", "torch", "openvino"] = "auto"
+    backend: Annotated[str, BeforeValidator(_known_backend)] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     threads: _Count | Literal["auto"] = "auto"
     device: Literal["cpu", "cuda"] = "cpu"

@@ -106,7 +106,7 @@ def _shell(command: str, where: str) -> str:
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        env=os.environ,  # by default it is the C library's, in which readline puts a COLUMNS that Python does not know
+        env=os.environ,  # by default the C library's, in which readline puts a COLUMNS unknown to Python
     )
     assert done.returncode == 0, f"{where}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
