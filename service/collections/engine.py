@@ -33,22 +33,10 @@ class Collections:
             raise
 
     def create(self, name: str, definition: Definition, dim: int, index: str = "flat") -> tuple[Collection, bool]:
-        """Create a collection, or return the equal one that exists.
+        """Create a collection, or return the equal one that exists, and whether it is new.
 
-        Args:
-            name: 1 to 128 of the characters `A-Z a-z 0-9 _ . -`, the first a letter or a digit.
-            definition: what its vectors are made under.
-            dim: dimensions of a vector.
-            index: the kind of its vector index.
-
-        Returns:
-            The collection, and whether it is new.
-
-        Raises:
-            InvalidName, InvalidIndex: there can be none of this name or kind.
-            InvalidVector: `dim` is below one.
-            Conflict: the name exists with another definition, dimension or index.
-
+        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, and `Conflict` where the name
+        exists with another definition, dimension or kind of index.
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidName(

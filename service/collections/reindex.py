@@ -203,18 +203,9 @@ class Reindexes:
     ) -> Progress:
         """Begin to embed a collection anew, go on with it, or join the run that does.
 
-        Args:
-            collection: the collection.
-            model: the model it is to have; its own by default.
-            spec: the pooling; by default what the collection was created with, or with `model` that model's own.
-            chunking: how its documents are to be cut; None for one vector a document.
-            truncate: cut off a text that is too long for the model instead of refusing it.
-            force: embed it again even if nothing would change.
-
-        Raises:
-            ReindexRunning: a reindex to something else is running.
-            UnknownModel, InvalidInput: what is asked for is not served.
-
+        It keeps its model unless one is given, and its pooling unless a model or a pooling is. `force` embeds it even
+        if nothing would change. Raises `ReindexRunning` while a reindex to something else runs, and `UnknownModel` or
+        `InvalidInput` for what is not served.
         """
         begun = await asyncio.to_thread(collection.rebuild)
         embedder, target = self._target(collection, model, spec, chunking)
