@@ -11,7 +11,7 @@ WORKDIR /app
 # PyTorch in a layer of its own: a change of the source does not download it again.
 COPY Makefile constraints.txt ./
 RUN make torch
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY pooling pooling
 COPY service service
 COPY configs configs

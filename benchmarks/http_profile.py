@@ -91,10 +91,10 @@ def _service(store: Path) -> Iterator[tuple[int, asyncio.AbstractEventLoop]]:
 
     from service.api import create_app
     from service.config import load_config
-    from service.deployment import open_service
+    from service.deployment import open_deployment
 
     settings = load_config(ROOT / "configs/mean.yaml", overrides={"store.path": str(store)})
-    app = create_app(open_service(settings))
+    app = create_app(open_deployment(settings))
     started: Future[asyncio.AbstractEventLoop] = Future()
 
     class Server(uvicorn.Server):

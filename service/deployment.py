@@ -1,57 +1,39 @@
-"""What the routes work on."""
+"""A config as running parts: the one place that composes them, for the server, the command line and tests."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
-
-from fastapi import Depends, Request
 
 from service.collections import Collections
-from service.collections.service import Search
+from service.collections.service import CollectionService
 from service.config import Config
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
-from service.errors import InvalidInput, TooLarge
 from service.process import prepare_process
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Service:
-    """The models of a deployment and the collections over them."""
+class Deployment:
+    """The served models, the collections over them, and the doctor's reports on them."""
 
     config: Config
     models: Models
-    search: Search
+    collections: CollectionService
     examinations: Examinations
 
-    def check_count(self, count: int, field: str) -> None:
-        """Refuse an empty list, and one that is longer than this deployment takes.
-
-        Raises:
-            InvalidInput: nothing was sent.
-            TooLarge: more than `server.max_texts`.
-
-        """
-        limit = self.config.server.max_texts
-        if count == 0:
-            raise InvalidInput(f"{field} is empty; send at least one.", where=field)
-        if count > limit:
-            raise TooLarge(
-                f"{field} holds {count} and one request takes {limit} (server.max_texts); send them in parts.",
-                where=field,
-                limit=limit,
-            )
+    def close(self) -> None:
+        """Finish the writes under way, close the store and stop the encoders' queues."""
+        self.collections.close()
+        self.models.close()
 
 
-def open_service(config: Config) -> Service:
+def open_deployment(config: Config) -> Deployment:
     """Load the models and open the store.
 
     Raises:
-        ServiceError: a model cannot be served as configured.
-        CollectionError: the store cannot be opened.
+        ServiceError: a model cannot be served as configured, or the store cannot be opened.
 
     """
     prepare_process()
@@ -61,12 +43,14 @@ def open_service(config: Config) -> Service:
     except BaseException:
         collections.close()
         raise
-    return Service(config, models, Search(models, collections), Examinations(models))
+    return Deployment(config, models, CollectionService(models, collections), Examinations(models))
 
 
-async def _of(request: Request) -> Service:  # FastAPI would run a plain function on another thread
-    service: Service = request.app.state.service
-    return service
-
-
-Served = Annotated[Service, Depends(_of)]
+@contextmanager
+def deployment(config: Config) -> Iterator[Deployment]:
+    """Open a deployment and close it in the end: its threads must not outlive the block."""
+    opened = open_deployment(config)
+    try:
+        yield opened
+    finally:
+        opened.close()

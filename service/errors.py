@@ -3,28 +3,65 @@
 from __future__ import annotations
 
 import difflib
+import json
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 _BRIEF: Final = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 80
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a request or a data set.
+
+    Args:
+        field: the field at fault, such as `inputs`.
+        index: which of its items; None for the whole field.
+        span: which span of that item, where a single span is at fault.
+        name: its spelling in messages; `field[index][span]` by default.
+
+    """
+
+    field: str
+    index: int | None = None
+    span: int | None = None
+    name: str | None = None
+
+    def __str__(self) -> str:
+        if self.name is not None:
+            return self.name
+        return self.field + "".join(f"[{number}]" for number in (self.index, self.span) if number is not None)
+
+    def at_span(self, span: int) -> Place:
+        """Return the place of one span of this item."""
+        return replace(self, span=span, name=f"{self}, span {span}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a client needs to find the place: `field`, and `index` and `span` where they apply."""
+        parts = {"field": self.field, "index": self.index, "span": self.span}
+        return {key: part for key, part in parts.items() if part is not None}
+
+
 class ServiceError(Exception):
-    """An error with a remedy.
+    """Base of every error with a remedy.
+
+    `code` identifies the kind of error for clients: it is a public name, so it never follows a renamed class.
+    `retry_after` is the number of seconds after which the same request may succeed, None where it will not.
 
     Args:
         detail: what was wrong and what would be right, in one or two sentences.
-        where: the part of the input at fault, such as ``inputs[3]``.
-        extra: further members of the problem document (RFC 9457), JSON-able.
+        where: the part of the input at fault.
+        extra: further members of the answer, JSON-able.
+
     """
 
-    status: ClassVar[int] = 400
-    title: ClassVar[str] = "Bad request"
     code: ClassVar[str] = "bad_request"
+    retry_after: int | None = None
 
-    def __init__(self, detail: str, *, where: str | None = None, **extra: Any) -> None:
+    def __init__(self, detail: str, *, where: Place | None = None, **extra: Any) -> None:
         super().__init__(detail)
         self.detail = detail
         self.where = where
@@ -32,79 +69,142 @@ class ServiceError(Exception):
 
 
 class ConfigError(ServiceError):
-    """A config file, an environment variable or a flag says something that cannot be."""
+    """A config file, an environment variable or a flag has an impossible value."""
 
-    status = 422
-    title = "Invalid configuration"
     code = "invalid_configuration"
 
 
 class CheckpointError(ServiceError):
     """A model folder is missing, damaged, or declares what cannot be followed exactly."""
 
-    status = 422
-    title = "Unusable checkpoint"
     code = "unusable_checkpoint"
+
+
+class BrokenModel(ServiceError):
+    """The model gave a vector that is not finite."""
+
+    code = "broken_model"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"model {model!r} gave a vector that is not finite. Its weights are damaged or it does not bear this "
+            "precision; try runtime.precision: fp32."
+        )
 
 
 class InvalidInput(ServiceError):
     """A request has the right shape but a value that cannot be served."""
 
-    status = 422
-    title = "Invalid input"
     code = "invalid_input"
 
 
 class TooLong(ServiceError):
     """A text has more tokens than the model takes."""
 
-    status = 413
-    title = "Text too long"
     code = "context_length_exceeded"
 
 
 class TooLarge(ServiceError):
-    """A request is larger than a limit of this deployment."""
+    """A request exceeds a limit of this deployment."""
 
-    status = 413
-    title = "Request too large"
     code = "request_too_large"
 
 
 class UnknownModel(ServiceError):
     """No model of this name is served."""
 
-    status = 404
-    title = "Unknown model"
     code = "model_not_found"
 
 
 class FingerprintMismatch(ServiceError):
     """A collection was built by another embedder than the one that would answer."""
 
-    status = 409
-    title = "Fingerprint mismatch"
     code = "fingerprint_mismatch"
 
 
 class ReindexRunning(ServiceError):
-    """A collection is being embedded anew towards something else."""
+    """Another reindex of the collection is under way."""
 
-    status = 409
-    title = "Reindex under way"
     code = "reindex_running"
 
 
 class Unavailable(ServiceError):
-    """The service cannot take the request now; ``retry_after`` is in seconds."""
+    """The service cannot take the request now."""
 
-    status = 503
-    title = "Not available"
     code = "unavailable"
 
     def __init__(self, detail: str, *, retry_after: int = 1) -> None:
         super().__init__(detail)
-        self.retry_after = retry_after
+        self.retry_after: int = retry_after
+
+
+class StoreUnavailable(ServiceError):
+    """The store's folder or file cannot be opened, read or written."""
+
+    code = "store_unavailable"
+    retry_after = 5
+
+
+class NotFound(ServiceError):
+    """No collection, document or reindex has the requested name or id."""
+
+    code = "not_found"
+
+
+class Conflict(ServiceError):
+    """A collection of this name exists under another definition."""
+
+    code = "conflict"
+
+    def __init__(self, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+        differences = [
+            f"{key}: stored {_spelled(stored, key)}, asked {_spelled(asked, key)}"
+            for key in sorted(stored.keys() | asked.keys())
+            if _spelled(stored, key) != _spelled(asked, key)
+        ]
+        super().__init__(
+            f"collection {name!r} exists under another definition ({'; '.join(differences)}). "
+            "Ask for the stored definition, choose another name, drop the collection first, or, to change its model, "
+            "pooling or chunking, reindex it.",
+            stored=dict(stored),
+            asked=dict(asked),
+        )
+
+
+class StaleDefinition(ServiceError):
+    """Vectors were made under a definition that the collection no longer has, or is no longer to have."""
+
+    code = "superseded"
+
+
+class InvalidName(ServiceError):
+    """A collection cannot have this name."""
+
+    code = "invalid_name"
+
+
+class InvalidIndex(ServiceError):
+    """No vector index of this kind is known."""
+
+    code = "invalid_index"
+
+
+class InvalidFilter(ServiceError):
+    """A filter does not follow the filter language."""
+
+    code = "invalid_filter"
+
+
+class InvalidDocument(ServiceError):
+    """An id, a text or the metadata of a document cannot be stored."""
+
+    code = "invalid_document"
+
+
+class InvalidVector(ServiceError):
+    """Vectors have the wrong shape or type, or values that no cosine is defined for."""
+
+    code = "invalid_vector"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -116,3 +216,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def shortened(value: object) -> str:
     """Return a value's representation, short enough for a message however large or deep the value is."""
     return _BRIEF.repr(value)
+
+
+def _spelled(definition: Mapping[str, Any], key: str) -> str:
+    return json.dumps(definition[key], sort_keys=True) if key in definition else "nothing"

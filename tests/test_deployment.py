@@ -70,3 +70,10 @@ def test_every_requirement_is_pinned() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     wanted = set(re.findall(r'^\s+"([A-Za-z0-9_-]+)[>=]', project, re.MULTILINE))
     assert {name.lower() for name in wanted} <= pins
+
+
+def test_pre_commit_hooks_run_commands_of_the_makefile() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    commands = {line.strip().replace("$(BIN)", ".venv/bin") for line in (ROOT / "Makefile").read_text().splitlines()}
+    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "mypy"}
+    assert {hook["entry"] for hook in hooks} <= commands

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.api import errors
 from service.api.routes import collections, doctor, embed, explain, openai, status
-from service.deployment import Service
+from service.deployment import Deployment
 from service.process import freeze_and_trim
 
 DESCRIPTION = """Sentence embeddings and semantic search in which pooling is a visible, verified choice.
@@ -19,8 +19,8 @@ Errors are problem documents (RFC 9457); under `/v1` they have OpenAI's shape.
 """
 
 
-def create_app(service: Service) -> FastAPI:
-    """The ASGI application; closing it closes the service."""
+def create_app(served: Deployment) -> FastAPI:
+    """The ASGI application; closing it closes the deployment."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -28,12 +28,11 @@ def create_app(service: Service) -> FastAPI:
         try:
             yield
         finally:
-            await service.examinations.close()
-            service.search.close()
-            service.models.close()
+            await served.examinations.close()
+            served.close()
 
     app = FastAPI(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
-    app.state.service = service
+    app.state.deployment = served
     errors.install(app)
     for room in (embed, explain, openai, collections, status, doctor):
         app.include_router(room.router)

@@ -14,12 +14,27 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from pooling import EmptyTextError, PoolingError
-from service.collections.errors import CollectionError, Conflict, NotFound, StoreUnavailable
-from service.errors import ServiceError, Unavailable, shortened
+from service.errors import Place, ServiceError, shortened
 
 logger = logging.getLogger(__name__)
 
-_COLLECTION_STATUS: Final[Mapping[type[CollectionError], int]] = {NotFound: 404, Conflict: 409, StoreUnavailable: 503}
+_ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
+    "bad_request": (400, "Bad request"),
+    "broken_model": (500, "Broken model"),
+    "conflict": (409, None),
+    "context_length_exceeded": (413, "Text too long"),
+    "fingerprint_mismatch": (409, "Fingerprint mismatch"),
+    "invalid_configuration": (422, "Invalid configuration"),
+    "invalid_input": (422, "Invalid input"),
+    "model_not_found": (404, "Unknown model"),
+    "not_found": (404, None),
+    "reindex_running": (409, "Reindex under way"),
+    "request_too_large": (413, "Request too large"),
+    "store_unavailable": (503, None),
+    "unavailable": (503, "Not available"),
+    "unusable_checkpoint": (422, "Unusable checkpoint"),
+}
+"""Status and title of the answer to each error, by its code; 422 for all others. The status's own phrase for None."""
 # Pydantic puts the branch of a union it tried among the keys: `inputs`, `list[str]`, 3.
 _BRANCH: Final = re.compile(r"^(str|int|float|bool|(list|dict|function|tagged|constrained|literal)\b.*)$")
 
@@ -27,7 +42,6 @@ _BRANCH: Final = re.compile(r"^(str|int|float|bool|(list|dict|function|tagged|co
 def install(app: FastAPI) -> None:
     """Answer every error that can leave a route."""
     app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(CollectionError, _collection_error)
     app.add_exception_handler(PoolingError, _pooling_error)
     app.add_exception_handler(EmptyTextError, _pooling_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -59,7 +73,7 @@ def _answer(
     *,
     code: str,
     title: str | None = None,
-    where: str | None = None,
+    where: Place | None = None,
     extra: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
@@ -68,7 +82,7 @@ def _answer(
         error = {
             "message": detail,
             "type": "server_error" if status >= 500 else "invalid_request_error",
-            "param": where,
+            "param": str(where) if where else None,
             "code": code,
         }
         return Response(orjson.dumps({"error": error}), status, headers, media_type="application/json")
@@ -77,7 +91,8 @@ def _answer(
         "title": title or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        **({"where": where} if where else {}),
+        "code": code,
+        **({"where": str(where), "place": where.to_json()} if where else {}),
         **(extra or {}),
     }
     body = orjson.dumps(problem, default=str)
@@ -86,25 +101,18 @@ def _answer(
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else None
+    status, title = _ANSWERS.get(error.code, (422, None))
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
     return _answer(
         request,
-        error.status,
+        status,
         error.detail,
         code=error.code,
-        title=error.title,
+        title=title,
         where=error.where,
         extra=error.extra,
         headers=headers,
     )
-
-
-async def _collection_error(request: Request, error: Exception) -> Response:
-    status = next((status for kind, status in _COLLECTION_STATUS.items() if isinstance(error, kind)), 422)
-    code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
-    extra = {"stored": error.stored, "asked": error.asked} if isinstance(error, Conflict) else None
-    headers = {"Retry-After": "5"} if status == 503 else None
-    return _answer(request, status, str(error), code=code, extra=extra, headers=headers)
 
 
 async def _pooling_error(request: Request, error: Exception) -> Response:
@@ -113,54 +121,56 @@ async def _pooling_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problems: dict[str, list[str]] = {}
+    problems: dict[Place | None, list[str]] = {}
     for item in error.errors():
         where, message = _explain(item, request)
         problems.setdefault(where, []).append(message)
-    errors = [{"where": where, "detail": " Or: ".join(dict.fromkeys(texts))} for where, texts in problems.items()]
-    detail = " ".join(
-        f"{item['where']}: {item['detail']}" if item["where"] else item["detail"] for item in errors[:5]
-    )
+    details = {where: " Or: ".join(dict.fromkeys(messages)) for where, messages in problems.items()}
+    errors = [{"where": str(where or ""), "detail": detail} for where, detail in details.items()]
     unreadable = error.errors()[0]["type"] == "json_invalid"
     return _answer(
         request,
         400 if unreadable else 422,
-        detail,
+        " ".join(f"{where}: {detail}" if where else detail for where, detail in list(details.items())[:5]),
         code="invalid_json" if unreadable else "invalid_input",
         title="Invalid JSON" if unreadable else "Invalid input",
-        where=errors[0]["where"] or None,
+        where=next(iter(details)),
         extra=None if unreadable else {"errors": errors[:100]},
     )
 
 
-def _explain(item: Mapping[str, Any], request: Request) -> tuple[str, str]:
-    """Where a validation error is and what it says, in the words of the request."""
-    where = _path([part for part in item["loc"][1:] if isinstance(part, int) or not _BRANCH.match(part)])
+def _explain(item: Mapping[str, Any], request: Request) -> tuple[Place | None, str]:
+    """Return where a validation error is and what it says, in the words of the request."""
+    parts = [part for part in item["loc"][1:] if isinstance(part, int) or not _BRANCH.match(part)]
     match item["type"]:
         case "json_invalid":
-            return "", f"the body cannot be read as JSON in UTF-8: {item['ctx']['error']}."
+            return None, f"the body cannot be read as JSON in UTF-8: {item['ctx']['error']}."
         case "model_attributes_type" | "dict_type" if len(item["loc"]) == 1:
             kind = request.headers.get("content-type", "none")
             if "json" not in kind:
-                return "", f"send the body with the header 'content-type: application/json'; it came with {kind!r}."
-            return "", "the body must be a JSON object."
+                return None, f"send the body with the header 'content-type: application/json'; it came with {kind!r}."
+            return None, "the body must be a JSON object."
         case "missing" if len(item["loc"]) == 1:
-            return "", "the request needs a JSON object as its body."
+            return None, "the request needs a JSON object as its body."
         case "missing":
-            return where, "this field is required."
+            return _place(parts), "this field is required."
         case "unknown_field":
-            return f"{where}.{item['ctx']['field']}" if where else item["ctx"]["field"], item["msg"]
+            return _place([*parts, item["ctx"]["field"]]), item["msg"]
         case "one_question" | "cut":
-            return where, item["msg"]
+            return _place(parts), item["msg"]
         case _:
-            return where, f"{item['msg']}, not {shortened(item.get('input'))}."
+            return _place(parts), f"{item['msg']}, not {shortened(item.get('input'))}."
 
 
-def _path(parts: Sequence[int | str]) -> str:
+def _place(parts: Sequence[int | str]) -> Place | None:
+    """Return the place at the end of keys and indices, such as `documents[3].id`."""
+    if not parts:
+        return None
     path = ""
     for part in parts:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path
+    index = next((part for part in parts if isinstance(part, int)), None)
+    return Place(str(parts[0]), index, name=path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

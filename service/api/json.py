@@ -26,7 +26,7 @@ _ROWS: Final = 64
 class _StrictRequest(Request):
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
-            limit = self.app.state.service.config.server.max_body_bytes
+            limit = self.app.state.deployment.config.server.max_body_bytes
             if int(self.headers.get("content-length", 0)) > limit:
                 raise HTTPException(413)
             body = bytearray()

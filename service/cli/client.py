@@ -16,6 +16,7 @@ from rich.table import Table
 
 from service.cli.console import Failure
 from service.config import load_config
+from service.errors import FingerprintMismatch, Place, TooLong
 
 PATIENCE: Final = 60
 """Seconds in all that a request waits for a service that answers 503."""
@@ -34,31 +35,39 @@ class Refused(Failure):
         self.status = answer.status_code
         self.problem = _problem(answer)
         strange = f"{url} answered {self.status}, and not as Millpond does. Is --url right? {answer.text[:200]!r}"
-        match self.problem:
-            case {"type": "urn:millpond:fingerprint-mismatch", "differences": differences, "collection": name}:
-                message = (
-                    f"collection {name!r} holds vectors that the service would no longer give, and the two cannot be "
-                    f"compared. `millpond reindex {name}` re-embeds it from its stored text; or serve the model as "
-                    "it was."
-                )
-                super().__init__(message, table=_both_sides(differences))
-            case _:
-                super().__init__(str(self.problem.get("detail", strange)))
+        table = None
+        message = str(self.problem.get("detail", strange))
+        if self.code == FingerprintMismatch.code and "differences" in self.problem:
+            name = self.problem.get("collection")
+            message = (
+                f"collection {name!r} holds vectors that the service would no longer give, and the two cannot be "
+                f"compared. `millpond reindex {name}` re-embeds it from its stored text; or serve the model as "
+                "it was."
+            )
+            table = _both_sides(self.problem["differences"])
+        super().__init__(message, table=table)
 
     @property
-    def where(self) -> str:
-        """The part of the request at fault, such as `inputs[3]`; empty where it is not said."""
-        return str(self.problem.get("where", ""))
+    def code(self) -> str:
+        """The kind of error; empty where it is not said."""
+        return str(self.problem.get("code", ""))
+
+    @property
+    def place(self) -> Place | None:
+        """The part of the request at fault, where it is said."""
+        place = self.problem.get("place")
+        if not isinstance(place, dict) or "field" not in place:
+            return None
+        return Place(place["field"], place.get("index"), place.get("span"), self.problem.get("where"))
 
     def about(self, name: str) -> str:
-        """The message in the words of the command line, `name` being what the user calls `where`."""
-        match self.problem:
-            case {"type": "urn:millpond:context-length-exceeded", "length": length, "limit": limit}:
-                return (
-                    f"{name} has {length} tokens and the model takes {limit}. Give --truncate to embed the "
-                    "beginning of such texts alone, or split the text."
-                )
-        return str(self).replace(self.where, name, 1) if self.where else str(self)
+        """Return the message in the words of the command line, `name` being what the user calls the place."""
+        if self.code == TooLong.code and "length" in self.problem:
+            return (
+                f"{name} has {self.problem['length']} tokens and the model takes {self.problem['limit']}. Give "
+                "--truncate to embed the beginning of such texts alone, or split the text."
+            )
+        return str(self).replace(str(self.place), name, 1) if self.place else str(self)
 
 
 class Client:
@@ -118,7 +127,7 @@ async def connect(url: str, config: Path | None, *, store: Path | None = None) -
         store: overrides `store.path` of the config.
 
     Raises:
-        Failure: the URL is none, or the store cannot be opened.
+        Failure: the URL is none.
         ServiceError: the deployment cannot be started.
 
     """
@@ -127,11 +136,11 @@ async def connect(url: str, config: Path | None, *, store: Path | None = None) -
             yield Client(http, url)
         return
     from service.api import create_app
-    from service.cli.deployment import deployment
+    from service.deployment import deployment
 
     settings = load_config(config, overrides={"store.path": str(store) if store else None})
-    with deployment(settings) as service:
-        transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    with deployment(settings) as served:
+        transport = httpx.ASGITransport(create_app(served), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://millpond", timeout=None) as http:
             yield Client(http, str(config))
 

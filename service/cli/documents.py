@@ -11,8 +11,7 @@ from typing import Any, Final
 import orjson
 
 from service.cli.console import Failure
-from service.collections.errors import InvalidDocument
-from service.errors import did_you_mean
+from service.errors import InvalidDocument, did_you_mean
 from service.store import Document, Spans
 from service.store.document import checked_id, encoded_metadata
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from io import BytesIO
@@ -80,8 +79,8 @@ async def _embed(
             vectors: list[Vector] = await client.ask("POST", "/embed", {"inputs": inputs, **settings})
             return vectors
         except Refused as error:
-            place = re.fullmatch(r"inputs\[(\d+)\]", error.where)
-            raise Failure(error.about(batch[int(place[1])][0]) if place else str(error)) from None
+            index = error.place.index if error.place else None
+            raise Failure(str(error) if index is None else error.about(batch[index][0])) from None
 
     batches = (named[start : start + _BATCH] for start in range(0, len(named), _BATCH))
     async for _, vectors in pipelined(batches, send):

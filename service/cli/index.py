@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -133,11 +132,11 @@ def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
 
 def _in_file(error: Refused, batch: list[Line], corpus: Path) -> str:
     """The error with the line of the file where the service names a place in the request."""
-    place = re.match(r"documents\[(\d+)\]", error.where)
-    if place:
-        line, span = batch[int(place[1])], re.search(r", span \d+$", error.where)
+    place = error.place
+    if place is not None and place.index is not None:
+        line = batch[place.index]
         name = f"{corpus}: line {line.number}: document {line.document.id!r}"
-        return error.about(f"{name}{span[0]}" if span else name)
+        return error.about(name if place.span is None else f"{name}, span {place.span}")
     return f"{error} Give a smaller --batch-size." if error.status == 413 else str(error)
 
 

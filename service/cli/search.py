@@ -39,7 +39,7 @@ def search(
             try:
                 return await client.ask("POST", f"{route}/search", body)
             except Refused as error:
-                if error.where != "query":
+                if error.place is None or error.place.field != "query":
                     raise
                 raise Failure(error.about("the query")) from None
 

@@ -35,16 +35,16 @@ def serve(
         import uvicorn
 
         from service.api import create_app
-        from service.cli.deployment import open_deployment
+        from service.deployment import open_deployment
 
-        service = open_deployment(settings)
-        for name, model in service.models:
+        served = open_deployment(settings)
+        for name, model in served.models:
             err.print(f"model {name}: {model.pooler.spec}, {model.dim} dimensions, fingerprint {model.fingerprint}")
         shown = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         err.print(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
         server = uvicorn.Server(
-            uvicorn.Config(create_app(service), loop="auto", http="httptools", access_log=False, log_level="warning")
+            uvicorn.Config(create_app(served), loop="auto", http="httptools", access_log=False, log_level="warning")
         )
         # Once it has shut down, uvicorn raises the signal it caught again; it has done its work by then.
         signal.signal(signal.SIGTERM, lambda *_: None)

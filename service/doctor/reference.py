@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from service.arrays import Vectors
 from service.checkpoint import LEARNED_POOLINGS
-from service.embedding.windows import Vectors
 
 Reference = Callable[[Path, Sequence[str]], Awaitable[Vectors]]
 """A folder and texts to vectors (texts, dim), float32; raises `NoReference`."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from service.embedding.embedder import Embedder, Role
 from service.encoder import PostProcess
-from service.errors import shortened
+from service.errors import Place, shortened
 
 _BLOCK: Final = 128
 """Texts a request: enough to group their lengths, few enough to see progress."""
@@ -57,5 +57,5 @@ async def results(
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-def _text(block: Sequence[str], place: int) -> str:
-    return f"the text {shortened(block[place])}"
+def _text(block: Sequence[str], place: int) -> Place:
+    return Place("texts", place, name=f"the text {shortened(block[place])}")

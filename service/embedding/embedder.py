@@ -15,20 +15,25 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.arrays import Offsets, Vectors
+from service.embedding.chunkers import Chunker
+from service.embedding.chunking import Mode
 from service.embedding.postprocessing import ToVectors, Unprompted, all_states
 from service.embedding.recipe import Recipe
-from service.embedding.spans import Cut, Offsets, Span, check_amount, offsets_array, trimmed
-from service.embedding.windows import Vectors, windows
+from service.embedding.spans import Span, check_amount, checked, offsets_array, trimmed
+from service.embedding.windows import MOST_WINDOWED, windows
 from service.encoder import Encoder, PostProcess, Side, TokenizedText
 from service.encoder.tokenizer import FEW
-from service.errors import InvalidInput, TooLarge, TooLong, did_you_mean, shortened
+from service.errors import InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
 
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 Role = Literal["query", "document"]
-Mode = Literal["late", "early"]
 T = TypeVar("T")
-_Fit = Callable[[TokenizedText, str, int], TokenizedText]
-"""A text too long for the model, its name, and the tokens at its front that stay -> the text as it is used."""
+_Fit = Callable[[TokenizedText, Place, int], TokenizedText]
+"""A text too long for the model, its place, and the tokens at its front that stay -> the text as it is used."""
+
+_INPUTS: Final = partial(Place, "inputs")
+_SPANS_OF_INPUTS: Final = partial(Place, "spans")
 
 # The names that sentence-transformers' encode_query and encode_document look for.
 _ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
@@ -39,8 +44,6 @@ _ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
 _TOKENIZING: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
 _PART: Final = 16_384
 """Characters, or token ids, of a request that are tokenized without a break: some milliseconds of work."""
-MOST_WINDOWED: Final = 65_536
-"""Tokens of a text whose spans are asked for: its states are in memory at once."""
 # Spans are cut and pooled here, one text at a time, while the encoder is at work on the next.
 _SPANS: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spans")
 _STATES_AT_ONCE: Final = 16_384
@@ -137,7 +140,7 @@ class Embedder:
                 raise InvalidInput(
                     f"model {self.name!r} has no prompt {shortened(name)}; it has {known}."
                     f"{did_you_mean(name, self.prompts)}",
-                    where="prompt_name",
+                    where=Place("prompt_name"),
                 )
             return self.prompts[name]
         candidates = _ROLE_PROMPTS[role] if role else (self.default_prompt or "",)
@@ -152,7 +155,7 @@ class Embedder:
         truncate: Side | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
-        where: Callable[[int], str] = "inputs[{}]".format,
+        where: Callable[[int], Place] = _INPUTS,
     ) -> Embeddings:
         """Embed texts, or token ids, which are taken as they are, without a prompt.
 
@@ -185,7 +188,7 @@ class Embedder:
         prompt_name: str | None = None,
         truncate: Side | None = None,
         max_total: int,
-        where: Callable[[int], str] = "inputs[{}]".format,
+        where: Callable[[int], Place] = _INPUTS,
     ) -> list[TokenStates]:
         """The encoder's states of each text, before pooling; arguments and errors as for `embed`.
 
@@ -222,7 +225,7 @@ class Embedder:
         post_process: PostProcess,
         *,
         role: Role | None = None,
-        where: Callable[[int], str] = "inputs[{}]".format,
+        where: Callable[[int], Place] = _INPUTS,
     ) -> list[Any]:
         """Apply `post_process` to the encoder's states, one result a text; one that is too long is cut at the right.
 
@@ -245,7 +248,7 @@ class Embedder:
     async def embed_spans(
         self,
         inputs: Sequence[str],
-        cuts: Sequence[Cut],
+        spans: Chunker | Sequence[Sequence[Sequence[int]]],
         *,
         mode: Mode = "late",
         prompt_name: str | None = None,
@@ -254,14 +257,14 @@ class Embedder:
         normalize: bool | None = None,
         dimensions: int | None = None,
         most: int,
-        where: Callable[[int], str] = "inputs[{}]".format,
-        where_span: Callable[[int, int], str] = "spans[{}][{}]".format,
+        where: Callable[[int], Place] = _INPUTS,
+        where_span: Callable[[int, int], Place] = _SPANS_OF_INPUTS,
     ) -> list[SpanVectors]:
         """A vector for each span of each text; other arguments and errors as for `embed`.
 
         Args:
             inputs: texts; for a late chunk of any length up to `MOST_WINDOWED` tokens.
-            cuts: for each text what makes spans of it.
+            spans: what cuts the texts, or for each text its spans, in any order.
             mode: `late` pools a span from the states of its whole text, under the strategy and with the head as ever;
                 special tokens and the prompt are in no span. `early` embeds a span's characters as a text by itself.
             truncate: the side at which a span is cut that is too long by itself, under `early`.
@@ -277,18 +280,18 @@ class Embedder:
         post_process = self._to_vectors(0, normalize, dimensions)
         texts = await self._tokenize(inputs, prompt, self._leave_whole, where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]
-        spans: list[list[Span]] = []
+        cut = partial(_cut, inputs, offsets, spans, where, where_span)
+        found: list[list[Span]] = []
         for start, part, _ in _parts(inputs):
-            found = await _with_spans(_cut, start, part, offsets[start:], cuts[start:], where, where_span)
-            spans += found
-            check_amount(spans, most)
+            found += await _with_spans(cut, range(start, start + len(part)))
+            check_amount(found, most)
         if mode == "late":
-            inner = [trimmed(text, found) for text, found in zip(inputs, spans, strict=True)]
+            inner = [trimmed(text, of_text) for text, of_text in zip(inputs, found, strict=True)]
             late = await self._late(texts, offsets, inner, prompt, post_process)
-            return [SpanVectors(found, vectors) for found, vectors in zip(spans, late, strict=True)]
-        names = [where_span(place, span) for place, found in enumerate(spans) for span in range(len(found))]
+            return [SpanVectors(of_text, vectors) for of_text, vectors in zip(found, late, strict=True)]
+        names = [where_span(place, span) for place, of_text in enumerate(found) for span in range(len(of_text))]
         pieces = await self.embed(
-            [text[start:end] for text, found in zip(inputs, spans, strict=True) for start, end in found],
+            [text[start:end] for text, of_text in zip(inputs, found, strict=True) for start, end in of_text],
             prompt_name=prompt_name,
             role=role,
             truncate=truncate,
@@ -297,7 +300,7 @@ class Embedder:
             where=names.__getitem__,
         )
         rows = iter(pieces.vectors)
-        return [SpanVectors(found, np.stack(list(islice(rows, len(found))))) for found in spans]
+        return [SpanVectors(of_text, np.stack(list(islice(rows, len(of_text))))) for of_text in found]
 
     async def _late(
         self,
@@ -326,7 +329,7 @@ class Embedder:
         if dimensions is not None and not 1 <= dimensions <= self.dim:
             raise InvalidInput(
                 f"dimensions must be from 1 to {self.dim} for model {self.name!r}, not {dimensions}.",
-                where="dimensions",
+                where=Place("dimensions"),
             )
         return ToVectors(self, skip, self.normalize if normalize is None else normalize, dimensions)
 
@@ -341,7 +344,7 @@ class Embedder:
         inputs: Inputs,
         prompt: str,
         fit: _Fit,
-        where: Callable[[int], str],
+        where: Callable[[int], Place],
         *,
         offsets: bool = False,
     ) -> list[TokenizedText]:
@@ -361,7 +364,7 @@ class Embedder:
             raise InvalidInput(
                 f"the prompt {prompt!r} has {length} tokens and model {self.name!r} takes "
                 f"{self.max_tokens}, which leaves none for the text. Use a shorter prompt.",
-                where="prompt_name",
+                where=Place("prompt_name"),
             )
         return texts
 
@@ -371,7 +374,7 @@ class Embedder:
         inputs: Inputs,
         prompt: str,
         fit: _Fit,
-        where: Callable[[int], str],
+        where: Callable[[int], Place],
         offsets: bool,
     ) -> list[TokenizedText]:
         """Tokenize some inputs, of which the first is at `start` in the request."""
@@ -399,7 +402,7 @@ class Embedder:
                 texts[place] = fit(text, where(start + place), front)
         return texts
 
-    def _shorten(self, text: TokenizedText, where: str, front: int, *, side: Side | None) -> TokenizedText:
+    def _shorten(self, text: TokenizedText, where: Place, front: int, *, side: Side | None) -> TokenizedText:
         if side is None:
             raise TooLong(
                 f"{where} has {text.full_length} tokens and model {self.name!r} takes {self.max_tokens}. Send "
@@ -410,7 +413,7 @@ class Embedder:
             )
         return self.encoder.tokenizer.truncate(text, self.max_tokens, side, front=front)
 
-    def _leave_whole(self, text: TokenizedText, where: str, _: int) -> TokenizedText:
+    def _leave_whole(self, text: TokenizedText, where: Place, _: int) -> TokenizedText:
         if text.full_length > MOST_WINDOWED:
             raise TooLarge(
                 f"{where} has {text.full_length} tokens, and spans are embedded of texts with up to {MOST_WINDOWED}. "
@@ -446,23 +449,27 @@ def _groups(sizes: Sequence[int], most: int) -> Iterator[slice]:
 
 
 def _cut(
-    start: int,
-    texts: Sequence[str],
+    inputs: Sequence[str],
     offsets: Sequence[Offsets],
-    cuts: Sequence[Cut],
-    where: Callable[[int], str],
-    where_span: Callable[[int, int], str],
+    spans: Chunker | Sequence[Sequence[Sequence[int]]],
+    where: Callable[[int], Place],
+    where_span: Callable[[int, int], Place],
+    places: range,
 ) -> list[list[Span]]:
-    """Cut some texts, of which the first is at `start` in the request."""
-    spans = []
-    for place, (text, found, cut) in enumerate(zip(texts, offsets, cuts, strict=False), start):
-        spans.append(cut(text, found, partial(where_span, place)))
-        if not spans[-1]:
+    """Cut the inputs at some places."""
+    found = []
+    for place in places:
+        text, of_text = inputs[place], offsets[place]
+        if isinstance(spans, Chunker):
+            found.append(spans(text, of_text))
+        else:
+            found.append(checked(text, of_text, spans[place], partial(where_span, place)))
+        if not found[-1]:
             raise InvalidInput(
                 f"{where(place)} has no span to embed; give one that holds a token, or leave the text out.",
                 where=where(place),
             )
-    return spans
+    return found
 
 
 async def _with_spans(work: Callable[..., T], *arguments: Any) -> T:
@@ -470,7 +477,7 @@ async def _with_spans(work: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(_SPANS, partial(work, *arguments))
 
 
-def _check_text(text: str, place: int, where: Callable[[int], str]) -> None:
+def _check_text(text: str, place: int, where: Callable[[int], Place]) -> None:
     if not text or text.isspace():
         what = "is empty" if not text else "has nothing but white space"
         raise InvalidInput(

@@ -19,10 +19,9 @@ from pooling import explain as algebra
 from pooling.masks import exclude_prefix
 from service.embedding.embedder import Embedder, TokenStates
 from service.embedding.models import Models
-from service.embedding.postprocessing import BrokenModel
 from service.embedding.recipe import Spec
 from service.encoder import Side
-from service.errors import InvalidInput, TooLarge
+from service.errors import BrokenModel, InvalidInput, Place, TooLarge
 
 Numbers = NDArray[np.float32]
 
@@ -129,10 +128,11 @@ async def explain(
     """
     if not 1 <= len(poolings) <= MOST_STRATEGIES:
         raise InvalidInput(
-            f"{len(poolings)} poolings are asked for; one request takes from 1 to {MOST_STRATEGIES}.", where="pooling"
+            f"{len(poolings)} poolings are asked for; one request takes from 1 to {MOST_STRATEGIES}.",
+            where=Place("pooling"),
         )
     if matrices and other is None:
-        raise InvalidInput("a matrix is of the tokens of two texts; send 'other' too.", where="matrix")
+        raise InvalidInput("a matrix is of the tokens of two texts; send 'other' too.", where=Place("matrix"))
     embedders = [_embedder(models, model, spec) for spec in poolings]
     names = ["text"] if other is None else ["text", "other"]
     found = await embedders[0].token_states(
@@ -140,10 +140,10 @@ async def explain(
         prompt_name=prompt_name,
         truncate=truncate,
         max_total=MOST_TOKENS,
-        where=names.__getitem__,
+        where=[Place(name) for name in names].__getitem__,
     )
     for name, embedder in ((name, embedder) for name in names for embedder in embedders):
-        _check_size(found[names.index(name)], embedder, name)
+        _check_size(found[names.index(name)], embedder, Place(name))
     if matrices and other is not None:
         _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
     explanations = [
@@ -161,7 +161,7 @@ def _embedder(models: Models, name: str | None, spec: Spec | None) -> Embedder:
     return own if learned and spec == own.pooler.spec else models.get(name, spec)
 
 
-def _check_size(text: TokenStates, embedder: Embedder, where: str) -> None:
+def _check_size(text: TokenStates, embedder: Embedder, where: Place) -> None:
     tokens, dimensions = len(text.tokens), embedder.pooler.output_dim
     if tokens * dimensions > MOST_NUMBERS:
         raise TooLarge(
@@ -178,7 +178,7 @@ def _check_entries(entries: int) -> None:
         raise TooLarge(
             f"the matrices asked for have {entries} entries, and one answer holds {MOST_ENTRIES}. Ask for fewer "
             "poolings at once, send shorter texts, or leave 'matrix' out.",
-            where="matrix",
+            where=Place("matrix"),
             limit=MOST_ENTRIES,
         )
 

@@ -14,7 +14,7 @@ from service.config import Config, ModelConfig
 from service.embedding.embedder import Embedder
 from service.embedding.recipe import Spec, declared_or, resolve
 from service.encoder import Encoder
-from service.errors import InvalidInput, UnknownModel, did_you_mean, shortened
+from service.errors import InvalidInput, Place, UnknownModel, did_you_mean, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Models:
             raise UnknownModel(
                 f"no model is named {shortened(name)}; served are {', '.join(map(repr, self._models))}."
                 f"{did_you_mean(name or '', self._models)}",
-                where="model",
+                where=Place("model"),
             )
         if spec is None or (spec == "declared" and model.recipe.declared):
             return model
@@ -70,7 +70,7 @@ class Models:
             raise InvalidInput(
                 f"pooling {shortened(spec)} has {len(spec_json)} characters; a request may ask for one of "
                 f"{_LONGEST_SPEC}. Say it shorter, or give it a model of its own in the config.",
-                where="pooling",
+                where=Place("pooling"),
             )
         with self._building:
             return self._variant(model, spec_json)

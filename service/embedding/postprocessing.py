@@ -11,30 +11,16 @@ import torch
 from torch import Tensor
 
 from pooling import masks, pool_spans
-from service.embedding.spans import Offsets
-from service.embedding.windows import Vectors, Windows
+from service.arrays import Offsets, Vectors
+from service.embedding.windows import Windows
 from service.encoder import PostProcess
-from service.errors import ServiceError
+from service.errors import BrokenModel
 
 if TYPE_CHECKING:
     from service.embedding.embedder import Embedder
 
 _CELLS: Final = 1 << 22
 """Spans times tokens that are compared at once."""
-
-
-class BrokenModel(ServiceError):
-    """The model gave a vector that is not finite."""
-
-    status = 500
-    title = "Broken model"
-    code = "broken_model"
-
-    def __init__(self, model: str) -> None:
-        super().__init__(
-            f"model {model!r} gave a vector that is not finite. Its weights are damaged or it does not bear this "
-            "precision; try runtime.precision: fp32."
-        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from service.checkpoint.checkpoint import Checkpoint
 from service.config import ModelConfig
 from service.embedding.head import Head
 from service.encoder import Tokenizer
-from service.errors import CheckpointError, ConfigError, InvalidInput, shortened
+from service.errors import CheckpointError, ConfigError, InvalidInput, Place, shortened
 
 Spec = str | Mapping[str, Any] | list[Any]
 
@@ -74,17 +74,17 @@ class Recipe:
             if draft.output_dim > _MOST_DIMENSIONS:
                 raise InvalidInput(
                     f"pooling {draft.spec!r} gives {draft.output_dim} dimensions; the most is {_MOST_DIMENSIONS}.",
-                    where="pooling",
+                    where=Place("pooling"),
                 )
             if not draft.trained:
                 raise InvalidInput(
                     f"pooling {draft.spec!r} is learned and has no fitted parameters here. Give it a model of its "
                     "own in the config: pooling: {strategy: ..., weights: path/to/pooler}.",
-                    where="pooling",
+                    where=Place("pooling"),
                 )
             return self.with_pooler(pooling.build(spec, dim), declared=draft.spec == self.checkpoint.pooling)
         except (PoolingError, CheckpointError, ConfigError) as error:
-            raise InvalidInput(f"pooling {shortened(spec)}: {error}", where="pooling") from None
+            raise InvalidInput(f"pooling {shortened(spec)}: {error}", where=Place("pooling")) from None
 
     def with_pooler(self, pooler: Pooler, *, declared: bool = False) -> Recipe:
         """The same with a pooler that is built; raises `CheckpointError` where it does not fit the head."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
-from service.errors import CheckpointError, InvalidInput
+from service.errors import CheckpointError, InvalidInput, Place
 
 if TYPE_CHECKING:
     from service.checkpoint import Checkpoint
@@ -171,7 +171,7 @@ class Tokenizer:
             for ids, encoding in zip(texts_ids, encodings, strict=True)
         ]
 
-    def frame(self, ids: Sequence[int], where: str) -> TokenizedText:
+    def frame(self, ids: Sequence[int], where: Place) -> TokenizedText:
         """Frame the token ids of a text by the special tokens, unless they are already there.
 
         Raises:

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
+from service.api.dependencies import Served, check_count
 from service.api.disconnect import ReadingRoute
 from service.api.json import JSONRoute, answer, answer_in_parts, listed
-from service.api.routes.embed import PROBLEMS
-from service.api.schemas import (
-    ChunkingBody,
+from service.api.schemas.collections import (
     CollectionBody,
     CollectionList,
     CreateCollection,
+    DefinitionBody,
     DocumentBody,
-    Hits,
-    Problem,
     ReindexBody,
     ReindexRequest,
-    SearchRequest,
-    SearchResults,
     UpsertedBody,
     UpsertRequest,
 )
-from service.collections import Definition
-from service.collections.chunking import Chunking
-from service.collections.errors import NotFound
+from service.api.schemas.problem import PROBLEMS, Problem
+from service.api.schemas.search import Hits, SearchRequest, SearchResults
+from service.api.schemas.spans import ChunkingBody
+from service.collections import Definition, Hit
 from service.collections.reindex import Progress
-from service.collections.service import Document, Hit
-from service.deployment import Served, Service
-from service.errors import TooLarge
-from service.store import Spans
+from service.deployment import Deployment
+from service.embedding.chunking import Chunking
+from service.errors import NotFound, Place, TooLarge
+from service.store import Document, Spans
 
 MOST_CHARACTERS: Final = 1 << 28
 """Characters of text in one answer."""
@@ -66,65 +64,65 @@ searching = APIRouter(tags=["collections"], route_class=ReadingRoute, responses=
     responses=PROBLEMS | _CONFLICT | {201: {"model": CollectionBody}},
 )
 async def create(
-    name: str, service: Served, response: Response, body: CreateCollection | None = None
+    name: str, served: Served, response: Response, body: CreateCollection | None = None
 ) -> CollectionBody:
     """Create a collection (201), or find the equal one (200)."""
     asked = body or CreateCollection.model_validate({})
-    collection, created = await service.search.create(
+    collection, created = await served.collections.create(
         name, asked.model, asked.pooling, asked.index, _chunking(asked.chunking)
     )
     response.status_code = 201 if created else 200
-    return CollectionBody(**await service.search.describe(collection))
+    return CollectionBody(**await served.collections.describe(collection))
 
 
 @router.get("/collections", response_model_exclude_none=True)
-async def list_all(service: Served) -> CollectionList:
+async def list_all(served: Served) -> CollectionList:
     """All collections."""
-    described = [await service.search.describe(collection) for collection in service.search.all()]
+    described = [await served.collections.describe(collection) for collection in served.collections.all()]
     return CollectionList(collections=[CollectionBody(**item) for item in described])
 
 
 @router.get("/collections/{name}", response_model_exclude_none=True, responses=_MISSING)
-async def describe(name: str, service: Served) -> CollectionBody:
+async def describe(name: str, served: Served) -> CollectionBody:
     """What a collection is and holds."""
-    return CollectionBody(**await service.search.describe(service.search.get(name)))
+    return CollectionBody(**await served.collections.describe(served.collections.get(name)))
 
 
 @router.delete("/collections/{name}", status_code=204, responses=_MISSING)
-async def drop(name: str, service: Served) -> None:
+async def drop(name: str, served: Served) -> None:
     """Delete a collection with all its documents."""
-    await service.search.drop(name)
+    await served.collections.drop(name)
 
 
 @router.post("/collections/{name}/documents", response_model=UpsertedBody, responses=PROBLEMS | _CONFLICT)
-async def upsert(name: str, body: UpsertRequest, service: Served) -> Response:
+async def upsert(name: str, body: UpsertRequest, served: Served) -> Response:
     """Store documents, all or none; answers once they are durable and can be found.
 
     `unchanged` of them were stored already with equal text, metadata and given spans, and were not embedded again.
     """
-    service.check_count(len(body.documents), "documents")
+    check_count(served, len(body.documents), "documents")
     documents = [Document(item.id, item.text, item.metadata, _spans(item)) for item in body.documents]
-    done = await service.search.upsert(name, documents, truncate=body.truncate)
+    done = await served.collections.upsert(name, documents, truncate=body.truncate)
     return answer({"upserted": done.upserted, "unchanged": done.unchanged})
 
 
 @router.get("/collections/{name}/documents/{document_id:id}", response_model=DocumentBody, responses=_MISSING)
-async def fetch(name: str, document_id: str, service: Served) -> Response:
+async def fetch(name: str, document_id: str, served: Served) -> Response:
     """One document."""
-    document = await service.search.fetch(name, document_id)
+    document = await served.collections.fetch(name, document_id)
     spans = {} if document.spans is None else {"spans": document.spans}
     return answer({"id": document.id, "text": document.text, "metadata": document.metadata, **spans})
 
 
 @router.delete("/collections/{name}/documents/{document_id:id}", status_code=204, responses=_MISSING)
-async def delete(name: str, document_id: str, service: Served) -> None:
+async def delete(name: str, document_id: str, served: Served) -> None:
     """Delete one document, durably."""
-    await service.search.delete(name, document_id)
+    await served.collections.delete(name, document_id)
 
 
 @router.post("/collections/{name}/reindex", responses=PROBLEMS | _CONFLICT | _MISSING | {202: {"model": ReindexBody}})
 async def begin_reindex(
-    name: str, service: Served, response: Response, body: ReindexRequest | None = None
+    name: str, served: Served, response: Response, body: ReindexRequest | None = None
 ) -> ReindexBody:
     """Embed a collection anew from its stored text, in the background (202), or go on with that.
 
@@ -132,10 +130,10 @@ async def begin_reindex(
     is that already.
     """
     asked = body or ReindexRequest.model_validate({})
-    collection = service.search.get(name)
+    collection = served.collections.get(name)
     named = "chunking" in asked.model_fields_set
-    chunking = _chunking(asked.chunking) if named else Chunking.of(collection.definition)
-    progress = await service.search.reindexes.begin(
+    chunking = _chunking(asked.chunking) if named else collection.definition.chunking
+    progress = await served.collections.reindexes.begin(
         collection, asked.model, asked.pooling, chunking, truncate=asked.truncate, force=asked.force
     )
     response.status_code = 200 if progress.state == "unneeded" else 202
@@ -143,64 +141,73 @@ async def begin_reindex(
 
 
 @router.get("/collections/{name}/reindex", responses=_MISSING)
-async def describe_reindex(name: str, service: Served) -> ReindexBody:
+async def describe_reindex(name: str, served: Served) -> ReindexBody:
     """How far the reindex of a collection is."""
-    return _reindex(await service.search.reindexes.progress(service.search.get(name)))
+    return _reindex(await served.collections.reindexes.progress(served.collections.get(name)))
 
 
 @router.delete("/collections/{name}/reindex", status_code=204, responses=_MISSING)
-async def abandon_reindex(name: str, service: Served) -> None:
+async def abandon_reindex(name: str, served: Served) -> None:
     """Stop the reindex of a collection and drop what it made; the collection stays as it is."""
-    await service.search.reindexes.abandon(service.search.get(name))
+    await served.collections.reindexes.abandon(served.collections.get(name))
 
 
 @searching.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
-async def search(name: str, body: SearchRequest, service: Served) -> Response:
+async def search(name: str, body: SearchRequest, served: Served) -> Response:
     """The documents nearest to a text, to each of several texts, or to a vector.
 
     In a chunked collection each hit is a `span` of a document, of which one document may have many; with
     `"group": "document"` it has the best of them alone.
     """
-    return await _search(service, name, body)
+    return await _search(served, name, body)
 
 
 @searching.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
-async def search_default(body: SearchRequest, service: Served) -> Response:
+async def search_default(body: SearchRequest, served: Served) -> Response:
     """The same on the default collection (`store.default_collection`)."""
-    name = service.config.store.default_collection
-    if all(collection.name != name for collection in service.search.all()):
+    name = served.config.store.default_collection
+    if all(collection.name != name for collection in served.collections.all()):
         raise NotFound(
             f"/search asks the default collection, {name!r} (store.default_collection), and there is none. Create it "
             f"with PUT /collections/{name}, or search another with POST /collections/NAME/search."
         )
-    return await _search(service, name, body)
+    return await _search(served, name, body)
 
 
 def _reindex(progress: Progress) -> ReindexBody:
-    def shown(definition: Definition) -> dict[str, Any]:
-        return {key: definition.get(key) for key in ("model", "pooling", "fingerprint", "chunking")}
-
-    sides = {"from": shown(progress.source), "to": shown(progress.target)}
-    told = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
-    return ReindexBody.model_validate(told | sides)
+    fields = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
+    sides = {"from": _definition(progress.source), "to": _definition(progress.target)}
+    return ReindexBody.model_validate(fields | sides)
 
 
-async def _search(service: Service, name: str, body: SearchRequest) -> Response:
+def _definition(definition: Definition) -> DefinitionBody:
+    chunking = None if definition.chunking is None else definition.chunking.to_json()
+    return DefinitionBody(
+        model=definition.model,
+        pooling=definition.pooling,
+        fingerprint=definition.fingerprint,
+        chunking=chunking,
+    )
+
+
+async def _search(served: Deployment, name: str, body: SearchRequest) -> Response:
     if body.vector is not None:
-        hits = await service.search.by_vector(name, body.vector, body.k, body.filter, grouped=body.group is not None)
+        hits = await served.collections.by_vector(
+            name, body.vector, body.k, body.filter, grouped=body.group is not None
+        )
         _check_characters([hits], body)
         return await answer_in_parts(_shown(hits, body))
     several = body.queries is not None
     queries = body.queries if body.queries is not None else [body.query or ""]
-    service.check_count(len(queries), "queries")
-    results = await service.search.by_text(
+    check_count(served, len(queries), "queries")
+    results = await served.collections.by_text(
         name,
         queries,
         body.k,
         body.filter,
         grouped=body.group is not None,
         truncate=body.truncate,
-        where="queries[{}]".format if several else lambda _: "query",
+        where=partial(Place, "queries") if several else lambda _: Place("query"),
     )
     _check_characters(results, body)
     return await answer_in_parts(_all_shown(results, body) if several else _shown(results[0], body))
@@ -215,7 +222,7 @@ def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> 
         raise TooLarge(
             f"the texts of the hits have {characters} characters, those of several hits counted for each, and one "
             f"answer takes {MOST_CHARACTERS}. Leave 'text' out of 'include', group by document, or lower k.",
-            where="k",
+            where=Place("k"),
             limit=MOST_CHARACTERS,
         )
 
@@ -250,7 +257,7 @@ _FIELDS: Final[Mapping[str, Callable[[Hit], Any]]] = {
 
 
 def _chunking(body: ChunkingBody | None) -> Chunking | None:
-    return None if body is None else body.chunking
+    return None if body is None else body.parsed()
 
 
 def _spans(document: DocumentBody) -> Spans | None:

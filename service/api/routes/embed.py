@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
+from service.api.dependencies import Served, check_count
 from service.api.disconnect import ReadingRoute
 from service.api.json import answer_in_parts, listed, members
-from service.api.schemas import (
-    CutBody,
+from service.api.schemas.embed import (
     EmbedAllRequest,
     EmbedRequest,
     EmbedSpansRequest,
-    Problem,
     SpanVectorsBody,
     TokenStatesBody,
 )
-from service.deployment import Served
+from service.api.schemas.problem import PROBLEMS
+from service.api.schemas.spans import CutBody
+from service.embedding.chunkers import Chunker
 from service.embedding.embedder import SpanVectors, TokenStates
-from service.embedding.spans import Cut, Given
-from service.errors import InvalidInput
+from service.errors import InvalidInput, Place
 
 MOST_STATES: Final = 16_384
 """Tokens whose states one request may ask for; as JSON each is some kilobytes."""
-
-PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": Problem, "description": "The body is not JSON in UTF-8"},
-    404: {"model": Problem, "description": "Unknown model"},
-    413: {"model": Problem, "description": "A text too long, or too many texts"},
-    422: {"model": Problem, "description": "Invalid input"},
-    503: {"model": Problem, "description": "The queue is full; try again after `Retry-After` seconds"},
-}
 
 router = APIRouter(tags=["embed"], route_class=ReadingRoute)
 
 
 @router.post("/embed", response_model=list[list[float]], responses=PROBLEMS)
-async def embed(body: EmbedRequest, service: Served) -> Response:
+async def embed(body: EmbedRequest, served: Served) -> Response:
     """One vector a text, under the model's pooling or another."""
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    service.check_count(len(texts), "inputs")
-    embeddings = await service.models.get(body.model, body.pooling).embed(
+    check_count(served, len(texts), "inputs")
+    embeddings = await served.models.get(body.model, body.pooling).embed(
         texts,
         prompt_name=body.prompt_name,
         truncate=body.side,
@@ -54,18 +47,18 @@ async def embed(body: EmbedRequest, service: Served) -> Response:
 
 
 @router.post("/embed_all", response_model=list[TokenStatesBody], responses=PROBLEMS)
-async def embed_all(body: EmbedAllRequest, service: Served) -> Response:
+async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
     """The encoder's token states of each text, before any pooling, with tokens and character offsets."""
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    service.check_count(len(texts), "inputs")
-    found = await service.models.get(body.model).token_states(
+    check_count(served, len(texts), "inputs")
+    found = await served.models.get(body.model).token_states(
         texts, prompt_name=body.prompt_name, truncate=body.side, max_total=MOST_STATES, where=_place(body)
     )
     return await answer_in_parts(_shown(found))
 
 
 @router.post("/embed_spans", response_model=list[SpanVectorsBody], responses=PROBLEMS)
-async def embed_spans(body: EmbedSpansRequest, service: Served) -> Response:
+async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
     """One vector a span of each text, pooled from one pass over the whole text (late chunking), or from its own.
 
     **Spans** are in characters, that is in Unicode code points, and the end is exclusive. Given ones may overlap,
@@ -84,26 +77,28 @@ async def embed_spans(body: EmbedSpansRequest, service: Served) -> Response:
     or, with `truncate`, cuts a span that is too long.
     """
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    service.check_count(len(texts), "inputs")
-    found = await service.models.get(body.model, body.pooling).embed_spans(
+    check_count(served, len(texts), "inputs")
+    found = await served.models.get(body.model, body.pooling).embed_spans(
         texts,
-        _cuts(body, len(texts)),
+        _spans(body, len(texts)),
         mode=body.mode,
         prompt_name=body.prompt_name,
         truncate=body.side,
         normalize=body.normalize,
         dimensions=body.dimensions,
-        most=service.config.server.max_texts,
+        most=served.config.server.max_texts,
         where=_place(body),
-        where_span=(lambda _, span: f"spans[{span}]") if isinstance(body.inputs, str) else "spans[{}][{}]".format,
+        where_span=(lambda _, span: Place("spans", span=span))
+        if isinstance(body.inputs, str)
+        else partial(Place, "spans"),
     )
     return await answer_in_parts(_spans_shown(found))
 
 
-def _cuts(body: EmbedSpansRequest, texts: int) -> Sequence[Cut]:
-    """For each text what makes spans of it."""
+def _spans(body: EmbedSpansRequest, texts: int) -> Chunker | Sequence[Sequence[Sequence[int]]]:
+    """Return what cuts the texts, or the spans of each of them."""
     if isinstance(body.spans, CutBody):
-        return [body.spans.cut] * texts
+        return body.spans.parsed()
     given: Sequence[Any] = body.spans
     several = not isinstance(body.inputs, str)
     nested = bool(given) and bool(given[0]) and isinstance(given[0][0], list)
@@ -112,13 +107,15 @@ def _cuts(body: EmbedSpansRequest, texts: int) -> Sequence[Cut]:
             "several texts need their spans as a list of lists, [[[start, end], ...], ...], one list for each text."
             if several
             else "one text needs its spans as one list, [[start, end], ...].",
-            where="spans",
+            where=Place("spans"),
         )
     if not several:
-        return [Given(given)]
+        return [given]
     if len(given) != texts:
-        raise InvalidInput(f"spans has {len(given)} lists for {texts} texts; give one for each.", where="spans")
-    return [Given(spans) for spans in given]
+        raise InvalidInput(
+            f"spans has {len(given)} lists for {texts} texts; give one for each.", where=Place("spans")
+        )
+    return given
 
 
 def _spans_shown(found: Sequence[SpanVectors]) -> Iterator[bytes]:
@@ -138,4 +135,4 @@ def _shown(found: Sequence[TokenStates]) -> Iterator[bytes]:
 
 
 def _place(body: EmbedAllRequest) -> Any:
-    return (lambda _: "inputs") if isinstance(body.inputs, str) else "inputs[{}]".format
+    return (lambda _: Place("inputs")) if isinstance(body.inputs, str) else partial(Place, "inputs")

@@ -7,11 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from service.api.dependencies import Served
 from service.api.disconnect import ReadingRoute
 from service.api.json import answer_in_parts, listed, members
-from service.api.routes.embed import PROBLEMS
-from service.api.schemas import ExplainedBody, ExplainRequest
-from service.deployment import Served
+from service.api.schemas.explain import ExplainedBody, ExplainRequest
+from service.api.schemas.problem import PROBLEMS
 from service.embedding.embedder import TokenStates
 from service.embedding.explain import Explained, Explanation, Numbers, Pair
 from service.embedding.explain import explain as explained
@@ -20,14 +20,14 @@ router = APIRouter(tags=["embed"], route_class=ReadingRoute)
 
 
 @router.post("/explain", response_model=ExplainedBody, responses=PROBLEMS)
-async def explain(body: ExplainRequest, service: Served) -> Response:
+async def explain(body: ExplainRequest, served: Served) -> Response:
     """Each token's share of the vector under one or several strategies; with `other`, what makes both texts alike.
 
     A share is a token's weight, all of them made to add up to one; where each dimension has weights of its own
     (max, gem, concatenations), the mean over the dimensions. Tokens of a prompt that are not pooled have none.
     """
     found = await explained(
-        service.models,
+        served.models,
         body.text,
         body.other,
         poolings=body.poolings,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final, cast
 
 from fastapi import APIRouter, Response
 
+from service.api.dependencies import Served, check_count
 from service.api.disconnect import ReadingRoute
 from service.api.json import answer_in_parts, listed, members
-from service.api.schemas import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
-from service.deployment import Served
+from service.api.schemas.openai import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
 from service.embedding.embedder import Embeddings, Inputs
+from service.errors import Place
 
 _STARTED: Final = int(time.time())
 
@@ -29,32 +31,32 @@ router = APIRouter(
 
 
 @router.post("/embeddings", response_model=OpenAIEmbeddings)
-async def embeddings(body: OpenAIEmbedRequest, service: Served) -> Response:
+async def embeddings(body: OpenAIEmbedRequest, served: Served) -> Response:
     """Vectors for a string, strings, or token ids of the model's own vocabulary."""
     inputs, several = _inputs(body.input)
-    service.check_count(len(inputs), "input")
-    found = await service.models.get(body.model, body.pooling).embed(
+    check_count(served, len(inputs), "input")
+    found = await served.models.get(body.model, body.pooling).embed(
         inputs,
         prompt_name=body.prompt_name,
         truncate="right" if body.truncate else None,
         dimensions=body.dimensions,
-        where="input[{}]".format if several else lambda _: "input",
+        where=partial(Place, "input") if several else lambda _: Place("input"),
     )
     return await answer_in_parts(_shown(found, body))
 
 
 @router.get("/models")
-async def models(service: Served) -> OpenAIModels:
+async def models(served: Served) -> OpenAIModels:
     """The served models."""
     return OpenAIModels(
-        data=[OpenAIModel(id=name, created=_STARTED, owned_by="millpond") for name, _ in service.models]
+        data=[OpenAIModel(id=name, created=_STARTED, owned_by="millpond") for name, _ in served.models]
     )
 
 
 @router.get("/models/{name:path}")
-async def model(name: str, service: Served) -> OpenAIModel:
+async def model(name: str, served: Served) -> OpenAIModel:
     """One served model."""
-    return OpenAIModel(id=service.models.get(name).name, created=_STARTED, owned_by="millpond")
+    return OpenAIModel(id=served.models.get(name).name, created=_STARTED, owned_by="millpond")
 
 
 def _shown(found: Embeddings, body: OpenAIEmbedRequest) -> Iterator[bytes]:

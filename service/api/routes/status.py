@@ -9,12 +9,12 @@ from fastapi import APIRouter
 
 import pooling
 from service import __version__
+from service.api.dependencies import Served
 from service.api.routes.embed import MOST_STATES
-from service.collections.chunking import MOST_CHUNKS
 from service.collections.service import MOST_HITS
-from service.deployment import Served
-from service.embedding.embedder import MOST_WINDOWED
+from service.collections.vectorize import MOST_CHUNKS
 from service.embedding.explain import MOST_TOKENS
+from service.embedding.windows import MOST_WINDOWED
 from service.errors import Unavailable
 
 router = APIRouter(tags=["status"])
@@ -27,21 +27,21 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/ready")
-async def ready(service: Served) -> dict[str, str]:
+async def ready(served: Served) -> dict[str, str]:
     """Every model's queue runs and the store answers."""
-    if not service.models.alive:
+    if not served.models.alive:
         raise Unavailable("an encoder's queue has stopped; restart the service.", retry_after=10)
-    await asyncio.to_thread(lambda: [collection.count() for collection in service.search.all()])
+    await asyncio.to_thread(lambda: [collection.count() for collection in served.collections.all()])
     return {"status": "ready"}
 
 
 @router.get("/info")
-async def info(service: Served) -> dict[str, Any]:
+async def info(served: Served) -> dict[str, Any]:
     """Models, their poolings and fingerprints, and the limits of this deployment."""
-    config = service.config
+    config = served.config
     return {
         "version": __version__,
-        "default_model": service.models.default,
+        "default_model": served.models.default,
         "models": {
             name: {
                 "encoder": model.encoder.checkpoint.name,
@@ -60,7 +60,7 @@ async def info(service: Served) -> dict[str, Any]:
                 "agreement_with_fp32": model.encoder.agreement,
                 "warnings": list(model.recipe.warnings),
             }
-            for name, model in service.models
+            for name, model in served.models
         },
         "poolings": list(pooling.available()),
         "limits": {

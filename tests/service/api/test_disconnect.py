@@ -17,7 +17,7 @@ import uvicorn
 
 from service.api import create_app
 from service.config import Config
-from service.deployment import Service, open_service
+from service.deployment import Deployment, open_deployment
 
 TEXTS = [
     f"The wheel of mill number {number} turns when water flows over it, slowly at first." for number in range(4000)
@@ -28,7 +28,7 @@ LEAST_TOKENS = 15 * len(TEXTS)
 class InProcess:
     """A service behind a real port, in a thread of this process, so that its queue can be looked at."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Deployment) -> None:
         self.service = service
         self.batcher = service.models.get().encoder.batcher
         self.server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="warning"))
@@ -67,7 +67,7 @@ def until(true: Callable[[], bool]) -> None:
 @contextmanager
 def running(store: Path) -> Iterator[InProcess]:
     models = {"default": {"encoder": "bundled/all-MiniLM-L6-v2"}}
-    service = open_service(Config.model_validate({"models": models, "store": {"path": str(store)}}))
+    service = open_deployment(Config.model_validate({"models": models, "store": {"path": str(store)}}))
     found = InProcess(service)
     try:
         yield found

@@ -101,9 +101,7 @@ def test_a_runtime_that_cannot_be_imported_is_named(tmp_path, package):
     folder = plain_bert(tmp_path / "model")
     for backend in ("toy", "auto"):
         with (
-            pytest.raises(
-                ConfigError, match=r"backend: toy cannot be used \(RuntimeError: broken on purpose"
-            ),
+            pytest.raises(ConfigError, match=r"backend: toy cannot be used \(RuntimeError: broken on purpose"),
             served(folder, pooling="mean", runtime={"backend": backend}),
         ):
             pass

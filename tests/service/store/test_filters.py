@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.collections.errors import InvalidFilter
+from service.errors import InvalidFilter
 from service.store.filters import MAX_DEPTH, MAX_TERMS, compile_filter
 
 NAMES = ["a", "b", "c d", "é", "a'b", "x]"]

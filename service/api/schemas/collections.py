@@ -1,0 +1,122 @@
+"""Collections, their documents, and their reindexes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from service.api.schemas.base import PoolingSpec, Request, Truncate
+from service.api.schemas.spans import ChunkingBody, SpansOfText
+from service.index import KINDS
+
+_INDEXES: Final = " ".join(f"`{kind}`: {index.summary}." for kind, index in KINDS.items())
+
+
+class CreateCollection(Request):
+    """Which embedder a collection's vectors come from, and how they are searched."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default"}]})
+
+    model: str | None = None
+    pooling: PoolingSpec | None = None
+    index: str = Field(default="flat", description=_INDEXES)
+    chunking: ChunkingBody | None = Field(default=None, description="One vector a document unless given.")
+
+
+class ReindexRequest(Request):
+    """What a collection is to be embedded with, from the text it has stored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default"}]})
+
+    model: str | None = Field(default=None, description="The collection's own unless given.")
+    pooling: PoolingSpec | None = Field(
+        default=None, description="What the collection was created with unless given; with `model`, that model's own."
+    )
+    chunking: ChunkingBody | None = Field(
+        default=None, description="The collection's own unless given; null: one vector a document."
+    )
+    truncate: Truncate = False
+    force: bool = Field(default=False, description="Embed it again also where nothing differs.")
+
+
+class DocumentBody(Request):
+    """One document."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    spans: SpansOfText | None = Field(
+        default=None,
+        description="What has a vector in a chunked collection; sent where it is so by given spans.",
+    )
+
+
+class UpsertRequest(Request):
+    """Documents to store: all of them or none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "documents": [
+                        {"id": "1", "text": "A man is playing a harp.", "metadata": {"year": 2012, "lang": "en"}},
+                        {"id": "2", "text": "A cat sleeps in the sun.", "metadata": {"year": 2020, "lang": "en"}},
+                    ]
+                }
+            ]
+        }
+    )
+
+    documents: Annotated[list[DocumentBody], Field(fail_fast=True)]
+    truncate: Truncate = False
+
+
+class CollectionBody(BaseModel):
+    """A collection and what it holds."""
+
+    name: str
+    model: str
+    pooling: str
+    fingerprint: str
+    dimension: int
+    index: str
+    count: int = Field(description="Documents.")
+    chunking: dict[str, JsonValue] | None = Field(default=None, description="How documents are cut, if they are.")
+    chunks: int | None = Field(default=None, description="Their spans, each with a vector.")
+    memory_bytes: int
+    created: str
+
+
+class CollectionList(BaseModel):
+    """All collections."""
+
+    collections: list[CollectionBody]
+
+
+class DefinitionBody(BaseModel):
+    """What a collection's vectors are made with."""
+
+    model: str
+    pooling: str
+    fingerprint: str
+    chunking: dict[str, JsonValue] | None = Field(description="null: one vector a document.")
+
+
+class ReindexBody(BaseModel):
+    """How far a reindex is; `unneeded` where the collection is already what was asked for."""
+
+    state: Literal["running", "complete", "failed", "interrupted", "unneeded"]
+    done: int = Field(description="Documents that have their new vector.")
+    total: int
+    texts_per_second: float | None
+    source: DefinitionBody = Field(alias="from")
+    target: DefinitionBody = Field(alias="to")
+    error: str | None = Field(description="Why it failed.")
+
+
+class UpsertedBody(BaseModel):
+    """How many documents are stored now, and how many of them were so before."""
+
+    upserted: int
+    unchanged: int

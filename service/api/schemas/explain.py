@@ -1,0 +1,90 @@
+"""`/explain`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.schemas.base import SENTENCES, PoolingSpec, Request, Truncate
+
+
+class ExplainRequest(Request):
+    """A text to explain, or two of which the similarity is explained."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"text": SENTENCES[0], "pooling": ["mean", "max"]},
+                {"text": SENTENCES[0], "other": SENTENCES[1]},
+            ]
+        }
+    )
+
+    text: str
+    other: str | None = Field(default=None, description="Explain what makes `text` similar to this one.")
+    pooling: PoolingSpec | None = Field(
+        default=None, description="A strategy, or a list of several; null, there too, is the model's own."
+    )
+    model: str | None = None
+    truncate: Truncate = False
+    prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
+    matrix: bool = Field(default=False, description="With `other`: give what each pair of tokens contributes.")
+
+    @property
+    def poolings(self) -> list[str | dict[str, Any] | list[Any] | None]:
+        """Each strategy asked for; None is the model's own."""
+        return self.pooling if isinstance(self.pooling, list) else [self.pooling]
+
+
+class ExplainedToken(BaseModel):
+    """A token, where it stands, and what it gave."""
+
+    token: str
+    start: int | None = Field(description="Where in the text its characters begin; null for special tokens.")
+    end: int | None = Field(description="Where they end; null for special tokens.")
+    share: float = Field(description="Of the pooled vector; the shares of a text add up to one.")
+    contribution: float | None = Field(
+        default=None, description="To the similarity of two texts, which those of either text add up to."
+    )
+
+
+class ExplainedPair(BaseModel):
+    """Two tokens and what they contribute to the similarity; places count from 0."""
+
+    index: int
+    token: str
+    other_index: int
+    other_token: str
+    contribution: float
+
+
+class ExplanationBody(BaseModel):
+    """What each token gave under one strategy; all but the first two fields with `other` alone."""
+
+    pooling: str
+    tokens: list[ExplainedToken]
+    other: list[ExplainedToken] | None = None
+    similarity: float | None = Field(default=None, description="The cosine of the two pooled vectors.")
+    served_similarity: float | None = Field(
+        default=None, description="The cosine of the vectors as /embed gives them, behind `head`."
+    )
+    attribution: Literal["exact", "by share"] | None = Field(
+        default=None,
+        description="`exact`: the terms of the sum that the similarity is. `by share`: the strategy is no weighted "
+        "sum (gem, say), and each dimension of its vector is divided by the tokens' shares of it.",
+    )
+    pairs: list[ExplainedPair] | None = Field(default=None, description="Those that contribute most, either way.")
+    matrix: list[list[float]] | None = Field(
+        default=None, description="What each token (row) contributes with each of the other text (column)."
+    )
+
+
+class ExplainedBody(BaseModel):
+    """One explanation a strategy, in the order asked for."""
+
+    model: str
+    head: str | None = Field(
+        description="What comes between the pooled vector, which is explained, and the served one; null: nothing."
+    )
+    explanations: list[ExplanationBody]

@@ -1,0 +1,30 @@
+"""Errors, as every route may answer them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import BaseModel, Field, JsonValue
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="The kind of error, for programs.")
+    where: str | None = Field(default=None, description="The part of the input at fault, such as `inputs[3]`.")
+    place: dict[str, JsonValue] | None = Field(
+        default=None, description="The same in parts: `field`, and `index` and `span` where they apply."
+    )
+
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": Problem, "description": "The body is not JSON in UTF-8"},
+    404: {"model": Problem, "description": "Unknown model"},
+    413: {"model": Problem, "description": "A text too long, or too many texts"},
+    422: {"model": Problem, "description": "Invalid input"},
+    503: {"model": Problem, "description": "The queue is full; try again after `Retry-After` seconds"},
+}
