@@ -179,3 +179,17 @@ def test_every_key_of_a_config_is_described() -> None:
         for key in type(field.default).model_fields:
             assert f"{section}.{key}" in described
             assert f"MILLPOND_{section}__{key}".upper() in described
+
+
+_LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "examples" / "README.md"]
+
+
+@pytest.mark.parametrize("path", _LINKING, ids=_name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    broken = []
+    for link in Page(path).links():
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        if "://" not in link and (not target.exists() or (anchor and anchor not in Page(target).anchors())):
+            broken.append(link)
+    assert broken == []
