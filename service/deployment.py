@@ -11,6 +11,7 @@ from service.collections.service import CollectionService
 from service.config import Config
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
+from service.process import prepare_process
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def open_deployment(config: Config) -> Deployment:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
 
     """
+    prepare_process()
     collections = Collections(config.store.path)  # before the models, as it fails fast
     try:
         models = Models(config)

@@ -11,7 +11,7 @@ from service import __version__
 from service.api import errors
 from service.api.routes import collections, doctor, embed, explain, openai, status
 from service.deployment import Deployment
-from service.process import settle
+from service.process import freeze_and_trim
 
 DESCRIPTION = """Sentence embeddings and semantic search in which pooling is a visible, verified choice.
 
@@ -24,7 +24,7 @@ def create_app(served: Deployment) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        settle()
+        freeze_and_trim()
         try:
             yield
         finally:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pooling.tasks import Task
     from pooling.tasks.data import Data
     from service import evaluation
-    from service.collections.chunking import Chunking
+    from service.embedding.chunking import Chunking
     from service.evaluation.report import Report
 
 _OPTIONS: Final = {
@@ -168,7 +168,7 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
 
     from service.api.schemas.spans import CutBody
     from service.cli.chunks import chunking
-    from service.collections.chunking import Chunking
+    from service.embedding.chunking import Chunking
 
     if not asked["retrieval"] or asked["pairs"] or asked["classification"]:
         raise Failure(
@@ -186,7 +186,7 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
             "both modes are compared.",
             2,
         ) from None
-    return Chunking(found.by, "late", found.tokens, found.overlap)
+    return Chunking(found.parsed(), "late")
 
 
 def _check_kind(option: str, path: Path, data: Data) -> None:

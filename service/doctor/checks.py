@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 
+from service.arrays import Vectors
 from service.checkpoint.checkpoint import Checkpoint, UnknownModule
 from service.doctor.findings import Finding, Strategy
 from service.doctor.published import Published, sum_of
 from service.doctor.strategies import cosines
 from service.embedding.recipe import Recipe
-from service.embedding.windows import Vectors
 
 TOLERANCE: Final = 1e-5
 """The largest difference that rounding in float32 explains, for values up to 1."""

@@ -14,7 +14,7 @@ import orjson
 from service.errors import shortened
 
 if TYPE_CHECKING:
-    from service.embedding.windows import Vectors
+    from service.arrays import Vectors
 
 _ABSENT: Final = {404, 405, 501}
 _GREETING: Final = "Is there anybody?"

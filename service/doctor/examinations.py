@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from service.arrays import Vectors
 from service.doctor import reference
 from service.doctor.examine import examine
 from service.doctor.findings import Report
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
-from service.embedding.windows import Vectors
 
 
 class Examinations:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from service.arrays import Vectors
 from service.checkpoint.checkpoint import UnknownModule
 from service.config import ModelConfig
 from service.doctor import checks, probe
@@ -19,7 +20,6 @@ from service.doctor.strategies import alternatives, compared, cosines, vectors_u
 from service.embedding.embedder import Embedder
 from service.embedding.head import Head
 from service.embedding.recipe import Recipe, resolve
-from service.embedding.windows import Vectors
 from service.encoder.quantization import calibration_texts
 from service.errors import BrokenModel, ConfigError, InvalidInput
 

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.arrays import Vectors
 from service.doctor import checks
 from service.doctor.endpoint import Endpoint, EndpointError
 from service.doctor.examine import at_even_distances, declares, neutral_texts, readable
@@ -17,7 +18,6 @@ from service.doctor.published import published
 from service.doctor.strategies import cosines
 from service.doctor.ways import Way, padded_ways, ways_of
 from service.embedding.embedder import Embedder
-from service.embedding.windows import Vectors
 
 _TEXTS: Final = 12
 _LONGEST: Final = 300

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.arrays import Vectors
 from service.doctor.findings import Evidence
-from service.embedding.windows import Vectors
 
 CONFIDENCE: Final = 0.99
 """Of each interval. Several strategies are compared, so one in twenty would be too often wrong."""

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pooling.masks import exclude_prefix, from_lengths
+from service.arrays import Vectors
 from service.doctor.findings import Evidence, Strategy
 from service.embedding.embedder import Embedder
 from service.embedding.recipe import Recipe
-from service.embedding.windows import Vectors
 from service.errors import InvalidInput
 
 FIXED: Final = ("cls", "mean", "max", "last", "weighted_mean", "gem(p=3.0)", "mean_sqrt_len")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pooling.masks import from_lengths
+from service.arrays import Vectors
 from service.doctor.strategies import alternatives, finish, vectors_under
 from service.embedding.embedder import Embedder
 from service.embedding.head import Head
 from service.embedding.recipe import Recipe
-from service.embedding.windows import Vectors
 
 
 @dataclass(frozen=True, slots=True)

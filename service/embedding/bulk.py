@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from service.embedding.embedder import Embedder, Role
-from service.encoder import Finish
+from service.encoder import PostProcess
 from service.errors import Place, shortened
 
 _BLOCK: Final = 128
@@ -21,12 +21,12 @@ _IN_FLIGHT: Final = 2
 async def results(
     model: Embedder,
     texts: Sequence[str],
-    finish: Finish,
+    post_process: PostProcess,
     *,
     role: Role | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> AsyncIterator[Any]:
-    """What `finish` makes of each text's states, in the order of the texts; arguments as for `Embedder.pass_over`.
+    """Apply `post_process` to each text's states, in the order of the texts; arguments as for `Embedder.pass_over`.
 
     Args:
         advance: told how many texts more are done.
@@ -39,7 +39,7 @@ async def results(
         if (start := next(starts, None)) is not None:
             block = texts[start : start + _BLOCK]
             where = partial(_text, block)
-            pending.append(asyncio.create_task(model.pass_over(block, finish, role=role, where=where)))
+            pending.append(asyncio.create_task(model.pass_over(block, post_process, role=role, where=where)))
 
     try:
         for _ in range(_IN_FLIGHT):

@@ -15,17 +15,19 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.arrays import Offsets, Vectors
+from service.embedding.chunkers import Chunker
+from service.embedding.chunking import Mode
 from service.embedding.postprocessing import ToVectors, Unprompted, all_states
 from service.embedding.recipe import Recipe
-from service.embedding.spans import Cut, Offsets, Span, check_amount, offsets_array, trimmed
-from service.embedding.windows import Vectors, windows
-from service.encoder import Encoder, Finish, Side, TokenizedText
+from service.embedding.spans import Span, check_amount, checked, offsets_array, trimmed
+from service.embedding.windows import MOST_WINDOWED, windows
+from service.encoder import Encoder, PostProcess, Side, TokenizedText
 from service.encoder.tokenizer import FEW
 from service.errors import InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
 
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 Role = Literal["query", "document"]
-Mode = Literal["late", "early"]
 T = TypeVar("T")
 _Fit = Callable[[TokenizedText, Place, int], TokenizedText]
 """A text too long for the model, its place, and the tokens at its front that stay -> the text as it is used."""
@@ -42,8 +44,6 @@ _ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
 _TOKENIZING: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
 _PART: Final = 16_384
 """Characters, or token ids, of a request that are tokenized without a break: some milliseconds of work."""
-MOST_WINDOWED: Final = 65_536
-"""Tokens of a text whose spans are asked for: its states are in memory at once."""
 # Spans are cut and pooled here, one text at a time, while the encoder is at work on the next.
 _SPANS: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spans")
 _STATES_AT_ONCE: Final = 16_384
@@ -175,9 +175,9 @@ class Embedder:
 
         """
         prompt = self.prompt(prompt_name, role)
-        finish = self._to_vectors(self._skip(prompt, inputs), normalize, dimensions)
+        post_process = self._to_vectors(self._skip(prompt, inputs), normalize, dimensions)
         texts = await self._tokenize(inputs, prompt, partial(self._shorten, side=truncate), where)
-        vectors = await self._run([text.ids for text in texts], finish)
+        vectors = await self._run([text.ids for text in texts], post_process)
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
         return Embeddings(stacked, sum(len(text.ids) for text in texts))
 
@@ -215,23 +215,23 @@ class Embedder:
             for text, state in zip(texts, states, strict=True)
         ]
 
-    def finish(self) -> Finish:
+    def post_process(self) -> PostProcess:
         """From states and mask to vectors, as `embed` gives them: what `pass_over` takes."""
         return self._to_vectors(0, None, None)
 
     async def pass_over(
         self,
         inputs: Sequence[str],
-        finish: Finish,
+        post_process: PostProcess,
         *,
         role: Role | None = None,
         where: Callable[[int], Place] = _INPUTS,
     ) -> list[Any]:
-        """What `finish` makes of the encoder's states, one result a text; one that is too long is cut at the right.
+        """Apply `post_process` to the encoder's states, one result a text; one that is too long is cut at the right.
 
         Args:
             inputs: texts.
-            finish: from states (rows, time, dim) and mask (rows, time), false for padding and where a prompt is
+            post_process: from states (rows, time, dim) and mask (rows, time), false for padding and where a prompt is
                 left out of pooling, to one result a row. Called in a stream's thread, several rows at once.
             role: what the texts are for, to choose a prompt.
             where: names an input by its place, for errors.
@@ -243,12 +243,12 @@ class Embedder:
         """
         prompt = self.prompt(None, role)
         texts = await self._tokenize(inputs, prompt, partial(self._shorten, side="right"), where)
-        return await self._run([text.ids for text in texts], Unprompted(finish, self._skip(prompt, inputs)))
+        return await self._run([text.ids for text in texts], Unprompted(post_process, self._skip(prompt, inputs)))
 
     async def embed_spans(
         self,
         inputs: Sequence[str],
-        cuts: Sequence[Cut],
+        spans: Chunker | Sequence[Sequence[Sequence[int]]],
         *,
         mode: Mode = "late",
         prompt_name: str | None = None,
@@ -264,7 +264,7 @@ class Embedder:
 
         Args:
             inputs: texts; for a late chunk of any length up to `MOST_WINDOWED` tokens.
-            cuts: for each text what makes spans of it.
+            spans: what cuts the texts, or for each text its spans, in any order.
             mode: `late` pools a span from the states of its whole text, under the strategy and with the head as ever;
                 special tokens and the prompt are in no span. `early` embeds a span's characters as a text by itself.
             truncate: the side at which a span is cut that is too long by itself, under `early`.
@@ -277,21 +277,21 @@ class Embedder:
 
         """
         prompt = self.prompt(prompt_name, role)
-        finish = self._to_vectors(0, normalize, dimensions)
+        post_process = self._to_vectors(0, normalize, dimensions)
         texts = await self._tokenize(inputs, prompt, self._leave_whole, where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]
-        spans: list[list[Span]] = []
+        cut = partial(_cut, inputs, offsets, spans, where, where_span)
+        found: list[list[Span]] = []
         for start, part, _ in _parts(inputs):
-            found = await _with_spans(_cut, start, part, offsets[start:], cuts[start:], where, where_span)
-            spans += found
-            check_amount(spans, most)
+            found += await _with_spans(cut, range(start, start + len(part)))
+            check_amount(found, most)
         if mode == "late":
-            inner = [trimmed(text, found) for text, found in zip(inputs, spans, strict=True)]
-            late = await self._late(texts, offsets, inner, prompt, finish)
-            return [SpanVectors(found, vectors) for found, vectors in zip(spans, late, strict=True)]
-        names = [where_span(place, span) for place, found in enumerate(spans) for span in range(len(found))]
+            inner = [trimmed(text, of_text) for text, of_text in zip(inputs, found, strict=True)]
+            late = await self._late(texts, offsets, inner, prompt, post_process)
+            return [SpanVectors(of_text, vectors) for of_text, vectors in zip(found, late, strict=True)]
+        names = [where_span(place, span) for place, of_text in enumerate(found) for span in range(len(of_text))]
         pieces = await self.embed(
-            [text[start:end] for text, found in zip(inputs, spans, strict=True) for start, end in found],
+            [text[start:end] for text, of_text in zip(inputs, found, strict=True) for start, end in of_text],
             prompt_name=prompt_name,
             role=role,
             truncate=truncate,
@@ -300,7 +300,7 @@ class Embedder:
             where=names.__getitem__,
         )
         rows = iter(pieces.vectors)
-        return [SpanVectors(found, np.stack(list(islice(rows, len(found))))) for found in spans]
+        return [SpanVectors(of_text, np.stack(list(islice(rows, len(of_text))))) for of_text in found]
 
     async def _late(
         self,
@@ -308,7 +308,7 @@ class Embedder:
         offsets: Sequence[Offsets],
         spans: Sequence[Offsets],
         prompt: str,
-        finish: ToVectors,
+        post_process: ToVectors,
     ) -> list[Vectors]:
         """For each text a vector for each of its spans, (spans, 2), from the states of the whole text."""
         front, back = self.encoder.tokenizer.frame_lengths(prompt)
@@ -319,11 +319,11 @@ class Embedder:
             states = iter(await self._run(passes, all_states))
             for plan, found, characters in zip(plans, offsets[part], spans[part], strict=True):
                 of_passes = list(islice(states, len(plan.starts)))
-                vectors.append(await _with_spans(finish.spans, plan, of_passes, found, characters))
+                vectors.append(await _with_spans(post_process.spans, plan, of_passes, found, characters))
         return vectors
 
-    async def _run(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> list[Any]:
-        return await asyncio.wrap_future(self.encoder.batcher.submit(ids, finish))
+    async def _run(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> list[Any]:
+        return await asyncio.wrap_future(self.encoder.batcher.submit(ids, post_process))
 
     def _to_vectors(self, skip: int, normalize: bool | None, dimensions: int | None) -> ToVectors:
         if dimensions is not None and not 1 <= dimensions <= self.dim:
@@ -449,23 +449,27 @@ def _groups(sizes: Sequence[int], most: int) -> Iterator[slice]:
 
 
 def _cut(
-    start: int,
-    texts: Sequence[str],
+    inputs: Sequence[str],
     offsets: Sequence[Offsets],
-    cuts: Sequence[Cut],
+    spans: Chunker | Sequence[Sequence[Sequence[int]]],
     where: Callable[[int], Place],
     where_span: Callable[[int, int], Place],
+    places: range,
 ) -> list[list[Span]]:
-    """Cut some texts, of which the first is at `start` in the request."""
-    spans = []
-    for place, (text, found, cut) in enumerate(zip(texts, offsets, cuts, strict=False), start):
-        spans.append(cut(text, found, partial(where_span, place)))
-        if not spans[-1]:
+    """Cut the inputs at some places."""
+    found = []
+    for place in places:
+        text, of_text = inputs[place], offsets[place]
+        if isinstance(spans, Chunker):
+            found.append(spans(text, of_text))
+        else:
+            found.append(checked(text, of_text, spans[place], partial(where_span, place)))
+        if not found[-1]:
             raise InvalidInput(
                 f"{where(place)} has no span to embed; give one that holds a token, or leave the text out.",
                 where=where(place),
             )
-    return spans
+    return found
 
 
 async def _with_spans(work: Callable[..., T], *arguments: Any) -> T:

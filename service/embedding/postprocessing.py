@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pooling import masks, pool_spans
-from service.embedding.spans import Offsets
-from service.embedding.windows import Vectors, Windows
-from service.encoder import Finish
+from service.arrays import Offsets, Vectors
+from service.embedding.windows import Windows
+from service.encoder import PostProcess
 from service.errors import BrokenModel
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ class ToVectors:
 
 @dataclass(frozen=True)
 class Unprompted:
-    """Leaves the prompt out of what a finish is told to count."""
+    """Leave the prompt's tokens out of the mask that another post-processing step is given."""
 
-    finish: Finish
+    post_process: PostProcess
     skip: int
 
     def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Any]:
-        """As the finish does."""
-        return self.finish(states, masks.exclude_prefix(mask, self.skip) if self.skip else mask)
+        """As `post_process` does."""
+        return self.post_process(states, masks.exclude_prefix(mask, self.skip) if self.skip else mask)
 
 
 def all_states(states: Tensor, mask: Tensor) -> Sequence[Vectors]:

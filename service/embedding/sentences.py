@@ -10,7 +10,7 @@ from typing import Final
 
 import regex
 
-Span = tuple[int, int]
+from service.embedding.spans import Span
 
 # A character of several code points goes on here: a sentence never begins with one of these.
 _JOINED: Final = r"[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]"

@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from service.arrays import Ids, Vectors
+
+MOST_WINDOWED: Final = 65_536
+"""Most tokens of a text that is read in windows: the states of all of them are in memory at once."""
 SHARED: Final = 4
-"""Neighbouring windows have at least one part in this many of their tokens in common."""
-
-Ids = NDArray[np.int64]
-Vectors = NDArray[np.float32]
+"""Neighbouring windows share at least one in this many of their tokens."""
 
 
 @dataclass(frozen=True, slots=True)

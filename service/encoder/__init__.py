@@ -1,6 +1,6 @@
 """Text to token states: tokenizer, runtimes, batching."""
 
-from service.encoder.batcher import Batcher, Finish
+from service.encoder.batcher import Batcher, PostProcess
 from service.encoder.encoder import Encoder
 from service.encoder.runtimes.base import Runtime
 from service.encoder.tokenizer import Side, TokenizedText, Tokenizer, TokenizerSpec, load_tokenizer
@@ -8,7 +8,7 @@ from service.encoder.tokenizer import Side, TokenizedText, Tokenizer, TokenizerS
 __all__ = [
     "Batcher",
     "Encoder",
-    "Finish",
+    "PostProcess",
     "Runtime",
     "Side",
     "TokenizedText",

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.encoder.queue import QUICK, Finish, Job, Row, TokenQueue
+from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue
 from service.encoder.runtimes.base import Runtime
 from service.errors import Unavailable
 
-__all__ = ["Batcher", "Finish"]
+__all__ = ["Batcher", "PostProcess"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +66,12 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> Future[list[Any]]:
+    def submit(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> Future[list[Any]]:
         """Queue one request.
 
         Args:
             ids: token ids, one array a text, none empty.
-            finish: from states and mask to one result a row.
+            post_process: from states and mask to one result per row.
 
         Returns:
             A future of the results, in the order of `ids`. Cancelling it drops what has not run yet.
@@ -80,7 +80,7 @@ class Batcher:
             Unavailable: the queue is full, or the service is stopping.
 
         """
-        job = Job(ids, finish)
+        job = Job(ids, post_process)
         if not ids:
             job.deliver()
             return job.future
@@ -140,7 +140,7 @@ class Batcher:
                 self._run(batch, wide=wide)
             except Exception as error:  # reaches the clients that wait; the stream goes on
                 _fail(batch, error)
-            for job in self._finish(batch):
+            for job in self._complete(batch):
                 job.deliver()
 
     def _small_and_alone(self) -> bool:
@@ -168,22 +168,22 @@ class Batcher:
         for place, row in enumerate(batch):
             ids[place, : len(row)] = row.ids
             mask[place, : len(row)] = True
-        groups: defaultdict[Finish, list[int]] = defaultdict(list)
+        groups: defaultdict[PostProcess, list[int]] = defaultdict(list)
         for place, row in enumerate(batch):
-            groups[row.job.finish].append(place)
+            groups[row.job.post_process].append(place)
         with torch.inference_mode():
             states = self._runtime.states(ids, mask, wide=wide)
             counts = torch.from_numpy(mask)
-            for finish, places in groups.items():
+            for post_process, places in groups.items():
                 chosen = slice(None) if len(groups) == 1 else places
                 try:
-                    results = finish(states[chosen], counts[chosen])
+                    results = post_process(states[chosen], counts[chosen])
                     for place, result in zip(places, results, strict=True):
                         batch[place].job.results[batch[place].index] = result
                 except Exception as error:  # concerns the requests of this group alone
                     _fail([batch[place] for place in places], error)
 
-    def _finish(self, batch: list[Row]) -> list[Job]:
+    def _complete(self, batch: list[Row]) -> list[Job]:
         """Note that a batch is over; gives the jobs of which it was the last. Only then may their clients know."""
         with self._wake:
             self.passes += 1

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Finish = Callable[[Tensor, Tensor], Sequence[Any]]
-"""States (rows, time, dim) and mask (rows, time) -> one result a row. Rows whose `Finish` are equal share a call."""
+PostProcess = Callable[[Tensor, Tensor], Sequence[Any]]
+"""States (rows, time, dim) and mask (rows, time) -> one result per row, at the end of a pass.
+
+Rows whose `PostProcess` compares equal share one call."""
 
 _LEAST_BATCH: Final = 64
 """Tokens under which splitting a batch between streams costs more than it gains."""
@@ -26,8 +28,8 @@ QUICK: Final = 128
 class Job:
     """The rows of one request, and the future that holds their results in the order of the rows."""
 
-    def __init__(self, ids: Sequence[NDArray[np.int64]], finish: Finish) -> None:
-        self.finish = finish
+    def __init__(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> None:
+        self.post_process = post_process
         self.future: Future[list[Any]] = Future()
         self.results: list[Any] = [None] * len(ids)
         self.remaining = len(ids)

@@ -18,7 +18,7 @@ from tokenizers.normalizers import Sequence as NormalizerSequence
 from service.errors import CheckpointError, InvalidInput, Place
 
 if TYPE_CHECKING:
-    from service.checkpoint.checkpoint import Checkpoint
+    from service.checkpoint import Checkpoint
 
 Ids = NDArray[np.int64]
 Side = Literal["left", "right"]

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pooling.tasks import Part
+from service.arrays import Vectors
 from service.embedding import bulk
 from service.embedding.embedder import Embedder, Role
-from service.embedding.windows import Vectors
-from service.encoder import Finish
+from service.encoder import PostProcess
 from service.evaluation.report import Speed
 
 _PADDING: Final = 16
@@ -147,22 +147,22 @@ class Encoding:
             vectors = zip(*_AllAtOnce(self._embedders)(states, torch.from_numpy(mask)), strict=True)
             return [_unit(np.stack(rows)) for rows in vectors]
 
-    def _timed(self, part: Part, finish: Finish, advance: Advance) -> float:
+    def _timed(self, part: Part, post_process: PostProcess, advance: Advance) -> float:
         began = time.perf_counter()
-        self._pass(part.texts, part.role, finish, lambda *_: None, advance)
+        self._pass(part.texts, part.role, post_process, lambda *_: None, advance)
         return time.perf_counter() - began
 
     def _pass(
         self,
         texts: Sequence[str],
         role: Role | None,
-        finish: Finish,
+        post_process: PostProcess,
         keep: Callable[[int, Any], None],
         advance: Advance = lambda _: None,
     ) -> None:
         async def run() -> None:
             place = 0
-            async for row in bulk.results(self._model, texts, finish, role=role, advance=advance):
+            async for row in bulk.results(self._model, texts, post_process, role=role, advance=advance):
                 keep(place, row)
                 place += 1
 
@@ -173,14 +173,14 @@ class _AllAtOnce:
     """States to the vectors of every pooling, and the seconds that each took, of all threads together."""
 
     def __init__(self, embedders: Sequence[Embedder]) -> None:
-        self._finishes = [embedder.finish() for embedder in embedders]
+        self._post_processes = [embedder.post_process() for embedder in embedders]
         self._lock = threading.Lock()
         self.seconds = np.zeros(len(embedders))
 
     def __call__(self, states: Tensor, mask: Tensor) -> Sequence[tuple[Vectors, ...]]:
         found, moments = [], [time.perf_counter()]
-        for finish in self._finishes:
-            found.append(finish(states, mask))
+        for post_process in self._post_processes:
+            found.append(post_process(states, mask))
             moments.append(time.perf_counter())
         with self._lock:
             self.seconds += np.diff(moments)

@@ -15,8 +15,8 @@ import numpy as np
 from pooling.tasks import Part, Search, Task
 from pooling.tasks.similarity import cosines
 from pooling.tasks.task import Indices, Outcomes
+from service.arrays import Vectors
 from service.embedding.embedder import Embedder
-from service.embedding.windows import Vectors
 from service.errors import InvalidInput
 from service.evaluation import information, perturbations
 from service.evaluation.advice import Candidate, advise, advise_spans

@@ -12,9 +12,9 @@ from typing import Final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.chunking import Chunking, embed_documents
-from service.embedding.embedder import Mode
-from service.embedding.windows import Vectors
+from service.arrays import Vectors
+from service.collections.vectorize import embed_documents
+from service.embedding.chunking import Chunking, Mode
 from service.errors import Place, shortened
 from service.evaluation.encoding import Advance
 from service.evaluation.strategies import Strategy
@@ -38,7 +38,7 @@ class BySpans(Strategy):
     @property
     def yaml(self) -> str:
         """The line of a config that chooses the pooling, and what a collection is to be defined with."""
-        return f"{super().yaml}\nchunking: {json.dumps(self.chunking.told)}"
+        return f"{super().yaml}\nchunking: {json.dumps(self.chunking.to_json())}"
 
     def vectors(self, texts: Sequence[str], file: Path, advance: Advance) -> tuple[Vectors, NDArray[np.int64]]:
         """The vectors of all spans, kept in `file` and mapped from there, and where those of each text start.
@@ -63,7 +63,7 @@ class BySpans(Strategy):
     async def _embedded(self, texts: Sequence[str]) -> Chunked:
         found = await embed_documents(
             self.embedder,
-            {"chunking": self.chunking.told},
+            self.chunking,
             [Document(str(place), text, {}) for place, text in enumerate(texts)],
             truncate=True,
             where=lambda place: Place("texts", place, name=f"the text {shortened(texts[place])}"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pooling import Pooler
-from service.checkpoint.checkpoint import HUB_FILES, LEARNED_POOLING, TRANSFORMER_CONFIGS, Checkpoint
+from service.checkpoint import HUB_FILES, LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS, Checkpoint
 from service.errors import ConfigError
 
 POOLER: Final = "pooler"
@@ -82,7 +82,7 @@ def _save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int)
     _copy(checkpoint.transformer, transformer)
     modules = []
     for module in _modules(checkpoint):
-        if module["type"] != LEARNED_POOLING:
+        if module["type"] not in LEARNED_POOLINGS:
             _copy(source / module["path"], folder / module["path"])
         modules.append(module)
     declared = next((name for name in TRANSFORMER_CONFIGS if (transformer / name).exists()), TRANSFORMER_CONFIGS[0])
@@ -104,7 +104,7 @@ def _modules(checkpoint: Checkpoint) -> list[dict[str, Any]]:
 
 
 def _is_pooling(module: dict[str, Any]) -> bool:
-    return str(module["type"]).endswith(".Pooling") or module["type"] == LEARNED_POOLING
+    return str(module["type"]).endswith(".Pooling") or module["type"] in LEARNED_POOLINGS
 
 
 def _copy(source: Path, folder: Path) -> None:

@@ -19,7 +19,8 @@ def test_each_name_is_where_it_says_and_what_type_checkers_see(name: str) -> Non
     """The type checkers' imports and the table of homes say the same."""
     tree = ast.parse(Path(millpond.__file__).read_text())
     [block] = [node for node in tree.body if isinstance(node, ast.If)]
-    typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    typed = {alias.name: node.module for node in imports for alias in node.names}
     assert millpond._HOMES[name] == typed[name]
     assert getattr(millpond, name).__name__ == name
 
@@ -34,6 +35,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_a_checkpoint_that_names_our_module_does_not_import_the_server() -> None:
-    program = "import sys; from millpond import LearnedPooling; print(any(m.startswith('service') for m in sys.modules))"
+    program = "import sys; from millpond import LearnedPooling; print('service' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

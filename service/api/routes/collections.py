@@ -15,6 +15,7 @@ from service.api.schemas.collections import (
     CollectionBody,
     CollectionList,
     CreateCollection,
+    DefinitionBody,
     DocumentBody,
     ReindexBody,
     ReindexRequest,
@@ -24,13 +25,12 @@ from service.api.schemas.collections import (
 from service.api.schemas.problem import PROBLEMS, Problem
 from service.api.schemas.search import Hits, SearchRequest, SearchResults
 from service.api.schemas.spans import ChunkingBody
-from service.collections import Definition
-from service.collections.chunking import Chunking
+from service.collections import Definition, Hit
 from service.collections.reindex import Progress
-from service.collections.service import Document, Hit
 from service.deployment import Deployment
+from service.embedding.chunking import Chunking
 from service.errors import NotFound, Place, TooLarge
-from service.store import Spans
+from service.store import Document, Spans
 
 MOST_CHARACTERS: Final = 1 << 28
 """Characters of text in one response."""
@@ -131,7 +131,7 @@ async def begin_reindex(
     asked = body or ReindexRequest.model_validate({})
     collection = served.collections.get(name)
     named = "chunking" in asked.model_fields_set
-    chunking = _chunking(asked.chunking) if named else Chunking.of(collection.definition)
+    chunking = _chunking(asked.chunking) if named else collection.definition.chunking
     progress = await served.collections.reindexes.begin(
         collection, asked.model, asked.pooling, chunking, truncate=asked.truncate, force=asked.force
     )
@@ -174,12 +174,19 @@ async def search_default(body: SearchRequest, served: Served) -> Response:
 
 
 def _reindex(progress: Progress) -> ReindexBody:
-    def shown(definition: Definition) -> dict[str, Any]:
-        return {key: definition.get(key) for key in ("model", "pooling", "fingerprint", "chunking")}
+    fields = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
+    sides = {"from": _definition(progress.source), "to": _definition(progress.target)}
+    return ReindexBody.model_validate(fields | sides)
 
-    sides = {"from": shown(progress.source), "to": shown(progress.target)}
-    told = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
-    return ReindexBody.model_validate(told | sides)
+
+def _definition(definition: Definition) -> DefinitionBody:
+    chunking = None if definition.chunking is None else definition.chunking.to_json()
+    return DefinitionBody(
+        model=definition.model,
+        pooling=definition.pooling,
+        fingerprint=definition.fingerprint,
+        chunking=chunking,
+    )
 
 
 async def _search(served: Deployment, name: str, body: SearchRequest) -> Response:
@@ -242,7 +249,7 @@ _FIELDS: Final[Mapping[str, Callable[[Hit], Any]]] = {
 
 
 def _chunking(body: ChunkingBody | None) -> Chunking | None:
-    return None if body is None else body.chunking
+    return None if body is None else body.parsed()
 
 
 def _spans(document: DocumentBody) -> Spans | None:

@@ -20,7 +20,7 @@ from service.api.schemas.embed import (
 )
 from service.api.schemas.problem import PROBLEMS
 from service.api.schemas.spans import CutBody
-from service.embedding.spans import Cut, Given
+from service.embedding.chunkers import Chunker
 from service.errors import InvalidInput, Place
 
 MOST_STATES: Final = 16_384
@@ -87,7 +87,7 @@ async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
     check_count(served, len(texts), "inputs")
     embedded = await served.models.get(body.model, body.pooling).embed_spans(
         texts,
-        _cuts(body, len(texts)),
+        _spans(body, len(texts)),
         mode=body.mode,
         prompt_name=body.prompt_name,
         truncate=body.side,
@@ -102,10 +102,10 @@ async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
     )
 
 
-def _cuts(body: EmbedSpansRequest, texts: int) -> Sequence[Cut]:
-    """For each text what makes spans of it."""
+def _spans(body: EmbedSpansRequest, texts: int) -> Chunker | Sequence[Sequence[Sequence[int]]]:
+    """Return what cuts the texts, or the spans of each of them."""
     if isinstance(body.spans, CutBody):
-        return [body.spans.cut] * texts
+        return body.spans.parsed()
     given: Sequence[Any] = body.spans
     several = body.several
     nested = bool(given) and bool(given[0]) and isinstance(given[0][0], list)
@@ -117,9 +117,9 @@ def _cuts(body: EmbedSpansRequest, texts: int) -> Sequence[Cut]:
             where=Place("spans"),
         )
     if not several:
-        return [Given(given)]
+        return [given]
     if len(given) != texts:
         raise InvalidInput(
             f"spans has {len(given)} lists for {texts} texts; give one for each.", where=Place("spans")
         )
-    return [Given(spans) for spans in given]
+    return given

@@ -11,10 +11,10 @@ import pooling
 from service import __version__
 from service.api.dependencies import Served
 from service.api.routes.embed import MOST_STATES
-from service.collections.chunking import MOST_CHUNKS
 from service.collections.service import MOST_HITS
-from service.embedding.embedder import MOST_WINDOWED
+from service.collections.vectorize import MOST_CHUNKS
 from service.embedding.explain import MOST_TOKENS
+from service.embedding.windows import MOST_WINDOWED
 from service.errors import Unavailable
 
 router = APIRouter(tags=["status"])

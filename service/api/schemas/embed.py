@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.schemas.base import SENTENCES, PoolingSpec, Request, Texts, Truncate
 from service.api.schemas.spans import MODE, Spans
-from service.embedding.embedder import Mode
+from service.embedding.chunking import Mode
 
 
 class EmbedAllRequest(Request):

@@ -1,67 +1,83 @@
-"""How texts are cut into spans, as requests say it."""
+"""How requests say that texts are cut into spans."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from dataclasses import MISSING
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, create_model, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from service.api.schemas.base import Request
-from service.collections.chunking import Chunking
-from service.embedding.embedder import MOST_WINDOWED, Mode
-from service.embedding.spans import BySentence, ByTokens, Cut
+from service.embedding.chunkers import CHUNKERS, OPTIONS, Chunker, build
+from service.embedding.chunking import GIVEN, Chunking, Mode
+from service.errors import InvalidInput
 
 MODE: Final = "`late`: pooled from one pass over the whole text. `early`: each span embedded by itself."
+_FIELDS: Final[dict[str, Any]] = {
+    name: (int | None, Field(default=None, **option.metadata))
+    if option.default is MISSING
+    else (int, Field(default=option.default, **option.metadata))
+    for name, option in OPTIONS.items()
+}
 
 
-class _Cutting(Request):
+class _OneOf:
+    """Accept one of the given names, like `Literal`, but for names that are known at run time only."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = list(names)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.literal_schema(self._names)
+
+
+class _Cutting(create_model("_Cutting", __base__=Request, **_FIELDS)):  # type: ignore[misc]  # as registered
     by: str
-    tokens: int | None = Field(default=None, ge=1, le=MOST_WINDOWED, description="Tokens of a span.")
-    overlap: int = Field(default=0, ge=0, description="Tokens that a span shares with the one before.")
+
+    def parsed(self) -> Chunker | Chunking:
+        """Return what the request describes; raises `InvalidInput` if its fields contradict each other."""
+        raise NotImplementedError
+
+    def _options(self) -> dict[str, int]:
+        fields = type(self).__pydantic_fields__
+        asked = {name: getattr(self, name) for name in OPTIONS}
+        return {name: value for name, value in asked.items() if value != fields[name].default}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.by != "tokens" and (self.tokens is not None or self.overlap):
-            raise PydanticCustomError("cut", "'by': '{by}' takes neither 'tokens' nor 'overlap'.", {"by": self.by})
-        if self.by == "tokens" and self.tokens is None:
-            raise PydanticCustomError("cut", "by tokens, 'tokens' must say how many; or give 'by': 'sentence'.")
-        if self.tokens is not None and self.overlap >= self.tokens:
-            raise PydanticCustomError(
-                "cut",
-                "'overlap' must be less than 'tokens', and {overlap} is not less than {tokens}.",
-                {"overlap": self.overlap, "tokens": self.tokens},
-            )
+        try:
+            self.parsed()
+        except InvalidInput as error:
+            raise PydanticCustomError("cut", "{detail}", {"detail": error.detail}) from None
         return self
 
 
 class CutBody(_Cutting):
     """How texts are cut into spans: by tokens, or by sentence."""
 
-    by: Literal["tokens", "sentence"] = "tokens"
+    by: Annotated[str, _OneOf(*CHUNKERS)] = "tokens"
 
-    @property
-    def cut(self) -> Cut:
-        """What cuts so."""
-        return BySentence() if self.tokens is None else ByTokens(self.tokens, self.overlap)
+    def parsed(self) -> Chunker:
+        """Return the chunker."""
+        return build(self.by, self._options())
 
 
 class ChunkingBody(_Cutting):
     """How the documents of a collection are cut into spans, each with a vector of its own."""
 
-    by: Literal["tokens", "sentence", "given"] = Field(
+    by: Annotated[str, _OneOf(*CHUNKERS, GIVEN)] = Field(
         default="tokens", description="`given`: each document comes with its `spans`."
     )
     mode: Mode = Field(default="late", description=MODE)
 
-    @property
-    def chunking(self) -> Chunking:
-        """What cuts so."""
-        return Chunking(self.by, self.mode, self.tokens, self.overlap)
+    def parsed(self) -> Chunking:
+        """Return the chunking."""
+        return Chunking.from_json({"by": self.by, "mode": self.mode, **self._options()})
 
 
 def _kind_of_spans(value: Any) -> str | None:
-    """Which of the three a request means, so that an error speaks of that one alone."""
+    """Return which of the three forms a request uses, so that an error speaks of that one alone."""
     if isinstance(value, dict | CutBody):
         return "dict"
     if not isinstance(value, list):

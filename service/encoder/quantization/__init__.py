@@ -6,21 +6,18 @@ from service.encoder.quantization.agreement import LEAST, Agreement, measure, ve
 from service.encoder.quantization.calibration import Batch, batches, calibration_texts
 from service.encoder.quantization.graph import quantize_graph
 from service.encoder.quantization.linear import Int8Linear, load_quantized, quantize_linears, save_quantized
-from service.encoder.quantization.progress import Progress, quiet
 
 __all__ = [
     "LEAST",
     "Agreement",
     "Batch",
     "Int8Linear",
-    "Progress",
     "batches",
     "calibration_texts",
     "load_quantized",
     "measure",
     "quantize_graph",
     "quantize_linears",
-    "quiet",
     "save_quantized",
     "vectors",
 ]

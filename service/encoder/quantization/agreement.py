@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from service.encoder.progress import Progress, no_progress
 from service.encoder.quantization.calibration import Batch
-from service.encoder.quantization.progress import Progress, quiet
 from service.errors import CheckpointError
 
 Vectors = NDArray[np.float32]
@@ -106,7 +106,7 @@ def measure(reference: Vectors, candidate: Vectors) -> Agreement:
     )
 
 
-def vectors(states: States, batches: Sequence[Batch], progress: Progress = quiet) -> Vectors:
+def vectors(states: States, batches: Sequence[Batch], progress: Progress = no_progress) -> Vectors:
     """Vectors of texts, (texts, dim): the mean of each text's states, of length one. In the order of the batches."""
     pooled: list[Tensor] = []
     with torch.inference_mode():

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.encoder.progress import Progress, no_progress
 from service.encoder.quantization.calibration import Batch
-from service.encoder.quantization.progress import Progress, quiet
 from service.errors import ConfigError
 
 if TYPE_CHECKING:
     import openvino
 
 
-def quantize_graph(graph: openvino.Model, batches: Sequence[Batch], progress: Progress = quiet) -> openvino.Model:
+def quantize_graph(
+    graph: openvino.Model, batches: Sequence[Batch], progress: Progress = no_progress
+) -> openvino.Model:
     """A graph of ids and mask (batch, time) -> states, with its matrix products in int8. The one given stays.
 
     NNCF does it as for any transformer: SmoothQuant (Xiao et al., arXiv 2211.10438) before the ranges are
@@ -65,7 +66,6 @@ class _Texts:
 
 
 def _nncf() -> Any:
-    os.environ.setdefault("NNCF_CI", "1")  # or it reports each use to its makers over the network
     loggers = logging.getLoggerClass()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from service.encoder.progress import Progress, no_progress
 from service.encoder.quantization.calibration import Batch
 from service.encoder.quantization.kernels import INPUT_LEVELS, WEIGHT_LEVELS, Parts, best_kernel
-from service.encoder.quantization.progress import Progress, quiet
 from service.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Int8Linear(nn.Module):
         return output
 
 
-def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Progress = quiet) -> nn.Module:
+def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Progress = no_progress) -> nn.Module:
     """Replace the linear layers of an encoder by int8 ones, in place.
 
     Each layer's form is the one that changes its outputs least, in mean square, on the calibration texts:

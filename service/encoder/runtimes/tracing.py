@@ -41,7 +41,7 @@ def trace(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """
     plain = StatesOnly(module)
     try:
-        with quiet(), torch.inference_mode():
+        with silenced(), torch.inference_mode():
             traced: Any = torch.jit.trace(plain, sample(module, 2, 7), check_trace=False)  # type: ignore[no-untyped-call]
         reason = difference(module, traced)
     except Exception as error:  # tracing raises whatever the architecture's code does
@@ -77,7 +77,7 @@ def sample(module: Any, rows: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Without what tracing prints: it is about code that is checked by its results instead."""
     loggers = [logging.getLogger("transformers"), logging.getLogger()]  # OpenVINO sets the root's, and leaves it
     levels = [logger.level for logger in loggers]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
 from service.encoder.batcher import Batcher
-from service.encoder.runtimes.loading import load_module
+from service.encoder.loading import load_module
 from service.encoder.runtimes.torch import TorchRuntime
 from service.errors import CheckpointError, Unavailable
 from tests.support.checkpoints import DIM, plain_bert
@@ -29,7 +29,7 @@ def runtime(tmp_path_factory):
 
 
 class Gate:
-    """A finish that holds its stream until the test lets it go: what arrives meanwhile must wait."""
+    """Post-processing that holds its stream until the test lets it go: what arrives meanwhile must wait."""
 
     def __init__(self):
         self.entered, self.open = threading.Event(), threading.Event()
@@ -50,7 +50,7 @@ def first(states, mask):
 
 
 def broken(states, mask):
-    raise ValueError("this finish is broken")
+    raise ValueError("this post-processing is broken")
 
 
 def ids(*lengths: int, start: int = 5) -> list[np.ndarray]:
@@ -80,10 +80,12 @@ def held(one: Batcher):
         future.result(20)
 
 
-def expected(runtime, rows, finish) -> list[np.ndarray]:
+def expected(runtime, rows, post_process) -> list[np.ndarray]:
     """Each row in a pass of its own, straight through the runtime."""
     return [
-        finish(runtime.states(row[None], np.ones((1, len(row)), bool)), torch.ones(1, len(row), dtype=torch.bool))[0]
+        post_process(
+            runtime.states(row[None], np.ones((1, len(row)), bool)), torch.ones(1, len(row), dtype=torch.bool)
+        )[0]
         for row in rows
     ]
 
@@ -97,16 +99,18 @@ def assert_close(found, wanted):
 @pytest.mark.parametrize("streams", [1, 2])
 def test_results_keep_their_order(runtime, streams):
     requests = [ids(*(1 + (7 * i + 3 * j) % 40 for j in range(1 + i % 9)), start=i) for i in range(40)]
-    finishes = [mean if i % 3 else first for i in range(40)]
-    wanted = [expected(runtime, rows, finish) for rows, finish in zip(requests, finishes, strict=True)]
+    post_processes = [mean if i % 3 else first for i in range(40)]
+    wanted = [
+        expected(runtime, rows, post_process) for rows, post_process in zip(requests, post_processes, strict=True)
+    ]
     with batcher(runtime, streams) as one, ThreadPoolExecutor(12) as clients:
         for _ in range(2):
-            futures = list(clients.map(one.submit, requests, finishes))
+            futures = list(clients.map(one.submit, requests, post_processes))
             for future, want in zip(futures, wanted, strict=True):
                 assert_close(future.result(30), want)
 
 
-def test_requests_with_different_finishes_share_a_pass(runtime):
+def test_requests_with_different_post_processing_share_a_pass(runtime):
     with batcher(runtime) as one:
         with held(one):
             before = one.passes
@@ -116,7 +120,7 @@ def test_requests_with_different_finishes_share_a_pass(runtime):
         assert one.passes - before == 2  # the one held, and one for all
 
 
-def test_equal_finishes_share_a_call(runtime):
+def test_equal_post_processing_shares_a_call(runtime):
     calls = []
 
     def counting(states, mask):
@@ -136,18 +140,18 @@ def test_nothing_is_done_for_nothing(runtime):
         assert one.passes == 0
 
 
-def test_a_failing_finish_fails_only_its_requests(runtime):
+def test_failing_post_processing_fails_only_its_requests(runtime):
     with batcher(runtime) as one:
         with held(one):
             bad, good = one.submit(ids(9, 9), broken), one.submit(ids(9, 9), mean)
         assert_close(good.result(20), expected(runtime, ids(9, 9), mean))
-        with pytest.raises(ValueError, match="this finish is broken"):
+        with pytest.raises(ValueError, match="this post-processing is broken"):
             bad.result(20)
         assert one.alive
         assert_close(one.submit(ids(4), mean).result(20), expected(runtime, ids(4), mean))
 
 
-def test_a_finish_that_loses_a_row_is_an_error(runtime):
+def test_post_processing_that_loses_a_row_is_an_error(runtime):
     with batcher(runtime) as one, pytest.raises(ValueError, match="zip"):
         one.submit(ids(4, 4), lambda states, mask: first(states, mask)[:1]).result(20)
 

@@ -18,12 +18,12 @@ BUDGETS = st.sampled_from([1, 16, 64, 200, 1024])
 STREAMS = st.integers(1, 4)
 
 
-def finish(states, mask):
+def post_process(states, mask):
     raise AssertionError("the queue runs nothing")
 
 
 def job(*lengths: int) -> Job:
-    return Job([np.zeros(length, dtype=np.int64) for length in lengths], finish)
+    return Job([np.zeros(length, dtype=np.int64) for length in lengths], post_process)
 
 
 def drain(queue: TokenQueue) -> list[list]:

@@ -11,13 +11,13 @@ import pytest
 
 from pooling.tasks import task
 from pooling.tasks.data import Retrieval
-from service.collections.chunking import Chunking
-from service.embedding.spans import BySentence, ByTokens
+from service.embedding.chunkers import BySentence, ByTokens
+from service.embedding.chunking import Chunking
 from service.evaluation import both_modes, choose, evaluate
 from tests.support.checkpoints import DIM
 
 MODES = ("late", "early")
-CHUNKINGS = [(Chunking("sentence", "late"), BySentence()), (Chunking("tokens", "late", 6, 2), ByTokens(6, 2))]
+CHUNKINGS = [Chunking(BySentence(), "late"), Chunking(ByTokens(6, 2), "late")]
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def run(model, data, chunking, specs=("mean",), **options):
     return evaluate(model, strategies, [("data", task(data))], by_spans=both_modes(strategies, chunking), **options)
 
 
-def ranks(model, data, cut, mode):
+def ranks(model, data, chunker, mode):
     """At which place each query's document is, from the vectors that `/embed_spans` gives."""
 
     async def embedded():
         texts = list(data.documents.values())
         queries = (await model.embed(list(data.queries.values()), role="query")).vectors
         options = {"mode": mode, "role": "document", "truncate": "right", "most": 10_000}
-        return queries, await model.embed_spans(texts, [cut] * len(texts), **options)
+        return queries, await model.embed_spans(texts, chunker, **options)
 
     queries, documents = asyncio.run(embedded())
     found = []
@@ -54,13 +54,13 @@ def ranks(model, data, cut, mode):
     return found
 
 
-@pytest.mark.parametrize(("chunking", "cut"), CHUNKINGS)
-def test_a_document_ranks_by_its_best_span(model, stories, chunking, cut):
+@pytest.mark.parametrize("chunking", CHUNKINGS)
+def test_a_document_ranks_by_its_best_span(model, stories, chunking):
     report = run(model, stories, chunking)
     rows = {row.strategy: row for row in report.data[0].by_spans}
     assert list(rows) == ["mean, late", "mean, early"]
     for mode in MODES:
-        places = ranks(model, stories, cut, mode)
+        places = ranks(model, stories, chunking.chunker, mode)
         wanted = np.mean([1 / log2(1 + place) if place <= 10 else 0 for place in places])
         scores = rows[f"mean, {mode}"].scores
         assert scores["ndcg@10"].value == pytest.approx(wanted)
@@ -74,7 +74,7 @@ def test_whole_documents_score_what_they_do_without_spans(model, stories):
     strategies = choose(model, ["mean", "max"], [], print)
     alone = evaluate(model, strategies, [("data", task(stories))])
     told = []
-    report = run(model, stories, CHUNKINGS[0][0], ["mean", "max"], progress=lambda *each: told.append(each))
+    report = run(model, stories, CHUNKINGS[0], ["mean", "max"], progress=lambda *each: told.append(each))
     assert not hasattr(alone.data[0], "by_spans") and "by_spans" not in alone.to_json()["data"][0]
     for row, same in zip(report.data[0].rows, alone.data[0].rows, strict=True):
         assert (row.strategy, row.scores, row.robustness) == (same.strategy, same.scores, same.robustness)
@@ -97,7 +97,7 @@ def test_spans_are_advised_where_they_find_what_whole_documents_hide(model, stor
         {f"q{place}": text.split("? ")[-1] for place, text in enumerate(stories.documents.values())},
         stories.relevance,
     )
-    report = run(model, whole, CHUNKINGS[0][0])
+    report = run(model, whole, CHUNKINGS[0])
     rows = {row.strategy: row for row in report.data[0].compared}
     assert rows["mean, early"].scores["ndcg@10"].value == 1
     assert rows["mean, early"].difference.verdict == "better"
@@ -111,6 +111,6 @@ def test_spans_are_advised_where_they_find_what_whole_documents_hide(model, stor
     same = Retrieval(
         stories.documents, dict(zip(whole.queries, stories.documents.values(), strict=True)), whole.relevance
     )
-    report = run(model, same, CHUNKINGS[0][0])
+    report = run(model, same, CHUNKINGS[0])
     assert (report.choice, report.yaml) == ("mean", "pooling: mean")
     assert report.advice.startswith("Keep mean over whole documents: nothing else is better beyond noise.")

@@ -1,4 +1,4 @@
-"""How the long steps of quantising say where they are."""
+"""How long steps, such as quantising, report where they are."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of the step, how much of it is done, and how much there is."""
 
 
-def quiet(stage: str, done: int, total: int) -> None:
-    """Say nothing."""
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
