@@ -66,7 +66,7 @@ def openvino_fp32() -> Measure:
     import openvino
 
     from service.checkpoint.checkpoint import read_checkpoint
-    from service.encoder.runtimes.loading import load_module
+    from service.encoder.loading import load_module
     from service.encoder.runtimes.openvino import convert
 
     graph = convert(load_module(read_checkpoint(bundled()), torch.float32))

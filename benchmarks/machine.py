@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from service.encoder.runtimes.base import available_cores
+from service.encoder.runtimes.machine import available_cores
 
 _PACKAGES: Final = ("torch", "transformers", "openvino", "nncf", "sentence-transformers", "faiss-cpu")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")

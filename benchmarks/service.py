@@ -19,7 +19,7 @@ from benchmarks.load import ROOT, Request
 from benchmarks.machine import machine
 from benchmarks.options import progress
 from benchmarks.servers import NotStarted, Server, openai_vectors
-from service.encoder.runtimes.openvino import has_native_bf16
+from service.encoder.runtimes.machine import has_native_bf16
 
 __all__ = ["PRECISIONS", "ROOT", "Millpond", "embed", "machine", "runnable"]
 

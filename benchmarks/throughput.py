@@ -24,7 +24,7 @@ from benchmarks.plots import bars
 from benchmarks.report import Report, number, ratio, spread
 from benchmarks.servers import Bystanders, Server
 from benchmarks.service import runnable
-from service.encoder.runtimes.base import available_cores
+from service.encoder.runtimes.machine import available_cores
 
 STS: Final = "STS-B"
 CRANFIELD: Final = "Cranfield"

@@ -16,3 +16,9 @@ Vectors = NDArray[np.float32]
 
 Floats = NDArray[np.float32]
 """Numbers of any shape."""
+
+Keys = NDArray[np.int64]
+"""The keys of stored documents, (n,)."""
+
+Ordinals = NDArray[np.int64]
+"""Places of vectors among those of their document, counted from 0."""

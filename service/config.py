@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.errors import ConfigError, did_you_mean
 
-ENV_PREFIX = "MILLPOND_"
+ENV_PREFIX: Final = "MILLPOND_"
+RUNTIMES: Final = "millpond.runtimes"
+"""The entry point group in which other packages offer runtimes."""
+_RUNTIMES: Final = {
+    "torch": "service.encoder.runtimes.torch:TorchRuntime",
+    "openvino": "service.encoder.runtimes.openvino:OpenVINORuntime",
+}
+
+
+def runtimes() -> dict[str, EntryPoint]:
+    """Return what may run an encoder, by name; nothing is imported, so that reading a config stays quick."""
+    built_in = {name: EntryPoint(name, value, RUNTIMES) for name, value in _RUNTIMES.items()}
+    return built_in | {point.name: point for point in entry_points(group=RUNTIMES) if point.name not in built_in}
+
+
+def _known_backend(name: Any) -> Any:
+    known = ["auto", *runtimes()]
+    if name not in known:
+        choices = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise PydanticCustomError("literal_error", "Input should be {choices}", {"choices": choices})
+    return name
 
 
 class _Section(BaseModel):
@@ -38,7 +60,7 @@ class ModelConfig(_Section):
 class RuntimeConfig(_Section):
     """What runs the encoder."""
 
-    backend: Literal["auto", "torch", "openvino"] = "auto"
+    backend: Annotated[str, BeforeValidator(_known_backend)] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     threads: _Count | Literal["auto"] = "auto"
     device: Literal["cpu", "cuda"] = "cpu"
@@ -180,12 +202,18 @@ def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any, source: str)
     return tuple(spelled)
 
 
-_EXPECTED: Final = {  # where pydantic's words name what is Python's and not the file's
+_EXPECTED: Final = {  # where pydantic's words are Python's and not the file's
     "model_type": "must be a mapping",
     "dict_type": "must be a mapping",
     "path_type": "must be a path",
     "too_short": "must hold at least one entry",
 }
+
+
+def expected(problem: ErrorDetails) -> str:
+    """Say what pydantic expected of a value, and what it is."""
+    text = _EXPECTED.get(problem["type"], problem["msg"])
+    return f"{text[0].lower()}{text[1:]}, not {problem['input']!r}"
 
 
 def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...], str]) -> str:
@@ -197,8 +225,7 @@ def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...]
         elif item["type"] == "missing":
             text = "is required and missing"
         else:
-            expected = _EXPECTED.get(item["type"], item["msg"])
-            text = f"{expected[0].lower()}{expected[1:]}, not {item['input']!r}"
+            text = expected(item)
         problems.setdefault(keys, []).append(text)
     return "\n".join(
         f"{_source(keys, sources) or path}: {'.'.join(keys)}: {' or '.join(dict.fromkeys(texts))}."

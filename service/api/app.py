@@ -1,4 +1,4 @@
-"""The application: routes over the served models and their collections."""
+"""The ASGI application: routes over a deployment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service import __version__
 from service.api import errors
 from service.api.routes import collections, doctor, embed, explain, openai, status
 from service.deployment import Deployment
-from service.process import settle
+from service.process import freeze_and_trim
 
 DESCRIPTION = """Sentence embeddings and semantic search in which pooling is a visible, verified choice.
 
@@ -20,11 +20,11 @@ Errors are problem documents (RFC 9457); under `/v1` they have OpenAI's shape.
 
 
 def create_app(served: Deployment) -> FastAPI:
-    """The ASGI application; closing it closes the deployment."""
+    """Return the ASGI application; its shutdown closes the deployment."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        settle()
+        freeze_and_trim()
         try:
             yield
         finally:
@@ -34,8 +34,8 @@ def create_app(served: Deployment) -> FastAPI:
     app = FastAPI(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.deployment = served
     errors.install(app)
-    for room in (embed, explain, openai, collections, status, doctor):
-        app.include_router(room.router)
-    app.include_router(collections.searching)
+    for module in (embed, explain, openai, collections, status, doctor):
+        app.include_router(module.router)
+    app.include_router(collections.search_router)
     errors.document(app)
     return app

@@ -1,5 +1,20 @@
 """What a model folder declares, read strictly, and where a folder comes from."""
 
-from service.checkpoint.checkpoint import Checkpoint, HeadModule, UnknownModule, find_folder, read_checkpoint, sha256
+from service.checkpoint.checkpoint import Checkpoint, HeadModule, UnknownModule, read_checkpoint
+from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS
+from service.checkpoint.folder import BUNDLED, HUB_FILES, find_folder
+from service.checkpoint.hashing import sha256
 
-__all__ = ["Checkpoint", "HeadModule", "UnknownModule", "find_folder", "read_checkpoint", "sha256"]
+__all__ = [
+    "BUNDLED",
+    "HUB_FILES",
+    "LEARNED_POOLING",
+    "LEARNED_POOLINGS",
+    "TRANSFORMER_CONFIGS",
+    "Checkpoint",
+    "HeadModule",
+    "UnknownModule",
+    "find_folder",
+    "read_checkpoint",
+    "sha256",
+]

@@ -20,6 +20,7 @@ from service.cli import (
 )
 from service.cli.console import INTERRUPTED, Failure, report
 from service.errors import ServiceError
+from service.process import prepare_process
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,6 +49,7 @@ def main() -> None:
 
     0: done; 1: a request failed; 2: usage, a file or the configuration is at fault; 130: interrupted.
     """
+    prepare_process()
     try:
         app()
     except (Failure, ServiceError) as error:

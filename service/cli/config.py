@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from service.cli.console import Failure, out, warn
 from service.config import ModelConfig, load_config
-from service.errors import CheckpointError, ServiceError
+from service.errors import ServiceError
 
 if TYPE_CHECKING:
-    from service.checkpoint.checkpoint import Checkpoint
     from service.embedding.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True, help="Look at a deployment's YAML file.")
@@ -38,7 +37,7 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
     errors: list[str] = []
     for name, model in settings.models.items():
         try:
-            found = _resolve(name, model)
+            found = _resolve(name, model, settings.runtime.cache)
         except ServiceError as error:
             at = "" if str(error).startswith("models.") else f"models.{name}: "
             errors.append(f"{file}: {at}{error}")
@@ -61,25 +60,11 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
         raise Failure("\n".join(errors), 2)
 
 
-def _resolve(name: str, settings: ModelConfig) -> Recipe:
-    from service.checkpoint.checkpoint import read_checkpoint
+def _resolve(name: str, model: ModelConfig, cache: Path | None) -> Recipe:
+    from service.checkpoint import read_checkpoint
     from service.embedding.recipe import resolve
-    from service.encoder import Tokenizer, load_tokenizer
+    from service.encoder.loading import Source
 
-    checkpoint = read_checkpoint(settings.encoder, settings.revision)
-    tokenizer = Tokenizer(load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code))
-    return resolve(name, settings, checkpoint, tokenizer, _dim(checkpoint, settings.trust_remote_code))
-
-
-def _dim(checkpoint: Checkpoint, trust_remote_code: bool) -> int:
-    """Size of a token state, as the encoder's config gives it."""
-    from transformers import AutoConfig
-
-    try:
-        config: Any = AutoConfig.from_pretrained(checkpoint.transformer, trust_remote_code=trust_remote_code)
-        return int(config.get_text_config().hidden_size)
-    except Exception as error:  # transformers raises many kinds for a damaged config
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"{checkpoint.transformer}: its config.json describes no encoder ({type(error).__name__}: {reason})."
-        ) from None
+    checkpoint = read_checkpoint(model.encoder, model.revision)
+    source = Source(checkpoint, cache, trust_remote_code=model.trust_remote_code)
+    return resolve(name, model, checkpoint, source.tokenizer, source.dim())

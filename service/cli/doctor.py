@@ -61,7 +61,7 @@ def doctor(
     if url is not None:
         checked(url)
     lines = None if texts is None else _lines(texts)
-    from service.checkpoint.checkpoint import find_folder
+    from service.checkpoint import find_folder
     from service.doctor.findings import refused
 
     try:

@@ -14,7 +14,7 @@ from service.config import Config, ModelConfig, load_config
 from service.errors import ServiceError, did_you_mean
 
 if TYPE_CHECKING:
-    from service.encoder.runtimes.selection import Choice
+    from service.encoder import Runtime
 
 
 def quantize(
@@ -33,7 +33,7 @@ def quantize(
     overrides = {"runtime.precision": "int8", "runtime.calibration": calibration and str(calibration)}
     settings = load_config(config, overrides=overrides)
     encoders = _encoders(settings, model)
-    done: dict[str, Choice] = {}
+    done: dict[str, Runtime] = {}
     errors: list[str] = []
     for name, asked in encoders.items():
         try:
@@ -63,9 +63,10 @@ def _encoders(settings: Config, only: str | None) -> dict[str, ModelConfig]:
     return {name: asked[name] for name in sorted(distinct.values(), key=list(asked).index)}
 
 
-def _quantize(asked: ModelConfig, settings: Config) -> Choice:
-    from service.checkpoint.checkpoint import read_checkpoint
-    from service.encoder.encoder import prepare
+def _quantize(asked: ModelConfig, settings: Config) -> Runtime:
+    from service.checkpoint import read_checkpoint
+    from service.encoder.loading import Source
+    from service.encoder.runtimes.registry import load_runtime
 
     checkpoint = read_checkpoint(asked.encoder, asked.revision)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -75,11 +76,12 @@ def _quantize(asked: ModelConfig, settings: Config) -> Choice:
         def show(stage: str, done: int, total: int) -> None:
             bar.update(task, description=f"{asked.encoder}: {stage}", completed=done, total=total)
 
-        trust = asked.trust_remote_code
-        return prepare(checkpoint, settings.runtime, trust_remote_code=trust, progress=show).choice
+        cache, trust = settings.runtime.cache, asked.trust_remote_code
+        source = Source(checkpoint, cache, trust_remote_code=trust, progress=show)
+        return load_runtime(source, settings.runtime)[0]
 
 
-def _print(done: dict[str, Choice]) -> None:
+def _print(done: dict[str, Runtime]) -> None:
     from service.encoder.quantization import LEAST
 
     table = Table(box=None, pad_edge=False)
@@ -87,10 +89,10 @@ def _print(done: dict[str, Choice]) -> None:
     table.add_column("runtime")
     for label in ("texts", *(label for _, label, _ in LEAST)):
         table.add_column(label, justify="right")
-    for encoder, choice in done.items():
-        agreement = choice.agreement
+    for encoder, runtime in done.items():
+        agreement = runtime.agreement
         assert agreement is not None  # as always with int8, which was asked for
         values = (f"{value:.3f}" for _, value, _ in agreement.compared())
-        table.add_row(encoder, choice.runtime.backend, str(agreement.texts), *values)
+        table.add_row(encoder, runtime.backend, str(agreement.texts), *values)
     table.add_row("at least", "", "", *(f"{least:.3f}" for *_, least in LEAST))
     out.print(table)

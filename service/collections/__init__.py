@@ -1,6 +1,7 @@
-"""Documents in, hits out: collections over the served models, their vectors under a recorded provenance."""
+"""Documents in, hits out: collections over the served models, their vectors under a recorded definition."""
 
-from service.collections.collection import Collection, Definition, Rebuild
-from service.collections.manager import Collections
+from service.collections.collection import Collection, Hit, Rebuild
+from service.collections.engine import Collections
+from service.collections.provenance import Definition
 
-__all__ = ["Collection", "Collections", "Definition", "Rebuild"]
+__all__ = ["Collection", "Collections", "Definition", "Hit", "Rebuild"]

@@ -1,34 +1,55 @@
 """One collection: its documents in the store, and the index over their vectors."""
 
+from __future__ import annotations
+
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections.lock import ReadWriteLock
+from service import index as indexes
+from service.arrays import Keys, Vectors
+from service.collections.concurrency import ReadWriteLock
+from service.collections.provenance import Definition
 from service.errors import NotFound, StaleDefinition
-from service.index.flat import Keys, VectorIndex, Vectors, build_index, checked
-from service.store.document import Document, Hit, checked_id, checked_text, encoded_metadata, require_distinct
+from service.index import VectorIndex
+from service.store.document import (
+    Document,
+    Embedded,
+    Span,
+    checked_id,
+    checked_text,
+    checked_vectors,
+    encoded_metadata,
+    require_distinct,
+    validate,
+)
 from service.store.filters import compile_filter
 from service.store.store import Store
 from service.store.transaction import CollectionRow, RebuildRow, Transaction
-from service.store.vectors import Embedded, accept
 
 logger = logging.getLogger(__name__)
 
-Definition = dict[str, Any]
-"""What vectors are made under: any JSON object."""
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document that a search found, or a span of one; `score` is the cosine of its vector and the query's."""
+
+    id: str
+    score: float
+    text: str
+    metadata: dict[str, Any]
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """The definition that a collection is to have, and how many of its documents have their vector under it."""
+    """The definition that a collection is to have, and how many documents have their vectors under it."""
 
     definition: Definition
     done: int
@@ -37,47 +58,32 @@ class Rebuild:
 class Collection:
     """Documents that can be searched by vector; every method is thread-safe.
 
-    A document has one vector, or one for each of its spans, as those say who store it.
+    A document has one vector, or one for each of its spans. A search sees all of an upsert or none of it: the commit
+    and the change of the index happen under a write lock, the search of the index and the reading of the documents
+    under the read lock. Every method raises `NotFound` once the collection is dropped, and `StoreUnavailable` where
+    the store cannot be read or written.
 
-    A search sees all of an upsert or none of it: commit and index change happen under a write lock, the index
-    search and the reading of the rows under the read lock. Every method raises `NotFound` once the collection
-    is dropped, and `StoreUnavailable` when the store cannot be read or written.
-
-    Its definition, and with it every vector, can be changed by a rebuild: the new vectors are collected beside those
-    that are searched, over any number of runs of the process, and take their place all at once.
+    A rebuild changes the definition and with it every vector: new vectors are collected beside those that are
+    searched, over any number of runs of the process, and replace them all at once.
     """
 
     def __init__(self, store: Store, row: CollectionRow) -> None:
+        self.name = row.name
+        self.created = row.created
+        """In UTC."""
+        self.index_kind = row.index_kind
+        self.definition = Definition.from_json(row.definition)
+        """What its vectors are made under: what it was created with, or last rebuilt under."""
         self._store = store
         self._row = row
         self._lock = ReadWriteLock()
         self._dropped = False
-        self._index: VectorIndex | None = self._loaded_index()  # None: to be loaded by the next reader
-
-    @property
-    def name(self) -> str:
-        """The collection's name."""
-        return self._row.name
-
-    @property
-    def definition(self) -> Definition:
-        """What its vectors were made under: what the collection was created with, or last rebuilt under."""
-        return self._row.definition
+        self._index: VectorIndex | None = self._loaded_index()  # None where the next reader must load it
 
     @property
     def dim(self) -> int:
-        """Numbers in a vector."""
+        """Dimensions of a vector."""
         return self._row.dim
-
-    @property
-    def index_kind(self) -> str:
-        """The kind of index over the vectors."""
-        return self._row.index_kind
-
-    @property
-    def created(self) -> datetime:
-        """When the collection was created, in UTC."""
-        return self._row.created
 
     def count(self) -> int:
         """Return the number of documents."""
@@ -95,9 +101,9 @@ class Collection:
             return index.memory_bytes
 
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
-        """Return the ids of the documents that are stored already with equal text, metadata and, where given, spans.
+        """Return the ids of the documents that are stored with equal text, metadata and, where given, spans.
 
-        Their vectors need not be computed again. Raises `InvalidDocument`.
+        They need not be embedded again. Raises `InvalidDocument`.
         """
         asked = {checked_id(document.id): document for document in documents}
         with self._reading():
@@ -118,11 +124,10 @@ class Collection:
         under: Definition | None = None,
         also: tuple[Definition, Embedded] | None = None,
     ) -> int:
-        """Store documents with their vectors, in place of those with the same ids: all, or none.
+        """Store all documents with their vectors, or none, in place of those with the same ids; return their number.
 
-        `under` is the definition that the vectors were made under, where it may have changed since; `also` is
-        another, with vectors under it, which are kept where a rebuild under that definition is under way.
-        Returns their number, once they are durable and can be found.
+        They are durable and can be found when it returns. `under` is the definition that the vectors were made under,
+        where it may have changed since; `also` is another one with its vectors, for a rebuild under that definition.
         Raises `InvalidDocument`, `InvalidVector`, `StaleDefinition`.
         """
         rows = [
@@ -132,15 +137,15 @@ class Collection:
         with self._store.writing() as transaction:
             self._require_present()
             self._require_current(under)
-            accepted = accept(vectors, self.dim, len(rows))
-            replaced, keys = transaction.put(self._row.key, rows, accepted)
+            validated = validate(vectors, self.dim, len(rows))
+            replaced, keys = transaction.put(self._row.key, rows, validated)
             if also is not None:
                 self._put_rebuilt(transaction, keys, *also)
-            self._publish(transaction, replaced, accepted.repeated(keys), accepted.vectors)
+            self._publish(transaction, replaced, validated.repeated(keys), validated.vectors)
         return len(rows)
 
     def fetch(self, document_id: str) -> Document:
-        """Return the document of this id; raises `NotFound`."""
+        """Return the document with an id; raises `NotFound`."""
         with self._reading():
             found = self._store.by_ids(self._row.key, [checked_id(document_id)])
         if not found:
@@ -148,7 +153,7 @@ class Collection:
         return found[document_id]
 
     def delete(self, document_id: str) -> None:
-        """Delete the document of this id, durably; raises `NotFound`."""
+        """Delete the document with an id, durably; raises `NotFound`."""
         with self._store.writing() as transaction:
             self._require_present()
             removed = transaction.delete(self._row.key, checked_id(document_id))
@@ -165,13 +170,11 @@ class Collection:
         grouped: bool = False,
         under: Definition | None = None,
     ) -> list[list[Hit]]:
-        """Return for each of `vectors` (q, dim) the `k` nearest documents that match the filter, best first.
+        """Return the `k` nearest documents to each query (q, dim), best first, or the nearest spans of documents.
 
-        Where documents are cut into spans, the `k` nearest spans, of which one document may have many; `grouped`, the
-        `k` nearest documents, each by its nearest span.
-        Exact: fewer than `k` come back only where fewer match. Documents with equal scores come in the order
-        in which they were stored, the spans of one in the order that they have there. `under` is the definition that
-        the vectors were made under, where it may have changed since.
+        With `grouped`, a document counts once, by its nearest span. Fewer than `k` come back only where fewer match
+        the filter. Equal scores are ordered by when the documents were stored, and by span. `under` is the definition
+        that the queries were made under, where it may have changed since.
         Raises `InvalidVector`, `InvalidFilter`, `StaleDefinition`, and `ValueError` for a `k` below one.
         """
         if k < 1:
@@ -179,7 +182,7 @@ class Collection:
         condition = None if filter is None or filter == {} else compile_filter(filter)
         with self._reading() as index:
             self._require_current(under)
-            queries = checked(vectors, self.dim)
+            queries = checked_vectors(vectors, self.dim)
             allowed = self._store.matching(self._row.key, *condition) if condition else None
             found = index.search(queries, k, allowed, distinct=grouped)
             documents = self._store.by_keys(np.unique(found[1]))
@@ -189,16 +192,17 @@ class Collection:
         ]
 
     def rebuild(self) -> Rebuild | None:
-        """Return the rebuild that was begun, in this process or an earlier one, if any."""
+        """Return the rebuild that was begun, in this process or an earlier one, if there is one."""
         with self._reading() as index:
             begun = self._store.rebuild(self._row.key)
             if begun is None:
                 return None
-            return Rebuild(begun.definition, max(index.count - self._store.count_unbuilt(self._row.key), 0))
+            done = max(index.count - self._store.count_unbuilt(self._row.key), 0)
+            return Rebuild(Definition.from_json(begun.definition), done)
 
     def begin_rebuild(self, definition: Definition, dim: int) -> None:
         """Begin to collect vectors of `dim` numbers under a definition, or go on; any other rebuild is dropped."""
-        asked = RebuildRow(json.loads(json.dumps(definition)), dim)
+        asked = RebuildRow(definition.to_json(), dim)
         with self._store.writing() as transaction:
             self._require_present()
             if transaction.rebuild(self._row.key) != asked:
@@ -207,17 +211,17 @@ class Collection:
                 transaction.commit()
 
     def unbuilt(self, after: int = 0, most: int = 64, characters: int = 262_144) -> Sequence[tuple[int, Document]]:
-        """Return the next documents that the rebuild has no vector for, with their keys, which are above `after`.
+        """Return the next documents that the rebuild has no vectors for, with their keys, which are above `after`.
 
-        At most `most` of them, and none after their texts have come to so many characters.
+        There are at most `most` of them, and none after their texts have reached so many characters.
         """
         with self._reading():
             return self._store.unbuilt(self._row.key, after, most, characters)
 
     def put_rebuilt(self, definition: Definition, keys: Sequence[int], vectors: Embedded) -> None:
-        """Store the vectors of documents under the rebuild's definition; documents that are gone are passed over.
+        """Store vectors of documents under the rebuild's definition; documents that no longer exist are ignored.
 
-        Raises `InvalidVector`, and `StaleDefinition` where no rebuild under this definition is under way.
+        Raises `InvalidVector`, and `StaleDefinition` where there is no rebuild under this definition.
         """
         with self._store.writing() as transaction:
             self._require_present()
@@ -226,9 +230,10 @@ class Collection:
             transaction.commit()
 
     def finish_rebuild(self) -> bool:
-        """Put the rebuild's definition and vectors in place of the present ones, as one step for every reader.
+        """Replace definition and vectors with the rebuilt ones, as one step for every reader.
 
-        Tells whether it did: not while a document lacks its vector. Raises `StaleDefinition` without a rebuild.
+        Returns whether it did, which it does not while a document lacks its rebuilt vectors. Raises `StaleDefinition`
+        where there is no rebuild.
         """
         with self._store.writing() as transaction:
             self._require_present()
@@ -240,11 +245,11 @@ class Collection:
             index = _filled(row, transaction.vectors(row.key, row.dim))
             with self._lock.writing():
                 transaction.commit()
-                self._row, self._index = row, index
+                self._row, self.definition, self._index = row, Definition.from_json(row.definition), index
         return True
 
     def abandon_rebuild(self) -> bool:
-        """Drop the rebuild and what it has collected; tells whether there was one."""
+        """Drop the rebuild and the vectors it has collected; return whether there was one."""
         with self._store.writing() as transaction:
             self._require_present()
             begun = transaction.rebuild(self._row.key) is not None
@@ -253,7 +258,7 @@ class Collection:
         return begun
 
     def drop(self, transaction: Transaction) -> None:
-        """Delete everything and commit; for `Collections.drop`, which also forgets the name."""
+        """Delete everything and commit; called by `Collections.drop`, which also removes the name."""
         transaction.drop(self._row.key)
         with self._lock.writing():
             transaction.commit()
@@ -261,7 +266,7 @@ class Collection:
             self._index = None
 
     def _publish(self, transaction: Transaction, removed: Keys, added: Keys, vectors: Vectors) -> None:
-        """Commit and bring the index up to date, as one step in the eyes of every reader."""
+        """Commit and update the index, as one step for every reader."""
         with self._lock.writing():
             transaction.commit()
             if self._index is None:
@@ -270,13 +275,13 @@ class Collection:
                 self._index.remove(removed)
                 self._index.add(added, vectors)
             except Exception:
-                # The change is durable all the same, so the call has succeeded; the index must catch up.
+                # The change is durable, so the call has succeeded; the index must catch up.
                 logger.exception("collection %r: index change failed; it will be rebuilt from the store", self.name)
                 self._index = None
 
     @contextmanager
     def _reading(self) -> Iterator[VectorIndex]:
-        """Hold the read lock, with an index that agrees with the store."""
+        """Hold the read lock and yield an index that agrees with the store."""
         while True:
             with self._lock.reading():
                 self._require_present()
@@ -292,16 +297,13 @@ class Collection:
         return _filled(self._row, self._store.vectors(self._row.key, self.dim))
 
     def _put_rebuilt(
-        self,
-        transaction: Transaction,
-        keys: Sequence[int] | Keys,
-        definition: Definition,
-        vectors: Embedded,
+        self, transaction: Transaction, keys: Sequence[int] | Keys, definition: Definition, vectors: Embedded
     ) -> bool:
+        """Store rebuilt vectors; return whether there is a rebuild under this definition."""
         begun = transaction.rebuild(self._row.key)
-        if begun is None or begun.definition != definition:
+        if begun is None or Definition.from_json(begun.definition) != definition:
             return False
-        transaction.put_rebuilt(keys, accept(vectors, begun.dim, len(keys)))
+        transaction.put_rebuilt(keys, validate(vectors, begun.dim, len(keys)))
         return True
 
     def _require_present(self) -> None:
@@ -320,14 +322,14 @@ class Collection:
 
 
 def _filled(row: CollectionRow, blocks: Iterable[tuple[Keys, Vectors]]) -> VectorIndex:
-    index = build_index(row.index_kind, row.dim)
+    index = indexes.build(row.index_kind, row.dim)
     for keys, vectors in blocks:
         index.add(keys, vectors)
     return index
 
 
 def _canonical(document: Document) -> str:
-    """Return the metadata in one spelling: 1, 1.0 and true differ, the order of keys does not matter."""
+    """Return metadata as canonical JSON, in which 1, 1.0 and true differ and the order of keys does not matter."""
     return json.dumps(json.loads(encoded_metadata(document)), sort_keys=True)
 
 

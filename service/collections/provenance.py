@@ -1,19 +1,67 @@
-"""What a collection's vectors were made under, and whether what is served now would make the same."""
+"""What the vectors of a collection are made under, and whether the models served now would make the same."""
 
 from __future__ import annotations
 
-from service.collections import Definition
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 from service.embedding.chunking import Chunking
-from service.embedding.embedder import Embedder
-from service.embedding.models import Models
-from service.embedding.recipe import Spec
-from service.errors import FingerprintMismatch, ServiceError
+from service.errors import FingerprintMismatch, InvalidInput, ServiceError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from service.embedding.embedder import Embedder
+    from service.embedding.models import Models
+    from service.embedding.recipe import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What vectors are made under: those of equal definitions can be compared.
+
+    Args:
+        model: name of the model.
+        asked_pooling: the pooling that was asked for instead of the model's own; None for the model's own.
+        pooling: the pooling in its short form.
+        fingerprint: of the model with this pooling.
+        parts: what else the fingerprint covers, by name, and whatever else was stored.
+        chunking: how documents are cut into spans; None for one vector a document.
+
+    """
+
+    model: str
+    asked_pooling: Spec | None
+    pooling: str
+    fingerprint: str
+    parts: Mapping[str, Any]
+    chunking: Chunking | None = None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Definition:
+        """Read what `to_json` wrote; raises `StoreUnavailable` for what this version does not know."""
+        parts = dict(stored)
+        try:
+            own = {key: parts.pop(key) for key in ("model", "asked_pooling", "pooling", "fingerprint")}
+            chunking = parts.pop("chunking", None)
+            return cls(**own, parts=parts, chunking=None if chunking is None else Chunking.from_json(chunking))
+        except (KeyError, InvalidInput) as error:
+            raise StoreUnavailable(
+                f"a collection is defined in a way that this version of Millpond does not know ({error!r}): "
+                f"{json.dumps(stored)}. Use the version that created it, or choose another folder."
+            ) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that is stored and shown in errors."""
+        own = {key: getattr(self, key) for key in ("model", "asked_pooling", "pooling", "fingerprint")}
+        chunking = {} if self.chunking is None else {"chunking": self.chunking.to_json()}
+        return {**own, **self.parts, **chunking}
 
 
 def define(
     models: Models, model: str | None, spec: Spec | None, chunking: Chunking | None
 ) -> tuple[Embedder, Definition]:
-    """The embedder of this name and pooling, and what a collection keeps of it and of how its documents are cut.
+    """Return the embedder of a model, the default one for None, with a pooling, and the definition of its vectors.
 
     Raises:
         UnknownModel, InvalidInput: as `Models.get` does.
@@ -22,37 +70,33 @@ def define(
     embedder = models.get(model, spec)
     if embedder.fingerprint == models.get(model).fingerprint:
         spec = None  # the model's own pooling, however it was spelled
-    return embedder, {
-        "model": embedder.name,
-        "asked_pooling": spec,
-        "fingerprint": embedder.fingerprint,
-        **embedder.fingerprint_parts,
-        **({"chunking": chunking.to_json()} if chunking is not None else {}),
-    }
+    parts = dict(embedder.fingerprint_parts)
+    return embedder, Definition(embedder.name, spec, parts.pop("pooling"), embedder.fingerprint, parts, chunking)
 
 
 def embedder_for(models: Models, collection: str, stored: Definition) -> Embedder:
-    """The embedder that a collection was defined with.
+    """Return the embedder of a collection's definition.
 
     Raises:
-        FingerprintMismatch: the deployment would now give other vectors than those stored.
+        FingerprintMismatch: the models served now would not make the vectors that the collection holds.
 
     """
     try:
-        embedder = models.get(stored["model"], stored["asked_pooling"])
+        embedder = models.get(stored.model, stored.asked_pooling)
     except ServiceError as error:
         raise FingerprintMismatch(
-            f"collection {collection!r} was built with model {stored['model']!r}, which cannot answer for it now: "
+            f"collection {collection!r} was built with model {stored.model!r}, which cannot answer for it now: "
             f"{error.detail} Serve that model as it was, or re-embed the collection under another: "
             f"`millpond reindex {collection} --model NAME`.",
             collection=collection,
-            stored=stored,
+            stored=stored.to_json(),
         ) from None
-    if embedder.fingerprint == stored["fingerprint"]:
+    if embedder.fingerprint == stored.fingerprint:
         return embedder
+    before = stored.to_json()
     served = {"model": embedder.name, **embedder.fingerprint_parts, "fingerprint": embedder.fingerprint}
     differences = {
-        key: {"stored": stored.get(key), "served": value} for key, value in served.items() if stored.get(key) != value
+        key: {"stored": before.get(key), "served": value} for key, value in served.items() if before.get(key) != value
     }
     spelled = "; ".join(f"{key}: {side['stored']!r}, now {side['served']!r}" for key, side in differences.items())
     raise FingerprintMismatch(
@@ -60,7 +104,7 @@ def embedder_for(models: Models, collection: str, stored: Definition) -> Embedde
         f"({spelled}), and the two cannot be compared. Serve the model as it was, or re-embed the collection "
         f"from its stored text: `millpond reindex {collection}`.",
         collection=collection,
-        stored=stored,
+        stored=before,
         served=served,
         differences=differences,
     )

@@ -1,4 +1,4 @@
-"""Collections whose vectors come from the served models: documents in, hits out."""
+"""Documents in, hits out: collections whose vectors come from the served models."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.collections import Collection, Collections, Definition
-from service.collections.chunking import check_spans, embed_documents
+from service.collections import Collection, Collections, Hit
+from service.collections.concurrency import Writer
 from service.collections.provenance import define, embedder_for
 from service.collections.reindex import Reindexes, interrupted
-from service.collections.writer import Writer
+from service.collections.vectorize import check_spans, embed_documents
 from service.embedding.chunking import Chunking
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, Place, ServiceError, StaleDefinition, TooLarge
-from service.store import Document, Embedded, Hit
+from service.store import Document
 from service.store.document import require_distinct
 
 logger = logging.getLogger(__name__)
@@ -29,21 +29,21 @@ logger = logging.getLogger(__name__)
 MOST_HITS: Final = 10_000
 """Hits that one query may ask for."""
 MOST_HITS_TOGETHER: Final = 1_000_000
-"""Hits that the queries of one request may ask for together: each is a document in memory."""
+"""Hits that the queries of one request may ask for together; the documents of all are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upserted:
-    """How many documents a request held, and how many of them were stored just so before."""
+    """The number of documents of a request, and how many of them were stored in equal form before."""
 
     upserted: int
     unchanged: int
 
 
 class CollectionService:
-    """Documents in and hits out, each collection under the embedder it was created with.
+    """Stores and searches documents, those of each collection under the embedder of its definition.
 
-    Raises, from every method that reads or writes: `ServiceError`.
+    Every method that reads or writes raises `ServiceError`.
     """
 
     def __init__(self, models: Models, collections: Collections) -> None:
@@ -52,37 +52,38 @@ class CollectionService:
         self._write = Writer()
         self.reindexes = Reindexes(models, self._write)
         for collection in collections.list():
-            self._warn_of(collection)
+            self._warn_about(collection)
 
     async def create(
         self, name: str, model: str | None, spec: Spec | None, index: str, chunking: Chunking | None
     ) -> tuple[Collection, bool]:
-        """Create a collection, or find the equal one; tells whether it is new."""
+        """Create a collection or return the equal one that exists, and whether it is new."""
         embedder, definition = define(self._models, model, spec, chunking)
         return await self._write(self._collections.create, name, definition, embedder.dim, index)
 
     def all(self) -> Sequence[Collection]:
-        """All collections, by name."""
+        """Return all collections, ordered by name."""
         return self._collections.list()
 
     def get(self, name: str) -> Collection:
-        """A collection by name."""
+        """Return a collection by name; raises `NotFound`."""
         return self._collections.get(name)
 
     async def describe(self, collection: Collection) -> dict[str, Any]:
-        """What a collection is: its model, pooling, fingerprint, chunking if it has one, size and memory."""
+        """Return what a collection is made with, how large it is, and the memory of its index."""
 
         def sizes() -> tuple[int, int, int]:
             return collection.count(), collection.chunks(), collection.memory_bytes()
 
         count, chunks, memory = await asyncio.to_thread(sizes)
         definition = collection.definition
-        chunked = {"chunking": definition["chunking"], "chunks": chunks} if "chunking" in definition else {}
+        chunking = definition.chunking
+        chunked = {} if chunking is None else {"chunking": chunking.to_json(), "chunks": chunks}
         return {
             "name": collection.name,
-            "model": definition["model"],
-            "pooling": definition["pooling"],
-            "fingerprint": definition["fingerprint"],
+            "model": definition.model,
+            "pooling": definition.pooling,
+            "fingerprint": definition.fingerprint,
             "dimension": collection.dim,
             "index": collection.index_kind,
             "count": count,
@@ -92,37 +93,36 @@ class CollectionService:
         }
 
     async def drop(self, name: str) -> None:
-        """Delete a collection and all that is in it."""
+        """Delete a collection with all its documents."""
         collection = self.get(name)
         await self._write(self._collections.drop, name)
         self.reindexes.forget(collection)
 
     async def upsert(self, name: str, documents: Sequence[Document], *, truncate: bool = False) -> Upserted:
-        """Store documents: all of them, durably, or none. Those stored already just so are not embedded again."""
+        """Store all documents, durably, or none. Those that are stored in equal form are not embedded again."""
         collection = self.get(name)
         require_distinct(documents)
         while True:
             definition = collection.definition
             embedder = embedder_for(self._models, name, definition)
-            check_spans(definition, documents)
+            check_spans(definition.chunking, documents)
             unchanged = await asyncio.to_thread(collection.unchanged, documents)
-            places = [place for place, document in enumerate(documents) if document.id not in unchanged]
-            changed = [documents[place] for place in places]
-            vectors = await embed_documents(
-                embedder, definition, changed, truncate=truncate, where=partial(_place, documents, places)
-            )
-            reindex = self.reindexes.of(collection)
+            places = [index for index, document in enumerate(documents) if document.id not in unchanged]
+            changed = [documents[index] for index in places]
+            where = partial(_place, documents, places)
+            vectors = await embed_documents(embedder, definition.chunking, changed, truncate=truncate, where=where)
+            reindex = self.reindexes.last.get(collection)
             also = await reindex.vectors(changed, truncate=truncate) if reindex and reindex.running else None
-            made = _Made(definition, vectors, also)
-            if await self._write(_put, collection, documents, unchanged, changed, made):
+            store = partial(collection.upsert, changed, vectors, under=definition, also=also)
+            if await self._write(_store, collection, documents, unchanged, store):
                 return Upserted(len(documents), len(unchanged))
 
     async def fetch(self, name: str, document_id: str) -> Document:
-        """One document."""
+        """Return a document by id."""
         return await asyncio.to_thread(self.get(name).fetch, document_id)
 
     async def delete(self, name: str, document_id: str) -> None:
-        """Delete one document, durably."""
+        """Delete a document, durably."""
         await self._write(self.get(name).delete, document_id)
 
     async def by_text(
@@ -136,7 +136,7 @@ class CollectionService:
         truncate: bool = False,
         where: Callable[[int], Place],
     ) -> list[list[Hit]]:
-        """The `k` best hits for each text, embedded as a query; `grouped`, one hit a document."""
+        """Embed texts as queries and return the `k` best hits for each; with `grouped`, one hit a document."""
         collection = self.get(name)
         if len(queries) * k > MOST_HITS_TOGETHER:
             raise TooLarge(
@@ -163,7 +163,7 @@ class CollectionService:
         *,
         grouped: bool = False,
     ) -> list[Hit]:
-        """The `k` best hits for a vector that the caller made with the collection's own embedder."""
+        """Return the `k` best hits for a vector that the caller made with the collection's embedder."""
         collection = self.get(name)
         if len(vector) != collection.dim:
             raise InvalidInput(
@@ -174,13 +174,13 @@ class CollectionService:
         return (await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped)))[0]
 
     def close(self) -> None:
-        """Finish the writes under way and close the store."""
+        """Finish the writes in progress and close the store."""
         self.reindexes.close()
         self._write.close()
         self._collections.close()
 
-    def _warn_of(self, collection: Collection) -> None:
-        """Log what hinders a collection from being served, and what was begun on it and not ended."""
+    def _warn_about(self, collection: Collection) -> None:
+        """Log why a collection cannot be served, and a reindex of it that was interrupted."""
         try:
             embedder_for(self._models, collection.name, collection.definition)
         except ServiceError as error:
@@ -196,38 +196,22 @@ class CollectionService:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """Vectors, the definition that they were made under, and those for a reindex that is under way."""
-
-    under: Definition
-    vectors: Embedded
-    also: tuple[Definition, Embedded] | None
-
-
 def _place(documents: Sequence[Document], places: Sequence[int], place: int) -> Place:
     index = places[place]
     return Place("documents", index, name=f"documents[{index}].text (id {documents[index].id!r})")
 
 
-def _put(
-    collection: Collection,
-    documents: Sequence[Document],
-    unchanged: set[str],
-    changed: Sequence[Document],
-    made: _Made,
+def _store(
+    collection: Collection, documents: Sequence[Document], unchanged: set[str], upsert: Callable[[], int]
 ) -> bool:
-    """Store the changed documents, unless what they were compared or embedded with has changed; tells whether it did.
+    """Upsert, unless what the documents were compared or embedded with has changed since; return whether it did.
 
-    All writes are on one thread, so none can come in between.
+    It runs on the thread of all writes, so that no other write comes between the comparison and the upsert.
     """
     if unchanged and not unchanged <= collection.unchanged(documents):
         return False
     try:
-        collection.upsert(changed, made.vectors, under=made.under, also=made.also)
+        upsert()
     except StaleDefinition:
         return False
     return True
-
-
-__all__ = ["MOST_HITS", "CollectionService", "Document", "Hit", "Upserted"]

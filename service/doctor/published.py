@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from service.checkpoint.checkpoint import BUNDLED, Checkpoint, sha256
+from service.checkpoint import BUNDLED, Checkpoint, sha256
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.arrays import Vectors
-from service.checkpoint.checkpoint import LEARNED_POOLING
+from service.checkpoint import LEARNED_POOLINGS
 
 Reference = Callable[[Path, Sequence[str]], Awaitable[Vectors]]
 """From a folder and texts to vectors (texts, dim); raises `NoReference`."""
@@ -89,7 +89,11 @@ def _runs_ours_alone(folder: Path) -> bool:
     modules = folder / "modules.json"
     kinds = {str(module.get("type")) for module in _json(modules)} if modules.exists() else set()
     foreign = {kind for kind in kinds if not kind.startswith("sentence_transformers.")}
-    return foreign == {LEARNED_POOLING} and all("auto_map" not in _json(path) for path in folder.rglob("config.json"))
+    if not foreign or not foreign <= set(LEARNED_POOLINGS):
+        return False
+    # A file of the folder that is named like our package would be run in its place.
+    shadowed = (folder / "millpond.py").exists()
+    return not shadowed and all("auto_map" not in _json(path) for path in folder.rglob("config.json"))
 
 
 def _json(path: Path) -> Any:

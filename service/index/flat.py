@@ -1,66 +1,34 @@
-"""Vector indexes: which keys lie nearest to a query."""
+"""Exact search: every query is compared with every vector."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Final
 
 import faiss as _typed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidIndex, InvalidVector
+from service.arrays import Keys, Ordinals, Vectors
 
 # FAISS's type information describes the C++ signatures under it, not those that Python sees.
 faiss: Any = _typed_faiss
 
-Keys = NDArray[np.int64]
-Vectors = NDArray[np.float32]
-Ordinals = NDArray[np.int64]
-
-_CELLS = 1 << 22
-"""Scores that are looked through at once."""
-
-
-class VectorIndex(Protocol):
-    """What a collection asks of an index. A key may have several vectors.
-
-    Calls that change it never overlap any other call.
-    """
-
-    def __len__(self) -> int:
-        """Vectors."""
-
-    @property
-    def count(self) -> int:
-        """Keys."""
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes held by vectors and keys."""
-
-    def add(self, keys: Keys, vectors: Vectors) -> None:
-        """Add `vectors` (n, dim) under `keys` (n,), never descending and above every key added before."""
-
-    def remove(self, keys: Keys) -> None:
-        """Forget all vectors of `keys`; absent ones are passed over."""
-
-    def search(
-        self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
-    ) -> tuple[Vectors, Keys, Ordinals]:
-        """Return for each of `vectors` (q, dim) scores, keys and ordinals, all (q, m) with m <= k, best first.
-
-        An ordinal is a vector's place among those of its key. Only `allowed` keys, if given, can be found. With
-        `distinct` the best vector of each key alone counts.
-        """
+_CELLS: Final = 1 << 22
+"""Scores that are sorted at once."""
 
 
 class ExactIndex:
-    """Cosine similarity against every vector: FAISS's flat inner product over normalised copies.
+    """Cosine similarity against every vector, by FAISS's flat inner product over normalised copies.
 
-    Keys are kept here, sorted, and not in an `IndexIDMap`: a position is then found by bisection, so that a
-    filter costs one bit a vector whatever the keys have grown to, and positions are in the order of keys. The
-    vectors of one key are a run of equal keys.
+    Keys are kept here, sorted, and not in an `IndexIDMap`: bisection then finds a key's position, a filter costs one
+    bit a vector however large the keys are, and positions are in the order of keys. The vectors of one key are a run
+    of equal keys.
     """
+
+    kind: ClassVar[str] = "flat"
+    summary: ClassVar[str] = "exact search by inner product of normalised vectors"
 
     def __init__(self, dim: int) -> None:
         self._flat = faiss.IndexFlatIP(dim)
@@ -71,7 +39,7 @@ class ExactIndex:
 
     @property
     def count(self) -> int:
-        """Keys."""
+        """The number of keys."""
         return _distinct(self._keys)
 
     @property
@@ -87,7 +55,7 @@ class ExactIndex:
         self._keys = np.concatenate([self._keys, keys])
 
     def remove(self, keys: Keys) -> None:
-        """Forget all vectors of `keys`; absent ones are passed over."""
+        """Remove all vectors of `keys`; absent keys are ignored."""
         positions = np.flatnonzero(self._held(keys))
         if len(positions):
             self._flat.remove_ids(positions)  # shifts the rest down, in order, as np.delete does
@@ -96,10 +64,7 @@ class ExactIndex:
     def search(
         self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
     ) -> tuple[Vectors, Keys, Ordinals]:
-        """Return cosines, keys and ordinals, all (q, m), best first and equal scores by key and ordinal.
-
-        `m` is `k`, or less when there are fewer vectors, or with `distinct` fewer keys (among `allowed`, if given).
-        """
+        """Search as `VectorIndex` describes; `m` is less than `k` only where there are fewer vectors, or keys."""
         parameters, eligible = None, self._keys
         if allowed is not None:
             bits = self._held(allowed)
@@ -133,10 +98,11 @@ class ExactIndex:
         *,
         everything: bool,
     ) -> NDArray[np.bool_]:
-        """Keep the best of what FAISS gave for some rows, (rows, depth), where it tells them; says for which it does.
+        """Store the best results of each row that FAISS's answer (rows, depth) settles; return which rows those are.
 
-        FAISS cuts a run of equal scores anywhere. So what scores as the last one does is sure only where that is
-        everything; else one must look deeper, until the key decides and not a heap's state.
+        FAISS cuts off a run of equal scores anywhere. So a result that scores as the last one of the answer is sure
+        only if the answer holds every vector; otherwise the row must be searched deeper, so that ties are broken by
+        key and not by the state of a heap.
         """
         wanted = found[0].shape[1]
         order = np.lexsort((positions, -scores))
@@ -152,7 +118,7 @@ class ExactIndex:
         return settled
 
     def _held(self, keys: Keys) -> NDArray[np.bool_]:
-        """Return which vectors, (n,), stand under any of `keys`."""
+        """Return which vectors, (n,), are stored under any of `keys`."""
         firsts, ends = np.searchsorted(self._keys, keys), np.searchsorted(self._keys, keys, "right")
         steps = np.bincount(firsts, minlength=len(self) + 1) - np.bincount(ends, minlength=len(self) + 1)
         held: NDArray[np.bool_] = steps[:-1].cumsum() > 0
@@ -160,12 +126,12 @@ class ExactIndex:
 
 
 def _distinct(keys: Keys) -> int:
-    """Return how many different ones there are among sorted keys."""
+    """Return the number of different keys among sorted ones."""
     return int(np.count_nonzero(np.diff(keys))) + 1 if len(keys) else 0
 
 
 def _firsts(keys: Keys) -> NDArray[np.bool_]:
-    """Return where each key, (rows, n), comes for the first time in its row."""
+    """Return where each of `keys` (rows, n) occurs for the first time in its row."""
     order = np.argsort(keys, axis=1, kind="stable")
     grouped = np.take_along_axis(keys, order, 1)
     first = np.ones(keys.shape, bool)
@@ -175,40 +141,19 @@ def _firsts(keys: Keys) -> NDArray[np.bool_]:
     return firsts
 
 
-def checked(vectors: NDArray[np.floating[Any]], dim: int, documents: int | None = None) -> Vectors:
-    """Return `vectors` as float32 (n, dim) that a cosine is defined for, one for each of so many documents.
-
-    Raises `InvalidVector`.
-    """
-    if not isinstance(vectors, np.ndarray) or not np.issubdtype(vectors.dtype, np.floating):
-        kind = vectors.dtype if isinstance(vectors, np.ndarray) else type(vectors).__name__
-        raise InvalidVector(f"vectors must be an array of floating-point numbers, not of {kind}.")
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise InvalidVector(f"vectors of shape {vectors.shape} do not fit the collection, which takes (n, {dim}).")
-    if documents is not None and len(vectors) != documents:
-        raise InvalidVector(f"{documents} documents came with {len(vectors)} vectors; send one for each.")
-    with np.errstate(over="ignore"):  # beyond float32 is inf, which is refused below
-        accepted = vectors.astype(np.float32)
-    for position in np.flatnonzero(~np.isfinite(accepted).all(axis=1)):
-        raise InvalidVector(f"vector {position} holds NaN, infinity or a number beyond float32.")
-    for position in np.flatnonzero(~accepted.any(axis=1)):
-        raise InvalidVector(f"vector {position} is all zeros, which has no direction to compare.")
-    return accepted
-
-
 def normalized(vectors: Vectors) -> Vectors:
     """Return a copy of `vectors` (n, dim) with rows of length one."""
-    wide = np.array(vectors, np.float64)  # in which no square of a float32 overflows or vanishes
+    wide = np.array(vectors, np.float64)  # the square of a float32 neither overflows nor vanishes in it
     wide /= np.linalg.norm(wide, axis=1, keepdims=True)
     return wide.astype(np.float32)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep FAISS on the calling thread, and leave the thread's OpenMP setting as it was.
+    """Keep FAISS on the calling thread, and restore the thread's OpenMP setting afterwards.
 
-    Requests already run in threads of their own; a second team of threads under each would only fight them,
-    and the encoder, for the same cores. OpenMP keeps the number per thread, so it is set around each search.
+    Requests already run in threads of their own; a team of OpenMP threads under each would only compete with them
+    and with the encoder for the same cores. OpenMP keeps the setting per thread, so it is set around each search.
     """
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
@@ -216,14 +161,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
-
-
-INDEXES: dict[str, Any] = {"flat": ExactIndex}
-
-
-def build_index(kind: str, dim: int) -> VectorIndex:
-    """Return an empty index of this kind for vectors of `dim` numbers; raises `InvalidIndex`."""
-    if kind not in INDEXES:
-        raise InvalidIndex(f"unknown index kind {kind!r}; known: {', '.join(sorted(INDEXES))}.")
-    index: VectorIndex = INDEXES[kind](dim)
-    return index

@@ -1,6 +1,5 @@
-"""Documents, metadata and vectors on disk: the truth. Knows neither models nor HTTP."""
+"""Documents, metadata and vectors on disk: the truth. Knows neither models nor HTTP nor indexes."""
 
-from service.store.document import Document, Hit, Span, Spans
-from service.store.vectors import Chunked, Embedded
+from service.store.document import Chunked, Document, Embedded, Span, Spans
 
-__all__ = ["Chunked", "Document", "Embedded", "Hit", "Span", "Spans"]
+__all__ = ["Chunked", "Document", "Embedded", "Span", "Spans"]

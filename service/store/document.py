@@ -1,30 +1,32 @@
-"""What is stored and what is found: documents and hits, and the rules they keep."""
+"""What is stored, documents and their vectors, and what makes them valid."""
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from service.errors import InvalidDocument, shortened
+from service.arrays import Keys, Vectors
+from service.errors import InvalidDocument, InvalidVector, shortened
 
 MAX_ID_CHARACTERS = 512
 MAX_METADATA_DEPTH = 64
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 
 Span = tuple[int, int]
-"""Characters of a text: where they start, and where they end, exclusive."""
+"""Start and end (exclusive) of a part of a text, in characters."""
 Spans = tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text, known by its id, with a JSON object of metadata to filter by.
+    """A text with an id, and a JSON object of metadata to filter by.
 
-    `spans` are the parts of the text that have a vector each; None where all of it has one, or where they are still
-    to be found.
+    `spans` are the parts of the text that have a vector each; None where the whole text has one vector, or where the
+    spans are still to be found.
     """
 
     id: str
@@ -34,18 +36,73 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """A document that a search found, or a span of one; `score` is the cosine of its vector and the query's."""
+class Chunked:
+    """Vectors (chunks, dim) of documents that are cut into spans: those of the first document, then of the next."""
 
-    id: str
-    score: float
-    text: str
-    metadata: dict[str, Any]
-    span: Span | None = None
+    vectors: NDArray[np.floating[Any]]
+    spans: Sequence[Spans]
+
+
+Embedded = NDArray[np.floating[Any]] | Chunked
+"""Vectors of documents: one for each, (documents, dim), or one for each of their spans."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatedVectors:
+    """Vectors (n, dim) that can be stored; for each document, how many of them it has and of which spans."""
+
+    vectors: Vectors
+    counts: list[int]
+    spans: Sequence[Spans | None]
+
+    def __iter__(self) -> Iterator[tuple[Vectors, Spans | None]]:
+        """Yield each document's vectors (its count, dim) and spans."""
+        end = 0
+        for count, spans in zip(self.counts, self.spans, strict=True):
+            end += count
+            yield self.vectors[end - count : end], spans
+
+    def repeated(self, keys: Keys) -> Keys:
+        """Return the key of each vector (n,), from the keys of the documents (documents,)."""
+        return np.repeat(keys, self.counts)
+
+
+def validate(embedded: Embedded, dim: int, documents: int) -> ValidatedVectors:
+    """Check the vectors, of `dim` numbers, of so many documents; raises `InvalidVector`."""
+    if not isinstance(embedded, Chunked):
+        vectors = checked_vectors(embedded, dim)
+        if len(vectors) != documents:
+            raise InvalidVector(f"{documents} documents came with {len(vectors)} vectors; send one for each.")
+        return ValidatedVectors(vectors, [1] * documents, [None] * documents)
+    counts = [len(spans) for spans in embedded.spans]
+    if len(counts) != documents or not all(counts):
+        raise InvalidVector(
+            f"{documents} documents came with spans for {sum(map(bool, counts))}; send one or more for each."
+        )
+    vectors = checked_vectors(embedded.vectors, dim)
+    if len(vectors) != sum(counts):
+        raise InvalidVector(f"{sum(counts)} spans came with {len(vectors)} vectors; send one for each.")
+    return ValidatedVectors(vectors, counts, embedded.spans)
+
+
+def checked_vectors(vectors: NDArray[np.floating[Any]], dim: int) -> Vectors:
+    """Return vectors (n, dim) as float32; raises `InvalidVector` where a cosine is not defined for them."""
+    if not isinstance(vectors, np.ndarray) or not np.issubdtype(vectors.dtype, np.floating):
+        kind = vectors.dtype if isinstance(vectors, np.ndarray) else type(vectors).__name__
+        raise InvalidVector(f"vectors must be an array of floating-point numbers, not of {kind}.")
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise InvalidVector(f"vectors of shape {vectors.shape} do not fit the collection, which takes (n, {dim}).")
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes inf, which is refused below
+        narrow = vectors.astype(np.float32)
+    for position in np.flatnonzero(~np.isfinite(narrow).all(axis=1)):
+        raise InvalidVector(f"vector {position} holds NaN, infinity or a number beyond float32.")
+    for position in np.flatnonzero(~narrow.any(axis=1)):
+        raise InvalidVector(f"vector {position} is all zeros, which has no direction to compare.")
+    return narrow
 
 
 def checked_id(document_id: str) -> str:
-    """Return the id; raises `InvalidDocument` where no document can have it."""
+    """Return a document id; raises `InvalidDocument` where it is not valid."""
     if not isinstance(document_id, str):
         raise InvalidDocument(f"a document id must be a string, not {type(document_id).__name__}.")
     if not 1 <= len(document_id) <= MAX_ID_CHARACTERS or "\0" in document_id or has_surrogate(document_id):
@@ -57,7 +114,7 @@ def checked_id(document_id: str) -> str:
 
 
 def require_distinct(documents: Iterable[Document]) -> None:
-    """Raises `InvalidDocument` where an id comes twice: which of the two would count is not for us to guess."""
+    """Refuse documents that share an id, since either could be the one that is meant; raises `InvalidDocument`."""
     seen: set[str] = set()
     for document in documents:
         if document.id in seen:
@@ -66,7 +123,7 @@ def require_distinct(documents: Iterable[Document]) -> None:
 
 
 def checked_text(document: Document) -> str:
-    """Return the document's text; raises `InvalidDocument` where it cannot be stored as UTF-8."""
+    """Return a document's text; raises `InvalidDocument` where it cannot be stored as UTF-8."""
     if not isinstance(document.text, str):
         raise InvalidDocument(f"document {document.id!r}: text must be a string, not {type(document.text).__name__}.")
     if has_surrogate(document.text):
@@ -75,7 +132,7 @@ def checked_text(document: Document) -> str:
 
 
 def encoded_metadata(document: Document) -> str:
-    """Return the document's metadata as JSON text that reads back equal; raises `InvalidDocument`."""
+    """Return a document's metadata as JSON that decodes to an equal value; raises `InvalidDocument`."""
     if not isinstance(document.metadata, dict):
         raise InvalidDocument(
             f"document {document.id!r}: metadata must be a JSON object, not {type(document.metadata).__name__}."
@@ -86,19 +143,19 @@ def encoded_metadata(document: Document) -> str:
 
 
 def encoded_spans(spans: Spans | None) -> bytes | None:
-    """Return spans as they are stored: pairs of 64-bit integers."""
+    """Return spans as they are stored, as pairs of 64-bit integers."""
     return None if spans is None else np.array(spans, "<i8").tobytes()
 
 
 def decoded_spans(stored: bytes | None) -> Spans | None:
-    """Return what `encoded_spans` was given."""
+    """Return the spans that `encoded_spans` encoded."""
     if stored is None:
         return None
     return tuple((start, end) for start, end in np.frombuffer(stored, "<i8").reshape(-1, 2).tolist())
 
 
 def has_surrogate(text: str) -> bool:
-    """Tell whether the text holds half of a surrogate pair, which UTF-8 cannot say."""
+    """Return whether a text holds half of a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -107,7 +164,7 @@ def has_surrogate(text: str) -> bool:
 
 
 def _problems(value: object, where: str, depth: int) -> Iterator[str]:
-    """Say what JSON, or SQLite reading that JSON, would not keep as it is."""
+    """Yield what JSON, or SQLite reading it, would not preserve."""
     match value:
         case None | bool():
             pass

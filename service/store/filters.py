@@ -9,37 +9,37 @@ does. A missing field matches only `$ne`, `$nin`, `$not` and `{"$exists": false}
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from service.errors import InvalidFilter, did_you_mean, shortened
 from service.store.document import LARGEST_INTEGER, SMALLEST_INTEGER, has_surrogate
 
-MAX_DEPTH = 20
-MAX_TERMS = 512  # SQLite allows an expression 1000 levels deep, and a chain of ANDs counts one for each
+MAX_DEPTH: Final = 20
+MAX_TERMS: Final = 512  # SQLite allows 1000 levels in an expression, and each term of a chain of ANDs is a level
 
-_ORDERINGS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_FIELD_OPERATORS = ("$eq", "$ne", *_ORDERINGS, "$in", "$nin", "$exists", "$not")
-_GROUP_OPERATORS = ("$and", "$or", "$not")
+_ORDERINGS: Final = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_FIELD_OPERATORS: Final = ("$eq", "$ne", *_ORDERINGS, "$in", "$nin", "$exists", "$not")
+_GROUP_OPERATORS: Final = ("$and", "$or", "$not")
 
-_NUMBER = "item.type IN ('integer', 'real')"
-_STRING = "item.type = 'text'"
+_NUMBER: Final = "item.type IN ('integer', 'real')"
+_STRING: Final = "item.type = 'text'"
 
 
 def compile_filter(expression: Mapping[str, Any]) -> tuple[str, list[str | int]]:
-    """Return an SQL condition, never NULL, and its parameters; raises `InvalidFilter`."""
+    """Return an SQL condition, which is never NULL, and its parameters; raises `InvalidFilter`."""
     compiler = _Compiler()
     return compiler.group(expression, "filter", 1), compiler.parameters
 
 
 class _Compiler:
-    """Walks a filter once. SQL is put together in the order in which its parameters are appended."""
+    """Compiles one filter. SQL is composed in the order in which its parameters are appended."""
 
     def __init__(self) -> None:
         self.parameters: list[str | int] = []
         self._terms = 0
 
     def group(self, expression: object, where: str, depth: int) -> str:
-        """Compile a whole filter: the AND of its entries."""
+        """Compile a whole filter to the AND of its entries."""
         self._count(where, depth)
         if not isinstance(expression, Mapping):
             raise InvalidFilter(f'{where} must be an object such as {{"lang": "en"}}, not {_named(expression)}.')
@@ -67,7 +67,7 @@ class _Compiler:
         return self._operator(path, "$eq", value, here, depth)
 
     def _operators(self, path: str, operators: Mapping[Any, Any], where: str, depth: int) -> str:
-        """Compile the operators under one field: their AND."""
+        """Compile the operators of one field to their AND."""
         self._count(where, depth)
         if not operators:
             raise InvalidFilter(f"{where} has no operator; give a value or one of {', '.join(_FIELD_OPERATORS)}.")
@@ -107,10 +107,10 @@ class _Compiler:
                 raise _unknown(name, where, _FIELD_OPERATORS)
 
     def _any(self, path: str, condition: Callable[[], str]) -> str:
-        """Compile "the value at path, or any element if it is an array, meets the condition".
+        """Compile "the value at the path, or any element where it is an array, meets the condition".
 
-        `json_each` gives one row for a scalar, one for each element of an array, none for a missing field.
-        It would also give the members of an object, hence the test on the type.
+        `json_each` yields one row for a scalar, one for each element of an array, and none for a missing field. It
+        would also yield the members of an object, hence the test of the type.
         """
         self.parameters += [path, path]
         return (
@@ -137,7 +137,7 @@ class _Compiler:
         if isinstance(value, str):
             self.parameters.append(value)
             return f"{_STRING} AND item.value {comparison} ?"
-        # As JSON, so that the operand is rounded by the very code that reads the metadata.
+        # As JSON, so that the operand is rounded by the same code as the metadata.
         self.parameters.append(json.dumps(value))
         return f"{_NUMBER} AND item.value {comparison} json_extract(?, '$')"
 
@@ -151,7 +151,7 @@ class _Compiler:
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
         for type_test, members in ((_STRING, strings), (_NUMBER, numbers)):
             if members:
-                # One parameter however many members: SQLite reads it into a sorted set once a query.
+                # One parameter for any number of members, which SQLite reads into a sorted set once a query.
                 self.parameters.append(json.dumps(members, ensure_ascii=False))
                 alternatives.append(f"{type_test} AND item.value IN (SELECT value FROM json_each(?))")
         return _joined("OR", alternatives)
@@ -167,12 +167,12 @@ class _Compiler:
 
 
 def _joined(word: str, parts: list[str]) -> str:
-    """Return the AND (true if empty) or the OR (false if empty) of the parts, in parentheses."""
+    """Return the AND (true where empty) or the OR (false where empty) of the parts, in parentheses."""
     return f"({f' {word} '.join(parts)})" if parts else str(int(word == "AND"))
 
 
 def _path(field: str, where: str) -> str:
-    """Return a field as SQLite's JSON path, every key quoted."""
+    """Return a field as a JSON path of SQLite, with every key quoted."""
     keys = field.split(".")
     if not all(keys):
         raise InvalidFilter(f"{where}: field {shortened(field)} has an empty part; write keys joined by single dots.")
@@ -185,7 +185,7 @@ def _path(field: str, where: str) -> str:
 
 
 def _scalar(operand: object, where: str) -> str | int | float | None:
-    """Return an operand that metadata can hold as one value; raises `InvalidFilter`."""
+    """Return an operand, checked to be a value that metadata can hold; raises `InvalidFilter`."""
     match operand:
         case None | bool():
             return operand
@@ -214,7 +214,7 @@ def _unknown(name: object, where: str, operators: tuple[str, ...]) -> InvalidFil
 
 
 def _named(value: object) -> str:
-    """Name a value by its JSON type, for a message."""
+    """Describe a value by its JSON type, for a message."""
     match value:
         case None:
             return "null"

@@ -1,14 +1,15 @@
-"""The tables of the store's file, and how a file of an earlier version comes to have them."""
+"""The tables of the store, and the migration of a file that an earlier version wrote."""
 
 import sqlite3
 from pathlib import Path
+from typing import Final
 
 from service.errors import StoreUnavailable
 
-# What each version added. A file says in `user_version` how many of these it has seen.
-_VERSIONS: tuple[tuple[str, ...], ...] = (
-    # Keys are never used twice (AUTOINCREMENT): what an index says of a key is true of one version of a document.
-    # The vector comes last, so that reading metadata for a filter does not drag it from the disk.
+# What each version added; the file's `user_version` counts those that it has.
+_VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
+    # Keys are never reused (AUTOINCREMENT), so that a key in an index stands for one version of a document.
+    # The vector is the last column, so that reading metadata for a filter does not read it from the disk.
     (
         """
         CREATE TABLE collections (
@@ -33,11 +34,11 @@ _VERSIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX documents_in_order ON documents (collection, key)",
     ),
-    # A document that is cut into spans has a vector for each, one after the other in `vector`. The spans are pairs of
-    # integers; where there are none, the vector is of the whole text.
+    # A document that is cut into spans has the vectors of all of them, one after the other, in `vector`. Spans are
+    # pairs of integers; without a row in `chunks`, the vector is that of the whole text.
     #
-    # A collection's vectors under another definition, until every document has its own and they take the old ones'
-    # place. A document that is replaced or deleted takes what is here with it.
+    # `rebuilt` collects the vectors of a collection under another definition until every document has them and they
+    # replace the present ones. A document that is replaced or deleted loses its row there too.
     (
         """
         CREATE TABLE chunks (
@@ -61,13 +62,13 @@ _VERSIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
 )
-SCHEMA_VERSION = len(_VERSIONS)
+SCHEMA_VERSION: Final = len(_VERSIONS)
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Check that the file is ours, and bring it to our version; all at once, so that a crash leaves it as it was.
+    """Check that the file is a store and migrate it to the present version, in one transaction.
 
-    Raises `StoreUnavailable` for a file of another program or of a newer Millpond, which is left as it is.
+    Raises `StoreUnavailable` for a file of another program or of a newer Millpond, which is not changed.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

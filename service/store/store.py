@@ -1,4 +1,4 @@
-"""The durable half: one SQLite file that holds every collection, its documents and their vectors."""
+"""One SQLite file that holds every collection, its documents and their vectors."""
 
 import fcntl
 import json
@@ -10,17 +10,17 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from service.arrays import Keys, Vectors
 from service.errors import StoreUnavailable
-from service.index.flat import Keys, Vectors
 from service.store.document import Document, decoded_spans
 from service.store.schema import prepare
 from service.store.transaction import UNBUILT, CollectionRow, RebuildRow, Transaction, read_rebuild, read_vectors
 
-_REMEDIES = {
+_REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "The disk is full: free some space. Nothing stored was lost",
     sqlite3.SQLITE_IOERR: "The disk refused (full, over quota or failing). Nothing stored before was lost",
     sqlite3.SQLITE_READONLY: "Make the folder and its files writable for this user",
@@ -29,16 +29,14 @@ _REMEDIES = {
     sqlite3.SQLITE_CORRUPT: "Restore the file from a backup, or move it away and index the documents again",
     sqlite3.SQLITE_BUSY: "Another program holds the database: close it",
 }
-
-
-_DOCUMENTS = "SELECT key, id, text, metadata, spans FROM documents LEFT JOIN chunks ON chunks.document = key"
+_DOCUMENTS: Final = "SELECT key, id, text, metadata, spans FROM documents LEFT JOIN chunks ON chunks.document = key"
 
 
 class Store:
-    """The file `millpond.sqlite3` in a folder, held by one process; every method is thread-safe.
+    """The file `millpond.sqlite3` in a folder, which one process can have open; every method is thread-safe.
 
-    Reads run beside each other and beside the one write under way, each on a connection of its own.
-    Raises `StoreUnavailable` from every method when the file cannot be used.
+    Reads run concurrently with each other and with the one write in progress, each on a connection of its own. Every
+    method raises `StoreUnavailable` where the file cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +53,7 @@ class Store:
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Wait for the write under way, close the file and let other processes have it."""
+        """Wait for the write in progress, close the file and release the folder to other processes."""
         with self._write_lock:
             self._closed = True
             self._close_idle_readers()
@@ -63,7 +61,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
-        """Begin a transaction; whatever leaves the block without a commit is rolled back."""
+        """Begin a transaction, which is rolled back where the block ends without a commit."""
         with self._write_lock, self._explained():
             self._require_open()
             self._writer.execute("BEGIN IMMEDIATE")
@@ -85,12 +83,12 @@ class Store:
         ]
 
     def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
-        """Yield the keys (n,) and vectors (n, dim) of a collection in blocks, ascending; a key for each vector."""
+        """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key."""
         with self._reading() as connection:
             yield from read_vectors(connection, collection, dim)
 
     def matching(self, collection: int, condition: str, parameters: Sequence[str | int]) -> Keys:
-        """Return the keys, ascending, of the documents whose metadata meet a compiled filter."""
+        """Return the keys, ascending, of the documents whose metadata match a compiled filter."""
         with self._reading() as connection:
             cursor = connection.execute(
                 f"SELECT key FROM documents WHERE collection = ? AND {condition} ORDER BY key",
@@ -98,8 +96,8 @@ class Store:
             )
             return np.fromiter((key for (key,) in cursor), np.int64)
 
-    def by_keys(self, keys: NDArray[np.int64]) -> dict[int, Document]:
-        """Return the documents stored under these keys."""
+    def by_keys(self, keys: Keys) -> dict[int, Document]:
+        """Return the documents with these keys, by key."""
         with self._reading() as connection:
             rows = connection.execute(
                 f"{_DOCUMENTS} WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),)
@@ -107,7 +105,7 @@ class Store:
         return dict(map(_document, rows))
 
     def by_ids(self, collection: int, ids: Sequence[str]) -> dict[str, Document]:
-        """Return those of a collection's documents that have these ids."""
+        """Return the documents of a collection with these ids, by id."""
         with self._reading() as connection:
             rows = connection.execute(
                 f"{_DOCUMENTS} WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
@@ -116,14 +114,14 @@ class Store:
         return {document.id: document for _, document in map(_document, rows)}
 
     def rebuild(self, collection: int) -> RebuildRow | None:
-        """Return the rebuild of a collection's vectors that is under way, if one is."""
+        """Return the rebuild of a collection, if there is one."""
         with self._reading() as connection:
             return read_rebuild(connection, collection)
 
     def unbuilt(self, collection: int, after: int, most: int, characters: int) -> list[tuple[int, Document]]:
-        """Return the next documents that a rebuild has no vector for, with their keys, which are above `after`.
+        """Return the next documents that a rebuild has no vectors for, with their keys, which are above `after`.
 
-        At most `most` of them, and none after their texts have come to so many characters.
+        There are at most `most` of them, and none after their texts have reached so many characters.
         """
         found: list[tuple[int, Document]] = []
         with self._reading() as connection:
@@ -137,7 +135,7 @@ class Store:
         return found
 
     def count_unbuilt(self, collection: int) -> int:
-        """Return how many of a collection's documents a rebuild has no vector for."""
+        """Return the number of a collection's documents that a rebuild has no vectors for."""
         with self._reading() as connection:
             (count,) = connection.execute(f"SELECT count(*) FROM documents WHERE {UNBUILT}", (collection,)).fetchone()
         return int(count)
@@ -158,7 +156,7 @@ class Store:
                     self._close_idle_readers()
 
     def _connect(self) -> sqlite3.Connection:
-        # Autocommit: transactions begin and end where the code says so, not where the module guesses.
+        # Autocommit, so that transactions begin and end only where the code says so.
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -174,11 +172,11 @@ class Store:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into `StoreUnavailable` with the file and a remedy."""
+        """Turn SQLite's errors into `StoreUnavailable`, naming the file and a remedy."""
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest is detail
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the extended part
             remedy = _REMEDIES.get(code, "See SQLite's documentation of this error")
             raise StoreUnavailable(f"{self._path}: {error}. {remedy}.") from error
 
@@ -189,7 +187,7 @@ def _document(row: tuple[int, str, str, str, bytes | None]) -> tuple[int, Docume
 
 
 def _process_lock(folder: Path) -> int:
-    """Take the folder for this process; the kernel lets go of it however the process ends."""
+    """Lock the folder for this process; the kernel releases it however the process ends."""
     path = folder / "millpond.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)

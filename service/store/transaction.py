@@ -1,28 +1,27 @@
-"""Changes to the store that become durable together, and the rows that they and the reads share."""
+"""Changes to the store that become durable together, and what they share with reads."""
 
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from service.index.flat import Keys, Vectors
-from service.store.document import encoded_spans
-from service.store.vectors import Accepted
+from service.arrays import Keys, Vectors
+from service.store.document import ValidatedVectors, encoded_spans
 
-UNBUILT = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE document = documents.key)"
-"""Holds for the documents of a collection that its rebuild has no vector for."""
-_OF_COLLECTION = "SELECT key FROM documents WHERE collection = ?"
-_BLOCK = 1 << 23
-"""Bytes of vectors that are read without a break."""
+UNBUILT: Final = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE document = documents.key)"
+"""Condition for the documents of a collection that its rebuild has no vectors for."""
+_OF_COLLECTION: Final = "SELECT key FROM documents WHERE collection = ?"
+_BLOCK: Final = 1 << 23
+"""Bytes of vectors that are read as one block."""
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionRow:
-    """A row of the table of collections."""
+    """A row of the table `collections`; `definition` is any JSON object."""
 
     key: int
     name: str
@@ -34,7 +33,7 @@ class CollectionRow:
 
 @dataclass(frozen=True, slots=True)
 class RebuildRow:
-    """A row of the table of rebuilds: the definition that a collection is to have, and its dimension."""
+    """A row of the table `rebuilds`: the definition and the dimension that a collection is to have."""
 
     definition: dict[str, Any]
     dim: int
@@ -47,7 +46,7 @@ class Transaction:
         self._connection = connection
 
     def create(self, name: str, definition: dict[str, Any], dim: int, index_kind: str) -> CollectionRow:
-        """Insert a collection under a name that must be free."""
+        """Insert a collection whose name is not taken."""
         created = datetime.now(UTC)
         encoded = json.dumps(definition)
         cursor = self._connection.execute(
@@ -61,10 +60,12 @@ class Transaction:
         """Delete a collection and all its documents."""
         self._connection.execute("DELETE FROM collections WHERE key = ?", (collection,))
 
-    def put(self, collection: int, rows: Sequence[tuple[str, str, str]], vectors: Accepted) -> tuple[Keys, Keys]:
-        """Store rows of (id, text, metadata) with their vectors, in place of those with the same ids.
+    def put(
+        self, collection: int, rows: Sequence[tuple[str, str, str]], vectors: ValidatedVectors
+    ) -> tuple[Keys, Keys]:
+        """Store rows of (id, text, metadata) with their vectors, replacing those with the same ids.
 
-        Returns the keys of the replaced rows and the keys of the new ones, in order.
+        Returns the keys of the replaced rows, and the keys of the new ones in order.
         """
         replaced = self._delete(collection, [row[0] for row in rows])
         keys = []
@@ -79,36 +80,36 @@ class Transaction:
         return replaced, np.array(keys, np.int64)
 
     def delete(self, collection: int, document_id: str) -> Keys:
-        """Delete a document; returns its key, or nothing if there was none."""
+        """Delete a document; returns its key, or no key where there is no such document."""
         return self._delete(collection, [document_id])
 
     def rebuild(self, collection: int) -> RebuildRow | None:
-        """Return the rebuild of a collection's vectors that is under way, if one is."""
+        """Return the rebuild of a collection, if there is one."""
         return read_rebuild(self._connection, collection)
 
     def begin_rebuild(self, collection: int, rebuild: RebuildRow) -> None:
-        """Begin to collect other vectors for a collection that has no rebuild."""
+        """Begin the rebuild of a collection that has none."""
         self._connection.execute(
             "INSERT INTO rebuilds (collection, definition, dim) VALUES (?, ?, ?)",
             (collection, json.dumps(rebuild.definition), rebuild.dim),
         )
 
-    def put_rebuilt(self, keys: Sequence[int] | Keys, vectors: Accepted) -> None:
-        """Store the other vectors of documents; those that are gone are passed over."""
+    def put_rebuilt(self, keys: Sequence[int] | Keys, vectors: ValidatedVectors) -> None:
+        """Store rebuilt vectors of documents; documents that no longer exist are ignored."""
         self._connection.executemany(
             "INSERT OR REPLACE INTO rebuilt (document, vector, spans) SELECT key, ?, ? FROM documents WHERE key = ?",
             ((_stored(own), encoded_spans(spans), int(key)) for key, (own, spans) in zip(keys, vectors, strict=True)),
         )
 
     def end_rebuild(self, collection: int) -> None:
-        """Forget a rebuild and its vectors."""
+        """Delete a rebuild and its vectors."""
         self._connection.execute(f"DELETE FROM rebuilt WHERE document IN ({_OF_COLLECTION})", (collection,))
         self._connection.execute("DELETE FROM rebuilds WHERE collection = ?", (collection,))
 
     def exchange(self, row: CollectionRow) -> CollectionRow | None:
-        """Put the rebuilt vectors in the place of a collection's own, which ends the rebuild.
+        """Replace a collection's vectors with the rebuilt ones, which ends the rebuild.
 
-        Returns the collection as it then is, or nothing where there is none or a document lacks its vector.
+        Returns the changed row; None where there is no rebuild, or a document lacks its rebuilt vectors.
         """
         rebuild = self.rebuild(row.key)
         incomplete = f"SELECT EXISTS (SELECT * FROM documents WHERE {UNBUILT})"
@@ -132,7 +133,7 @@ class Transaction:
         return replace(row, definition=rebuild.definition, dim=rebuild.dim)
 
     def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
-        """Yield the keys (n,) and vectors (n, dim) of a collection in blocks, in order, with the changes so far."""
+        """Yield the keys and vectors of a collection as `read_vectors` does, with the changes so far."""
         return read_vectors(self._connection, collection, dim)
 
     def commit(self) -> None:
@@ -148,13 +149,13 @@ class Transaction:
 
 
 def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow | None:
-    """Return the rebuild of a collection's vectors that is under way, if one is."""
+    """Return the rebuild of a collection, if there is one."""
     found = connection.execute("SELECT definition, dim FROM rebuilds WHERE collection = ?", (collection,)).fetchone()
     return RebuildRow(json.loads(found[0]), found[1]) if found else None
 
 
 def read_vectors(connection: sqlite3.Connection, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
-    """Yield the keys (n,) and vectors (n, dim) of a collection in blocks, ascending; a key comes for each vector."""
+    """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key."""
     cursor = connection.execute(
         "SELECT key, vector, coalesce(length(spans) / 16, 1) FROM documents LEFT JOIN chunks ON document = key "
         "WHERE collection = ? ORDER BY key",

@@ -182,6 +182,8 @@ def test_the_process_environment_is_the_default(tmp_path, monkeypatch):
             MODEL + "runtime: {precision: fp8}",
             "runtime.precision: input should be 'auto', 'fp32', 'bf16', 'fp16' or 'int8', not 'fp8'",
         ),
+        (MODEL + "runtime: {backend: onnx}", "backend: input should be 'auto', 'torch' or 'openvino', not 'onnx'"),
+        (MODEL + "runtime: {backend: 3}", "backend: input should be 'auto', 'torch' or 'openvino', not 3"),
         (MODEL + "batching: {max_batch_tokens: 0}", "batching.max_batch_tokens: "),
         (MODEL + "store: {path: 3}", "store.path: must be a path, not 3"),
         ("models: {default: {encoder: x, max_tokens: 0}}", "models.default.max_tokens: "),

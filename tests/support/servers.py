@@ -1,4 +1,4 @@
-"""A real server: `millpond serve` in a process of its own, on a free port."""
+"""Servers in processes of their own: for tests, benchmarks and load tests."""
 
 from __future__ import annotations
 
@@ -8,72 +8,168 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[2]
+_END_SECONDS: Final = 30.0
 
 
-class Server:
-    """Starts the service and waits until it is ready; stops it on leaving the `with` block.
+class NotStarted(RuntimeError):
+    """A server ended before it was ready, or was not ready in time; the message holds the end of its log."""
 
-    Its store outlives it, so a second `Server` over the same folder is the service after a restart.
+
+class Launcher:
+    """A command that serves HTTP: started and ready on entering the `with` block, ended on leaving it.
+
+    It runs in a session of its own, so that Ctrl-C reaches only the program that started it, and ends together with
+    all of its child processes.
+
+    Args:
+        command: what to run.
+        port: where it will listen on 127.0.0.1.
+        log: the file for its output.
+        ready: the path that answers 200 once it can serve.
+        cwd: its working directory.
+        env: its environment variables.
+        patience: seconds until it must be ready.
+
+    Raises, on entering: `NotStarted`.
+    """
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        port: int,
+        log: Path,
+        *,
+        ready: str = "/health",
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
+        patience: float = 240,
+    ) -> None:
+        self.command = command
+        self.url = f"http://127.0.0.1:{port}"
+        self.port = port
+        self.log = log
+        self.http = httpx.Client(base_url=self.url, timeout=300, trust_env=False)
+        self.ready_after = 0.0
+        """Seconds from the start of the process to the first 200 of `ready`."""
+        self._ready, self._cwd, self._env, self._patience = ready, cwd, env, patience
+
+    def __enter__(self) -> Self:
+        started = time.perf_counter()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            while not self.is_ready():
+                if (status := self.process.poll()) is not None:
+                    raise NotStarted(f"{self.url} ended with status {status}:\n{self.last_words()}")
+                if time.perf_counter() - started > self._patience:
+                    raise NotStarted(f"{self.url} was not ready in {self._patience:.0f} s:\n{self.last_words()}")
+                time.sleep(0.02)
+        except BaseException:
+            self.kill()
+            raise
+        self.ready_after = time.perf_counter() - started
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.http.close()
+        self.stop()
+
+    def is_ready(self) -> bool:
+        """Whether it answers 200 at `ready`."""
+        try:
+            return self.http.get(self._ready).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> int:
+        """Ask it to end, and kill it where it does not; returns its exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                return self.process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self.process.wait()
+
+    def kill(self) -> None:
+        """End it and its child processes as a power cut would: SIGKILL."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def last_words(self) -> str:
+        """The last lines of its log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(line for line in lines[-20:] if line.strip()) or "It said nothing."
+
+
+class Server(Launcher):
+    """`millpond serve` on a free port.
+
+    Its store outlives it, so a second `Server` over the same folder is the service after a restart. Settings in
+    environment variables of the program that starts it are not passed on.
+
+    Args:
+        config: the deployment's YAML file.
+        store: the folder of its store; the log is written beside it.
+        env: further environment variables.
+        patience: seconds until it must be ready.
+        precision: fp32 by default, in which vectors can be compared wherever the tests run; None leaves the choice
+            to the config.
+
     """
 
     def __init__(
         self,
         config: Path,
         store: Path,
-        env: dict[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
         patience: float = 240,
-        precision: str = "fp32",  # what parity is shown in, also where the processor would allow for less
+        precision: str | None = "fp32",
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
         self.store = store
-        self.log = store.parent / f"{store.name}-{self.port}.log"
-        self._config, self._patience = config, patience
-        self._env = {**(os.environ if env is None else env), "MILLPOND_RUNTIME__PRECISION": precision}
+        port = free_port()
+        serve = [sys.executable, "-m", "service", "serve", "--host", "127.0.0.1", "--port", str(port)]
+        settings = {"MILLPOND_RUNTIME__PRECISION": precision} if precision else {}
+        super().__init__(
+            [*serve, "--config", config.resolve(), "--store", store.resolve()],
+            port,
+            store.parent / f"{store.name}-{port}.log",
+            ready="/ready",
+            env={**environment_without_settings(), **settings, **(env or {})},
+            patience=patience,
+        )
 
-    def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "service", "serve", "--config", str(self._config)]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--port", str(self.port), "--store", str(self.store)],
-                cwd=ROOT,
-                env=self._env,
-                stdout=log,
-                stderr=log,
-            )
-        self.http = httpx.Client(base_url=self.url, timeout=300)
-        deadline = time.monotonic() + self._patience
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, f"the service ended:\n{self.log.read_text()}"
-            try:
-                if self.http.get("/ready").status_code == 200:
-                    return self
-            except httpx.TransportError:
-                time.sleep(0.1)
-        self.kill()
-        raise AssertionError(f"the service was not ready in time:\n{self.log.read_text()}")
 
-    def kill(self) -> None:
-        """End it as a power cut would: SIGKILL."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.http.close()
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.kill()
+
+def environment_without_settings() -> dict[str, str]:
+    """The environment variables of this process without those that configure a deployment."""
+    return {name: value for name, value in os.environ.items() if not (name.startswith("MILLPOND_") and "__" in name)}

@@ -1,4 +1,4 @@
-"""Whether the service is alive and able, and what it serves."""
+"""Liveness, readiness, and what is served."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pooling
 from service import __version__
 from service.api.dependencies import Served
 from service.api.routes.embed import MOST_STATES
-from service.collections.chunking import MOST_CHUNKS
 from service.collections.service import MOST_HITS
+from service.collections.vectorize import MOST_CHUNKS
 from service.embedding.explain import MOST_TOKENS
 from service.embedding.windows import MOST_WINDOWED
 from service.errors import Unavailable

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service.api.schemas.base import PoolingSpec, Request, Truncate
 from service.api.schemas.spans import ChunkingBody, SpansOfText
+from service.index import KINDS
+
+_INDEXES: Final = " ".join(f"`{kind}`: {index.summary}." for kind, index in KINDS.items())
 
 
 class CreateCollection(Request):
@@ -17,7 +20,7 @@ class CreateCollection(Request):
 
     model: str | None = None
     pooling: PoolingSpec | None = None
-    index: str = Field(default="flat", description="`flat`: exact search by inner product of normalised vectors.")
+    index: str = Field(default="flat", description=_INDEXES)
     chunking: ChunkingBody | None = Field(default=None, description="One vector a document unless given.")
 
 

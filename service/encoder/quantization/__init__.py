@@ -1,4 +1,4 @@
-"""Encoders in int8: calibrated on texts, measured on others, and refused where they no longer agree with float32."""
+"""Encoders in int8: calibrated on texts, measured on others, and refused if they no longer agree with float32."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from service.encoder.quantization.agreement import LEAST, Agreement, measure, ve
 from service.encoder.quantization.calibration import Batch, batches, calibration_texts
 from service.encoder.quantization.graph import quantize_graph
 from service.encoder.quantization.linear import Int8Linear, load_quantized, quantize_linears, save_quantized
-from service.encoder.quantization.progress import Progress, quiet
 
 __all__ = [
     "LEAST",
     "Agreement",
     "Batch",
     "Int8Linear",
-    "Progress",
     "batches",
     "calibration_texts",
     "load_quantized",
     "measure",
     "quantize_graph",
     "quantize_linears",
-    "quiet",
     "save_quantized",
     "vectors",
 ]

@@ -1,37 +1,75 @@
-"""The seam between batches of token ids and what computes their states."""
+"""The interface of a runtime: what loads an encoder and computes its token states."""
 
 from __future__ import annotations
 
-import os
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.config import RuntimeConfig
+from service.errors import ServiceError
 
-class Runtime(Protocol):
+if TYPE_CHECKING:
+    from service.encoder.loading import Source
+    from service.encoder.quantization import Agreement
+
+
+class Unfit(Exception):
+    """A runtime cannot load an encoder as configured, though another one may.
+
+    Args:
+        error: what the user gets where no other runtime may take its place.
+        reason: why, in a sentence, for `/info` where another one does.
+
+    """
+
+    def __init__(self, error: ServiceError, reason: str) -> None:
+        super().__init__(reason)
+        self.error = error
+        self.reason = reason
+
+
+class Runtime(ABC):
     """An encoder that is loaded.
 
     `streams` is how many batches it computes best at once. One more may come beside them, from a thread of its
-    own, for a small request that should not wait for a stream.
+    own, for a small request that should not wait for a stream. `agreement` is, for int8, how near its vectors are
+    to those of float32.
     """
 
-    backend: str
+    backend: ClassVar[str]
+    """What `runtime.backend` calls it."""
+    rank: ClassVar[int]
+    """Under `backend: auto`, runtimes are tried from the highest rank down."""
+    merit: ClassVar[str]
+    """Why `auto` takes it where it has the highest rank, in a sentence."""
+
     precision: str
     streams: int
     dim: int
+    agreement: Agreement | None = None
+
+    @classmethod
+    @abstractmethod
+    def load(cls, source: Source, config: RuntimeConfig) -> Self:
+        """Load an encoder.
+
+        Raises:
+            Unfit: this installation, this machine or the encoder's architecture is not for this runtime.
+            ConfigError, CheckpointError: no runtime could do it.
+
+        """
 
     def prepare_thread(self) -> None:
-        """Called once by each thread before its first `states`."""
+        """Prepare the calling thread; each thread does so once, before its first `states`."""
+        return
 
+    @abstractmethod
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
         """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim).
 
         A `wide` pass takes all cores, so that its few tokens are soon done; any other takes its stream's share.
         """
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

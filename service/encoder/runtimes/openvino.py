@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import mmap
 import sys
 import threading
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.encoder.runtimes.base import available_cores
-from service.encoder.runtimes.tracing import StatesOnly, difference, quiet, sample
-from service.errors import ServiceError
-from service.process import release_pages
+from service.config import RuntimeConfig
+from service.encoder.loading import Source
+from service.encoder.quantization import Agreement, quantize_graph
+from service.encoder.quantization.quantizer import Quantizer
+from service.encoder.runtimes.base import Runtime, Unfit
+from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_int8, threads
+from service.encoder.runtimes.tracing import StatesOnly, difference, sample, silenced
+from service.errors import CheckpointError, ConfigError
 
-# With this package OpenVINO reports its use to its makers; a service reports to nobody.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+logger = logging.getLogger(__name__)
 
 GRAPH: Final = "graph.xml"
 _HINTS: Final = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 _INPUTS: Final = ("input_ids", "attention_mask")
+_MISSING: Final = "OpenVINO is not installed; it comes with: pip install 'millpond[openvino]'"
 
 
-class ConversionError(ServiceError):
+class ConversionError(Exception):
     """The architecture does not convert."""
 
-    code = "conversion_error"
 
-
-class OpenVINORuntime:
+class OpenVINORuntime(Runtime):
     """A converted graph.
 
     It is compiled twice, for both ways in which work arrives: with one stream a core, which gives most texts a
@@ -41,15 +47,21 @@ class OpenVINORuntime:
         graph: the graph's file, as `convert` or a quantisation saved it.
         precision: fp32, bf16, or int8 for a quantised graph.
         threads: cores to use; all by default.
+        agreement: for int8, how near its vectors are to those of float32.
 
     """
 
     backend = "openvino"
+    rank = 1
+    merit = "OpenVINO is installed and the architecture converts"
 
-    def __init__(self, graph: Path, precision: str, *, threads: int | None = None) -> None:
+    def __init__(
+        self, graph: Path, precision: str, *, threads: int | None = None, agreement: Agreement | None = None
+    ) -> None:
         import openvino
 
         self.precision = precision
+        self.agreement = agreement
         self.streams = threads or available_cores()
         core = openvino.Core()
         model = core.read_model(graph)
@@ -63,13 +75,50 @@ class OpenVINORuntime:
         self._narrow: Any = core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": self.streams})
         self._wide: Any = core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": 1})
         self._requests = threading.local()
-        # OpenVINO's bindings set themselves up in the first pass; two threads in it at once can wait for each other
-        # for good.
+        # OpenVINO's bindings set themselves up in the first pass; two threads in it at once can deadlock.
         self.prepare_thread()
         for wide in (False, True):
             self.states(np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_), wide=wide)
         # Most weights were packed into other places and are read no more, unlike the rows of the vocabulary.
-        release_pages(graph.with_suffix(".bin"))
+        _release_pages(graph.with_suffix(".bin"))
+
+    @classmethod
+    def load(cls, source: Source, config: RuntimeConfig) -> Self:
+        """Convert a checkpoint, quantising it where the config asks for int8; both are kept in the cache."""
+        precision = _precision(config)
+        name = source.checkpoint.name
+
+        def build(folder: Path) -> None:
+            logger.info("converting %s for OpenVINO; the graph is kept in %s", name, source.artifacts.root)
+            save(convert(source.module()), folder)
+
+        try:
+            graph = source.artifact("graph", {"openvino": version("openvino")}, build) / GRAPH
+        except ConversionError as error:
+            refused = f"{name} does not convert to OpenVINO: {error}. Set runtime.backend to torch or auto."
+            reason = f"the architecture does not convert to OpenVINO ({error})"
+            raise Unfit(CheckpointError(refused), reason) from None
+        agreement = None
+        if precision == "int8":
+            graph, agreement = cls._quantized(graph, source, Quantizer(source, config.calibration))
+        return cls(graph, precision, threads=threads(config), agreement=agreement)
+
+    @classmethod
+    def _quantized(cls, graph: Path, source: Source, quantizer: Quantizer) -> tuple[Path, Agreement]:
+        def build(folder: Path) -> Agreement:
+            import openvino
+
+            reference = quantizer.vectors(cls(graph, "fp32"))
+            model = openvino.Core().read_model(graph)
+            save(quantize_graph(model, quantizer.batches, source.progress), folder)
+            return quantizer.compare(reference, cls(folder / GRAPH, "int8"))
+
+        try:
+            nncf = version("nncf")
+        except PackageNotFoundError:  # `quantize_graph` says so
+            nncf = None
+        folder, agreement = quantizer.keep("int8-graph", {"nncf": nncf}, build)
+        return folder / GRAPH, agreement
 
     def prepare_thread(self) -> None:
         """Make this thread's requests: one may not be shared."""
@@ -84,18 +133,6 @@ class OpenVINORuntime:
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
 
-def has_native_bf16() -> bool:
-    """Whether the processor multiplies bf16 itself."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def has_native_int8() -> bool:
-    """Whether the processor has instructions for products of int8, which OpenVINO's int8 is made for."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
-
-
 def is_installed() -> bool:
     """Whether OpenVINO can be imported."""
     try:
@@ -105,8 +142,21 @@ def is_installed() -> bool:
     return True
 
 
+def _precision(config: RuntimeConfig) -> str:
+    if config.device == "cuda":
+        error = ConfigError("runtime.backend: openvino runs on the CPU; with device: cuda, set backend: torch.")
+        raise Unfit(error, "runtime.device is cuda")
+    precision = cpu_precision(config)
+    if not is_installed():
+        raise Unfit(ConfigError(f"runtime.backend: {_MISSING}. Or set backend: torch."), _MISSING)
+    if precision == "int8" and config.backend == "auto" and not has_native_int8():
+        reason = "this CPU has no VNNI, and without it PyTorch is the faster one in int8"
+        raise Unfit(ConfigError(f"runtime.backend: {reason}."), reason)
+    return precision
+
+
 def convert(module: Any) -> Any:
-    """A transformers module as an `openvino.Model` of ids and mask (batch, time) -> states (batch, time, dim).
+    """Convert a transformers module: `openvino.Model` of ids and mask (batch, time) -> states (batch, time, dim).
 
     Raises:
         ConversionError: it cannot be converted, or the graph gives other states than the module.
@@ -116,7 +166,7 @@ def convert(module: Any) -> Any:
 
     dynamic = openvino.PartialShape([-1, -1])
     try:
-        with quiet(), torch.inference_mode():
+        with silenced(), torch.inference_mode():
             ids, mask = sample(module, rows=2, width=7)
             graph = openvino.convert_model(
                 StatesOnly(module),
@@ -142,3 +192,15 @@ def save(graph: Any, folder: Path) -> None:
         openvino.save_model(graph, folder / GRAPH, compress_to_fp16=False)
     except RuntimeError as error:  # what a full disk is to OpenVINO
         raise OSError(str(error).splitlines()[-1]) from None
+
+
+def _release_pages(file: Path) -> None:
+    """Return the memory in which a file is mapped to the OS; pages that are read again come back by themselves."""
+    if sys.platform != "linux":
+        return
+    name = str(file.resolve())
+    libc = ctypes.CDLL(None)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(name):
+            start, end = (int(address, 16) for address in line.split(maxsplit=1)[0].split("-"))
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import logging
+from pathlib import Path
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.encoder.runtimes.base import available_cores
+from service.config import RuntimeConfig
+from service.encoder.loading import Source
+from service.encoder.quantization import Agreement, load_quantized, quantize_linears, save_quantized
+from service.encoder.quantization.quantizer import Quantizer
+from service.encoder.runtimes.base import Runtime
+from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_bf16, threads
 from service.encoder.runtimes.tracing import StatesOnly, trace
+from service.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_WEIGHTS: Final = "int8.safetensors"
 
 
-class TorchRuntime:
+class TorchRuntime(Runtime):
     """A transformers module on the CPU or a GPU.
 
     On the CPU, one single-threaded stream a core gives more texts a second than one stream over all cores: small
@@ -24,13 +37,25 @@ class TorchRuntime:
         precision: what its weights are in.
         threads: cores to use; all by default.
         device: where it runs.
+        agreement: for int8, how near its vectors are to those of float32.
 
     """
 
     backend = "torch"
+    rank = 0
+    merit = "PyTorch runs every architecture"
 
-    def __init__(self, module: Any, precision: str, *, threads: int | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        module: Any,
+        precision: str,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        agreement: Agreement | None = None,
+    ) -> None:
         self.precision = precision
+        self.agreement = agreement
         cores = threads or available_cores()
         self._device = torch.device(device)
         self.streams = cores if device == "cpu" else 1
@@ -40,8 +65,27 @@ class TorchRuntime:
         # An int8 pass is so short that Python's share of it shows.
         self._states = trace(module) if precision == "int8" else StatesOnly(module.to(self._device))
 
-    def prepare_thread(self) -> None:
-        """Nothing: the share of cores is set with each pass."""
+    @classmethod
+    def load(cls, source: Source, config: RuntimeConfig) -> Self:
+        """Load a checkpoint's weights, quantised first where the config asks for int8."""
+        precision = _precision(config)
+        if precision == "int8":
+            module, agreement = cls._quantized(source, Quantizer(source, config.calibration))
+            return cls(module, precision, threads=threads(config), agreement=agreement)
+        module = source.module(_TYPES[precision])
+        return cls(module, precision, threads=threads(config), device=config.device)
+
+    @classmethod
+    def _quantized(cls, source: Source, quantizer: Quantizer) -> tuple[Any, Agreement]:
+        def build(folder: Path) -> Agreement:
+            module = source.module()
+            reference = quantizer.vectors(cls(module, "fp32"))
+            quantize_linears(module, quantizer.batches, source.progress)
+            save_quantized(module, folder / _WEIGHTS)
+            return quantizer.compare(reference, cls(module, "int8"))
+
+        folder, agreement = quantizer.keep("int8-torch", {}, build)
+        return load_quantized(source.module(), folder / _WEIGHTS), agreement
 
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
         """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim)."""
@@ -52,3 +96,20 @@ class TorchRuntime:
                 torch.from_numpy(ids).to(self._device), torch.from_numpy(mask.astype(np.int64)).to(self._device)
             )
             return cast(Tensor, found).cpu()
+
+
+def _precision(config: RuntimeConfig) -> str:
+    if config.device == "cpu":
+        if config.backend == "torch" and config.precision == "bf16" and not has_native_bf16():
+            logger.warning("this CPU has no bf16 instructions: with precision bf16 it is slower than with fp32")
+            return config.precision
+        return cpu_precision(config)
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"runtime.device: cuda is not to be had; PyTorch {torch.__version__} sees no GPU. Install a CUDA build "
+            "of PyTorch and a driver, or set device: cpu."
+        )
+    if config.precision == "int8":
+        raise ConfigError("runtime.precision: int8 runs on the CPU; with device: cuda, use auto, fp32, bf16 or fp16.")
+    fastest = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return fastest if config.precision == "auto" else config.precision

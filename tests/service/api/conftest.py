@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 from openai import OpenAI
-from sentence_transformers import SentenceTransformer
 
 from tests.support.servers import ROOT, Server
 
@@ -32,7 +29,7 @@ def openai(side_by_side: Server) -> Iterator[OpenAI]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The default deployment with small limits."""
     store = tmp_path_factory.mktemp("small") / "store"
-    with Server(ROOT / "configs" / "mean.yaml", store, dict(os.environ) | LIMITS) as server:
+    with Server(ROOT / "configs" / "mean.yaml", store, LIMITS) as server:
         yield server
 
 
@@ -43,9 +40,3 @@ def collection(http: httpx.Client) -> Iterator[str]:
     assert http.put(path).status_code == 201
     yield path
     http.delete(path)
-
-
-@pytest.fixture(scope="session")
-def reference(minilm: Path) -> SentenceTransformer:
-    """The same checkpoint, run by sentence-transformers."""
-    return SentenceTransformer(str(minilm), device="cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     }
     config = at / "deployment.yaml"
     config.write_text(yaml.safe_dump({"models": models, "runtime": {"backend": "torch"}}, sort_keys=False))
-    with Server(config, at / "store", dict(os.environ)) as running:
+    with Server(config, at / "store") as running:
         yield running
 
 

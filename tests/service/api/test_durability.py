@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -98,13 +99,19 @@ def test_kill_in_the_middle_of_indexing(tmp_path: Path) -> None:
 def _sigterm_during_a_request(server: Server) -> None:
     """The request under way is answered, and the service ends cleanly with all it stored."""
     documents = [{"id": f"last/{item}", "text": f"document {item} " * 50} for item in range(100)]
-    url = f"{server.url}/collections/reports/documents"
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(httpx.post, url, json={"documents": documents}, timeout=120)
-        time.sleep(0.5)
-        assert not asked.done()
-        server.process.send_signal(signal.SIGTERM)
-        answer = asked.result()
-    assert answer.json() == {"upserted": 100, "unchanged": 0}
+    body = json.dumps({"documents": documents}).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    connection.putrequest("POST", "/collections/reports/documents")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    # It says so when its route asks for the body: from then on the request is under way.
+    assert connection.sock.recv(1000).startswith(b"HTTP/1.1 100 Continue")
+    server.process.send_signal(signal.SIGTERM)
+    connection.send(body)
+    answer = connection.getresponse()
+    assert json.load(answer) == {"upserted": 100, "unchanged": 0}
+    connection.close()
     assert server.process.wait(30) == 0
     assert "Traceback" not in server.log.read_text()

@@ -77,7 +77,7 @@ def test_a_pooling_of_another_package(tmp_path: Path, packages: Path) -> None:
     encoder = "encoder: bundled/all-MiniLM-L6-v2"
     config.write_text(f"models:\n  ends: {{{encoder}, pooling: ends}}\n  default: {{{encoder}}}\n")
     paths = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
-    with Server(config, tmp_path / "store", dict(os.environ) | {"PYTHONPATH": paths}) as server:
+    with Server(config, tmp_path / "store", {"PYTHONPATH": paths}) as server:
         info = server.http.get("/info").json()
         assert "ends" in info["poolings"] and "broken" not in info["poolings"]
         assert info["models"]["ends"]["pooling"] == "ends"

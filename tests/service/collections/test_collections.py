@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.collections import Collections
+from service.collections import Collections, Hit
 from service.errors import (
     Conflict,
     InvalidDocument,
@@ -16,12 +16,13 @@ from service.errors import (
     InvalidName,
     InvalidVector,
     NotFound,
-    ServiceError,
     StoreUnavailable,
 )
-from service.index.flat import INDEXES, ExactIndex
-from service.store import Chunked, Document, Hit
+from service.index import KINDS
+from service.index.flat import ExactIndex
+from service.store import Chunked, Document
 from service.store import transaction as transaction_module
+from tests.support.definitions import definition
 
 X, Y, DIAGONAL = [1, 0], [0, 1], [1, 1]
 
@@ -36,7 +37,7 @@ def array(*rows):
 
 @pytest.fixture
 def collection(collections):
-    return collections.create("notes", {"model": "m"}, 2)[0]
+    return collections.create("notes", definition(), 2)[0]
 
 
 # Collections by name
@@ -44,66 +45,64 @@ def collection(collections):
 
 def test_create_is_idempotent_and_get_and_list_find_it(collections):
     before = datetime.now(UTC)
-    made, created = collections.create("notes", {"model": "m", "pooling": {"p": [1, 2.5]}}, 2)
+    made, created = collections.create("notes", definition(prompts={"p": [1, 2.5]}, size=3), 2)
     assert created
-    assert collections.create("notes", {"pooling": {"p": [1, 2.5]}, "model": "m"}, 2) == (made, False)
+    assert collections.create("notes", definition(size=3, prompts={"p": [1, 2.5]}), 2) == (made, False)
     assert collections.get("notes") is made
     assert (made.name, made.dim, made.index_kind) == ("notes", 2, "flat")
-    assert made.definition == {"model": "m", "pooling": {"p": [1, 2.5]}}
+    assert made.definition == definition(prompts={"p": [1, 2.5]}, size=3)
     assert before <= made.created <= datetime.now(UTC)
-    other, _ = collections.create("Alpha-1", {}, 3)
+    other, _ = collections.create("Alpha-1", definition(), 3)
     assert collections.list() == [other, made]
 
 
 @pytest.mark.parametrize(
-    ("definition", "dim", "index"),
+    ("asked", "dim", "index"),
     [
-        ({"model": "other"}, 2, "flat"),
-        ({}, 2, "flat"),
-        ({"model": "m"}, 3, "flat"),
-        ({"model": "m"}, 2, "twin"),
+        (definition("other"), 2, "flat"),
+        (definition(size=3), 2, "flat"),
+        (definition(), 3, "flat"),
+        (definition(), 2, "twin"),
     ],
 )
-def test_another_definition_is_a_conflict_that_shows_both(
-    collections, collection, monkeypatch, definition, dim, index
-):
-    monkeypatch.setitem(INDEXES, "twin", ExactIndex)
+def test_another_definition_is_a_conflict_that_shows_both(collections, collection, monkeypatch, asked, dim, index):
+    monkeypatch.setitem(KINDS, "twin", ExactIndex)
     with pytest.raises(Conflict) as raised:
-        collections.create("notes", definition, dim, index)
-    assert raised.value.stored == {"model": "m", "dimension": 2, "index": "flat"}
-    assert raised.value.asked == {**definition, "dimension": dim, "index": index}
+        collections.create("notes", asked, dim, index)
+    assert raised.value.extra["stored"] == {**definition().to_json(), "dimension": 2, "index": "flat"}
+    assert raised.value.extra["asked"] == {**asked.to_json(), "dimension": dim, "index": index}
     assert "stored" in str(raised.value)
     assert collections.get("notes") is collection
-    assert collection.definition == {"model": "m"}
+    assert collection.definition == definition()
 
 
 def test_a_definition_is_compared_by_json_type(collections):
-    collections.create("notes", {"flag": True}, 2)
+    collections.create("notes", definition(flag=True), 2)
     with pytest.raises(Conflict, match="flag: stored true, asked 1"):
-        collections.create("notes", {"flag": 1}, 2)
+        collections.create("notes", definition(flag=1), 2)
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "a b", "é", "x" * 129, "a\n", "a\0", None])
 def test_names_that_cannot_be(collections, name):
     with pytest.raises(InvalidName, match="1 to 128"):
-        collections.create(name, {}, 2)
+        collections.create(name, definition(), 2)
     assert collections.list() == []
 
 
 def test_names_that_can_be(collections):
     for name in ("a", "9", "x" * 128, "A.b-c_d"):
-        assert collections.create(name, {}, 2)[0].name == name
+        assert collections.create(name, definition(), 2)[0].name == name
 
 
 def test_what_cannot_be_created_leaves_nothing(collections):
     with pytest.raises(InvalidIndex, match="known: flat"):
-        collections.create("notes", {}, 2, "hnsw")
+        collections.create("notes", definition(), 2, "hnsw")
     with pytest.raises(InvalidVector, match="at least one dimension"):
-        collections.create("notes", {}, 0)
+        collections.create("notes", definition(), 0)
     with pytest.raises(TypeError):
-        collections.create("notes", {"model": object()}, 2)
+        collections.create("notes", definition(odd=object()), 2)
     assert collections.list() == []
-    assert collections.create("notes", {}, 2)[1]
+    assert collections.create("notes", definition(), 2)[1]
 
 
 def test_unknown_names(collections):
@@ -115,7 +114,7 @@ def test_unknown_names(collections):
 
 def test_dropped_is_gone_and_does_not_come_back(collections, folder, collection, fill):
     fill(collection, {"a": (X, {})})
-    other = collections.create("other", {}, 2)[0]
+    other = collections.create("other", definition(), 2)[0]
     fill(other, {"a": (Y, {})})
     collections.drop("notes")
     document = Document("b", "", {})
@@ -131,7 +130,7 @@ def test_dropped_is_gone_and_does_not_come_back(collections, folder, collection,
     ):
         with pytest.raises(NotFound, match="notes"):
             use()
-    again, created = collections.create("notes", {"model": "another"}, 2)
+    again, created = collections.create("notes", definition("another"), 2)
     assert created
     assert again.count() == 0
     assert again.search(array(X), 5) == [[]]
@@ -154,7 +153,7 @@ def test_closed_says_so(collections, collection, fill):
         lambda: collection.fetch("a"),
         lambda: collection.delete("a"),
         lambda: fill(collection, {"b": (X, {})}),
-        lambda: collections.create("new", {}, 2),
+        lambda: collections.create("new", definition(), 2),
     ):
         with pytest.raises(StoreUnavailable, match="closed"):
             use()
@@ -208,7 +207,7 @@ def test_delete(collection, fill):
 
 
 def test_the_same_id_in_two_collections(collections, collection, fill):
-    other = collections.create("other", {}, 2)[0]
+    other = collections.create("other", definition(), 2)[0]
     fill(collection, {"a": (X, {"at": "notes"})})
     fill(other, {"a": (Y, {"at": "other"})})
     collection.delete("a")
@@ -245,7 +244,7 @@ def test_metadata_texts_and_ids_come_back_exactly(collections, folder):
         Document("x" * 512, "", {}),
         Document("[1]", "text", {"z": 1, "a": 2}),
     ]
-    collection = collections.create("notes", {}, 2)[0]
+    collection = collections.create("notes", definition(), 2)[0]
     collection.upsert(documents, array(X, X, X))
 
     def check(collection):
@@ -409,7 +408,7 @@ def test_k_is_at_least_one(collection, k):
 
 
 def test_each_span_is_found_and_a_document_by_its_best(collections, folder):
-    collection = collections.create("notes", {}, 2)[0]
+    collection = collections.create("notes", definition(), 2)[0]
     spans = [((0, 2), (3, 5), (2, 4)), ((0, 9),)]
     collection.upsert(
         [Document("a", "aa bb cc", {"n": 1}), Document("b", "something", {})],
@@ -445,7 +444,7 @@ def test_each_span_is_found_and_a_document_by_its_best(collections, folder):
 
 def test_documents_of_many_spans_are_read_in_bounded_blocks(collections, folder, monkeypatch):
     monkeypatch.setattr(transaction_module, "_BLOCK", 100)
-    collection = collections.create("notes", {}, 2)[0]
+    collection = collections.create("notes", definition(), 2)[0]
     rng = np.random.default_rng(1)
     counts = [int(count) for count in rng.integers(1, 40, 30)]
     vectors = rng.normal(size=(sum(counts), 2)).astype(np.float32)
@@ -472,7 +471,7 @@ def test_unchanged_compares_spans_where_they_are_given(collection):
 def test_search_with_a_filter_is_exact(collections):
     rng = np.random.default_rng(5)
     n, dim = 3000, 16
-    collection = collections.create("many", {}, dim)[0]
+    collection = collections.create("many", definition(), dim)[0]
     vectors = rng.normal(size=(n, dim)).astype(np.float32)
     metadata = [{"group": int(i % 100), "score": float(rng.uniform())} for i in range(n)]
     documents = [Document(str(i), f"text {i}", metadata[i]) for i in range(n)]
@@ -522,8 +521,8 @@ def test_a_failing_index_is_rebuilt_from_the_store(collections, monkeypatch, fil
                 raise MemoryError("no room")
             super().add(keys, vectors)
 
-    monkeypatch.setitem(INDEXES, "fragile", Fragile)
-    collection = collections.create("notes", {}, 2, "fragile")[0]
+    monkeypatch.setitem(KINDS, "fragile", Fragile)
+    collection = collections.create("notes", definition(), 2, "fragile")[0]
     fill(collection, {"a": (X, {}), "b": (DIAGONAL, {})})
     Fragile.failing = True
     assert fill(collection, {"a": (Y, {}), "c": (Y, {})}) == 2  # durable, so it counts
@@ -534,11 +533,6 @@ def test_a_failing_index_is_rebuilt_from_the_store(collections, monkeypatch, fil
     fill(collection, {"e": (X, {})})  # while the index still waits to be rebuilt
     assert collection.count() == 5
     assert ids(collection.search(array(X), 2)[0]) == ["d", "e"]
-
-
-def test_every_error_is_one_family():
-    for error in (Conflict("n", {}, {}), NotFound(), InvalidName(), StoreUnavailable()):
-        assert isinstance(error, ServiceError)
 
 
 def test_reading_waits_for_no_writer_in_preparation(collections, collection, fill, folder):

@@ -10,6 +10,7 @@ import pytest
 from service.collections import Collections
 from service.errors import NotFound, StoreUnavailable
 from service.store import Document
+from tests.support.definitions import definition
 
 DIM = 16
 SECONDS = 1.5
@@ -47,7 +48,7 @@ def run_together(*works):
 
 
 def test_searches_see_whole_requests_and_matching_scores(collections, folder):
-    collection = collections.create("notes", {}, DIM)[0]
+    collection = collections.create("notes", definition(), DIM)[0]
     groups, size = 4, 5
 
     def put(group, version):
@@ -101,7 +102,7 @@ def test_dropping_and_creating_under_load(collections):
     query = np.ones((1, DIM), np.float32)
 
     def recreate(rounds):
-        collection, created = collections.create("notes", {"round": rounds}, DIM)
+        collection, created = collections.create("notes", definition(round=rounds), DIM)
         assert created
         assert collection.count() <= 3  # nothing of the round before
         time.sleep(0.01)
@@ -110,7 +111,7 @@ def test_dropping_and_creating_under_load(collections):
     def write(rounds):
         try:
             collection = collections.get("notes")
-            documents = [Document(str(i), str(collection.definition["round"]), {}) for i in range(3)]
+            documents = [Document(str(i), str(collection.definition.parts["round"]), {}) for i in range(3)]
             assert collection.upsert(documents, np.ones((3, DIM), np.float32)) == 3
         except NotFound:
             pass
@@ -122,7 +123,7 @@ def test_dropping_and_creating_under_load(collections):
         except NotFound:
             return
         assert len(hits) in (0, 3)
-        assert {hit.text for hit in hits} <= {str(collection.definition["round"])}
+        assert {hit.text for hit in hits} <= {str(collection.definition.parts["round"])}
 
     run_together(recreate, write, search, search)
     assert collections.list() == []
@@ -133,7 +134,7 @@ def test_racing_creators_make_one(collections):
 
     def create(_):
         barrier.wait()
-        return [collections.create(f"c{i}", {}, 2) for i in range(10)]
+        return [collections.create(f"c{i}", definition(), 2) for i in range(10)]
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(create, range(4)))
@@ -143,14 +144,17 @@ def test_racing_creators_make_one(collections):
 
 
 def test_closing_under_load(collections, folder):
-    collection = collections.create("notes", {}, DIM)[0]
+    collection = collections.create("notes", definition(), DIM)[0]
     acknowledged = []
+    under_way = threading.Event()
 
     def write():
         try:
             for i in range(10_000):
                 collection.upsert([Document(str(i), "", {})], np.ones((1, DIM), np.float32))
                 acknowledged.append(str(i))
+                if i == 20:
+                    under_way.set()
         except StoreUnavailable:
             return True
 
@@ -163,9 +167,9 @@ def test_closing_under_load(collections, folder):
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(write), *(pool.submit(search) for _ in range(3))]
-        time.sleep(0.3)
+        assert under_way.wait(60)
         collections.close()
         assert all(future.result(timeout=20) for future in futures)
     reopened = Collections(folder)
-    assert reopened.get("notes").count() == len(acknowledged) > 0
+    assert reopened.get("notes").count() == len(acknowledged)
     reopened.close()

@@ -1,7 +1,7 @@
 import threading
 import time
 
-from service.collections.lock import ReadWriteLock
+from service.collections.concurrency import ReadWriteLock
 
 
 def test_readers_share():
@@ -59,10 +59,11 @@ def test_a_waiting_writer_goes_before_later_readers():
     with lock.reading():
         writer = threading.Thread(target=write)
         writer.start()
-        time.sleep(0.1)
+        while not lock._writers_waiting:
+            time.sleep(0.001)
         reader = threading.Thread(target=read)
         reader.start()
-        time.sleep(0.1)
+        reader.join(0.1)
         assert order == []
     writer.join()
     reader.join()

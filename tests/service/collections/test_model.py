@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from service.collections import Collections
 from service.errors import NotFound
 from service.store import Chunked, Document
+from tests.support.definitions import definition
 
 DIM = 3
 names = st.sampled_from(["one", "two"])
@@ -57,7 +58,7 @@ class History(RuleBasedStateMachine):
 
     @rule(name=names)
     def create(self, name):
-        _, created = self.collections.create(name, self.definitions.setdefault(name, {"for": name}), DIM)
+        _, created = self.collections.create(name, self.definitions.setdefault(name, definition(name)), DIM)
         assert created == (name not in self.model)
         self.model.setdefault(name, {})
 
@@ -87,7 +88,7 @@ class History(RuleBasedStateMachine):
             and (not given or not chunked or self.model[name][id_][1][1] == spans(own, chunked))
         }
         assert self.collections.get(name).unchanged(documents) == unchanged
-        target, made = self.rebuilds.get(name, ({"no": "rebuild"}, {}))
+        target, made = self.rebuilds.get(name, (definition("no rebuild"), {}))
         both = None if also is None else (target, embedded([also] * len(new), not chunked))
         stored = self.collections.get(name).upsert(
             documents,
@@ -120,7 +121,7 @@ class History(RuleBasedStateMachine):
     def begin_rebuild(self, name, turn):
         if name not in self.model:
             return
-        target = {"for": name, "turn": turn}
+        target = definition(name, turn=turn)
         self.collections.get(name).begin_rebuild(target, DIM)
         if self.rebuilds.get(name, (None, {}))[0] != target:
             self.rebuilds[name] = (target, {})

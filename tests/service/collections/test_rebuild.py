@@ -9,24 +9,25 @@ import pytest
 from service.collections import Collections
 from service.errors import InvalidVector, NotFound, StaleDefinition, StoreUnavailable
 from service.store import Chunked, Document
+from tests.support.definitions import definition
 
-OLD, NEW = {"model": "old"}, {"model": "new"}
-CHUNKED = [{"model": "by one", "chunks": 1}, {"model": "by another", "chunks": 2}]
+OLD, NEW = definition("old"), definition("new")
+CHUNKED = [definition("by one", chunks=1), definition("by another", chunks=2)]
 
 
-def vectors(texts, definition, dim=4):
+def vectors(texts, under, dim=4):
     """Each text has one vector under each definition."""
-    seeds = [[*text.encode(), 0, *definition["model"].encode()] for text in texts]
+    seeds = [[*text.encode(), 0, *under.model.encode()] for text in texts]
     return np.stack([np.random.default_rng(seed).normal(size=dim) for seed in seeds]).astype(np.float32)
 
 
-def embedded(texts, definition, dim):
+def embedded(texts, under, dim):
     """The same, or of each text one to three spans, where the definition says so."""
-    if not definition.get("chunks"):
-        return vectors(texts, definition, dim)
+    if not under.parts.get("chunks"):
+        return vectors(texts, under, dim)
     spans = [tuple((place, place + 1) for place in range(len(text.encode()) % 3 + 1)) for text in texts]
     parts = [f"{text} {place}" for text, own in zip(texts, spans, strict=True) for place, _ in own]
-    return Chunked(vectors(parts, definition, dim), spans)
+    return Chunked(vectors(parts, under, dim), spans)
 
 
 def put(collection, texts, **options):
@@ -35,12 +36,12 @@ def put(collection, texts, **options):
     collection.upsert(documents, embedded(texts, collection.definition, collection.dim), **options)
 
 
-def build(collection, definition, dim, most=1000):
+def build(collection, under, dim, most=1000):
     """Gives the next documents their new vector; tells how many there were."""
     batch = collection.unbuilt(most=most)
     if batch:
-        made = embedded([document.text for _, document in batch], definition, dim)
-        collection.put_rebuilt(definition, [key for key, _ in batch], made)
+        made = embedded([document.text for _, document in batch], under, dim)
+        collection.put_rebuilt(under, [key for key, _ in batch], made)
     return len(batch)
 
 
@@ -56,9 +57,9 @@ def collection(collections):
     return made
 
 
-def anew(collections, texts, definition=NEW, dim=6):
+def anew(collections, texts, under=NEW, dim=6):
     """A collection that was made under the definition from the start."""
-    made = collections.create("anew", definition, dim)[0]
+    made = collections.create("anew", under, dim)[0]
     put(made, texts)
     return found(made)
 
@@ -97,7 +98,7 @@ def test_documents_are_cut_and_joined_again(collections, folder, before, after):
     while build(collection, after, 6, most=7):
         assert found(collection) == shown
     assert collection.finish_rebuild()
-    expected = anew(opened, texts, definition=after)
+    expected = anew(opened, texts, under=after)
     assert found(collection) == expected
     assert collection.chunks() == opened.get("anew").chunks() >= collection.count() == 20
     assert [collection.fetch(text).spans for text in texts] == [
@@ -168,18 +169,18 @@ def test_it_goes_on_after_the_store_was_closed(collections, folder, collection):
     opened.close()
 
 
-@pytest.mark.parametrize(("definition", "dim"), [({"model": "third"}, 6), (NEW, 8)])
-def test_another_target_begins_anew(collection, definition, dim):
+@pytest.mark.parametrize(("other", "dim"), [(definition("third"), 6), (NEW, 8)])
+def test_another_target_begins_anew(collection, other, dim):
     collection.begin_rebuild(NEW, 6)
     build(collection, NEW, 6, most=12)
-    collection.begin_rebuild(definition, dim)
-    assert (collection.rebuild().definition, collection.rebuild().done) == (definition, 0)
-    if definition != NEW:
+    collection.begin_rebuild(other, dim)
+    assert (collection.rebuild().definition, collection.rebuild().done) == (other, 0)
+    if other != NEW:
         with pytest.raises(StaleDefinition):
             build(collection, NEW, 6)
-    assert build(collection, definition, dim) == 20
+    assert build(collection, other, dim) == 20
     assert collection.finish_rebuild()
-    assert (collection.definition, collection.dim) == (definition, dim)
+    assert (collection.definition, collection.dim) == (other, dim)
 
 
 def test_abandoning(collection):
@@ -263,16 +264,16 @@ def test_searches_see_one_definition_whole(collections, collection):
 
     def search():
         while not over.is_set():
-            definition, query = collection.definition, None
+            under, query = collection.definition, None
             try:
-                query = vectors(["query"], definition)
-                (hits,) = collection.search(query, 1000, under=definition)
+                query = vectors(["query"], under)
+                (hits,) = collection.search(query, 1000, under=under)
             except StaleDefinition:
                 continue
-            expected = vectors([hit.text for hit in hits], definition)
+            expected = vectors([hit.text for hit in hits], under)
             cosines = expected @ query[0] / np.linalg.norm(expected, axis=1) / np.linalg.norm(query)
             if np.abs(cosines - [hit.score for hit in hits]).max() > 1e-5:
-                failures.append(definition)
+                failures.append(under)
             if sorted(hit.id for hit in hits) != sorted(str(i) for i in range(20)):
                 failures.append([hit.id for hit in hits])
 
@@ -280,10 +281,10 @@ def test_searches_see_one_definition_whole(collections, collection):
         for number in range(10**9):
             if over.is_set():
                 return
-            definition, text = collection.definition, f"{number % 20}:{number}"
+            under, text = collection.definition, f"{number % 20}:{number}"
             try:
-                made = vectors([text], definition)
-                collection.upsert([Document(str(number % 20), text, {})], made, under=definition)
+                made = vectors([text], under)
+                collection.upsert([Document(str(number % 20), text, {})], made, under=under)
             except StaleDefinition:
                 continue
 
@@ -292,7 +293,7 @@ def test_searches_see_one_definition_whole(collections, collection):
         thread.start()
     try:
         for number in range(15):
-            target = {"model": f"number {number}"}
+            target = definition(f"number {number}")
             collection.begin_rebuild(target, 4)
             while not collection.finish_rebuild():
                 build(collection, target, 4)
@@ -307,11 +308,12 @@ def test_searches_see_one_definition_whole(collections, collection):
 WORKER = """
 import sys, threading
 from pathlib import Path
-from tests.service.collections.test_rebuild import build, put
+from tests.service.collections.test_rebuild import OLD, build, put
+from tests.support.definitions import definition
 from service.collections import Collections
 from service.errors import StaleDefinition
 
-collection = Collections(Path(sys.argv[1])).create("notes", {"model": "old"}, 4)[0] if sys.argv[2] == "0" else (
+collection = Collections(Path(sys.argv[1])).create("notes", OLD, 4)[0] if sys.argv[2] == "0" else (
     Collections(Path(sys.argv[1])).get("notes"))
 
 def write():
@@ -326,7 +328,7 @@ def write():
 def rebuild():
     while True:
         dim = 10 - collection.dim
-        target = {"model": f"{dim} numbers"} | ({"chunks": 1} if dim == 6 else {})
+        target = definition(f"{dim} numbers", **({"chunks": 1} if dim == 6 else {}))
         collection.begin_rebuild(target, dim)
         while not collection.finish_rebuild():
             build(collection, target, dim, most=3)
@@ -376,7 +378,7 @@ def test_a_full_disk_leaves_it_as_it_was(folder, start):
     program = """
 import resource, sys
 from pathlib import Path
-from tests.service.collections.test_rebuild import NEW, build, found, put
+from tests.service.collections.test_rebuild import NEW, OLD, build, found, put
 from service.collections import Collections
 from service.errors import StoreUnavailable
 
@@ -384,7 +386,7 @@ def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 opened = Collections(Path(sys.argv[1]))
-collection = opened.create("notes", {"model": "old"}, 4)[0]
+collection = opened.create("notes", OLD, 4)[0]
 put(collection, [f"{i}:" + "x" * 200 for i in range(200)])
 before = found(collection)
 refused = 0

@@ -256,6 +256,22 @@ def test_what_cannot_be_loaded_in_sentence_transformers(bert, tmp_path):
         encode(folder, TEXTS)
 
 
+def test_code_in_a_folder_is_not_run(bert, tmp_path):
+    """sentence-transformers would take a file `millpond.py` for the package that the folder's pooling is from."""
+    from service.doctor.reference import NoReference, encode
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    fitted = pooling.build("attention", DIM)
+    fitted.mark_trained()
+    export.save(folder, read_checkpoint(str(bert)), fitted, 20)
+    assert len(encode(folder, TEXTS)) == len(TEXTS)
+    (folder / "millpond.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\n")
+    with pytest.raises(NoReference, match="executes third-party code"):
+        encode(folder, TEXTS)
+    assert not (tmp_path / "run").exists()
+
+
 def test_evidence_is_paired():
     """Equal strategies have no gain in any resample; a strategy that knows the answers wins."""
     from service.doctor import probe

@@ -191,24 +191,30 @@ def test_models_of_one_folder_share_an_encoder(declared, plain, tmp_path):
     assert not models.alive
 
 
-def test_requests_for_several_poolings_share_passes(declared):
+def test_requests_for_several_poolings_share_passes(declared, monkeypatch):
     models = load(a={"encoder": str(declared)}, b={"encoder": str(declared), "pooling": "cls"})
     try:
         a, b = models.get("a"), models.get("b")
         expected = [asyncio.run(model.embed(TEXTS)).vectors for model in (a, b)]
         before = a.encoder.batcher.passes
-        go = threading.Event()
+        submit = a.encoder.batcher.submit
+        submitted = threading.Semaphore(0)
 
         def hold(states, mask):
-            go.wait(20)
+            assert all(submitted.acquire(timeout=20) for _ in range(16))
             return [states[0].numpy()]
 
+        def submit_and_tell(ids, finish):
+            future = submit(ids, finish)
+            submitted.release()
+            return future
+
         async def many():
-            a.encoder.batcher.submit([np.array([5, 6])], hold)  # the only stream; the rest must wait for it
-            requests = asyncio.gather(*(model.embed(TEXTS) for _ in range(8) for model in (a, b)))
-            await asyncio.sleep(0.5)
-            go.set()
-            return await requests
+            held = submit([np.array([5, 6])], hold)  # the only stream; the rest must wait for it
+            monkeypatch.setattr(a.encoder.batcher, "submit", submit_and_tell)
+            found = await asyncio.gather(*(model.embed(TEXTS) for _ in range(8) for model in (a, b)))
+            held.result()
+            return found
 
         found = asyncio.run(many())
         for place, vectors in enumerate(found):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.encoder.runtimes.openvino import has_native_int8, is_installed
+from service.encoder.runtimes.machine import has_native_int8
+from service.encoder.runtimes.openvino import is_installed
 from service.errors import ConfigError
 from tests.support.checkpoints import TEXTS, close, embed, plain_bert, served
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from service.checkpoint.checkpoint import read_checkpoint
-from service.encoder.runtimes.loading import load_module
+from service.checkpoint import read_checkpoint
+from service.encoder.loading import load_module
+from service.encoder.runtimes.machine import has_native_bf16
 from service.encoder.runtimes.openvino import (
     GRAPH,
     ConversionError,
     OpenVINORuntime,
     convert,
-    has_native_bf16,
     is_installed,
     save,
 )

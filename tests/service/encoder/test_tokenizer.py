@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Reference
 from transformers import AutoTokenizer
 
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
 from service.encoder.tokenizer import FEW, Tokenizer, TokenizerSpec, load_tokenizer
 from service.errors import CheckpointError, InvalidInput
 from tests.support.checkpoints import TEXTS, edit, plain_bert, plain_gpt2, plain_llama, plain_roberta

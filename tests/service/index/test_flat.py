@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import InvalidIndex
 from service.index import flat as index_module
-from service.index.flat import ExactIndex, build_index, normalized
+from service.index.flat import ExactIndex, normalized
 
 
 def brute_force(keys, vectors, query, k):
@@ -185,8 +184,3 @@ def test_a_search_leaves_the_threads_openmp_setting():
     thread.start()
     thread.join()
     assert seen == [2]
-
-
-def test_an_unknown_kind_names_the_known_ones():
-    with pytest.raises(InvalidIndex, match=r"'hnws'.*known: flat"):
-        build_index("hnws", 3)

@@ -8,6 +8,7 @@ import pytest
 from service.collections import Collections
 from service.store import Document
 from service.store.schema import SCHEMA_VERSION
+from tests.support.definitions import definition
 
 # Written by the code that knew version 1 alone.
 VERSION_1 = """
@@ -19,9 +20,12 @@ CREATE TABLE collections (
     index_kind TEXT NOT NULL,
     created    TEXT NOT NULL
 ) STRICT;
-INSERT INTO "collections" VALUES(1,'notes','{"model": "default", "fingerprint": "216c12dda9f63ee5"}',2,'flat',
+INSERT INTO "collections" VALUES(1,'notes',
+    '{"model": "m", "asked_pooling": null, "fingerprint": "0123456789abcdef", "pooling": "mean"}',2,'flat',
     '2026-11-21T15:39:06.174828+00:00');
-INSERT INTO "collections" VALUES(2,'empty','{}',3,'flat','2026-11-21T15:39:06.194403+00:00');
+INSERT INTO "collections" VALUES(2,'empty',
+    '{"model": "m", "asked_pooling": null, "fingerprint": "f", "pooling": "cls"}',3,'flat',
+    '2026-11-21T15:39:06.194403+00:00');
 CREATE TABLE documents (
     key        INTEGER PRIMARY KEY AUTOINCREMENT,
     collection INTEGER NOT NULL REFERENCES collections(key) ON DELETE CASCADE,
@@ -65,7 +69,7 @@ def check(folder):
     opened = Collections(folder)
     assert [collection.name for collection in opened.list()] == ["empty", "notes"]
     notes = opened.get("notes")
-    assert notes.definition == {"model": "default", "fingerprint": "216c12dda9f63ee5"}
+    assert notes.definition == definition()
     assert notes.fetch("a") == Document("a", "A mill by the pond.", {"year": 2021})
     (hits,) = notes.search(np.array([[0, 1]], np.float32), 5)
     assert [(hit.id, round(hit.score, 5)) for hit in hits] == [("b", 1.0), ("a", 0.8)]

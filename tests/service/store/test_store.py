@@ -12,15 +12,16 @@ import pytest
 from service.collections import Collections
 from service.errors import NotFound, StoreUnavailable
 from service.store import Document
+from service.store.document import validate
 from service.store.store import Store
-from service.store.vectors import accept
+from tests.support.definitions import definition
 
 
 @pytest.fixture
 def stored(folder):
     """A closed store with 200 documents in it."""
     opened = Collections(folder)
-    collection = opened.create("notes", {}, 8)[0]
+    collection = opened.create("notes", definition(), 8)[0]
     vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
     collection.upsert([Document(str(i), f"text {i}" * 50, {"i": i}) for i in range(200)], vectors)
     opened.close()
@@ -42,7 +43,8 @@ def test_a_folder_without_permission(start):
     program = """
 import os, sys
 from pathlib import Path
-from service.collections import Collections, StoreUnavailable
+from service.collections import Collections
+from service.errors import StoreUnavailable
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:
     os.seteuid(65534)
@@ -71,7 +73,8 @@ def test_a_second_opening_is_refused_here_and_in_another_process(folder, collect
     program = """
 import sys
 from pathlib import Path
-from service.collections import Collections, StoreUnavailable
+from service.collections import Collections
+from service.errors import StoreUnavailable
 try:
     Collections(Path(sys.argv[1]))
 except StoreUnavailable as error:
@@ -164,7 +167,7 @@ def test_reopening_keeps_everything(stored):
 
 
 def test_what_is_not_committed_is_undone(folder):
-    store, one = Store(folder), accept(np.ones((1, 2)), 2, 1)
+    store, one = Store(folder), validate(np.ones((1, 2)), 2, 1)
     with store.writing() as transaction:
         kept = transaction.create("kept", {}, 2, "flat")
         transaction.commit()
@@ -188,6 +191,7 @@ import numpy as np
 from service.collections import Collections
 from service.errors import StoreUnavailable
 from service.store import Document
+from tests.support.definitions import definition
 
 folder, size, room = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 expected = {}
@@ -219,7 +223,7 @@ def check():
     assert [c.name for c in opened.list()] == sorted(names)
 
 opened = Collections(folder)
-collection = opened.create("notes", {}, 4)[0]
+collection = opened.create("notes", definition(), 4)[0]
 put({"a": "a", "b": "b", "c": "c"})
 limit(room)
 for n in range(40):
@@ -229,14 +233,14 @@ assert accepted and refused["upsert"], (accepted, refused)
 check()
 if attempt("delete", collection.delete, "b"):
     del expected["b"]
-if attempt("create", opened.create, "extra", {"big": "x" * size}, 4):
+if attempt("create", opened.create, "extra", definition(big="x" * size), 4):
     names.append("extra")
 attempt("drop", opened.drop, "notes") or check()
 
 limit(resource.RLIM_INFINITY)
 check()
 put({"z": "z" * size})
-opened.create("after", {}, 4)
+opened.create("after", definition(), 4)
 names.append("after")
 check()
 opened.close()
@@ -262,9 +266,10 @@ from pathlib import Path
 import numpy as np
 from service.collections import Collections
 from service.store import Document
+from tests.support.definitions import definition
 
 opened = Collections(Path(sys.argv[1]))
-collection = opened.create("notes", {}, 16)[0]
+collection = opened.create("notes", definition(), 16)[0]
 rng = np.random.default_rng(int(sys.argv[2]))
 print("open", flush=True)
 n = 0

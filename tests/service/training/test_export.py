@@ -51,6 +51,10 @@ def exported(source, folder, pooler=None, max_tokens=20):
     return folder
 
 
+def types(folder):
+    return [module["type"] for module in json.loads((folder / "modules.json").read_text())]
+
+
 def assert_equal(folder, texts=(*TEXTS, LONG), **settings):
     wanted = reference(folder).encode(list(texts))
     with served(folder, **settings) as models:
@@ -89,7 +93,7 @@ def test_what_follows_pooling_prompts_and_length_stay(bert, tmp_path):
     folder = exported(source, tmp_path / "out")
     found = assert_equal(folder)
     assert found.shape == (7, 10) and np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    kinds = [module["type"].rpartition(".")[2] for module in json.loads((folder / "modules.json").read_text())]
+    kinds = [kind.rpartition(".")[2] for kind in types(folder)]
     assert kinds == ["Transformer", "LearnedPooling", "Dense", "LayerNorm", "Normalize"]
     twice = exported(folder, tmp_path / "twice", fitted(seed=1))
     assert not close(assert_equal(twice), found, 1e-3)
@@ -99,6 +103,18 @@ def test_saved_again_by_sentence_transformers_it_is_the_same(bert, tmp_path):
     folder = exported(bert, tmp_path / "out")
     reference(folder).save(str(tmp_path / "again"))
     assert np.array_equal(assert_equal(folder), assert_equal(tmp_path / "again"))
+    assert types(folder)[1] == types(tmp_path / "again")[1] == "millpond.LearnedPooling"
+
+
+def test_a_folder_of_an_earlier_release_is_read(bert, tmp_path):
+    folder = exported(bert, tmp_path / "out")
+    found = assert_equal(folder)
+    modules = (folder / "modules.json").read_text()
+    former = modules.replace("millpond.LearnedPooling", "pooling.sentence_transformers.LearnedPooling")
+    assert former != modules
+    (folder / "modules.json").write_text(former)
+    assert np.array_equal(assert_equal(folder), found)
+    assert types(exported(folder, tmp_path / "anew"))[1] == "millpond.LearnedPooling"
 
 
 def test_the_encoder_is_the_same_one_and_takes_no_further_room(bert, tmp_path):

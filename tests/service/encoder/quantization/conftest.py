@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
+from service.encoder.loading import load_module
 from service.encoder.quantization import batches, calibration_texts
-from service.encoder.runtimes.loading import load_module
 from service.encoder.tokenizer import Tokenizer, load_tokenizer
 
 

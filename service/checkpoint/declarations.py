@@ -1,0 +1,234 @@
+"""The files in which a model folder declares how it wants to be used, each as a strict pydantic model.
+
+They are those of sentence-transformers (its releases 2 to 6). An unknown key is an error: it may change the vectors.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from service.config import expected
+from service.errors import CheckpointError
+
+LEARNED_POOLING: Final = "millpond.LearnedPooling"
+"""The module of ours that may stand where sentence-transformers' Pooling does."""
+LEARNED_POOLINGS: Final = (LEARNED_POOLING, "pooling.sentence_transformers.LearnedPooling")
+"""All names under which it is read: first today's, then that of earlier releases."""
+
+TRANSFORMER_CONFIGS: Final = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_POOLINGS: Final = {
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last",
+}
+"""Our names for sentence-transformers' pooling modes."""
+_FLAGS: Final = {  # in the order in which sentence-transformers concatenates them
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_TEXT_MODALITY: Final = {"method": "forward", "method_output_name": "last_hidden_state"}
+_HARMLESS_ARGS: Final = {
+    *("trust_remote_code", "torch_dtype", "dtype", "attn_implementation", "revision", "code_revision"),
+}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a file that holds a JSON object; None where there is no such file.
+
+    Raises:
+        CheckpointError: it holds something else.
+
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: must hold a JSON object, not {type(value).__name__}.")
+    return value
+
+
+class _Declaration(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file; all defaults where there is no such file.
+
+        Raises:
+            CheckpointError: naming the file, the key and what would be right.
+
+        """
+        try:
+            return cls.model_validate(read_json(path) or {})
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+        unknown = sorted(str(problem["loc"][0]) for problem in problems if problem["type"] == "extra_forbidden")
+        if unknown:
+            reason = (
+                f"{unknown} is not known here, and may change the vectors. Known keys: {sorted(cls.model_fields)}"
+            )
+        elif problems[0]["type"] == "value_error":
+            reason = str(problems[0]["ctx"]["error"])
+        else:
+            reason = f"{problems[0]['loc'][0]}: {expected(problems[0])}"
+        raise CheckpointError(f"{path}: {reason}.")
+
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+def _harmless(args: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+    unknown = set(args or {}) - _HARMLESS_ARGS
+    if unknown:
+        raise ValueError(f"{info.field_name} sets {sorted(unknown)}, which cannot be followed here")
+    return args
+
+
+_LoadingArgs = Annotated[dict[str, Any] | None, AfterValidator(_harmless)]
+
+
+class TransformerSettings(_Declaration):
+    """`sentence_bert_config.json`, or one of its older names: how texts enter the encoder."""
+
+    max_seq_length: _Count | None = None
+    do_lower_case: bool = False
+    transformer_task: Literal["feature-extraction"] = "feature-extraction"
+    module_output_name: Literal["token_embeddings"] = "token_embeddings"
+    modality_config: dict[str, Any] | None = None
+    unpad_inputs: Any = None
+    backend: Any = None
+    model_args: _LoadingArgs = None
+    tokenizer_args: _LoadingArgs = None
+    config_args: _LoadingArgs = None
+    model_kwargs: _LoadingArgs = None
+    processor_kwargs: _LoadingArgs = None
+    config_kwargs: _LoadingArgs = None
+    processing_kwargs: _LoadingArgs = None
+
+    @field_validator("modality_config")
+    @classmethod
+    def _plain_text(cls, modalities: dict[str, Any] | None) -> dict[str, Any] | None:
+        if modalities and "message" in modalities:
+            raise ValueError(
+                "modality_config has 'message', so sentence-transformers puts each text into the chat template, "
+                "which is not done here. If the model was trained on bare texts, remove that entry"
+            )
+        if modalities and modalities.get("text") != _TEXT_MODALITY:
+            text = modalities.get("text")
+            raise ValueError(f"modality_config.text is {text!r}; only {_TEXT_MODALITY!r} gives token states of text")
+        return modalities
+
+
+class PoolingSettings(_Declaration):
+    """The `config.json` of a Pooling module: `pooling_mode`, or in older folders a flag for each mode."""
+
+    pooling_mode: list[str] | None = None
+    pooling_mode_cls_token: bool = False
+    pooling_mode_max_tokens: bool = False
+    pooling_mode_mean_tokens: bool = False
+    pooling_mode_mean_sqrt_len_tokens: bool = False
+    pooling_mode_weightedmean_tokens: bool = False
+    pooling_mode_lasttoken: bool = False
+    include_prompt: bool = True
+    word_embedding_dimension: Any = None
+    embedding_dimension: Any = None
+
+    @field_validator("pooling_mode", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        modes = [value] if isinstance(value, str) else value
+        unknown = [mode for mode in modes if mode not in _POOLINGS] if isinstance(modes, list) else []
+        if unknown or modes == []:
+            raise ValueError(f"pooling_mode {unknown} is not known. Known are {', '.join(_POOLINGS)}")
+        return modes
+
+    @property
+    def spec(self) -> str:
+        """The declared pooling in our short form, such as `mean + max`."""
+        modes = self.pooling_mode or [mode for flag, mode in _FLAGS.items() if getattr(self, flag)] or ["mean"]
+        return " + ".join(_POOLINGS[mode] for mode in modes)
+
+
+class LearnedPoolingSettings(_Declaration):
+    """The `config.json` of a LearnedPooling module; the pooler has files of its own beside it."""
+
+    include_prompt: bool = True
+
+
+class ModelSettings(_Declaration):
+    """`config_sentence_transformers.json`; its other keys say how the folder was saved."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompts: dict[str, str] | None = None
+    default_prompt_name: str | None = None
+    truncate_dim: _Count | None = None
+
+    @model_validator(mode="after")
+    def _default_is_a_prompt(self) -> Self:
+        names = sorted(self.prompts or {})
+        if self.default_prompt_name is not None and self.default_prompt_name not in names:
+            raise ValueError(f"default_prompt_name {self.default_prompt_name!r} is not among prompts {names}")
+        return self
+
+
+class Module(BaseModel):
+    """One entry of `modules.json`."""
+
+    path: str
+    type: str
+
+    @property
+    def kind(self) -> str:
+        """Its class name where it is one of sentence-transformers' own, else its whole type."""
+        package, _, name = self.type.rpartition(".")
+        return name if package.partition(".")[0] == "sentence_transformers" else self.type
+
+
+def read_modules(path: Path) -> list[Module]:
+    """Read `modules.json` in the file's order, which is the one that counts; empty where there is no such file.
+
+    Raises:
+        CheckpointError: it is damaged, does not begin with a Transformer, or leads out of the model folder.
+
+    """
+    if not path.exists():
+        return []
+    try:
+        modules = TypeAdapter(list[Module]).validate_python(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: is not a list of modules: {' '.join(str(error).split())}.") from None
+    if not modules or modules[0].kind != "Transformer":
+        first = modules[0].type if modules else "nothing"
+        raise CheckpointError(f"{path}: must begin with a Transformer module, not {first}.")
+    for module in modules:
+        if Path(module.path).is_absolute() or ".." in Path(module.path).parts:
+            raise CheckpointError(f"{path}: path {module.path!r} leads out of the model folder.")
+    return modules

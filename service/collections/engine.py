@@ -1,0 +1,83 @@
+"""The embedded engine: collections over one store, each with a vector index in memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from service import index as indexes
+from service.collections.collection import Collection
+from service.collections.provenance import Definition
+from service.errors import Conflict, InvalidName, InvalidVector, NotFound
+from service.store.store import Store
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+class Collections:
+    """The collections in a folder, by name; every method is thread-safe.
+
+    One process at a time can have a folder open; opening it reads every vector into memory. Every method that reads
+    or writes the store raises `StoreUnavailable` where it cannot.
+    """
+
+    def __init__(self, store_path: Path) -> None:
+        self._store = Store(store_path)
+        try:
+            self._by_name = {row.name: Collection(self._store, row) for row in self._store.collections()}
+        except BaseException:
+            self._store.close()
+            raise
+
+    def create(self, name: str, definition: Definition, dim: int, index: str = "flat") -> tuple[Collection, bool]:
+        """Create a collection, or return the equal one that exists, and whether it is new.
+
+        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, and `Conflict` where the name
+        exists with another definition, dimension or kind of index.
+        """
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidName(
+                f"collection name {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - "
+                "and begins with a letter or a digit."
+            )
+        if dim < 1:
+            raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
+        indexes.build(index, dim)  # an unknown kind must fail before anything is stored
+        with self._store.writing() as transaction:
+            if existing := self._by_name.get(name):
+                stored = _described(existing.definition, existing.dim, existing.index_kind)
+                asked = _described(definition, dim, index)
+                if json.dumps(stored, sort_keys=True) != json.dumps(asked, sort_keys=True):
+                    raise Conflict(name, stored, asked)
+                return existing, False
+            collection = Collection(self._store, transaction.create(name, definition.to_json(), dim, index))
+            transaction.commit()
+            self._by_name[name] = collection
+            return collection, True
+
+    def get(self, name: str) -> Collection:
+        """Return the collection with a name; raises `NotFound`."""
+        if collection := self._by_name.get(name):
+            return collection
+        raise NotFound(f"there is no collection {name!r}; create it first.")
+
+    def list(self) -> Sequence[Collection]:
+        """Return all collections, by name."""
+        return sorted(self._by_name.values(), key=lambda collection: collection.name)
+
+    def drop(self, name: str) -> None:
+        """Delete a collection with all its documents; raises `NotFound`."""
+        with self._store.writing() as transaction:
+            self.get(name).drop(transaction)
+            del self._by_name[name]
+
+    def close(self) -> None:
+        """Wait for the write in progress and close the store; later calls raise `StoreUnavailable`."""
+        self._store.close()
+
+
+def _described(definition: Definition, dim: int, index: str) -> dict[str, Any]:
+    return {"dimension": dim, "index": index, **definition.to_json()}

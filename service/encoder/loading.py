@@ -1,0 +1,167 @@
+"""What a runtime is loaded from: a checkpoint, its tokenizer and weights, and the cache of what is made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from service.checkpoint import Checkpoint, sha256
+from service.encoder.artifacts import Artifacts
+from service.encoder.progress import Progress, no_progress
+from service.encoder.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
+from service.errors import CheckpointError
+
+_ARTIFACT_FORMAT: Final = 1
+"""Raised when what is made of the same checkpoint by the same versions changes."""
+_TOKENIZER_FORMAT: Final = 2
+"""Raised when what is kept of the same tokenizer changes."""
+# Keys of config.json that say how it was saved, or how it is run, but change no state.
+_SILENT_KEYS: Final = {
+    *("_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"),
+    *("gradient_checkpointing", "architectures", "_attn_implementation_autoset"),
+}
+
+
+class Source:
+    """An encoder whose weights are not loaded yet.
+
+    Args:
+        checkpoint: the model folder.
+        cache: where what is made of it is kept; the user's own cache where None.
+        trust_remote_code: run modelling code that the checkpoint brings.
+        progress: receives the steps of a quantisation.
+
+    Raises:
+        CheckpointError: its tokenizer cannot be used.
+
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        cache: Path | None = None,
+        *,
+        trust_remote_code: bool = False,
+        progress: Progress = no_progress,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.artifacts = Artifacts(cache)
+        self.trust_remote_code = trust_remote_code
+        self.progress = progress
+        self.tokenizer = Tokenizer(self._tokenizer())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over the weights and the part of config.json that changes a state."""
+        config = {key: value for key, value in self.checkpoint.config.items() if key not in _SILENT_KEYS}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        for path in self.checkpoint.weight_files():
+            digest.update(f"{path.name} {sha256(path)}".encode())
+        return digest.hexdigest()[:16]
+
+    def dim(self) -> int:
+        """Return the size of a token state, as the encoder's config gives it.
+
+        Raises:
+            CheckpointError: the config describes no encoder.
+
+        """
+        from transformers import AutoConfig
+
+        folder = self.checkpoint.transformer
+        try:
+            config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
+            return int(config.get_text_config().hidden_size)
+        except Exception as error:  # transformers raises many kinds for a damaged config
+            raise CheckpointError(f"{folder}: its config.json describes no encoder ({_brief(error, 300)}).") from None
+
+    def module(self, dtype: torch.dtype = torch.float32) -> Any:
+        """Load the weights; see `load_module`."""
+        return load_module(self.checkpoint, dtype, trust_remote_code=self.trust_remote_code)
+
+    def artifact(self, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """Return the folder of what `build(folder)` makes of this encoder, from the cache where it is there.
+
+        Args:
+            kind: what it is, such as `graph`.
+            key: what it is made from beside the encoder.
+            build: fills the folder.
+
+        """
+        of_encoder = {
+            "format": _ARTIFACT_FORMAT,
+            "encoder": self.fingerprint,
+            "code": self.checkpoint.sums("*.py") if self.trust_remote_code else {},
+            "versions": {name: version(name) for name in ("torch", "transformers")},
+        }
+        return self.artifacts.get(kind, {**of_encoder, **key}, build)
+
+    def _tokenizer(self) -> TokenizerSpec:
+        """Return the tokenizer as transformers resolves it, from the cache: transformers takes seconds to import."""
+        key = {
+            "files": self.checkpoint.sums("*.json", "*.txt", "*.model", "*.py"),
+            "lower_case": self.checkpoint.lower_case,
+            "trust_remote_code": self.trust_remote_code,
+            "format": _TOKENIZER_FORMAT,
+            "versions": {name: version(name) for name in ("tokenizers", "transformers")},
+        }
+
+        def build(folder: Path) -> None:
+            spec = load_tokenizer(self.checkpoint, trust_remote_code=self.trust_remote_code)
+            (folder / "tokenizer.json").write_text(spec.to_json(), encoding="utf-8")
+
+        folder = self.artifacts.get("tokenizer", key, build)
+        return TokenizerSpec.from_json((folder / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
+    """Load an encoder as a transformers module in evaluation mode, its weights from safetensors only.
+
+    Raises:
+        CheckpointError: weights are damaged, or some that states depend on are missing.
+
+    """
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
+    enable_progress_bars()  # of downloads, which the line above turns off as well
+    encoder_decoder = checkpoint.config.get("is_encoder_decoder") or checkpoint.config.get("model_type") in {
+        *("t5", "mt5", "umt5"),
+    }
+    auto: Any = AutoModelForTextEncoding if encoder_decoder else AutoModel
+    try:
+        model, report = auto.from_pretrained(
+            checkpoint.transformer,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers raises many kinds for a damaged folder
+        raise CheckpointError(
+            f"{checkpoint.transformer}: its weights cannot be loaded ({_brief(error, 400)})."
+        ) from None
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    missing += sorted(key for key, *_ in report["mismatched_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.transformer}: {len(missing)} weights are missing or of another shape, such as "
+            f"{missing[0]!r}; the encoder would run on random numbers. Get the folder anew."
+        )
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False  # keys and values are never asked for again
+    return model.eval().requires_grad_(False)
+
+
+def _brief(error: Exception, most: int) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"

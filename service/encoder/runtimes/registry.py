@@ -1,0 +1,49 @@
+"""Runtimes by name, and which of them loads an encoder."""
+
+from __future__ import annotations
+
+from service.config import RuntimeConfig, runtimes
+from service.encoder.loading import Source
+from service.encoder.runtimes.base import Runtime, Unfit
+from service.errors import ConfigError
+
+
+def find(name: str) -> type[Runtime]:
+    """Import a runtime by its name.
+
+    Raises:
+        ConfigError: another package offers it, and it cannot be imported.
+
+    """
+    try:
+        found: type[Runtime] = runtimes()[name].load()
+    except Exception as error:  # whatever a foreign module does on import
+        raise ConfigError(
+            f"runtime.backend: {name} cannot be used ({type(error).__name__}: {error}). Mend or remove its package."
+        ) from None
+    return found
+
+
+def load_runtime(source: Source, config: RuntimeConfig) -> tuple[Runtime, str]:
+    """Load an encoder into the runtime that the config names; under `auto`, into the first by rank that is fit.
+
+    Returns:
+        The runtime, and in a sentence why it is this one.
+
+    Raises:
+        ConfigError: this machine or this installation cannot do what the config asks for.
+        CheckpointError: the weights cannot be used, or not in int8.
+
+    """
+    if config.backend == "auto":
+        kinds = sorted(map(find, runtimes()), key=lambda kind: kind.rank, reverse=True)
+        reason = kinds[0].merit
+    else:
+        kinds = [find(config.backend)]
+        reason = f"runtime.backend is {config.backend}"
+    for kind in kinds:
+        try:
+            return kind.load(source, config), reason
+        except Unfit as unfit:
+            reason, error = unfit.reason, unfit.error
+    raise error

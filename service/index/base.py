@@ -1,0 +1,48 @@
+"""What a collection asks of a vector index."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from service.arrays import Keys, Ordinals, Vectors
+
+
+class VectorIndex(Protocol):
+    """Vectors under keys, searched by cosine similarity; a key may have several vectors.
+
+    It is created empty, from the dimension of its vectors, which are finite and not zero but need not be normalised.
+    A call that changes the index never overlaps another call; searches may overlap each other.
+    """
+
+    kind: ClassVar[str]
+    """The name that a collection chooses it by."""
+    summary: ClassVar[str]
+    """What it does, in a few words, for the API's documentation."""
+
+    def __init__(self, dim: int) -> None: ...
+
+    def __len__(self) -> int:
+        """Return the number of vectors."""
+
+    @property
+    def count(self) -> int:
+        """The number of keys."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes held by vectors and keys."""
+
+    def add(self, keys: Keys, vectors: Vectors) -> None:
+        """Add `vectors` (n, dim) under `keys` (n,), never descending and above every key added before."""
+
+    def remove(self, keys: Keys) -> None:
+        """Remove all vectors of `keys`; absent keys are ignored."""
+
+    def search(
+        self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
+    ) -> tuple[Vectors, Keys, Ordinals]:
+        """Return cosines, keys and ordinals, each (q, m), of the `m` <= `k` nearest vectors to each query (q, dim).
+
+        The best come first, equal scores by key, then by ordinal. `allowed` are the keys that may be found, None for
+        all; with `distinct`, only the best vector of each key counts.
+        """
