@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service import index as indexes
 from service.arrays import Keys, Vectors
-from service.collections.concurrency import ReadWriteLock
+from service.collections.lock import ReadWriteLock
 from service.collections.provenance import Definition
 from service.errors import NotFound, StaleDefinition
 from service.index import VectorIndex
