@@ -1,4 +1,4 @@
-"""Whether the service is alive and able, and what it serves."""
+"""Liveness, readiness, and what is served."""
 
 from __future__ import annotations
 
