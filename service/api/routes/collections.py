@@ -109,8 +109,7 @@ async def upsert(name: str, body: UpsertRequest, served: Served) -> Response:
 async def fetch(name: str, document_id: str, served: Served) -> Response:
     """One document."""
     document = await served.collections.fetch(name, document_id)
-    spans = {} if document.spans is None else {"spans": document.spans}
-    return json_response({"id": document.id, "text": document.text, "metadata": document.metadata, **spans})
+    return json_response(document.to_json())
 
 
 @router.delete("/collections/{name}/documents/{document_id:id}", status_code=204, responses=_MISSING)
