@@ -8,9 +8,8 @@ from typing import Any, Final
 from fastapi import APIRouter, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from service.api.dependencies import Served, check_count, places
-from service.api.disconnect import ReadingRoute
-from service.api.json import JSONRoute, json_list, json_list_of, json_object, json_response, response_in_parts
+from service.api.requests import JSONRoute, ReadingRoute, Served, check_count, places
+from service.api.responses import json_list, json_list_of, json_object, json_response, response_in_parts
 from service.api.schemas.collections import (
     CollectionBody,
     CollectionList,

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, create_model, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from service.api.schemas.base import Request
 from service.embedding.chunkers import CHUNKERS, OPTIONS, Chunker, build
 from service.embedding.chunking import GIVEN, Chunking, Mode
 from service.errors import InvalidInput
@@ -32,7 +31,7 @@ class _OneOf:
         return core_schema.literal_schema(self._names)
 
 
-class _Cutting(create_model("_Cutting", __base__=Request, **_FIELDS)):  # type: ignore[misc]  # as registered
+class _Cutting(create_model("_Cutting", __base__=Body, **_FIELDS)):  # type: ignore[misc]  # as registered
     by: str
 
     def parsed(self) -> Chunker | Chunking:
