@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, create_model, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from service.api.requests import Body
 from service.embedding.chunkers import CHUNKERS, OPTIONS, Chunker, build
 from service.embedding.chunking import GIVEN, Chunking, Mode
 from service.errors import InvalidInput
