@@ -19,9 +19,9 @@ from torch import Tensor
 from service.config import RuntimeConfig
 from service.encoder.loading import Source
 from service.encoder.quantization import Agreement, quantize_graph
-from service.encoder.quantization.quantizer import Quantizer
 from service.encoder.runtimes.base import Runtime, Unfit
 from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_int8, threads
+from service.encoder.runtimes.quantizer import Quantizer
 from service.encoder.runtimes.tracing import StatesOnly, difference, sample, silenced
 from service.errors import CheckpointError, ConfigError
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from service.config import RuntimeConfig
 from service.encoder.loading import Source
 from service.encoder.quantization import Agreement, load_quantized, quantize_linears, save_quantized
-from service.encoder.quantization.quantizer import Quantizer
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_bf16, threads
+from service.encoder.runtimes.quantizer import Quantizer
 from service.encoder.runtimes.tracing import StatesOnly, trace
 from service.errors import ConfigError
 
