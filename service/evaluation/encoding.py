@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +16,8 @@ from torch import Tensor
 
 from pooling.tasks import Part
 from service.arrays import Vectors
-from service.embedding import bulk
 from service.embedding.embedder import Embedder
+from service.embedding.postprocessing import ToVectors
 from service.encoder import PostProcess
 from service.evaluation.report import Speed
 
@@ -76,18 +75,18 @@ class Encoding:
 
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return the token ids of each text as the encoder reads it, truncated and without a prompt."""
-        limit = self._model.max_tokens
+        limit = self._model.recipe.max_tokens
         return [self._tokenizer.truncate(text, limit).ids for text in self._tokenizer.encode(texts)]
 
     def truncated(self, texts: Sequence[str]) -> int:
         """Count the texts that are longer than the model takes, so that their ends are not read."""
         blocks = (texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK))
         encoded = (text for block in blocks for text in self._tokenizer.encode(block))
-        return sum(text.full_length > self._model.max_tokens for text in encoded)
+        return sum(text.full_length > self._model.recipe.max_tokens for text in encoded)
 
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Return the start and end of each token that stands for characters, in order and without overlap."""
-        limit = self._model.max_tokens
+        limit = self._model.recipe.max_tokens
         found = []
         for text in self._tokenizer.encode(texts, offsets=True):
             spans: list[tuple[int, int]] = []
@@ -131,7 +130,7 @@ class Encoding:
 
     def _padding(self, texts: Sequence[str]) -> list[float]:
         ids = self.ids(texts)
-        width = min(max(map(len, ids)) + _PADDING, self._model.max_tokens)
+        width = min(max(map(len, ids)) + _PADDING, self._model.recipe.max_tokens)
         batch = np.full((len(ids), width), self._tokenizer.pad_id, dtype=np.int64)
         mask = np.zeros(batch.shape, dtype=np.bool_)
         for text, row in enumerate(ids):
@@ -163,20 +162,16 @@ class Encoding:
         keep: Callable[[int, Any], None],
         advance: Advance = lambda _: None,
     ) -> None:
-        async def run() -> None:
-            text = 0
-            async for row in bulk.results(self._model, part.texts, post_process, role=part.role, advance=advance):
-                keep(text, row)
-                text += 1
-
-        asyncio.run(run())
+        prompt = self._model.recipe.prompt(role=part.role)
+        for text, row in enumerate(self._model.run(part.texts, post_process, prompt=prompt, advance=advance)):
+            keep(text, row)
 
 
 class _AllAtOnce:
     """Converts states to the vectors of every pooling; `seconds` of each are summed over threads."""
 
     def __init__(self, embedders: Sequence[Embedder]) -> None:
-        self._post_processes = [embedder.post_process() for embedder in embedders]
+        self._post_processes = [ToVectors(embedder.recipe) for embedder in embedders]
         self._lock = threading.Lock()
         self.seconds = np.zeros(len(embedders))
 

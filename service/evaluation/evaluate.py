@@ -121,7 +121,7 @@ def evaluate(
         candidates = [Candidate(strategy.name, strategy.weights is not None) for strategy in strategies]
         advice = advise(candidates, comparisons, declared)
     compared = (*strategies, *by_spans)
-    limit, read = model.max_tokens, "not read but in spans" if by_spans else "not read"
+    limit, read = model.recipe.max_tokens, "not read but in spans" if by_spans else "not read"
     truncated = [
         f"{each.name}: {each.truncated} texts are longer than {limit} tokens; what is beyond was {read}."
         for each in measured

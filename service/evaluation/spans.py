@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Vectors
-from service.collections.vectorize import embed_documents
 from service.embedding.chunking import Chunking, Mode
+from service.embedding.embedder import SpanVectors
 from service.errors import Place, shortened
 from service.evaluation.encoding import Advance
 from service.evaluation.strategies import Strategy
-from service.store import Chunked, Document
 
 _BLOCK: Final = 32
 """Documents per request."""
+_MOST_SPANS: Final = 65_536
+"""Most spans per request, whose vectors are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,29 @@ class BySpans(Strategy):
         with file.open("xb") as opened:
             for start in range(0, len(texts), _BLOCK):
                 found = asyncio.run(self._embedded(texts[start : start + _BLOCK]))
-                found.vectors.astype(np.float32, copy=False).tofile(opened)
-                counts += map(len, found.spans)
-                advance(len(found.spans))
+                for text in found:
+                    text.vectors.tofile(opened)
+                    counts.append(len(text.spans))
+                advance(len(found))
         shape = sum(counts), self.embedder.dim
         return np.memmap(file, np.float32, "r", shape=shape), np.cumsum(counts)
 
-    async def _embedded(self, texts: Sequence[str]) -> Chunked:
-        found = await embed_documents(
-            self.embedder,
-            self.chunking,
-            [Document(str(place), text, {}) for place, text in enumerate(texts)],
-            truncate=True,
-            where=lambda place: Place("texts", place, name=f"the text {shortened(texts[place])}"),
+    async def _embedded(self, texts: Sequence[str]) -> list[SpanVectors]:
+        assert self.chunking.chunker is not None, "texts of an evaluation come without spans"
+
+        def where(text: int) -> Place:
+            return Place("texts", text, name=f"the text {shortened(texts[text])}")
+
+        return await self.embedder.embed_spans(
+            texts,
+            self.chunking.chunker,
+            mode=self.chunking.mode,
+            role="document",
+            truncate="right",
+            most=_MOST_SPANS,
+            where=where,
+            where_span=lambda text, span: where(text).at_span(span),
         )
-        assert isinstance(found, Chunked)
-        return found
 
 
 def both_modes(strategies: Sequence[Strategy], chunking: Chunking) -> list[BySpans]:

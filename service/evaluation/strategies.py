@@ -37,7 +37,7 @@ class Strategy:
     @property
     def yaml(self) -> str:
         """The line of a config that selects it."""
-        pooler = self.embedder.pooler
+        pooler = self.embedder.recipe.pooler
         spec: Any = pooler.spec
         if self.weights is not None:
             spec = {"strategy": pooler.config()["strategy"], "weights": self.weights}
@@ -46,7 +46,7 @@ class Strategy:
 
     def summary(self) -> StrategySummary:
         """Summarise it for a report."""
-        return StrategySummary(self.name, self.embedder.pooler.spec, self.embedder.dim, self.weights)
+        return StrategySummary(self.name, self.embedder.recipe.pooler.spec, self.embedder.dim, self.weights)
 
 
 def choose(
@@ -70,7 +70,7 @@ def choose(
 
     """
     for spec in specs:
-        _check(spec, model.pooler.dim)
+        _check(spec, model.recipe.pooler.dim)
     found: dict[str, Strategy] = {}
     for spec in specs or defaults:
         try:
@@ -86,7 +86,7 @@ def choose(
         found.setdefault(strategy.name, strategy)
     for folder in folders:
         found[folder] = _saved(model, folder)
-        if not found[folder].embedder.pooler.trained:
+        if not found[folder].embedder.recipe.pooler.trained:
             note(f"{folder} holds a pooler that was never fitted.")
     return list(found.values())
 
@@ -102,12 +102,12 @@ def _check(spec: str, dim: int) -> None:
 
 def _fixed(model: Embedder, spec: str) -> Strategy:
     embedder = Embedder(model.encoder, model.recipe.with_pooling(spec))
-    return Strategy(embedder.pooler.spec, embedder)
+    return Strategy(embedder.recipe.pooler.spec, embedder)
 
 
 def _saved(model: Embedder, folder: str) -> Strategy:
     try:
-        pooler = load_pooler({"weights": folder}, model.pooler.dim)
+        pooler = load_pooler({"weights": folder}, model.recipe.pooler.dim)
         return Strategy(folder, Embedder(model.encoder, model.recipe.with_pooler(pooler)), folder)
     except (PoolingError, CheckpointError) as error:
         raise InvalidInput(f"--pooler {folder}: {error}.") from None

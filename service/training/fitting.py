@@ -28,7 +28,7 @@ from pooling.training import (
     followed_by,
 )
 from pooling.training.states import Encode
-from service.embedding.head import Head
+from service.embedding.postprocessing import complete
 from service.embedding.recipe import Recipe
 from service.errors import CheckpointError, ConfigError
 from service.training import export
@@ -68,7 +68,7 @@ def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
     for spec in specs:
         try:
             pooler = pooling.build(spec, recipe.pooler.dim)
-            Head(recipe.checkpoint.head, pooler.output_dim)
+            recipe.with_pooler(pooler)
         except (PoolingError, CheckpointError) as error:
             raise ConfigError(f"--pooling {spec!r}: {error}") from None
         if not any(True for _ in pooler.parameters()):
@@ -159,5 +159,4 @@ def _encode(recipe: Recipe, pooler: Pooler) -> Encode:
 
 def _head(recipe: Recipe, pooler: Pooler) -> Callable[[Tensor], Tensor]:
     """Return what follows pooling, except for normalisation, which cosines do not need."""
-    head = Head(recipe.checkpoint.head, pooler.output_dim)
-    return lambda vectors: head(vectors)[:, : recipe.truncate_dim]
+    return partial(complete, recipe.with_pooler(pooler), normalize=False)

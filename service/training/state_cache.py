@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -19,7 +18,6 @@ from torch import Tensor
 
 from pooling.tasks import DataError, Part, Role
 from pooling.training import DType, States, Writer
-from service.embedding import bulk
 from service.embedding.embedder import Embedder
 from service.encoder.artifacts import Artifacts
 from service.errors import ConfigError, shortened
@@ -132,7 +130,7 @@ class StateCache:
                 advance(count)
 
             def build(folder: Path, shard: Shard = shard, more: Callable[[int], None] = more) -> None:
-                asyncio.run(self._encode(folder, shard.part, more))
+                self._encode(folder, shard.part, more)
 
             folder = self._artifacts.get(_KIND, shard.key, build)
             now = time.time_ns()  # finer than the clock that the file system stamps with
@@ -142,14 +140,15 @@ class StateCache:
         texts = [(shard.part.role, text) for shard in shards for text in shard.part.texts]
         return CachedStates(States.open(folders), {text: row for row, text in enumerate(texts)})
 
-    async def _encode(self, folder: Path, part: Part, advance: Callable[[int], None]) -> None:
-        found = bulk.results(self._model, part.texts, _unpadded, role=part.role, advance=advance)
+    def _encode(self, folder: Path, part: Part, advance: Callable[[int], None]) -> None:
+        prompt = self._model.recipe.prompt(role=part.role)
+        found = self._model.run(part.texts, _unpadded, prompt=prompt, advance=advance)
         with Writer(folder, self._model.encoder.dim, self._dtype) as writer:
-            async for states in found:
+            for states in found:
                 writer.add(states)
 
     def _shard(self, part: Part) -> Shard:
-        prompt = self._model.prompt(None, part.role)
+        prompt = self._model.recipe.prompt(role=part.role)
         tokenizer = self._model.encoder.tokenizer
         least = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
         tokens = 0
@@ -157,15 +156,15 @@ class StateCache:
             for text, tokenized in zip(some, tokenizer.encode(some, prompt=prompt), strict=True):
                 if len(tokenized.ids) <= least and tokenizer.is_blank(text):
                     raise DataError(f"the text {shortened(text)} has no token that this model knows; leave it out.")
-                tokens += min(len(tokenized.ids), self._model.max_tokens)
+                tokens += min(len(tokenized.ids), self._model.recipe.max_tokens)
         key = {
             "format": _FORMAT,
             "encoder": self._model.encoder.fingerprint,
             "precision": self._model.encoder.runtime.precision,
             "tokenizer": tokenizer.fingerprint(),
-            "max_tokens": self._model.max_tokens,
+            "max_tokens": self._model.recipe.max_tokens,
             "prompt": prompt,
-            "include_prompt": self._model.include_prompt,
+            "include_prompt": self._model.recipe.include_prompt,
             "dtype": self._dtype,
             "texts": hashlib.sha256(json.dumps(part.texts).encode()).hexdigest(),
         }

@@ -153,7 +153,7 @@ def test_other_data(run, tmp_path, layout):
     assert status == 0, err
     assert out.splitlines()[0].split() == ["nDCG@10", "x", "100", "dev", "test"]
     with checkpoints.served(tmp_path / "out") as models:
-        assert models.get().pooler.spec == "attention"
+        assert models.get().recipe.pooler.spec == "attention"
 
 
 def test_a_split_that_overlaps_train_is_warned_of_by_number(run, data):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def test_pooled_from_disk_they_are_what_is_served(cached, folder):
     for pooling in ("mean", "cls", "last", "max"):
         with checkpoints.served(folder, pooling=pooling) as models:
             wanted = checkpoints.embed(models, [*MORE.texts, *TEXTS.texts])
-            assert checkpoints.close(states.pooled(models.get().pooler).numpy(), wanted)
+            assert checkpoints.close(states.pooled(models.get().recipe.pooler).numpy(), wanted)
 
 
 def test_a_role_has_its_prompt(cached, model):
@@ -70,13 +72,9 @@ def test_a_role_has_its_prompt(cached, model):
     prompted = len(model.encoder.tokenizer.encode(["the mill"], prompt="query: ")[0].ids)
     query, again, document, neither = found.of(parts).lengths
     assert query == again == prompted > document == neither
-    model.include_prompt = False
-    try:
-        unprompted = cached()
-        [length] = unprompted.states(unprompted.plan(parts[:1])).states.lengths
-        assert length == prompted - model.encoder.tokenizer.prompt_length("query: ")
-    finally:
-        model.include_prompt = True
+    unprompted = cached(model=Embedder(model.encoder, replace(model.recipe, include_prompt=False)))
+    [length] = unprompted.states(unprompted.plan(parts[:1])).states.lengths
+    assert length == prompted - model.encoder.tokenizer.prompt_length("query: ")
 
 
 def test_later_runs_find_them_and_add_what_is_new(cached):
@@ -97,9 +95,10 @@ def test_what_changes_a_state_is_kept_apart(cached, folder, change):
     shards = cache.plan([TEXTS])
     cache.states(shards)
     with checkpoints.served(folder, **{"pooling": "mean"} | change) as models:
+        changed = models.get()
         if "prompts" in change:
-            models.get().default_prompt = "default"
-        other = cached(model=models.get())
+            changed = Embedder(changed.encoder, replace(changed.recipe, default_prompt="default"))
+        other = cached(model=changed)
         assert other.missing(other.plan([TEXTS])) > 0
     narrow = cached(dtype="float16")
     [shard] = narrow.plan([TEXTS])
