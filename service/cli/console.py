@@ -7,6 +7,7 @@ import sys
 from typing import Final
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -51,6 +52,12 @@ def say(text: str) -> None:
 def warn(message: str) -> None:
     """Print a warning."""
     err.print(Text.assemble(("warning:", "bold yellow"), " ", message))
+
+
+def progress_bar() -> Progress:
+    """Make a progress bar with a description, which shows on a terminal only and disappears at the end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, disable=not err.is_terminal, transient=True)
 
 
 def emit(content: bytes) -> None:

@@ -39,7 +39,9 @@ def serve(
 
         served = open_deployment(settings)
         for name, model in served.models:
-            err.print(f"model {name}: {model.pooler.spec}, {model.dim} dimensions, fingerprint {model.fingerprint}")
+            err.print(
+                f"model {name}: {model.recipe.pooler.spec}, {model.dim} dimensions, fingerprint {model.fingerprint}"
+            )
         url_host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
         address = f"http://{url_host}:{listener.getsockname()[1]}"
         err.print(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")

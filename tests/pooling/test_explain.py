@@ -20,7 +20,7 @@ DIM = 8
 FREE = [s for s in STRATEGIES if s.linear and not any(word in s.spec for word in ("attention", "gated"))]
 """Linear, and with weights that do not depend on the states, or under max only on which of them is largest."""
 
-several = settings(max_examples=12, deadline=None)
+several = settings(max_examples=settings.default.max_examples // 8)
 texts = st.tuples(st.integers(1, 7), st.integers(0, 9999))
 
 

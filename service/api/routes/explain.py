@@ -12,8 +12,9 @@ from service.api.disconnect import ReadingRoute
 from service.api.json import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.explain import ExplainedBody, ExplainRequest
 from service.api.schemas.problem import PROBLEMS
+from service.arrays import Floats
 from service.embedding.embedder import TokenStates
-from service.embedding.explain import Explained, Explanation, Numbers, Pair
+from service.embedding.explain import Explained, Explanation, Pair
 from service.embedding.explain import explain as explain_texts
 
 router = APIRouter(tags=["embed"], route_class=ReadingRoute)
@@ -70,7 +71,7 @@ def _token_pair(text: TokenStates, other: TokenStates, pair: Pair, i: int, j: in
     }
 
 
-def _tokens(text: TokenStates, shares: Numbers, contributions: Numbers | None = None) -> Iterator[bytes]:
+def _tokens(text: TokenStates, shares: Floats, contributions: Floats | None = None) -> Iterator[bytes]:
     def to_json(index: int, token: str) -> dict[str, Any]:
         start, end = text.offsets[index] or (None, None)
         fields = {"token": token, "start": start, "end": end, "share": shares[index]}

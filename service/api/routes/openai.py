@@ -12,7 +12,7 @@ from service.api.dependencies import Served, check_count, places
 from service.api.disconnect import ReadingRoute
 from service.api.json import json_list, json_object, response_in_parts
 from service.api.schemas.openai import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
-from service.embedding.embedder import Inputs
+from service.embedding.inputs import Inputs
 
 _STARTED: Final = int(time.time())
 

@@ -47,6 +47,7 @@ def test_index_search_and_reindex(asking, stories, name, side_by_side):
     assert STORY in asking("search", "music", "--collection", name).stdout
 
 
+@pytest.mark.slow
 def test_given_spans(asking, jsonl, name, side_by_side):
     spans = [[0, 36], [37, 66]]
     path = jsonl({"id": "story", "text": STORY, "spans": spans})
