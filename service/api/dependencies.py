@@ -1,7 +1,9 @@
-"""What the routes work on, and the limit on how much one request may hold."""
+"""What routes share: the deployment, the limit on the items of a request, and the places of its items."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -10,19 +12,19 @@ from service.deployment import Deployment
 from service.errors import InvalidInput, Place, TooLarge
 
 
-async def _of(request: Request) -> Deployment:  # FastAPI would run a plain function on another thread
+async def _deployment(request: Request) -> Deployment:  # FastAPI runs plain functions in a thread pool
     deployment: Deployment = request.app.state.deployment
     return deployment
 
 
-Served = Annotated[Deployment, Depends(_of)]
+Served = Annotated[Deployment, Depends(_deployment)]
 
 
 def check_count(served: Deployment, count: int, field: str) -> None:
-    """Refuse an empty list, and one that is longer than this deployment takes.
+    """Check the number of items in a request.
 
     Raises:
-        InvalidInput: nothing was sent.
+        InvalidInput: there are none.
         TooLarge: more than `server.max_texts`.
 
     """
@@ -35,3 +37,8 @@ def check_count(served: Deployment, count: int, field: str) -> None:
             where=Place(field),
             limit=limit,
         )
+
+
+def places(field: str, *, several: bool) -> Callable[[int], Place]:
+    """Return the function from an index to the place of that item: `field[index]`, or `field` for a single item."""
+    return partial(Place, field) if several else lambda _: Place(field)

@@ -1,4 +1,4 @@
-"""Gives a request up when its client goes away, so that what it waits for is not computed for nobody."""
+"""Cancellation of requests whose client has disconnected, so that nothing is computed in vain."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from starlette.types import Message, Receive
 
 from service.api.json import JSONRoute
 
-PATIENCE: Final = 0.05
-"""Seconds after which a request that waits is watched; most are answered before, and cost nothing."""
+_WATCH_DELAY: Final = 0.05
+"""Seconds before a pending request is watched; most are done earlier, at no cost."""
 
 _CLIENT_CLOSED_REQUEST: Final = 499
-"""nginx's status for it. Nobody receives it."""
+"""The status that nginx logs in this case; no client receives it."""
 
 
 class ReadingRoute(JSONRoute):
-    """A JSONRoute that ends when its client goes. For routes that change nothing: a write goes on to its end."""
+    """A JSONRoute that is cancelled when its client disconnects; for routes that change nothing."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, cancelled when the client goes."""
+        """Return a handler that is cancelled when the client disconnects."""
         handle = super().get_route_handler()
 
-        async def while_there(request: Request) -> Response:
-            watch = _Watch(request.receive)
+        async def cancellable(request: Request) -> Response:
+            watch = _DisconnectWatch(request.receive)
             try:
                 return await handle(Request(request.scope, watch))
             except asyncio.CancelledError:
-                if not watch.gone:
+                if not watch.disconnected:
                     raise
                 watch.task.uncancel()
                 return Response(status_code=_CLIENT_CLOSED_REQUEST)
             finally:
                 watch.stop()
 
-        return while_there
+        return cancellable
 
 
-class _Watch:
-    """A `receive` that listens on, some time after the body has come, and cancels its task on a disconnect."""
+class _DisconnectWatch:
+    """A `receive` that keeps listening after the body and cancels its task when the client disconnects."""
 
     def __init__(self, receive: Receive) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.task = task
-        self.gone = False
+        self.disconnected = False
         self._receive = receive
         self._timer: asyncio.TimerHandle | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -55,11 +55,11 @@ class _Watch:
     async def __call__(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body", False):
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._listen)
+            self._timer = asyncio.get_running_loop().call_later(_WATCH_DELAY, self._listen)
         return message
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._timer is not None:
             self._timer.cancel()
         if self._listener is not None:
@@ -71,5 +71,5 @@ class _Watch:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
+        self.disconnected = True
         self.task.cancel()

@@ -1,4 +1,4 @@
-"""JSON in and out through orjson: strict about UTF-8 and numbers, and straight from numpy arrays."""
+"""JSON bodies by orjson: strict parsing of requests, responses directly from NumPy arrays."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 MOST_NESTED: Final = 100
-"""Levels of objects and lists in a body; what walks one by recursion is safe with them."""
+"""Nesting levels of a request body; code that recurses over one relies on this limit."""
 
-_PART: Final = 64 * 1024
-"""Bytes of an answer between which other requests get their turn."""
-_ROWS: Final = 64
-"""Rows of vectors, or entries of a list, that are written without a break: less than a millisecond of work."""
+_PART_BYTES: Final = 64 * 1024
+"""Size of a part of a response; between parts other requests can run."""
+_ITEMS_AT_ONCE: Final = 64
+"""Items of a list, such as vectors, encoded in one step: less than a millisecond of work."""
 
 
 class _StrictRequest(Request):
@@ -38,33 +38,33 @@ class _StrictRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        # FastAPI turns a json.JSONDecodeError, and no other error, into a validation error.
+        # FastAPI turns only a json.JSONDecodeError into a validation error.
         body = await self.body()
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            raise _clearer(error, body) from None
-        # Few brackets cannot be many levels, and counting them is a hundred times faster than to walk the value.
+            raise _with_position(error, body) from None
+        # Counting brackets is a hundred times faster than walking the value, and few of them rule out deep nesting.
         if body.count(b"[") + body.count(b"{") > MOST_NESTED and _is_deeper(value, MOST_NESTED):
             raise json.JSONDecodeError(f"it is nested deeper than {MOST_NESTED} levels", "", 0)
         return value
 
 
 class JSONRoute(APIRoute):
-    """A route whose body is read strictly: no NaN, no lone surrogates, no invalid UTF-8."""
+    """A route with strict parsing of the body: no NaN, no lone surrogates, no invalid UTF-8."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, given the strict request."""
+        """Return a handler that parses the body strictly."""
         handle = super().get_route_handler()
 
-        async def strictly(request: Request) -> Response:
+        async def strict(request: Request) -> Response:
             return await handle(_StrictRequest(request.scope, request.receive))
 
-        return strictly
+        return strict
 
 
-def _clearer(error: json.JSONDecodeError, body: bytes) -> json.JSONDecodeError:
-    """The same error, unless the body is no text at all: orjson does not say where it stops being one."""
+def _with_position(error: json.JSONDecodeError, body: bytes) -> json.JSONDecodeError:
+    """Return the error with its position, which orjson omits for invalid UTF-8."""
     try:
         body.decode()
     except UnicodeDecodeError as undecodable:
@@ -86,46 +86,63 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return True
 
 
-def answer(content: Any, status: int = 200) -> Response:
-    """A JSON response; arrays are written without becoming lists first."""
-    return Response(_dumps(content), status, media_type="application/json")
+def json_response(content: Any) -> Response:
+    """Return a JSON response."""
+    return Response(_dumps(content), media_type="application/json")
 
 
-async def answer_in_parts(parts: Iterable[bytes]) -> Response:
-    """A JSON response of any size: between the making of its parts other requests get their turn."""
-    written = [bytearray()]
+async def response_in_parts(parts: Iterable[bytes]) -> Response:
+    """Return a JSON response of any size; other requests can run while its parts are encoded."""
+    body = [bytearray()]
     for part in parts:
-        if len(written[-1]) >= _PART:
+        if len(body[-1]) >= _PART_BYTES:
             await asyncio.sleep(0)
-            written.append(bytearray())
-        written[-1] += part
-    return _Parts(written) if len(written) > 1 else Response(bytes(written[0]), media_type="application/json")
+            body.append(bytearray())
+        body[-1] += part
+    return _Parts(body) if len(body) > 1 else Response(bytes(body[0]), media_type="application/json")
 
 
-def listed(items: Sequence[Any] | NDArray[Any], shown: Callable[[int, Any], Any] | None = None) -> Iterator[bytes]:
-    """A JSON list, some entries at a time.
+def json_object(**members: Any) -> Iterator[bytes]:
+    """Encode an object in parts; a member that is an iterator provides its own encoding in parts."""
+    for number, (name, value) in enumerate(members.items()):
+        yield (b"," if number else b"{") + _dumps(name) + b":"
+        if isinstance(value, Iterator):
+            yield from value
+        else:
+            yield _dumps(value)
+    yield b"}"
+
+
+def json_list(
+    items: Sequence[Any] | NDArray[Any], to_json: Callable[[int, Any], Any] | None = None
+) -> Iterator[bytes]:
+    """Encode a list in parts.
 
     Args:
-        items: what is listed.
-        shown: from a place and the item there to what stands in the list; the item itself by default.
+        items: the items, or vectors as the rows of an array.
+        to_json: converts an index and the item there to what is encoded; by default the item itself.
 
     """
     yield b"["
-    for start in range(0, len(items), _ROWS):
-        some = items[start : start + _ROWS]
-        content = [shown(place, item) for place, item in enumerate(some, start)] if shown else some
-        text = _dumps(content)
+    for start in range(0, len(items), _ITEMS_AT_ONCE):
+        group = items[start : start + _ITEMS_AT_ONCE]
+        text = _dumps([to_json(index, item) for index, item in enumerate(group, start)] if to_json else group)
         yield b"," + text[1:-1] if start else text[1:-1]
     yield b"]"
 
 
-def members(**content: Any) -> bytes:
-    """Members of a JSON object, without the braces around them."""
-    return _dumps(content)[1:-1]
+def json_list_of(items: Iterable[Iterator[bytes]]) -> Iterator[bytes]:
+    """Encode a list whose items are themselves encoded in parts."""
+    yield b"["
+    for index, item in enumerate(items):
+        if index:
+            yield b","
+        yield from item
+    yield b"]"
 
 
 class _Parts(Response):
-    """A response whose body is sent as it was made, without a copy of the whole."""
+    """A response whose body is sent in parts, without joining them first."""
 
     media_type = "application/json"
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 
 from service.collections import Collection, Collections, Hit
-from service.collections.concurrency import Writer
 from service.collections.provenance import define, embedder_for
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.vectorize import check_spans, embed_documents
@@ -49,8 +48,7 @@ class CollectionService:
     def __init__(self, models: Models, collections: Collections) -> None:
         self._models = models
         self._collections = collections
-        self._write = Writer()
-        self.reindexes = Reindexes(models, self._write)
+        self.reindexes = Reindexes(models, collections)
         for collection in collections.list():
             self._warn_about(collection)
 
@@ -59,7 +57,7 @@ class CollectionService:
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new."""
         embedder, definition = define(self._models, model, spec, chunking)
-        return await self._write(self._collections.create, name, definition, embedder.dim, index)
+        return await self._collections.write(self._collections.create, name, definition, embedder.dim, index)
 
     def all(self) -> Sequence[Collection]:
         """Return all collections, ordered by name."""
@@ -95,7 +93,7 @@ class CollectionService:
     async def drop(self, name: str) -> None:
         """Delete a collection with all its documents."""
         collection = self.get(name)
-        await self._write(self._collections.drop, name)
+        await self._collections.write(self._collections.drop, name)
         self.reindexes.forget(collection)
 
     async def upsert(self, name: str, documents: Sequence[Document], *, truncate: bool = False) -> Upserted:
@@ -114,7 +112,7 @@ class CollectionService:
             reindex = self.reindexes.last.get(collection)
             also = await reindex.vectors(changed, truncate=truncate) if reindex and reindex.running else None
             store = partial(collection.upsert, changed, vectors, under=definition, also=also)
-            if await self._write(_store, collection, documents, unchanged, store):
+            if await self._collections.write(_store, collection, documents, unchanged, store):
                 return Upserted(len(documents), len(unchanged))
 
     async def fetch(self, name: str, document_id: str) -> Document:
@@ -123,7 +121,7 @@ class CollectionService:
 
     async def delete(self, name: str, document_id: str) -> None:
         """Delete a document, durably."""
-        await self._write(self.get(name).delete, document_id)
+        await self._collections.write(self.get(name).delete, document_id)
 
     async def by_text(
         self,
@@ -174,9 +172,8 @@ class CollectionService:
         return (await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped)))[0]
 
     def close(self) -> None:
-        """Finish the writes in progress and close the store."""
+        """Stop reindexes, finish the changes in progress and close the store."""
         self.reindexes.close()
-        self._write.close()
         self._collections.close()
 
     def _warn_about(self, collection: Collection) -> None:

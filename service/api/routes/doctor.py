@@ -1,4 +1,4 @@
-"""`/doctor`: whether the served models are what their checkpoints want them to be."""
+"""`/doctor`: whether models are served as their checkpoints declare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request has in common."""
+"""The base class of requests, and fields that several of them have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PoolingSpec = Annotated[
 
 Truncate = Annotated[bool, Field(description="Cut a text that is too long instead of refusing it.")]
 
-# The first bad item of a list is enough: a list of a million would be a million errors.
+# Validation stops at the first bad item: a list of a million would produce a million errors.
 Texts = Annotated[list[str], Field(fail_fast=True)]
 
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
@@ -31,7 +31,7 @@ class Request(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _know_all_fields(cls, data: Any) -> Any:
+    def _reject_unknown_fields(cls, data: Any) -> Any:
         if isinstance(data, dict) and not data.keys() <= cls.__pydantic_fields__.keys():
             key = next(key for key in data if key not in cls.__pydantic_fields__)
             raise PydanticCustomError(

@@ -23,6 +23,16 @@ class EmbedAllRequest(Request):
     prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
 
     @property
+    def several(self) -> bool:
+        """Whether the inputs are a list."""
+        return not isinstance(self.inputs, str)
+
+    @property
+    def texts(self) -> list[str]:
+        """The inputs as a list."""
+        return [self.inputs] if isinstance(self.inputs, str) else self.inputs
+
+    @property
     def side(self) -> Literal["left", "right"] | None:
         """The side to cut at, None where nothing may be cut."""
         if not self.truncate:

@@ -34,11 +34,11 @@ class SearchRequest(Request):
     truncate: Truncate = False
 
     @model_validator(mode="after")
-    def _one_question(self) -> Self:
+    def _check_query(self) -> Self:
         given = [name for name in ("query", "queries", "vector") if getattr(self, name) is not None]
         if len(given) != 1:
             raise PydanticCustomError(
-                "one_question",
+                "one_query",
                 "give one of 'query', 'queries' and 'vector'; this has {given}.",
                 {"given": " and ".join(map(repr, given)) or "none"},
             )

@@ -1,4 +1,4 @@
-"""How requests say that texts are cut into spans."""
+"""Spans in requests: given ones, and how to cut texts into them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIELDS: Final[dict[str, Any]] = {
 
 
 class _OneOf:
-    """Accept one of the given names, like `Literal`, but for names that are known at run time only."""
+    """A type like `Literal`, for names known only at run time."""
 
     def __init__(self, *names: str) -> None:
         self._names = list(names)

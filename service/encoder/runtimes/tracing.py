@@ -1,4 +1,4 @@
-"""A transformers module as a function of ids and mask, and traced: without the Python between its operations."""
+"""A transformers module as a function of ids and mask; traced, it runs without the Python between its operations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 _SHAPES: Final = ((1, 3), (2, 8), (3, 18), (1, 33))
 _FIRST_POSITION: Final = 2
-"""Where RoBERTa and its kind count positions from."""
+"""Where models of the RoBERTa family count positions from."""
 _TOLERANCE: Final = 1e-4
-"""Largest difference from the module's states, as a part of the largest state."""
+"""Largest difference from the module's states, relative to the largest state."""
 
 
 class StatesOnly(torch.nn.Module):
@@ -29,15 +29,15 @@ class StatesOnly(torch.nn.Module):
         self.module = module
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """The module's last hidden states."""
+        """Return the module's last hidden states."""
         return self.module(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
 def trace(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """One call for a whole pass, which holds Python's lock no longer than it takes to start.
+    """Trace a module, so that a whole pass is one call that holds Python's global lock only to start.
 
-    What short passes lose most time to is Python, and threads that wait for its lock. A module that does not trace,
-    or not to the same states, is called as it is.
+    Short passes lose most of their time to Python and to threads that wait for its lock. A module that cannot be
+    traced, or whose trace computes other states, is returned as it is.
     """
     plain = StatesOnly(module)
     try:
@@ -53,7 +53,7 @@ def trace(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def difference(module: Any, states: Callable[[Tensor, Tensor], Tensor]) -> str | None:
-    """In what `states` differs from a module; what tracing took for a constant shows at other shapes and masks."""
+    """Say how `states` differ from a module's, over shapes and masks that reveal what tracing took for constant."""
     plain = StatesOnly(module)
     with torch.inference_mode():
         for rows, width in _SHAPES:
@@ -66,7 +66,7 @@ def difference(module: Any, states: Callable[[Tensor, Tensor], Tensor]) -> str |
 
 
 def sample(module: Any, rows: int, width: int) -> tuple[Tensor, Tensor]:
-    """Token ids and a mask with padding at the right, one row of it full."""
+    """Return token ids and a mask, both (rows, width), padded at the right except in the first row."""
     config = module.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or width + _FIRST_POSITION
     width = min(width, positions - _FIRST_POSITION)
@@ -78,8 +78,8 @@ def sample(module: Any, rows: int, width: int) -> tuple[Tensor, Tensor]:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Without what tracing prints: it is about code that is checked by its results instead."""
-    loggers = [logging.getLogger("transformers"), logging.getLogger()]  # OpenVINO sets the root's, and leaves it
+    """Silence tracing: its warnings are about code that is checked by its results instead."""
+    loggers = [logging.getLogger("transformers"), logging.getLogger()]  # OpenVINO changes the root's level for good
     levels = [logger.level for logger in loggers]
     loggers[0].setLevel(logging.ERROR)
     try:

@@ -1,34 +1,8 @@
-"""Who may read a collection and who may change it, and when."""
+"""A read/write lock: many readers or one writer."""
 
-from __future__ import annotations
-
-import asyncio
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from threading import Condition
-from typing import Any, TypeVar
-
-T = TypeVar("T")
-
-
-class Writer:
-    """Runs changes one after the other on a thread of its own, so that what a change reads holds until it is done.
-
-    The store takes one writer at a time; those that wait for it must not occupy the threads that search.
-    """
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
-
-    async def __call__(self, change: Callable[..., T], *arguments: Any) -> T:
-        """Run a change to its end, even if the client that asked for it disconnects."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(change, *arguments))
-
-    def close(self) -> None:
-        """Finish the changes that were asked for."""
-        self._thread.shutdown()
 
 
 class ReadWriteLock:
