@@ -13,10 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from service.collections import Collection, Collections, Hit
-from service.collections.provenance import define, embedder_for
+from service.collections.provenance import Definition, define, mismatch, unserved
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.vectorize import check_spans, embed_documents
 from service.embedding.chunking import Chunking
+from service.embedding.embedder import Embedder
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, Place, ServiceError, StaleDefinition, TooLarge
@@ -102,7 +103,7 @@ class CollectionService:
         require_distinct(documents)
         while True:
             definition = collection.definition
-            embedder = embedder_for(self._models, name, definition)
+            embedder = self._embedder(name, definition)
             check_spans(definition.chunking, documents)
             unchanged = await asyncio.to_thread(collection.unchanged, documents)
             places = [index for index, document in enumerate(documents) if document.id not in unchanged]
@@ -145,7 +146,7 @@ class CollectionService:
             )
         while True:
             definition = collection.definition
-            embeddings = await embedder_for(self._models, name, definition).embed(
+            embeddings = await self._embedder(name, definition).embed(
                 queries, role="query", truncate="right" if truncate else None, where=where
             )
             find = partial(collection.search, embeddings.vectors, k, condition, grouped=grouped, under=definition)
@@ -176,10 +177,25 @@ class CollectionService:
         self.reindexes.close()
         self._collections.close()
 
+    def _embedder(self, name: str, stored: Definition) -> Embedder:
+        """Return the embedder of a collection's definition.
+
+        Raises:
+            FingerprintMismatch: the models served now would not make the vectors that the collection holds.
+
+        """
+        try:
+            embedder = self._models.get(stored.model, stored.asked_pooling)
+        except ServiceError as error:
+            raise unserved(name, stored, error) from None
+        if embedder.fingerprint != stored.fingerprint:
+            raise mismatch(name, stored, embedder)
+        return embedder
+
     def _warn_about(self, collection: Collection) -> None:
         """Log why a collection cannot be served, and a reindex of it that was interrupted."""
         try:
-            embedder_for(self._models, collection.name, collection.definition)
+            self._embedder(collection.name, collection.definition)
         except ServiceError as error:
             logger.warning("%s", error.detail)
         if progress := interrupted(collection):
