@@ -23,7 +23,7 @@ from benchmarks import datasets, smollm2
 from benchmarks.options import Settings, from_command_line, progress
 from benchmarks.report import Report
 from benchmarks.service import MODELS, ROOT, Millpond, embed
-from pooling.tasks.data import ScoredPairs, read
+from pooling.tasks import Similarity, read
 
 MAX_TOKENS: Final = 48
 Row = dict[str, Any]
@@ -88,7 +88,7 @@ def _measure(encoder: str, data: Path, folder: Path) -> Row:
     seconds = time.perf_counter() - start
     row: Row = json.loads((folder / "out" / "pooler" / "training.json").read_text())
     pairs = read(data, "test")
-    assert isinstance(pairs, ScoredPairs)
+    assert isinstance(pairs, Similarity)
     texts = [*pairs.first, *pairs.second]
     model = {"encoder": encoder, "pooling": {"weights": str(folder / "out" / "pooler")}, "max_tokens": MAX_TOKENS}
     with Millpond("fitted", folder, models={"default": model}, runtime={"precision": "fp32"}) as server:
@@ -110,7 +110,7 @@ def _train(encoder: str, data: Path, output: Path, *options: str) -> str:
     return subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
 
 
-def _spearman(vectors: NDArray[Any], pairs: ScoredPairs) -> float:
+def _spearman(vectors: NDArray[Any], pairs: Similarity) -> float:
     first, second = np.split(vectors, 2)
     return 100 * float(spearmanr((first * second).sum(1), pairs.scores).statistic)
 
