@@ -48,7 +48,7 @@ class LearnedPooling(Module):
         return features
 
     def get_embedding_dimension(self) -> int:
-        """Size of the vector."""
+        """Return the size of the vector."""
         return self.pooler.output_dim
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:

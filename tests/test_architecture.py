@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.ways import layer
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -27,3 +29,5 @@ def test_the_ways_of_requests_are_those_that_they_take() -> None:
     taken, told = ways(traced.stdout), ways((ROOT / "docs" / "architecture.md").read_text())
     assert list(told) == [f"The way of a {what}" for what in ("text", "document", "query", "reindex")]
     assert {way: sorted(files) for way, files in told.items()} == {way: sorted(files) for way, files in taken.items()}
+    for way, files in told.items():
+        assert files == sorted(files, key=layer), f"{way} goes back up"

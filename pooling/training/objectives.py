@@ -23,14 +23,15 @@ Vectors = Callable[[Indices], Tensor]
 
 
 class Objective(ABC):
-    """A task that poolers can be fitted to."""
+    """What poolers are fitted to on a task."""
 
     metric: ClassVar[str]
-    """The metric of the task that decides, as it is written in reports."""
+    """The deciding metric of the task, as it is written in reports."""
 
-    task: Task
-    """What fitting needs of the task."""
+    needed: Task
+    """The same task without the texts that no example has."""
     examples: int
+    """Number of examples."""
 
     @abstractmethod
     def __init__(self, task: Any) -> None: ...
@@ -47,7 +48,7 @@ class RankPairs(Objective):
 
     def __init__(self, task: Similarity) -> None:
         task.check_variety()
-        self.task, self._pairs, self._scores = task, task.pairs, task.scores
+        self.needed, self._pairs, self._scores = task, task.pairs, task.scores
         self.examples = task.size
 
     def loss(self, vectors: Vectors, examples: Indices) -> Tensor:
@@ -62,8 +63,9 @@ class RankDocuments(Objective):
     metric = f"nDCG@{CUT}"
 
     def __init__(self, task: Retrieval) -> None:
-        self.task = task.relevant_only()
-        numbers = {document: number for number, document in enumerate(self.task.documents)}
+        self.needed = task.relevant_only()
+        self._first_query = len(task.documents)
+        numbers = {document: number for number, document in enumerate(task.documents)}
         self._relevant = [
             dict.fromkeys(numbers[document] for document in grades) for grades in task.relevance.values()
         ]
@@ -74,7 +76,7 @@ class RankDocuments(Objective):
     def loss(self, vectors: Vectors, examples: Indices) -> Tensor:
         """Compute the loss of a batch; documents relevant to more of its queries are no negatives of those."""
         queries, documents = self._pairs[examples].T
-        indices = np.concatenate([len(self.task.parts[0].texts) + queries, documents])
+        indices = np.concatenate([self._first_query + queries, documents])
         left, right = F.normalize(vectors(indices), dim=1).chunk(2)
         excluded = np.array([[document in self._relevant[query] for document in documents] for query in queries])
         np.fill_diagonal(excluded, val=False)

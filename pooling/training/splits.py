@@ -74,7 +74,7 @@ def read_splits(train: Path, dev: Path | None = None, test: Path | None = None) 
             f"{paths['dev'] or train} is judged by {metrics['dev']}, {paths['test'] or train} by {metrics['test']}; "
             "dev and test must be data of the same kind."
         )
-    return Splits(fitted.task, tasks["dev"], tasks["test"], metrics["dev"], tuple(notes))
+    return Splits(fitted.needed, tasks["dev"], tasks["test"], metrics["dev"], tuple(notes))
 
 
 def hold_out(task: Task, size: int, seed: int = 0) -> tuple[Task, Task]:

@@ -159,7 +159,7 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
     from pydantic import ValidationError
 
     from service.api.schemas.spans import CutBody
-    from service.cli.chunks import chunking
+    from service.cli.chunks import parse_chunking
     from service.embedding.chunking import Chunking
 
     if not asked["retrieval"] or asked["pairs"] or asked["classification"]:
@@ -169,7 +169,7 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
             2,
         )
     try:
-        found = CutBody.model_validate(chunking(given) or {"by": given})
+        found = CutBody.model_validate(parse_chunking(given) or {"by": given})
     except ValidationError as error:
         problem = error.errors()[0]
         where = "".join(f"{part}: " for part in problem["loc"])

@@ -74,32 +74,26 @@ def define(
     return embedder, Definition(embedder.name, spec, parts.pop("pooling"), embedder.fingerprint, parts, chunking)
 
 
-def embedder_for(models: Models, collection: str, stored: Definition) -> Embedder:
-    """Return the embedder of a collection's definition.
+def unserved(collection: str, stored: Definition, error: ServiceError) -> FingerprintMismatch:
+    """Return the error for a collection whose model or pooling is not served any more, which `error` says."""
+    return FingerprintMismatch(
+        f"collection {collection!r} was built with model {stored.model!r}, which cannot answer for it now: "
+        f"{error.detail} Serve that model as it was, or re-embed the collection under another: "
+        f"`millpond reindex {collection} --model NAME`.",
+        collection=collection,
+        stored=stored.to_json(),
+    )
 
-    Raises:
-        FingerprintMismatch: the models served now would not make the vectors that the collection holds.
 
-    """
-    try:
-        embedder = models.get(stored.model, stored.asked_pooling)
-    except ServiceError as error:
-        raise FingerprintMismatch(
-            f"collection {collection!r} was built with model {stored.model!r}, which cannot answer for it now: "
-            f"{error.detail} Serve that model as it was, or re-embed the collection under another: "
-            f"`millpond reindex {collection} --model NAME`.",
-            collection=collection,
-            stored=stored.to_json(),
-        ) from None
-    if embedder.fingerprint == stored.fingerprint:
-        return embedder
+def mismatch(collection: str, stored: Definition, embedder: Embedder) -> FingerprintMismatch:
+    """Return the error for a collection whose vectors its embedder would no longer make."""
     before = stored.to_json()
     served = {"model": embedder.name, **embedder.fingerprint_parts, "fingerprint": embedder.fingerprint}
     differences = {
         key: {"stored": before.get(key), "served": value} for key, value in served.items() if before.get(key) != value
     }
     spelled = "; ".join(f"{key}: {side['stored']!r}, now {side['served']!r}" for key, side in differences.items())
-    raise FingerprintMismatch(
+    return FingerprintMismatch(
         f"collection {collection!r} holds vectors that model {embedder.name!r} would no longer give "
         f"({spelled}), and the two cannot be compared. Serve the model as it was, or re-embed the collection "
         f"from its stored text: `millpond reindex {collection}`.",

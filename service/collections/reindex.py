@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pooling import EmptyTextError, PoolingError
-from service.collections import Collection, Definition
-from service.collections.concurrency import Writer
+from service.collections import Collection, Collections, Definition
 from service.collections.provenance import define
 from service.collections.vectorize import embed_documents
 from service.embedding.chunking import Chunking
@@ -71,14 +70,20 @@ class Reindex:
     """
 
     def __init__(
-        self, collection: Collection, embedder: Embedder, target: Definition, write: Writer, *, truncate: bool
+        self,
+        collections: Collections,
+        collection: Collection,
+        embedder: Embedder,
+        target: Definition,
+        *,
+        truncate: bool,
     ) -> None:
         self.target = target
         self.truncate = truncate
         self._collection = collection
         self._embedder = embedder
         self._source = collection.definition
-        self._write = write
+        self._write = collections.write
         self._missing: int | None = None  # documents without new vectors; None until they are counted
         self._embedded = 0
         self._began = self._ended = time.monotonic()
@@ -186,9 +191,9 @@ class Reindexes:
     `last` is the last reindex of each collection since the service was started.
     """
 
-    def __init__(self, models: Models, write: Writer) -> None:
+    def __init__(self, models: Models, collections: Collections) -> None:
         self._models = models
-        self._write = write
+        self._collections = collections
         self.last: dict[Collection, Reindex] = {}
 
     async def begin(
@@ -221,7 +226,7 @@ class Reindexes:
             count = await asyncio.to_thread(collection.count)
             return Progress("unneeded", count, count, None, target, target)
         else:
-            last = self.last[collection] = Reindex(collection, embedder, target, self._write, truncate=truncate)
+            last = self.last[collection] = Reindex(self._collections, collection, embedder, target, truncate=truncate)
         return await asyncio.to_thread(last.progress)
 
     async def progress(self, collection: Collection) -> Progress:
@@ -242,7 +247,7 @@ class Reindexes:
         if last is not None:
             await last.stopped()
         self.forget(collection)
-        if not await self._write(collection.abandon_rebuild):
+        if not await self._collections.write(collection.abandon_rebuild):
             raise NotFound(f"collection {collection.name!r} has no reindex that could be abandoned.")
 
     def forget(self, collection: Collection) -> None:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
+from service.arrays import Ids
 from service.errors import CheckpointError, InvalidInput, Place
 
 if TYPE_CHECKING:
     from service.checkpoint import Checkpoint
 
-Ids = NDArray[np.int64]
 Side = Literal["left", "right"]
 _NO_LIMIT: Final = 1_000_000
 """transformers writes a number beyond this for "no limit"."""

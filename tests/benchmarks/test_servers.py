@@ -16,6 +16,7 @@ from benchmarks.servers import NotStarted
 from benchmarks.service import Millpond
 
 
+@pytest.mark.slow
 def test_a_server_runs_within_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLPOND_SERVER__PORT", "1")  # of a deployment here; not of what is measured
     with Millpond("Millpond", tmp_path, runtime={"backend": "torch"}) as server:
@@ -28,6 +29,7 @@ def test_a_server_runs_within_its_block(tmp_path: Path, monkeypatch: pytest.Monk
     assert server.process.poll() is not None
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
     with (
         pytest.raises(NotStarted, match="not 'quick'"),

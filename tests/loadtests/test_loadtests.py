@@ -22,6 +22,8 @@ from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
 from tests.support.servers import ROOT, Server
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "loadtests"]
 COLLECTION = "documents"
 

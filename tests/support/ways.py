@@ -20,7 +20,14 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[2]
+LAYERS = ("api", "collections", "embedding", "encoder", "store", "index", "errors.py")
+"""The rooms of `service/` that requests go through, from top to bottom."""
 CHECKPOINT = ROOT / "tests" / "fixtures" / "v0_1" / "exported"
+
+
+def layer(file: str) -> int:
+    """Return how far below the top the room of a file is."""
+    return LAYERS.index(file.split("/")[1])
 
 
 class Tracer:
@@ -34,10 +41,10 @@ class Tracer:
 
     @contextmanager
     def recording(self) -> Iterator[list[str]]:
-        """Yield a list of files, in order of first use, that is complete when the block ends."""
+        """Yield a list of files, by layer and order of first use, that is complete when the block ends."""
         self._called, files = {}, list[str]()
         yield files
-        files += [name.removeprefix(f"{ROOT}/") for name in self._called]
+        files += sorted((name.removeprefix(f"{ROOT}/") for name in self._called), key=layer)
         self._called = None
 
     def _profile(self, frame: FrameType, event: str, _: Any) -> None:

@@ -8,9 +8,8 @@ from typing import Any, Final
 from fastapi import APIRouter, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from service.api.dependencies import Served, check_count, places
-from service.api.disconnect import ReadingRoute
-from service.api.json import JSONRoute, json_list, json_list_of, json_object, json_response, response_in_parts
+from service.api.requests import JSONRoute, ReadingRoute, Served, check_count, places
+from service.api.responses import json_list, json_list_of, json_object, json_response, response_in_parts
 from service.api.schemas.collections import (
     CollectionBody,
     CollectionList,
@@ -109,8 +108,7 @@ async def upsert(name: str, body: UpsertRequest, served: Served) -> Response:
 async def fetch(name: str, document_id: str, served: Served) -> Response:
     """One document."""
     document = await served.collections.fetch(name, document_id)
-    spans = {} if document.spans is None else {"spans": document.spans}
-    return json_response({"id": document.id, "text": document.text, "metadata": document.metadata, **spans})
+    return json_response(document.to_json())
 
 
 @router.delete("/collections/{name}/documents/{document_id:id}", status_code=204, responses=_MISSING)

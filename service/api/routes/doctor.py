@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from service.api.dependencies import Served
+from service.api.requests import Served
 from service.api.schemas.doctor import Examined
 from service.api.schemas.problem import PROBLEMS
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api.dependencies import Served
-from service.api.disconnect import ReadingRoute
-from service.api.json import json_list, json_list_of, json_object, response_in_parts
+from service.api.requests import ReadingRoute, Served
+from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.explain import ExplainedBody, ExplainRequest
 from service.api.schemas.problem import PROBLEMS
 from service.arrays import Floats

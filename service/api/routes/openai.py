@@ -8,9 +8,8 @@ from typing import Any, Final, cast
 
 from fastapi import APIRouter, Response
 
-from service.api.dependencies import Served, check_count, places
-from service.api.disconnect import ReadingRoute
-from service.api.json import json_list, json_object, response_in_parts
+from service.api.requests import ReadingRoute, Served, check_count, places
+from service.api.responses import json_list, json_object, response_in_parts
 from service.api.schemas.openai import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
 from service.embedding.inputs import Inputs
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 import pooling
 from service import __version__
-from service.api.dependencies import Served
+from service.api.requests import Served
 from service.api.routes.embed import MOST_STATES
 from service.collections.service import MOST_HITS
 from service.collections.vectorize import MOST_CHUNKS

@@ -6,12 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.schemas.base import SENTENCES, PoolingSpec, Request, Texts, Truncate
+from service.api.requests import Body
+from service.api.schemas.fields import SENTENCES, PoolingSpec, Texts, Truncate
 from service.api.schemas.spans import MODE, Spans
 from service.embedding.chunking import Mode
 
 
-class EmbedAllRequest(Request):
+class EmbedAllRequest(Body):
     """Texts whose token states are asked for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "A man is playing a harp."}]})

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.api.schemas.base import Request, Texts, Truncate
+from service.api.requests import Body
+from service.api.schemas.fields import Texts, Truncate
 from service.collections.service import MOST_HITS
 
 HitField = Literal["text", "metadata", "span"]
 
 
-class SearchRequest(Request):
+class SearchRequest(Body):
     """A search by one text, by several, or by a vector."""
 
     model_config = ConfigDict(

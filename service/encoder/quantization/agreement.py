@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from service.arrays import Vectors
 from service.encoder.progress import Progress, no_progress
 from service.encoder.quantization.calibration import Batch
 from service.errors import CheckpointError
 
-Vectors = NDArray[np.float32]
 States = Callable[[NDArray[np.int64], NDArray[np.bool_]], Tensor]
 """Token ids and mask, both (batch, time) -> states (batch, time, dim)."""
 

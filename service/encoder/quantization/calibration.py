@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoder.tokenizer import Ids, pad
+from service.arrays import Ids
+from service.encoder.tokenizer import pad
 from service.errors import ConfigError
 
 Batch = tuple[NDArray[np.int64], NDArray[np.bool_]]

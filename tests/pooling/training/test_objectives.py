@@ -43,15 +43,15 @@ def test_negatives_by_hand_and_one_left_out():
 
 def test_pairs_share_texts():
     pairs = objective(Similarity(("a", "b", "a"), ("b", "c", "c"), (0.0, 1.0, 2.0)))
-    assert pairs.task.parts[0].texts == ["a", "b", "c"] and pairs.examples == 3
+    assert pairs.needed.parts[0].texts == ["a", "b", "c"] and pairs.examples == 3
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     wanted = cosent(torch.tensor([0.0, 0.5**0.5, 0.5**0.5]), torch.tensor([0.0, 1.0, 2.0]))
     assert pairs.loss(lambda texts: vectors[texts], np.arange(3)).item() == pytest.approx(wanted.item())
 
 
 def test_a_batch_leaves_out_what_is_relevant_too(retrieval):
-    ranking = objective(retrieval)
-    documents, queries = ranking.task.parts
+    ranking = objective(objective(retrieval).needed)
+    documents, queries = ranking.needed.parts
     assert (documents.texts, queries.texts) == (["one", "two", "three"], ["first?", "second?"])
     assert ranking.examples == 4
     # Queries 1, 1, 2, 2 with documents 1, 2, 3, 2: of each query only what the other one alone has is a negative.
@@ -66,9 +66,18 @@ def test_a_batch_leaves_out_what_is_relevant_too(retrieval):
     assert loss.item() == pytest.approx(torch.stack(rows).mean().item(), rel=1e-5)
 
 
+def test_documents_that_are_relevant_to_no_query_change_nothing(retrieval):
+    vectors = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))  # of four documents and two queries
+    whole, reduced = objective(retrieval), objective(objective(retrieval).needed)
+    assert len(reduced.needed.parts[0].texts) == 3
+    kept = vectors[[0, 1, 2, 4, 5]]
+    losses = [each.loss(of.__getitem__, np.arange(4)) for each, of in ((whole, vectors), (reduced, kept))]
+    assert torch.equal(*losses)
+
+
 def test_each_relevant_pair_is_an_example(positives):
     ranking = objective(positives(3))
-    assert (ranking.examples, ranking.task.size, ranking.metric) == (3, 3, "nDCG@10")
+    assert (ranking.examples, ranking.needed.size, ranking.metric) == (3, 3, "nDCG@10")
 
 
 def test_data_that_nothing_can_be_fitted_to():

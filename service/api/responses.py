@@ -1,89 +1,20 @@
-"""JSON bodies by orjson: strict parsing of requests, responses directly from NumPy arrays."""
+"""JSON responses by orjson, directly from NumPy arrays; large ones are encoded and sent in parts."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Response
 from numpy.typing import NDArray
-from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
-
-MOST_NESTED: Final = 100
-"""Nesting levels of a request body; code that recurses over one relies on this limit."""
 
 _PART_BYTES: Final = 64 * 1024
 """Size of a part of a response; between parts other requests can run."""
 _ITEMS_AT_ONCE: Final = 64
 """Items of a list, such as vectors, encoded in one step: less than a millisecond of work."""
-
-
-class _StrictRequest(Request):
-    async def body(self) -> bytes:
-        if not hasattr(self, "_body"):
-            limit = self.app.state.deployment.config.server.max_body_bytes
-            if int(self.headers.get("content-length", 0)) > limit:
-                raise HTTPException(413)
-            body = bytearray()
-            async for part in self.stream():
-                body += part
-                if len(body) > limit:
-                    raise HTTPException(413)
-            self._body = bytes(body)
-        return self._body
-
-    async def json(self) -> Any:
-        # FastAPI turns only a json.JSONDecodeError into a validation error.
-        body = await self.body()
-        try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise _with_position(error, body) from None
-        # Counting brackets is a hundred times faster than walking the value, and few of them rule out deep nesting.
-        if body.count(b"[") + body.count(b"{") > MOST_NESTED and _is_deeper(value, MOST_NESTED):
-            raise json.JSONDecodeError(f"it is nested deeper than {MOST_NESTED} levels", "", 0)
-        return value
-
-
-class JSONRoute(APIRoute):
-    """A route with strict parsing of the body: no NaN, no lone surrogates, no invalid UTF-8."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return a handler that parses the body strictly."""
-        handle = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
-
-        return strict
-
-
-def _with_position(error: json.JSONDecodeError, body: bytes) -> json.JSONDecodeError:
-    """Return the error with its position, which orjson omits for invalid UTF-8."""
-    try:
-        body.decode()
-    except UnicodeDecodeError as undecodable:
-        return json.JSONDecodeError(f"{undecodable.reason} in byte {undecodable.start}", "", 0)
-    return json.JSONDecodeError(f"{error.msg}, at character {error.pos}", "", 0)
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    level = [value]
-    for _ in range(levels):
-        level = [
-            inner
-            for item in level
-            for inner in (item.values() if type(item) is dict else item)
-            if type(inner) in (dict, list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def json_response(content: Any) -> Response:

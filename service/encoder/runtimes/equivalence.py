@@ -1,4 +1,4 @@
-"""A transformers module as a function of ids and mask; traced, it runs without the Python between its operations."""
+"""Whether what was made of a transformers module, traced or converted, computes the same states."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
-
 _SHAPES: Final = ((1, 3), (2, 8), (3, 18), (1, 33))
 _FIRST_POSITION: Final = 2
 """Where models of the RoBERTa family count positions from."""
@@ -21,44 +19,13 @@ _TOLERANCE: Final = 1e-4
 """Largest difference from the module's states, relative to the largest state."""
 
 
-class StatesOnly(torch.nn.Module):
-    """Token ids and mask, both (batch, time) -> states (batch, time, dim)."""
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """Return the module's last hidden states."""
-        return self.module(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-
-
-def trace(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """Trace a module, so that a whole pass is one call that holds Python's global lock only to start.
-
-    Short passes lose most of their time to Python and to threads that wait for its lock. A module that cannot be
-    traced, or whose trace computes other states, is returned as it is.
-    """
-    plain = StatesOnly(module)
-    try:
-        with silenced(), torch.inference_mode():
-            traced: Any = torch.jit.trace(plain, sample(module, 2, 7), check_trace=False)  # type: ignore[no-untyped-call]
-        reason = difference(module, traced)
-    except Exception as error:  # tracing raises whatever the architecture's code does
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if reason is None:
-        return lambda ids, mask: traced(ids, mask)
-    logger.warning("its passes cannot be traced and are slower for it (%s)", reason)
-    return plain
-
-
 def difference(module: Any, states: Callable[[Tensor, Tensor], Tensor]) -> str | None:
     """Say how `states` differ from a module's, over shapes and masks that reveal what tracing took for constant."""
-    plain = StatesOnly(module)
     with torch.inference_mode():
         for rows, width in _SHAPES:
             ids, mask = sample(module, rows, width)
-            wanted, found = plain(ids, mask)[mask.bool()], states(ids, mask)[mask.bool()]
+            wanted = module(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
+            found = states(ids, mask)[mask.bool()]
             apart = float((found - wanted).abs().max() / wanted.abs().max())
             if not apart <= _TOLERANCE:
                 return f"at {rows} x {width} tokens its states differ by {apart:.1e} of the largest"
