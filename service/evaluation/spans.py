@@ -23,8 +23,6 @@ _BLOCK: Final = 32
 """Documents embedded at a time."""
 _MOST_SPANS: Final = 65_536
 """Spans of those documents, whose vectors are in memory at once."""
-_MOST_SPANS: Final = 65_536
-"""Most spans per request, whose vectors are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class BySpans(Strategy):
                 for text in found:
                     text.vectors.tofile(opened)
                 counts += [len(text.spans) for text in found]
-                advance(sum(counts[-len(found) :]))
+                advance(len(found))
         shape = sum(counts), self.embedder.dim
         return np.memmap(file, np.float32, "r", shape=shape), np.cumsum(counts)
 
