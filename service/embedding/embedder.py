@@ -63,15 +63,9 @@ class SpanVectors:
 
 
 class Embedder:
-    """One way to turn texts into vectors.
+    """An encoder, which other embedders may share, and a recipe for its states.
 
-    `load` makes one without a server. `encode` is for programs that wait for the vectors; the coroutines are for
-    servers, which have many requests at once.
-
-    Args:
-        encoder: runs the texts; other embedders may share it.
-        recipe: what is done with the encoder's states.
-
+    `load` makes one without a server. `encode` waits for its vectors; the coroutines are for many requests at once.
     """
 
     def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
@@ -218,8 +212,7 @@ class Embedder:
             advance: called with the number of further texts that are done.
 
         Raises:
-            InvalidInput: a text has no token, or the prompt leaves none.
-            Unavailable: the encoder is closed.
+            InvalidInput, Unavailable: a text has no token, or the encoder is closed.
 
         """
 

@@ -30,13 +30,7 @@ _SHORT: Final = 2_048
 
 
 class InputTokenizer:
-    """Tokenizes inputs as a recipe says.
-
-    Args:
-        tokenizer: the encoder's.
-        recipe: gives the longest text and whether a prompt is pooled.
-
-    """
+    """Tokenizes inputs as a recipe says: up to its longest text, and leaving a prompt out of pooling or not."""
 
     def __init__(self, tokenizer: Tokenizer, recipe: Recipe) -> None:
         self._tokenizer = tokenizer
@@ -45,17 +39,10 @@ class InputTokenizer:
     async def tokenize(
         self, inputs: Inputs, prompt: str, fit: Fit, where: Where, *, offsets: bool = False
     ) -> list[TokenizedText]:
-        """Tokenize inputs without blocking the event loop.
-
-        Args:
-            inputs: texts or token ids.
-            prompt: what is put before each text; empty for token ids.
-            fit: makes a text fit that is too long.
-            where: gives the place of an input.
-            offsets: whether the tokens' offsets are needed.
+        """Tokenize inputs without blocking the event loop; `prompt` is put before each text and empty for token ids.
 
         Raises:
-            InvalidInput: an input has no token or cannot be one, or the prompt leaves no room.
+            InvalidInput: an input is not valid or has no token, or the prompt leaves no room for one.
             TooLong, TooLarge: as `fit` does.
 
         """
