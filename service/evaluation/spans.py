@@ -22,7 +22,7 @@ from service.evaluation.strategies import Strategy
 _BLOCK: Final = 32
 """Documents embedded at a time."""
 _MOST_SPANS: Final = 65_536
-"""Most spans of those documents, whose vectors are in memory at once."""
+"""Spans of those documents, whose vectors are in memory at once."""
 
 
 @dataclass(frozen=True)
