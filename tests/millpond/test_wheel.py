@@ -17,7 +17,8 @@ import json, sys
 from pathlib import Path
 from millpond import load_config, open_deployment
 
-Path("config.yaml").write_text("models: {default: {encoder: bundled/all-MiniLM-L6-v2}}")
+config = "models: {default: {encoder: bundled/all-MiniLM-L6-v2}}\\nruntime: {precision: fp32}"
+Path("config.yaml").write_text(config)
 deployment = open_deployment(load_config(Path("config.yaml")))
 try:
     vector = deployment.models.get().encode("A man is playing a harp.")
