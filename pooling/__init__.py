@@ -1,4 +1,4 @@
-"""Pooling: from the token states of an encoder to one vector a text.
+"""Pooling: turn the token states of an encoder into one vector per text.
 
 A strategy is a function of token states (batch, time, dim) and a mask (batch, time):
 
@@ -11,7 +11,7 @@ A strategy is a function of token states (batch, time, dim) and a mask (batch, t
     >>> build("mean", dim=384).weights(tokens, mask)[1]
     tensor([0.5000, 0.5000, 0.0000, 0.0000, 0.0000])
 
-Which tokens count is the mask's business (`pooling.masks`): padding, prompts, spans of a long text.
+The mask alone decides which tokens count (`pooling.masks`): it excludes padding and prompts, and selects spans.
 """
 
 from pooling import explain, masks

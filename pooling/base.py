@@ -1,4 +1,4 @@
-"""What every strategy shares: the contract of `Pooler`, and of `Stage`, which comes before one."""
+"""Base classes of pooling strategies: `Pooler`, and `Stage` for the steps before one."""
 
 from __future__ import annotations
 
@@ -10,80 +10,58 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, final
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pooling.weights import expand, normalize, weighted_sum
+
 CONFIG_FILE: Final = "pooler.json"
 PARAMETERS_FILE: Final = "pooler.safetensors"
 REQUIRED: Final = inspect.Parameter.empty
-"""The default that `options_of` gives for an option that has none."""
+"""What `options_of` returns for an option without a default."""
+
+Result = TypeVar("Result")
 
 
 class PoolingError(ValueError):
-    """A strategy cannot be built, saved or loaded as asked; the message says what would be right."""
+    """A strategy cannot be built or loaded; the message says what would be right."""
 
 
 class EmptyTextError(ValueError):
-    """No token of a text counts, so there is nothing to pool. `rows` holds the rows concerned."""
+    """The mask of a text is false everywhere; `rows` lists the rows of such texts."""
 
     def __init__(self, rows: list[int]) -> None:
-        shown = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-        super().__init__(f"no token counts in row {shown}: an empty text has no vector")
+        listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+        super().__init__(f"no token counts in row {listed}: an empty text has no vector")
         self.rows = rows
 
 
-def one_of(option: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Raises PoolingError unless `value` is one of `choices`, in type as well."""
+def check_choice(option: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raise PoolingError unless `value` equals one of `choices` in value and type."""
     if (type(value), value) not in [(type(choice), choice) for choice in choices]:
         raise PoolingError(f"{option}={value!r}: must be one of {', '.join(map(repr, choices))}")
 
 
-def count(option: str, value: Any, most: int = 2**31 - 1) -> None:
-    """Raises PoolingError unless `value` is a whole number from 1 to `most`."""
-    if type(value) is not int or not 1 <= value <= most:
-        raise PoolingError(f"{option}={value!r}: must be a whole number from 1 to {most}")
+def check_count(option: str, value: Any, maximum: int = 2**31 - 1) -> None:
+    """Raise PoolingError unless `value` is an integer from 1 to `maximum`."""
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise PoolingError(f"{option}={value!r}: must be a whole number from 1 to {maximum}")
 
 
 def options_of(cls: type[Component]) -> dict[str, Any]:
-    """Option names of a strategy and their defaults (`REQUIRED` where there is none)."""
+    """Return the options of a strategy with their defaults (`REQUIRED` for an option without one)."""
     parameters = inspect.signature(cls).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.name != "dim"}
 
 
-def spread(weights: Tensor, width: int) -> Tensor:
-    """Weights (batch, time) or (batch, time, dim) as one share per output dimension: (batch, time, width)."""
-    if weights.dim() == 2:
-        return weights.unsqueeze(2).expand(-1, -1, width)
-    return weights.repeat(1, 1, width // weights.shape[2])
-
-
-def portions(weights: Tensor, mask: Tensor) -> Tensor:
-    """Weights of either shape by magnitude, made to add up to one along time.
-
-    Where none weighs anything, the tokens that count share alike.
-    """
-    mask = mask if weights.dim() == 2 else mask.unsqueeze(2)
-    sizes = weights.abs()
-    total = sizes.sum(1, keepdim=True)
-    return torch.where(total > 0, sizes / total.clamp(min=torch.finfo(sizes.dtype).tiny), mask / mask.sum(1, True))
-
-
-def chain(shares: Tensor, weights: Tensor) -> Tensor:
-    """The product of two kinds of weights; per dimension where either is."""
-    if shares.dim() == weights.dim() == 2:
-        return shares * weights
-    width = weights.shape[2] if weights.dim() == 3 else shares.shape[2]
-    return spread(shares, width) * spread(weights, width)
-
-
 class Component(nn.Module, ABC):
-    """A named module with options: what `Pooler` and `Stage` have in common.
+    """A named module with options; the common base of `Pooler` and `Stage`.
 
     A subclass takes `dim` and its options as arguments of `__init__` and keeps each option as an attribute of
-    the same name; `options`, `config()` and `spec` follow from the signature.
+    the same name; `options`, `config()` and `spec` are derived from the signature.
 
     Args:
         dim: size of a token state.
@@ -97,31 +75,31 @@ class Component(nn.Module, ABC):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        count("dim", dim)
+        check_count("dim", dim)
         self.dim = dim
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The options in force, as JSON can hold them."""
+        """The current values of the options, JSON-serializable."""
         return {option: getattr(self, option) for option in options_of(type(self))}
 
     def config(self) -> dict[str, Any]:
-        """`{"strategy": name, "dim": dim, **options}`: builds an equal, untrained one."""
+        """Return `{"strategy": name, "dim": dim, **options}`, from which `build` makes an equal, untrained one."""
         return {"strategy": self.name, "dim": self.dim, **self.options}
 
     @property
     def spec(self) -> str:
-        """The canonical short form, `gem(p=3.0)`: numbers always, the rest where it is not the default."""
+        """The canonical short form, such as `gem(p=3.0)`: numeric options always, others if not the default."""
         defaults = options_of(type(self))
-        shown = [
+        arguments = [
             f"{option}={_literal(value)}"
             for option, value in self.options.items()
             if type(value) in (int, float) or value != defaults[option]
         ]
-        return f"{self.name}({', '.join(shown)})" if shown else self.name
+        return f"{self.name}({', '.join(arguments)})" if arguments else self.name
 
-    def _prepare(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Checks both tensors; gives new token states, at least float32, zero where none counts."""
+    def _checked(self, method: Callable[[Tensor, Tensor], Result], tokens: Tensor, mask: Tensor) -> Result:
+        """Check both tensors and call `method` with states of at least float32, zero where the mask is false."""
         if tokens.dim() != 3 or tokens.shape[2] != self.dim or not tokens.is_floating_point():
             raise ValueError(
                 f"tokens must be floats of shape (batch, time, {self.dim}), "
@@ -137,27 +115,29 @@ class Component(nn.Module, ABC):
         if empty.any():
             raise EmptyTextError(empty.nonzero().flatten().tolist())
         tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-        # Filling, unlike multiplying by zero, also stops NaN and inf; the gradient there is exactly zero.
-        return tokens.masked_fill(~mask.unsqueeze(2), 0.0), mask
+        # Filling, unlike multiplying by zero, also removes NaN and inf; the gradient there is exactly zero.
+        tokens = tokens.masked_fill(~mask.unsqueeze(2), 0.0)
+        with torch.autocast(tokens.device.type, enabled=False):
+            return method(tokens, mask)
 
 
 class Pooler(Component):
-    """A pooling strategy: (token states, mask) -> one vector a text.
+    """A pooling strategy: (token states, mask) -> one vector per text.
 
-    Padding never matters, whatever it holds: states where the mask is false are replaced by zero before a
-    strategy sees them. States in bfloat16 or float16 are pooled in float32, and the vectors are float32.
+    The contents of padding never matter: states where the mask is false are set to zero before a strategy sees
+    them. States in bfloat16 or float16 are pooled in float32, and the vectors are float32.
 
-    A subclass says `_pool` and `_weights`; both are given valid tensors in which every row has a token that
-    counts. `output_dim` is a multiple of `dim`, and output dimension j stems from dimension j % dim.
+    A subclass implements `_pool` and `_weights`; both receive valid tensors in which every row has a token that
+    counts. `output_dim` is a multiple of `dim`, and output dimension j is computed from dimension j % dim.
     """
 
     learned: ClassVar[bool] = False
-    """Whether the parameters mean nothing until they are fitted."""
+    """Whether the parameters are meaningless until they are fitted."""
 
     if TYPE_CHECKING:
 
         def __call__(self, tokens: Tensor, mask: Tensor) -> Tensor:
-            """As `forward`."""
+            """Call `forward`."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
@@ -170,31 +150,31 @@ class Pooler(Component):
 
     @property
     def linear(self) -> bool:
-        """Whether the vector is the sum of weights times token states, as `weights` gives them."""
+        """Whether the vector is the sum of the token states multiplied by `weights`."""
         return False
 
     @property
     def exact(self) -> bool:
-        """Whether `terms` are what the tokens put in, rather than the finished vector divided by weight."""
+        """Whether `terms` are the terms of a sum, rather than the vector split in proportion to the weights."""
         return self.linear
 
     @property
     def trained(self) -> bool:
-        """False where a learned part still has the parameters it was born with."""
+        """Whether no learned part still has its initial parameters."""
         return all(part._trained for part in self.modules() if isinstance(part, Pooler))
 
     def mark_trained(self) -> None:
-        """Says that the parameters, those of every part included, are fitted."""
+        """Mark the parameters as fitted, including those of every part."""
         for part in self.modules():
             if isinstance(part, Pooler):
                 part._trained = True
 
     @final  # type: ignore[misc]  # nn.Module declares an attribute
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Pools each text of a batch.
+        """Pool each text of a batch.
 
         Args:
-            tokens: token states (batch, time, dim), any float type; never changed.
+            tokens: token states (batch, time, dim), any float type; not modified.
             mask: (batch, time), bool or 0/1, true where a token counts.
 
         Returns:
@@ -205,37 +185,31 @@ class Pooler(Component):
             ValueError: shapes or types are not as above.
 
         """
-        tokens, mask = self._prepare(tokens, mask)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self._pool(tokens, mask)
+        return self._checked(self._pool, tokens, mask)
 
     @final
     def weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """What each token contributes; arguments and errors as for `forward`.
+        """Return the weight of each token; arguments and errors as for `forward`.
 
         Returns:
-            (batch, time) where one share holds for all dimensions, else (batch, time, output_dim). Exactly
+            (batch, time) if one weight applies to all dimensions, else (batch, time, output_dim). Exactly
             zero where a token does not count.
 
         """
-        tokens, mask = self._prepare(tokens, mask)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self._weights(tokens, mask)
+        return self._checked(self._weights, tokens, mask)
 
     @final
     def terms(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """What each token gives to the vector, which is their sum along time; arguments and errors as for `forward`.
+        """Return the additive contribution of each token to the vector; arguments and errors as for `forward`.
 
-        Where the vector is a weighted sum, weight times state. Where it is not (`exact` tells), each dimension of
-        the vector is divided in proportion to the weights.
+        The terms sum to the vector over time. If the vector is a weighted sum, a term is weight times state. If it
+        is no such sum (`exact` is false), each dimension of the vector is split in proportion to the weights.
 
         Returns:
             (batch, time, output_dim), exactly zero where a token does not count.
 
         """
-        tokens, mask = self._prepare(tokens, mask)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self._terms(tokens, mask)
+        return self._checked(self._terms, tokens, mask)
 
     @abstractmethod
     def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor: ...
@@ -244,13 +218,13 @@ class Pooler(Component):
     def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor: ...
 
     def _terms(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        weights = spread(self._weights(tokens, mask), self.output_dim)
+        weights = expand(self._weights(tokens, mask), self.output_dim)
         if self.linear:
             return weights * tokens.repeat(1, 1, self.output_dim // self.dim)
-        return portions(weights, mask) * self._pool(tokens, mask).unsqueeze(1)
+        return normalize(weights, mask) * self._pool(tokens, mask).unsqueeze(1)
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits of SHA-256 over the config and the parameters: equal where vectors are."""
+        """Return 16 hex digits of the SHA-256 of the config and the parameters: they determine the vectors."""
         digest = hashlib.sha256(json.dumps(self.config(), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -258,17 +232,18 @@ class Pooler(Component):
         return digest.hexdigest()[:16]
 
     def save(self, folder: str | Path) -> None:
-        """Writes `pooler.json` and `pooler.safetensors`, each whole or not at all; `load` reads them."""
+        """Write `pooler.json` and `pooler.safetensors`, each atomically; `load` reads them."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        about = {"format": 1, "spec": self.spec, "trained": self.trained, "config": self.config()}
-        _replace(folder / PARAMETERS_FILE, lambda path: save_file(tensors, path))
-        _replace(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(about, indent=2) + "\n"))
+        description = {"format": 1, "spec": self.spec, "trained": self.trained, "config": self.config()}
+        text = json.dumps(description, indent=2) + "\n"
+        _write_atomically(folder / PARAMETERS_FILE, lambda path: save_file(tensors, path))
+        _write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(text))
 
 
 class WeightedPooler(Pooler):
-    """A strategy whose vector is the weighted sum of the token states: saying `_weights` is enough."""
+    """A strategy whose vector is the weighted sum of the token states; a subclass implements `_weights` alone."""
 
     @property
     def linear(self) -> bool:
@@ -280,26 +255,19 @@ class WeightedPooler(Pooler):
 
 
 class Stage(Component):
-    """A step before the pooler of a sequence: makes new token states and a new mask, of the same `dim`."""
+    """A step before the pooler of a sequence: computes new token states of the same `dim`, and their mask."""
 
     @final
     def transform(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """New token states (batch, time', dim) and mask (batch, time'); errors as for `Pooler.forward`."""
-        tokens, mask = self._prepare(tokens, mask)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self._transform(tokens, mask)
+        """Return new token states (batch, time', dim) and mask (batch, time'); errors as for `Pooler.forward`."""
+        return self._checked(self._transform, tokens, mask)
 
     @abstractmethod
     def _transform(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]: ...
 
     @abstractmethod
     def _trace(self, weights: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Weights over this stage's results, carried back to the tokens that went in."""
-
-
-def weighted_sum(weights: Tensor, tokens: Tensor) -> Tensor:
-    """(batch, time) and (batch, time, dim) -> (batch, dim)."""
-    return torch.bmm(weights.unsqueeze(1), tokens).squeeze(1)
+        """Propagate weights over the output tokens of this stage back to its input tokens."""
 
 
 def _literal(value: Any) -> str:
@@ -307,11 +275,11 @@ def _literal(value: Any) -> str:
     return str(value) if bare else repr(value)
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside `path`, then renames it, so that a reader sees the old one or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a temporary file and rename it, so that a reader sees either the old or the new content."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(draft)
-        draft.replace(path)
+        write(temporary)
+        temporary.replace(path)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Strategies made of strategies, and a warning where two should not meet."""
+"""Composite strategies: concatenations and sequences, with a warning for combinations that defeat themselves."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from pooling import masks
-from pooling.base import Component, Pooler, PoolingError, Stage, chain, count, one_of, spread
+from pooling.base import Component, Pooler, PoolingError, Stage, check_choice, check_count
 from pooling.fixed import Max, Mean
 from pooling.learned import Scored
+from pooling.weights import expand, product
 
 MAX_PARTS: Final = 32
 MAX_SEGMENTS: Final = 4096
 
 
 class ComposeWarning(UserWarning):
-    """Two strategies follow each other of which the second undoes the first."""
+    """A strategy in a sequence undoes the one before it."""
 
 
 class Concatenation(Pooler):
-    """`a + b`: the parts' vectors one after the other. A concatenation among the parts is taken apart.
+    """`a + b`: the concatenated vectors of the parts. Nested concatenations are flattened.
 
     Args:
         parts: poolers over states of one `dim`.
@@ -54,17 +55,17 @@ class Concatenation(Pooler):
 
     @property
     def output_dim(self) -> int:
-        """The sum of the parts'."""
+        """The sum of the output dimensions of the parts."""
         return sum(part.output_dim for part in self.poolers)
 
     @property
     def linear(self) -> bool:
-        """Whether every part is."""
+        """Whether every part is linear."""
         return all(part.linear for part in self.poolers)
 
     @property
     def exact(self) -> bool:
-        """Whether every part is."""
+        """Whether every part is exact."""
         return all(part.exact for part in self.poolers)
 
     @property
@@ -74,30 +75,30 @@ class Concatenation(Pooler):
 
     @property
     def spec(self) -> str:
-        """`mean + max`; a sequence among the parts stands in parentheses."""
+        """The short form, such as `mean + max`; a sequence among the parts is in parentheses."""
         return " + ".join(f"({p.spec})" if isinstance(p, Sequence) else p.spec for p in self.poolers)
 
     def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return torch.cat([part._pool(tokens, mask) for part in self.poolers], dim=1)
 
     def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return torch.cat([spread(part._weights(tokens, mask), part.output_dim) for part in self.poolers], dim=2)
+        return torch.cat([expand(part._weights(tokens, mask), part.output_dim) for part in self.poolers], dim=2)
 
     def _terms(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return torch.cat([part._terms(tokens, mask) for part in self.poolers], dim=2)
 
 
 class Sequence(Pooler):
-    """`a > b`: each stage makes new token states of the old, the last strategy pools them.
+    """`a > b`: each stage transforms the token states, and the last strategy pools them.
 
-    Weights follow the chain rule: the last strategy's, carried back through each stage.
+    Weights follow the chain rule: those of the last strategy are propagated back through each stage.
 
     Args:
         stages: stages (`window`, `adaptive`, `attention`, `gated`), then one pooler; a sequence at the end is
-            taken apart.
+            flattened.
 
     Warns:
-        ComposeWarning: a max comes straight after `attention` or `gated`.
+        ComposeWarning: a max immediately follows `attention` or `gated`.
 
     """
 
@@ -107,22 +108,22 @@ class Sequence(Pooler):
     weak_at = "a hard selection behind a soft one, which undoes it"
 
     def __init__(self, stages: Iterable[Component]) -> None:
-        given = list(stages)
-        if given and isinstance(given[-1], Sequence):
-            given[-1:] = given[-1].components
-        for stage in given[:-1]:
+        components = list(stages)
+        if components and isinstance(components[-1], Sequence):
+            components[-1:] = components[-1].components
+        for stage in components[:-1]:
             if not isinstance(stage, Stage):
                 raise PoolingError(
                     f"{_spec(stage)} makes one vector, so nothing can come after it; "
                     "what can: window, adaptive, attention, gated"
                 )
-        if not given or not isinstance(given[-1], Pooler):
+        if not components or not isinstance(components[-1], Pooler):
             raise PoolingError(
                 "a sequence must end in a strategy that pools, as in 'window(size=8, stride=8) > mean'"
             )
-        super().__init__(_common_dim(given))
-        self.stages = nn.ModuleList(given)
-        _warn_of_undoing(given)
+        super().__init__(_common_dim(components))
+        self.stages = nn.ModuleList(components)
+        _warn_of_undoing(components)
 
     @property
     def components(self) -> list[Component]:
@@ -131,12 +132,12 @@ class Sequence(Pooler):
 
     @property
     def output_dim(self) -> int:
-        """The last pooler's."""
+        """The output dimension of the last pooler."""
         return self._last.output_dim
 
     @property
     def linear(self) -> bool:
-        """Whether the last pooler is: every stage is."""
+        """Whether the last pooler is linear; every stage is."""
         return self._last.linear
 
     @property
@@ -146,7 +147,7 @@ class Sequence(Pooler):
 
     @property
     def spec(self) -> str:
-        """`attention > mean`."""
+        """The short form, such as `attention > mean`."""
         return " > ".join(component.spec for component in self.components)
 
     @property
@@ -167,38 +168,38 @@ class Sequence(Pooler):
         weights = self._last._weights(tokens, mask)
         for stage, tokens, mask in reversed(inputs):
             weights = stage._trace(weights, tokens, mask)
-        return weights if weights.dim() == 2 else spread(weights, self.output_dim)
+        return weights if weights.dim() == 2 else expand(weights, self.output_dim)
 
 
 class Segments(Stage):
-    """One new token for each segment of the text that `_masks` cuts, pooled by mean or max."""
+    """One new token for each segment of the text, as `_masks` defines them, pooled by mean or max."""
 
     def __init__(self, dim: int, by: Literal["mean", "max"] = "mean") -> None:
         super().__init__(dim)
-        one_of("by", by, ("mean", "max"))
+        check_choice("by", by, ("mean", "max"))
         self.by = by
         self._pooler: Pooler = Mean(dim) if by == "mean" else Max(dim)
 
     @abstractmethod
     def _masks(self, mask: Tensor) -> Tensor:
-        """(batch, time) -> (batch, n, time)."""
+        """Return the masks of n segments: (batch, time) -> (batch, n, time)."""
 
     def _transform(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return masks.pool_spans(self._pooler, tokens, self._masks(mask))
 
     def _trace(self, weights: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         segments = self._masks(mask)
-        # A row with fewer segments has empty ones; they weigh nothing, so any tokens that count can stand in.
+        # A row with fewer segments ends in empty ones; as their weights are zero, any tokens can take their place.
         segments = segments | (mask.unsqueeze(1) & ~segments.any(2, keepdim=True))
         shares = (
-            chain(self._pooler._weights(tokens, segment), weights[:, i : i + 1])
+            product(self._pooler._weights(tokens, segment), weights[:, i : i + 1])
             for i, segment in enumerate(segments.unbind(1))
         )
-        return reduce(torch.add, shares)  # one after the other, for there may be thousands
+        return reduce(torch.add, shares)  # thousands at once would not fit in memory
 
 
 class Windows(Segments):
-    """Local pooling over time: a token for each window of `size` tokens that count, one every `stride`."""
+    """Local pooling: one token per window of `size` tokens that count, a window every `stride` tokens."""
 
     name = "window"
     summary = "stage: one token for each window"
@@ -207,8 +208,8 @@ class Windows(Segments):
 
     def __init__(self, dim: int, size: int, stride: int, by: Literal["mean", "max"] = "mean") -> None:
         super().__init__(dim, by)
-        count("size", size)
-        count("stride", stride)
+        check_count("size", size)
+        check_count("stride", stride)
         self.size = size
         self.stride = stride
 
@@ -217,7 +218,7 @@ class Windows(Segments):
 
 
 class Adaptive(Segments):
-    """Local pooling to `n` tokens, whatever the length: the segments of PyTorch's adaptive pooling."""
+    """Local pooling to `n` tokens regardless of length, with the segments of PyTorch's adaptive pooling."""
 
     name = "adaptive"
     summary = "stage: n tokens, one for each nth part of the text"
@@ -226,7 +227,7 @@ class Adaptive(Segments):
 
     def __init__(self, dim: int, n: int, by: Literal["mean", "max"] = "mean") -> None:
         super().__init__(dim, by)
-        count("n", n, MAX_SEGMENTS)
+        check_count("n", n, MAX_SEGMENTS)
         self.n = n
 
     def _masks(self, mask: Tensor) -> Tensor:
@@ -247,7 +248,7 @@ def _common_dim(components: list[Any]) -> int:
 
 
 def _hard_selection(component: Component) -> Component | None:
-    """The part of `component` that takes a max over what comes in, if there is one."""
+    """Return the part of `component` that takes a max over its input, None if there is none."""
     if isinstance(component, Concatenation):
         return next((hard for part in component.poolers if (hard := _hard_selection(part))), None)
     if isinstance(component, Sequence):

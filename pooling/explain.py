@@ -1,6 +1,6 @@
-"""Which token gave how much: to a text's vector, and to the similarity of two texts.
+"""Token attribution: to the vector of a text, and to the similarity of two texts.
 
-Everything follows from two things that a strategy says of itself, `Pooler.weights` and `Pooler.terms`:
+Everything is computed from `Pooler.weights` and `Pooler.terms`:
 
     >>> import torch
     >>> from pooling import build, explain
@@ -9,7 +9,7 @@ Everything follows from two things that a strategy says of itself, `Pooler.weigh
     >>> explain.shares(pooler, tokens, mask)[0]
     tensor([0.2500, 0.2500, 0.2500, 0.2500, 0.0000])
     >>> terms = pooler.terms(tokens, mask)
-    >>> matrix = explain.similarity(terms[:1], terms[1:])  # adds up to the cosine of the two vectors
+    >>> matrix = explain.similarity(terms[:1], terms[1:])  # sums to the cosine of the two vectors
     >>> matrix.shape
     torch.Size([1, 5, 5])
 """
@@ -21,34 +21,35 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from pooling.base import Pooler, portions
+from pooling.base import Pooler
+from pooling.weights import normalize
 
-_LEAST: Final = torch.finfo(torch.float32).tiny
-"""Keeps a vector of zeros from being divided by its length."""
+_EPSILON: Final = torch.finfo(torch.float32).tiny
+"""Avoids dividing a zero vector by its length."""
 
 
 def shares(pooler: Pooler, tokens: Tensor, mask: Tensor) -> Tensor:
-    """One share of the vector a token, (batch, time), adding up to one; arguments and errors as for the pooler.
+    """Return the shares of the tokens in the vector, (batch, time), summing to one; arguments as for the pooler.
 
-    The rule: weights are taken by magnitude and made to add up to one along time, which matters for
-    `mean_sqrt_len` alone among the built-in strategies and their concatenations. Where each dimension has weights
-    of its own (max, gem, concatenations), this is done for each dimension, and a token's share is the mean over
-    the dimensions: under max the part of the dimensions that it wins, under gem its mean share of the power
-    sums, under `a + b` the mean of its shares under both, weighted by their sizes.
+    The magnitudes of the weights are scaled to sum to one over time; of the built-in strategies and their
+    concatenations, this changes `mean_sqrt_len` alone. If each dimension has its own weights (max, gem,
+    concatenations), they are scaled per dimension, and the share of a token is the mean over the dimensions: with
+    max the fraction of dimensions that it wins, with gem its mean share of the power sums, with `a + b` the mean
+    of its shares in both, weighted by their dimensions.
     """
-    found = portions(pooler.weights(tokens, mask), mask.bool())
-    return found if found.dim() == 2 else found.mean(2)
+    normalized = normalize(pooler.weights(tokens, mask), mask.bool())
+    return normalized if normalized.dim() == 2 else normalized.mean(2)
 
 
 def similarity(first: Tensor, second: Tensor) -> Tensor:
-    """The cosine of two vectors as a sum over the pairs of their tokens.
+    """Decompose the cosine of two vectors into contributions of pairs of tokens.
 
-    With u = sum_i p_i and v = sum_j q_j, cos(u, v) = sum_ij p_i.q_j / (|u| |v|), and this gives the terms of
-    that sum: for a weighted sum w_i w_j h_i.h_j / (|u| |v|). Along either axis they add up to what one token
-    contributes. A term can be negative. All are zero where a vector is.
+    With u = sum_i p_i and v = sum_j q_j, cos(u, v) = sum_ij p_i.q_j / (|u| |v|), and this returns the terms of
+    that sum: for a weighted sum w_i w_j h_i.h_j / (|u| |v|). Along either axis they sum to the contribution of
+    one token. A term can be negative. All are zero if either vector is zero.
 
     Args:
-        first: what each token gives to u, (batch, time, dim), as `Pooler.terms` has it.
+        first: the terms of u, (batch, time, dim), as returned by `Pooler.terms`.
         second: the same for v, (batch, time', dim).
 
     Returns:
@@ -56,11 +57,11 @@ def similarity(first: Tensor, second: Tensor) -> Tensor:
 
     """
     lengths: Tensor = torch.linalg.vector_norm(first.sum(1), dim=1) * torch.linalg.vector_norm(second.sum(1), dim=1)
-    return torch.bmm(first, second.transpose(1, 2)) / lengths.clamp(min=_LEAST).reshape(-1, 1, 1)
+    return torch.bmm(first, second.transpose(1, 2)) / lengths.clamp(min=_EPSILON).reshape(-1, 1, 1)
 
 
 def strongest(matrix: Tensor, most: int) -> list[tuple[int, int]]:
-    """The places (row, column) of the entries of (time, time') largest in magnitude, the largest first; no zeros."""
-    sizes = matrix.abs().flatten()
-    order = sizes.topk(min(most, int(sizes.count_nonzero()))).indices
-    return [divmod(place, matrix.shape[1]) for place in order.tolist()]
+    """Return (row, column) of the nonzero entries of (time, time') largest in magnitude, in descending order."""
+    magnitudes = matrix.abs().flatten()
+    order = magnitudes.topk(min(most, int(magnitudes.count_nonzero()))).indices
+    return [divmod(index, matrix.shape[1]) for index in order.tolist()]

@@ -1,4 +1,4 @@
-"""The strategies without parameters."""
+"""Strategies without parameters."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from pooling.base import Pooler, WeightedPooler
 from pooling.masks import rank
+from pooling.weights import uniform
 
 
 class OneToken(WeightedPooler):
-    """The state of one token, wherever `_index` (batch, time) -> (batch,) finds it."""
+    """The state of one token, selected by `_index` (batch, time) -> (batch,)."""
 
     @abstractmethod
     def _index(self, mask: Tensor) -> Tensor: ...
@@ -61,7 +62,7 @@ class Mean(WeightedPooler):
 
 
 class MeanSqrtLen(WeightedPooler):
-    """The sum over the root of the number of tokens (sentence-transformers' `mean_sqrt_len_tokens`)."""
+    """The sum divided by the square root of the number of tokens (sentence-transformers' `mean_sqrt_len_tokens`)."""
 
     name = "mean_sqrt_len"
     summary = "the sum of the tokens that count, over the root of their number"
@@ -95,7 +96,7 @@ class Max(Pooler):
 
     @property
     def linear(self) -> bool:
-        """True: the winner of a dimension weighs one there."""
+        """True: the largest value of a dimension has weight one there."""
         return True
 
     def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -104,8 +105,3 @@ class Max(Pooler):
     def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
         winners = tokens.masked_fill(~mask.unsqueeze(2), -torch.inf).max(dim=1, keepdim=True).indices
         return torch.zeros_like(tokens).scatter(1, winners, 1.0)
-
-
-def uniform(mask: Tensor, like: Tensor) -> Tensor:
-    """1/T for each token that counts, (batch, time), in the type of `like`."""
-    return mask.to(like.dtype) / mask.sum(1, keepdim=True)

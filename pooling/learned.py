@@ -1,4 +1,4 @@
-"""The strategies with parameters. Those to be fitted start as the mean, so an untrained one does no harm."""
+"""Strategies with parameters. The learned ones start out as the mean, so that an untrained one is harmless."""
 
 from __future__ import annotations
 
@@ -10,51 +10,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pooling.base import Pooler, PoolingError, Stage, WeightedPooler, chain, count, one_of, weighted_sum
-from pooling.fixed import uniform
+from pooling.base import Pooler, PoolingError, Stage, WeightedPooler, check_choice, check_count
+from pooling.weights import normalize, product, uniform, weighted_sum
 
 MAX_HEADS: Final = 64
 MAX_PROJECTION: Final = 8192
 P_RANGE: Final = (0.01, 100.0)
 CLAMP: Final = 1e-6
 NEGLIGIBLE: Final = 1e-12
-"""Beside a largest value of about one; keeps logarithms and gradients finite at zero."""
+"""Lower bound of scaled magnitudes, whose maximum is about one: keeps logarithms and gradients finite at zero."""
 
 
 def softmax_over_time(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax of (batch, time) or (batch, time, heads) over the tokens that count; zero elsewhere."""
+    """Return the softmax of (batch, time) or (batch, time, heads) over the tokens that count; zero elsewhere."""
     mask = mask if scores.dim() == 2 else mask.unsqueeze(2)
     return scores.masked_fill(~mask, -torch.inf).softmax(1)
 
 
 class Scored(WeightedPooler, Stage):
-    """Weights from one score a token. As a stage, token t times T a_t: the mean behind it is its vector."""
+    """A weighted mean from one score per token; as a stage, each of T states is multiplied by T times its weight."""
 
     learned = True
 
     @abstractmethod
     def _scores(self, tokens: Tensor) -> Tensor:
-        """(batch, time, dim) -> (batch, time)."""
+        """Score each token: (batch, time, dim) -> (batch, time)."""
 
     def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return softmax_over_time(self._scores(tokens), mask)
 
     def _factors(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        # With T times the weights, the mean of the new states is the weighted mean of the old ones.
         return self._weights(tokens, mask) * mask.sum(1, keepdim=True)
 
     def _transform(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return tokens * self._factors(tokens, mask).unsqueeze(2), mask
 
     def _trace(self, weights: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        return chain(self._factors(tokens, mask), weights)
+        return product(self._factors(tokens, mask), weights)
 
 
 class Attention(Scored):
-    """Softmax over the tokens of (h.q)/sqrt(dim), with a learned query q.
+    """A mean weighted by the softmax over the tokens of (h.q)/sqrt(dim), with a learned query q.
 
     Args:
         dim: size of a token state.
-        scores: `query` as above; `descriptors` scores a token by two learned numbers applied to the max and
+        scores: `query` as above; `descriptors` scores a token by a learned linear combination of the max and
             the mean over its dimensions (the descriptors of CBAM's spatial attention; Woo et al. 2018).
 
     """
@@ -66,7 +67,7 @@ class Attention(Scored):
 
     def __init__(self, dim: int, scores: Literal["query", "descriptors"] = "query") -> None:
         super().__init__(dim)
-        one_of("scores", scores, ("query", "descriptors"))
+        check_choice("scores", scores, ("query", "descriptors"))
         self.scores = scores
         self.query = nn.Parameter(torch.zeros(dim if scores == "query" else 2))
 
@@ -78,7 +79,7 @@ class Attention(Scored):
 
 
 class Gated(Scored):
-    """sum(g h) / sum(g) with g = sigmoid(w.h + b): each token decides by itself how much it counts."""
+    """sum(g h) / sum(g) with gates g = sigmoid(w.h + b), each computed from one token alone."""
 
     name = "gated"
     summary = "a mean whose weights are learned gates, one a token"
@@ -91,25 +92,25 @@ class Gated(Scored):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def _scores(self, tokens: Tensor) -> Tensor:
-        # g / sum(g) is the softmax of log g, which stays finite where every gate is all but closed.
+        # g / sum(g) is the softmax of log g, which stays finite when every gate is nearly closed.
         return F.logsigmoid(tokens @ self.weight.to(tokens.dtype) + self.bias.to(tokens.dtype))
 
 
 class MultiHeadAttention(Pooler):
     """Several learned queries, each with its own softmax over the tokens.
 
-    Heads that each read the whole state are the seeds of Set Transformer's PMA (Lee et al. 2019). They start
-    equal, as the mean, and get equal gradients, so call `separate_heads` before fitting them. With
-    `split_heads` each reads and weighs its own slice of the state, the usual multi-head layout.
+    By default each head attends over whole states, as the seed vectors of Set Transformer's PMA do (Lee et al.
+    2019). The heads start equal, as the mean, and get equal gradients, so call `separate_heads` before fitting
+    them. With `split_heads` each head attends over its own slice of the state, the usual multi-head layout.
 
     Args:
         dim: size of a token state.
         heads: number of queries, k.
-        combine: without `split_heads`: `concat` gives k dim, `mean` gives dim.
-        split_heads: each head weighs its own dim/k slice; gives dim.
-        projection: multiply the vector by a learned square matrix that starts as the identity.
+        combine: without `split_heads`: `concat` yields k * dim dimensions, `mean` yields dim.
+        split_heads: each head pools its own slice of dim/k dimensions; yields dim.
+        projection: product the vector by a learned square matrix, initially the identity.
 
-    `weights` gives the mean of the heads' weights, whatever the projection does afterwards.
+    `weights` returns the mean of the heads' weights, before any projection.
 
     """
 
@@ -128,10 +129,10 @@ class MultiHeadAttention(Pooler):
         projection: bool = False,
     ) -> None:
         super().__init__(dim)
-        count("heads", heads, MAX_HEADS)
-        one_of("combine", combine, ("concat", "mean"))
-        one_of("split_heads", split_heads, (True, False))
-        one_of("projection", projection, (True, False))
+        check_count("heads", heads, MAX_HEADS)
+        check_choice("combine", combine, ("concat", "mean"))
+        check_choice("split_heads", split_heads, (True, False))
+        check_choice("projection", projection, (True, False))
         if split_heads and combine == "mean":
             raise PoolingError("combine='mean': split heads each make their own slice of the vector; leave it out")
         if split_heads and dim % heads:
@@ -148,30 +149,30 @@ class MultiHeadAttention(Pooler):
 
     @property
     def output_dim(self) -> int:
-        """Size of the vector: heads * dim where whole heads are concatenated, else dim."""
+        """Size of the vector: heads * dim if heads over whole states are concatenated, else dim."""
         return self.dim if self.split_heads or self.combine == "mean" else self.heads * self.dim
 
     @property
     def linear(self) -> bool:
-        """Whether the mean of the heads' weights makes the vector."""
+        """Whether the mean of the heads' weights yields the vector."""
         return self.combine == "mean" and not self.projection
 
     @property
     def exact(self) -> bool:
-        """True: `terms` are made with each head's own weights, and projected."""
+        """True: `terms` use the weights of each head, and the projection."""
         return True
 
     def separate_heads(self, generator: torch.Generator | None = None, std: float = 0.02) -> None:
-        """Draws small random queries: equal heads get equal gradients, and would stay equal."""
+        """Draw small random queries; equal heads would get equal gradients and stay equal."""
         with torch.no_grad():
             self.queries.normal_(0.0, std, generator=generator)
 
     def _slices(self, tokens: Tensor) -> Tensor:
-        """(batch, time, dim) -> (batch, time, heads, dim / heads)."""
+        """Reshape (batch, time, dim) to (batch, time, heads, dim / heads)."""
         return tokens.reshape(*tokens.shape[:2], self.heads, -1)
 
     def _head_weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, heads)."""
+        """Return the weights of each head, (batch, time, heads)."""
         queries = self.queries.to(tokens.dtype) / math.sqrt(self.queries.shape[1])
         if self.split_heads:
             scores = torch.einsum("btks,ks->btk", self._slices(tokens), queries)
@@ -180,10 +181,10 @@ class MultiHeadAttention(Pooler):
         return softmax_over_time(scores, mask)
 
     def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        shares = self._head_weights(tokens, mask)
+        weights = self._head_weights(tokens, mask)
         if self.split_heads:
-            return self._combine(torch.einsum("btk,btks->bks", shares, self._slices(tokens)))
-        return self._combine(shares.transpose(1, 2) @ tokens)
+            return self._combine(torch.einsum("btk,btks->bks", weights, self._slices(tokens)))
+        return self._combine(weights.transpose(1, 2) @ tokens)
 
     def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return self._head_weights(tokens, mask).mean(2)
@@ -193,7 +194,7 @@ class MultiHeadAttention(Pooler):
         return self._combine(self._head_weights(tokens, mask).unsqueeze(3) * states)
 
     def _combine(self, vectors: Tensor) -> Tensor:
-        """What the heads give, (..., heads, size) -> (..., output_dim)."""
+        """Combine the vectors of the heads: (..., heads, size) -> (..., output_dim)."""
         vector = vectors.mean(-2) if self.combine == "mean" else vectors.flatten(-2)
         return vector @ self.output.to(vector.dtype) if self.projection else vector
 
@@ -201,15 +202,15 @@ class MultiHeadAttention(Pooler):
 class GeM(Pooler):
     """Generalised mean, (mean of f(h)^p)^(1/p) (Radenovic et al. 2018): mean at p = 1, max as p grows.
 
-    The published form is for activations after a ReLU and clamps the rest away; token states are signed.
+    The published form assumes activations after a ReLU and clamps negative ones; token states are signed.
 
     Args:
         dim: size of a token state.
-        p: where the exponent starts, from 0.01 to 100; the parameter `exponent` holds it and can be fitted.
-        per_dim: one exponent a dimension instead of one for all.
+        p: initial exponent, from 0.01 to 100; the parameter `exponent` holds it and can be fitted.
+        per_dim: one exponent per dimension instead of one for all.
         negative: `signed` takes powers of the magnitude and keeps the sign; `clamp` is the published form.
 
-    `weights` gives each token's share of the power sum, per dimension (equal where every token is zero).
+    `weights` returns each token's share of the power sum, per dimension (equal where every token is zero).
 
     """
 
@@ -228,18 +229,18 @@ class GeM(Pooler):
         super().__init__(dim)
         if type(p) not in (int, float) or not P_RANGE[0] <= p <= P_RANGE[1]:
             raise PoolingError(f"p={p!r}: must be a number from {P_RANGE[0]} to {P_RANGE[1]}")
-        one_of("per_dim", per_dim, (True, False))
-        one_of("negative", negative, ("signed", "clamp"))
+        check_choice("per_dim", per_dim, (True, False))
+        check_choice("negative", negative, ("signed", "clamp"))
         self.p = float(p)
         self.per_dim = per_dim
         self.negative = negative
         self.exponent = nn.Parameter(torch.full((dim,) if per_dim else (), self.p))
 
     def _powers(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Signed powers of the scaled states (batch, time, dim), the exponent p, the scale (batch, 1, dim).
+        """Return signed powers of the scaled states (batch, time, dim), the exponent p and the scale (batch, 1, dim).
 
-        Each dimension is divided by a power of two so that its largest magnitude lies in [1, 2): exact, and
-        no p overflows.
+        Each dimension is divided by a power of two so that its largest magnitude lies in [1, 2): this is exact,
+        and no exponent overflows.
         """
         values = tokens if self.negative == "signed" else tokens.clamp(min=CLAMP)
         largest = values.detach().abs().amax(1, keepdim=True)
@@ -254,11 +255,9 @@ class GeM(Pooler):
         return _times_power(mean, 1 / p - 1) * scale.squeeze(1)
 
     def _weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        powers = self._powers(tokens)[0].abs() * mask.unsqueeze(2)
-        total = powers.sum(1, keepdim=True)
-        return torch.where(total > 0, powers / total, uniform(mask, tokens).unsqueeze(2))
+        return normalize(self._powers(tokens)[0] * mask.unsqueeze(2), mask)
 
 
 def _times_power(x: Tensor, exponent: Tensor) -> Tensor:
-    """Gives x |x|^exponent, exactly x at exponent 0. By logarithms, as the gradient of `pow` underflows."""
+    """Return x |x|^exponent, exactly x at exponent 0; computed by logarithms, as the gradient of `pow` underflows."""
     return x * torch.exp(exponent * x.abs().clamp(min=NEGLIGIBLE).log())

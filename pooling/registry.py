@@ -1,8 +1,8 @@
-"""From words to strategies: `build("gem(p=3)", 384)`, `load(folder)`, and those that other packages add.
+"""Registry of strategies: `build("gem(p=3)", 384)`, `load(folder)`, and plugins of other packages.
 
-The short form is a name, a name with options, parts joined by `+`, stages joined by `>`:
-`mean`, `gem(p=3)`, `mean + max`, `window(size=8, stride=4, by=max) > mean`. It is read as a Python expression
-is, by `ast`, and nothing in it is ever run.
+The short form is a name, a name with options, parts joined by `+`, or stages joined by `>`:
+`mean`, `gem(p=3)`, `mean + max`, `window(size=8, stride=4, by=max) > mean`. It is parsed as a Python expression
+by `ast`; nothing in it is ever evaluated.
 """
 
 from __future__ import annotations
@@ -21,16 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pooling.base import (
-    CONFIG_FILE,
-    PARAMETERS_FILE,
-    REQUIRED,
-    Component,
-    Pooler,
-    PoolingError,
-    Stage,
-    options_of,
-)
+from pooling.base import CONFIG_FILE, PARAMETERS_FILE, REQUIRED, Component, Pooler, PoolingError, Stage, options_of
 from pooling.compose import Adaptive, Concatenation, Sequence, Windows
 from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, WeightedMean
 from pooling.learned import Attention, Gated, GeM, MultiHeadAttention
@@ -38,7 +29,7 @@ from pooling.learned import Attention, Gated, GeM, MultiHeadAttention
 ENTRY_POINT_GROUP: Final = "millpond.poolers"
 MAX_SPEC_LENGTH: Final = 1000
 _LITERALS: Final = {"true": True, "false": False}
-"""As YAML spells them; Python's own are literals already."""
+"""The spellings of YAML; those of Python are literals already."""
 
 Spec = str | Mapping[str, Any] | list[Any]
 
@@ -54,14 +45,14 @@ _COMPOSITES: Final = {Concatenation.name: "parts", Sequence.name: "stages"}
 
 
 class PluginWarning(UserWarning):
-    """A strategy that another package offers cannot be used."""
+    """A strategy provided by another package cannot be used."""
 
 
 def available() -> dict[str, type[Pooler]]:
-    """The strategies by name, first the built-in ones, then those of entry points (`millpond.poolers`).
+    """Return the strategies by name: the built-in ones, then those of entry points (`millpond.poolers`).
 
     Warns:
-        PluginWarning: a package's strategy is left out, and why.
+        PluginWarning: a plugin is left out, with the reason.
 
     """
     plugins, refused = _plugins()
@@ -71,20 +62,25 @@ def available() -> dict[str, type[Pooler]]:
 
 
 def stages() -> dict[str, type[Stage]]:
-    """What can stand before a strategy in a sequence, and is none by itself, by name."""
+    """Return by name the stages that can precede a strategy in a sequence and are not strategies themselves."""
     return dict(_STAGES)
 
 
+def describe_options(cls: type[Component]) -> str:
+    """Return the options of a strategy with their defaults as a line of text."""
+    return ", ".join(f"{o} (required)" if d is REQUIRED else f"{o}={d}" for o, d in options_of(cls).items())
+
+
 def build(spec: Spec, dim: int) -> Pooler:
-    """Makes a strategy.
+    """Build a strategy.
 
     Args:
-        spec: the short form (see the module), `{"strategy": name, **options}` as `config()` gives it, or a
+        spec: the short form (see the module), `{"strategy": name, **options}` as returned by `config()`, or a
             list of either, to be concatenated.
         dim: size of a token state.
 
     Raises:
-        PoolingError: unknown strategy or option, bad value, or malformed; the message says what is right.
+        PoolingError: the strategy or an option is unknown, a value is bad, or the spec is malformed.
 
     """
     try:
@@ -99,15 +95,15 @@ def build(spec: Spec, dim: int) -> Pooler:
 
 
 def load(folder: str | Path) -> Pooler:
-    """Reads what `Pooler.save` wrote.
+    """Load a strategy from a folder written by `Pooler.save`.
 
     Raises:
         PoolingError: a file is missing or damaged, or its parameters do not fit or are not finite.
 
     """
     folder = Path(folder)
-    about = _read_config(folder / CONFIG_FILE)
-    pooler = build(about["config"], about["config"]["dim"])
+    description = _read_description(folder / CONFIG_FILE)
+    pooler = build(description["config"], description["config"]["dim"])
     path = folder / PARAMETERS_FILE
     try:
         tensors = load_file(path)
@@ -123,21 +119,21 @@ def load(folder: str | Path) -> Pooler:
         if not torch.isfinite(tensor).all():
             raise PoolingError(f"{path}: {name} is not finite")
     pooler.load_state_dict(tensors)
-    if about["trained"]:
+    if description["trained"]:
         pooler.mark_trained()
     return pooler
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_description(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(path.read_text())
+        description = json.loads(path.read_text())
     except FileNotFoundError:
         raise PoolingError(f"{path}: not found; a folder that a pooler was saved to has this file") from None
     except (OSError, ValueError) as error:
         raise PoolingError(f"{path}: cannot be read: {error}") from error
-    match about:
+    match description:
         case {"format": 1, "config": {"dim": int()}, "trained": bool()}:
-            return dict(about)
+            return dict(description)
         case {"format": int(version)} if version != 1:
             raise PoolingError(f"{path}: format {version}, where this version reads format 1")
         case _:
@@ -156,19 +152,20 @@ def _build(spec: Any, dim: int) -> Component:
                 return _build(_parse(name), dim)
             if options.pop("dim", dim) != dim:
                 raise PoolingError(f"{name}: was made for states of dimension {spec['dim']}, not {dim}")
-            return _make(name, options, dim)
+            return _instantiate(name, options, dim)
     raise PoolingError(f"a pooling is a string, a list, or a mapping with 'strategy', not {_short(spec)}")
 
 
-def _make(name: str, options: dict[str, Any], dim: int) -> Component:
+def _instantiate(name: str, options: dict[str, Any], dim: int) -> Component:
     if name in _COMPOSITES:
         return _compose(name, options, dim)
-    cls = _find(name)
+    cls = _find_class(name)
     accepted = options_of(cls)
     if unknown := [option for option in options if option not in accepted]:
-        known = ", ".join(f"{o} (required)" if d is REQUIRED else f"{o}={d}" for o, d in accepted.items())
         hint = _did_you_mean(str(unknown[0]), accepted)
-        raise PoolingError(f"{name} has no option {_short(unknown[0])}{hint}; accepted: {known or 'none'}")
+        raise PoolingError(
+            f"{name} has no option {_short(unknown[0])}{hint}; accepted: {describe_options(cls) or 'none'}"
+        )
     if missing := [option for option, default in accepted.items() if default is REQUIRED and option not in options]:
         raise PoolingError(f"{name} needs {', '.join(missing)}")
     try:
@@ -186,7 +183,7 @@ def _compose(name: str, options: dict[str, Any], dim: int) -> Component:
     return Concatenation(components) if name == Concatenation.name else Sequence(components)
 
 
-def _find(name: str) -> type[Component]:
+def _find_class(name: str) -> type[Component]:
     if built_in := _POOLERS.get(name) or _STAGES.get(name):
         return built_in
     plugins, refused = _plugins()
@@ -199,20 +196,20 @@ def _find(name: str) -> type[Component]:
 
 
 def _plugins() -> tuple[dict[str, type[Pooler]], dict[str, str]]:
-    """Usable strategies of other packages, and for each unusable one why it is."""
-    found: dict[str, type[Pooler]] = {}
+    """Return the usable strategies of other packages, and for each unusable one the reason."""
+    usable: dict[str, type[Pooler]] = {}
     refused: dict[str, str] = {}
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         name = entry_point.name
-        who = f"pooling {name!r} of package {entry_point.dist.name if entry_point.dist else 'unknown'!r}"
-        if name in _POOLERS or name in _STAGES or name in _COMPOSITES or name in found:
-            refused[name] = f"{who} is refused: the name is taken"
+        plugin = f"pooling {name!r} of package {entry_point.dist.name if entry_point.dist else 'unknown'!r}"
+        if name in _POOLERS or name in _STAGES or name in _COMPOSITES or name in usable:
+            refused[name] = f"{plugin} is refused: the name is taken"
             continue
         try:
-            found[name] = _load_plugin(entry_point)
-        except Exception as error:  # whatever a foreign module does on import
-            refused[name] = f"{who} cannot be used: {type(error).__name__}: {error}"
-    return found, refused
+            usable[name] = _load_plugin(entry_point)
+        except Exception as error:  # importing a foreign module can raise anything
+            refused[name] = f"{plugin} cannot be used: {type(error).__name__}: {error}"
+    return usable, refused
 
 
 def _load_plugin(entry_point: EntryPoint) -> type[Pooler]:
@@ -225,7 +222,7 @@ def _load_plugin(entry_point: EntryPoint) -> type[Pooler]:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """The short form as `config()` would say it."""
+    """Parse the short form into the form of `config()`."""
     if len(text) > MAX_SPEC_LENGTH:
         raise PoolingError(f"a pooling has at most {MAX_SPEC_LENGTH} characters, not {len(text)}")
     try:
@@ -252,15 +249,15 @@ def _describe(node: ast.expr) -> dict[str, Any]:
     raise _malformed(ast.unparse(node))
 
 
-def _option(given: ast.keyword) -> tuple[str, Any]:
-    if given.arg is None:
-        raise _malformed(ast.unparse(given))
-    if isinstance(given.value, ast.Name):
-        return given.arg, _LITERALS.get(given.value.id, given.value.id)
+def _option(keyword: ast.keyword) -> tuple[str, Any]:
+    if keyword.arg is None:
+        raise _malformed(ast.unparse(keyword))
+    if isinstance(keyword.value, ast.Name):
+        return keyword.arg, _LITERALS.get(keyword.value.id, keyword.value.id)
     try:
-        return given.arg, ast.literal_eval(given.value)
+        return keyword.arg, ast.literal_eval(keyword.value)
     except ValueError:
-        raise PoolingError(f"{given.arg}={_short(ast.unparse(given.value))}: must be a plain value") from None
+        raise PoolingError(f"{keyword.arg}={_short(ast.unparse(keyword.value))}: must be a plain value") from None
 
 
 def _malformed(text: str) -> PoolingError:

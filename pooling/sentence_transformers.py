@@ -1,7 +1,7 @@
-"""A pooler as a module of sentence-transformers, which only this file imports.
+"""A pooler as a module of sentence-transformers, which this file alone imports.
 
-`modules.json` names the class `millpond.LearnedPooling`. As it is none of its own, sentence-transformers asks for
-consent: `SentenceTransformer(folder, trust_remote_code=True)`.
+`modules.json` names the class `millpond.LearnedPooling`. As the class is not part of sentence-transformers, loading
+it requires consent: `SentenceTransformer(folder, trust_remote_code=True)`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pooling import Pooler, load, masks
 
 
 class LearnedPooling(Module):
-    """Pools token embeddings by any strategy of this library.
+    """Pooling of token embeddings by any strategy of this library.
 
     Args:
-        pooler: the strategy, fitted.
-        include_prompt: whether a prompt's tokens are pooled too.
+        pooler: the fitted strategy.
+        include_prompt: whether the tokens of a prompt are pooled too.
 
     """
 
     __module__ = "millpond"  # what sentence-transformers writes to `modules.json` when it saves a model
-    config_keys = ["include_prompt"]  # noqa: RUF012  # as the base class has it
+    config_keys = ["include_prompt"]  # noqa: RUF012  # declared like this by the base class
 
     def __init__(self, pooler: Pooler, include_prompt: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -34,9 +34,9 @@ class LearnedPooling(Module):
         self.include_prompt = include_prompt
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Adds `sentence_embedding` (texts, output_dim), in the type of `token_embeddings`."""
+        """Add `sentence_embedding` (texts, output_dim), in the dtype of `token_embeddings`."""
         tokens: Tensor = features["token_embeddings"]
-        if "cu_seq_lens_q" in features:  # texts one after the other, without padding
+        if "cu_seq_lens_q" in features:  # texts concatenated without padding
             lengths = features["cu_seq_lens_q"].diff()
             padded = pad_sequence(list(torch.split(tokens[0], lengths.tolist())), batch_first=True)
             mask = masks.from_lengths(lengths)
@@ -48,11 +48,11 @@ class LearnedPooling(Module):
         return features
 
     def get_embedding_dimension(self) -> int:
-        """Size of the vector."""
+        """Return the size of the vector."""
         return self.pooler.output_dim
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Writes the pooler's files and `config.json`."""
+        """Write the files of the pooler and `config.json`."""
         self.pooler.save(output_path)
         self.save_config(output_path)
 
@@ -68,15 +68,15 @@ class LearnedPooling(Module):
         init_defaults: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Reads what `save` wrote, from a folder or the hub."""
-        where: dict[str, Any] = {
+        """Load what `save` wrote, from a folder or the hub."""
+        source: dict[str, Any] = {
             "subfolder": subfolder,
             "token": token,
             "cache_folder": cache_folder,
             "revision": revision,
             "local_files_only": local_files_only,
         }
-        folder = cls.load_dir_path(model_name_or_path, **where)
+        folder = cls.load_dir_path(model_name_or_path, **source)
         if folder is None:
             raise FileNotFoundError(f"{model_name_or_path}: has no folder {subfolder!r}")
-        return cls(load(folder), **cls.load_config(model_name_or_path, **where))
+        return cls(load(folder), **cls.load_config(model_name_or_path, **source))

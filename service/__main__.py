@@ -1,4 +1,4 @@
-"""`python -m service`, the same as `millpond`."""
+"""Run `millpond` as `python -m service`."""
 
 from service.cli import main
 

@@ -1,4 +1,4 @@
-"""A config as running parts: the one place that composes them, for the server, the command line and tests."""
+"""Composition root: builds the running service from a config, for the server, the command line and tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.process import prepare_process
 
 @dataclass(frozen=True)
 class Deployment:
-    """The served models, the collections over them, and the doctor's reports on them."""
+    """The served models, the collections embedded with them, and the examinations of them."""
 
     config: Config
     models: Models
@@ -24,7 +24,7 @@ class Deployment:
     examinations: Examinations
 
     def close(self) -> None:
-        """Finish the writes under way, close the store and stop the encoders' queues."""
+        """Finish pending writes, close the store and stop the queues of the encoders."""
         self.collections.close()
         self.models.close()
 
@@ -37,7 +37,7 @@ def open_deployment(config: Config) -> Deployment:
 
     """
     prepare_process()
-    collections = Collections(config.store.path)  # first, for it fails fast
+    collections = Collections(config.store.path)  # before the models, as it fails fast
     try:
         models = Models(config)
     except BaseException:
@@ -48,7 +48,7 @@ def open_deployment(config: Config) -> Deployment:
 
 @contextmanager
 def deployment(config: Config) -> Iterator[Deployment]:
-    """Open a deployment and close it in the end: its threads must not outlive the block."""
+    """Open a deployment and close it on exit, so that its threads do not outlive the block."""
     opened = open_deployment(config)
     try:
         yield opened

@@ -1,4 +1,4 @@
-"""Errors that a user meets: each says what was wrong, where, and what would be right."""
+"""Errors for users: each says what was wrong, where, and what would be right."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Place:
 
 
 class ServiceError(Exception):
-    """Base of every error with a remedy.
+    """Base class of every error with a remedy.
 
     `code` identifies the kind of error for clients: it is a public name, so it never follows a renamed class.
     `retry_after` is the number of seconds after which the same request may succeed, None where it will not.
@@ -54,7 +54,7 @@ class ServiceError(Exception):
     Args:
         detail: what was wrong and what would be right, in one or two sentences.
         where: the part of the input at fault.
-        extra: further members of the answer, JSON-able.
+        extra: further members of the error response, JSON-serializable.
 
     """
 
@@ -75,13 +75,13 @@ class ConfigError(ServiceError):
 
 
 class CheckpointError(ServiceError):
-    """A model folder is missing, damaged, or declares what cannot be followed exactly."""
+    """A model folder is missing or damaged, or what it declares cannot be followed exactly."""
 
     code = "unusable_checkpoint"
 
 
 class BrokenModel(ServiceError):
-    """The model gave a vector that is not finite."""
+    """A model produced a vector that is not finite."""
 
     code = "broken_model"
 
@@ -117,7 +117,7 @@ class UnknownModel(ServiceError):
 
 
 class FingerprintMismatch(ServiceError):
-    """A collection was built by another embedder than the one that would answer."""
+    """A collection was built with another embedder than the one that is served."""
 
     code = "fingerprint_mismatch"
 
@@ -158,9 +158,9 @@ class Conflict(ServiceError):
 
     def __init__(self, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         differences = [
-            f"{key}: stored {_spelled(stored, key)}, asked {_spelled(asked, key)}"
+            f"{key}: stored {_to_text(stored, key)}, asked {_to_text(asked, key)}"
             for key in sorted(stored.keys() | asked.keys())
-            if _spelled(stored, key) != _spelled(asked, key)
+            if _to_text(stored, key) != _to_text(asked, key)
         ]
         super().__init__(
             f"collection {name!r} exists under another definition ({'; '.join(differences)}). "
@@ -172,7 +172,7 @@ class Conflict(ServiceError):
 
 
 class StaleDefinition(ServiceError):
-    """Vectors were made under a definition that the collection no longer has, or is no longer to have."""
+    """Vectors were computed for a definition that the collection no longer has or is no longer rebuilt for."""
 
     code = "superseded"
 
@@ -218,5 +218,5 @@ def shortened(value: object) -> str:
     return _BRIEF.repr(value)
 
 
-def _spelled(definition: Mapping[str, Any], key: str) -> str:
+def _to_text(definition: Mapping[str, Any], key: str) -> str:
     return json.dumps(definition[key], sort_keys=True) if key in definition else "nothing"

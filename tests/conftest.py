@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from sentence_transformers import SentenceTransformer
 
 from service.process import prepare_process
 from tests.support import datasets
 from tests.support import smollm2 as smollm2_package
 from tests.support.servers import ROOT, Server
+
+# `make test` looks at fewer examples than `make test-all`. No deadlines: a busy machine is no fault.
+settings.register_profile("fast", max_examples=25, deadline=None)
+settings.register_profile("full", max_examples=100, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # A shell ignores Ctrl-C on behalf of what it starts in the background, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -140,8 +140,9 @@ def test_a_definition_that_says_more_is_kept(store: Path) -> None:
 @pytest.mark.parametrize(
     ("lacks", "says", "words"),
     [
-        ("fingerprint", {}, "it has no fingerprint"),
-        ("chunking", {"chunking": {"by": "sentence", "mode": "late", "titles": True}}, "its chunking is {'by'"),
+        ("fingerprint", {}, "'fingerprint'"),
+        ("chunking", {"chunking": {"by": "title", "mode": "late"}}, "'title' is no way to cut a text"),
+        ("chunking", {"chunking": {"by": "sentence", "mode": "late", "titles": 1}}, "sentence"),
     ],
 )
 def test_a_definition_that_cannot_be_read_is_refused(
@@ -149,6 +150,6 @@ def test_a_definition_that_cannot_be_read_is_refused(
 ) -> None:
     stored = STORED["sentences"]["definition"]
     redefine(store, "sentences", {key: value for key, value in stored.items() if key != lacks} | says)
-    with pytest.raises(StoreUnavailable, match="collection 'sentences' has a definition") as refused:
+    with pytest.raises(StoreUnavailable, match="a collection is defined in a way") as refused:
         Collections(store)
     assert words in str(refused.value)

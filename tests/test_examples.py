@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pooling.tasks.data import Labelled, Retrieval, ScoredPairs, read
+from pooling.tasks import Classification, Retrieval, Similarity, Task, read
 from service.cli import documents
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -16,16 +16,20 @@ PAIR_SPLITS = {"train": 120, "dev": 40, "test": 60}
 LABEL_SPLITS = {"train": 56, "test": 48}
 
 
-def pairs(split: str) -> ScoredPairs:
+def pairs(split: str) -> Similarity:
     data = read(EXAMPLES / "pairs", split)
-    assert isinstance(data, ScoredPairs)
+    assert isinstance(data, Similarity)
     return data
 
 
-def labelled(split: str) -> Labelled:
+def labelled(split: str) -> Classification:
     data = read(EXAMPLES / "labels", split)
-    assert isinstance(data, Labelled)
+    assert isinstance(data, Classification)
     return data
+
+
+def texts(task: Task) -> set[str]:
+    return {text for part in task.parts for text in part.texts}
 
 
 def retrieval() -> Retrieval:
@@ -54,7 +58,7 @@ def test_labels_are_balanced_and_the_same_in_both_splits() -> None:
 
 
 def test_no_labelled_text_occurs_twice() -> None:
-    assert _repeated([text for split in LABEL_SPLITS for text in labelled(split).items]) == []
+    assert _repeated([text for split in LABEL_SPLITS for text in labelled(split).texts]) == []
 
 
 def test_documents_can_be_indexed_and_filtered() -> None:
@@ -89,16 +93,16 @@ def test_every_query_has_an_answer_and_many_have_several() -> None:
 
 def test_the_sets_share_no_text() -> None:
     sets = [
-        {text for split in PAIR_SPLITS for text in pairs(split).texts},
-        {text for split in LABEL_SPLITS for text in labelled(split).texts},
-        set(retrieval().texts),
+        {text for split in PAIR_SPLITS for text in texts(pairs(split))},
+        {text for split in LABEL_SPLITS for text in texts(labelled(split))},
+        texts(retrieval()),
     ]
     assert [one & other for one, other in combinations(sets, 2)] == [set()] * 3
 
 
 def test_texts_are_plain_sentences() -> None:
     """One alphabet and one kind of quotation mark, each text ending as a sentence does."""
-    sentences = [text for split in PAIR_SPLITS for text in pairs(split).texts]
+    sentences = [text for split in PAIR_SPLITS for text in texts(pairs(split))]
     sentences += [text for split in LABEL_SPLITS for text in labelled(split).texts]
     sentences += retrieval().documents.values()
     assert [text for text in sentences if not text.isascii() or text[-1] not in ".?" or "  " in text] == []

@@ -13,8 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from pooling.tasks import retrieval, similarity
-from pooling.tasks.data import Retrieval, ScoredPairs, read
+from pooling.tasks import Retrieval, Similarity, read, retrieval, similarity
 from tests.support.servers import ROOT, Server
 
 STS = {"mean": 82.03, "cls": 73.50, "max": 78.80, "last": 77.97, "weighted_mean": 81.59, "gem(p=3)": 81.18}
@@ -23,15 +22,15 @@ CAUSAL_PAIRS = 600
 
 
 @pytest.fixture(scope="module")
-def pairs(data: Path) -> ScoredPairs:
+def pairs(data: Path) -> Similarity:
     """The test split of STS-B."""
     found = read(data / "stsb-en")
-    assert isinstance(found, ScoredPairs)
+    assert isinstance(found, Similarity)
     return found
 
 
 @pytest.fixture(scope="module")
-def sentences(pairs: ScoredPairs) -> list[str]:
+def sentences(pairs: Similarity) -> list[str]:
     """The sentences of its pairs, one after the other."""
     return [sentence for pair in zip(pairs.first, pairs.second, strict=True) for sentence in pair]
 
@@ -52,8 +51,8 @@ def spearman(server: Server, sentences: Sequence[str], scores: Sequence[float], 
     return dict(zip(poolings, 100 * similarity.spearman(np.array(cosines), np.array(scores)), strict=True))
 
 
-def test_sts_spearman(pairs: ScoredPairs, sentences: list[str], side_by_side: Server) -> None:
-    assert spearman(side_by_side, sentences, pairs.scores, list(STS)) == pytest.approx(STS, abs=0.05)
+def test_sts_spearman(pairs: Similarity, sentences: list[str], side_by_side: Server) -> None:
+    assert spearman(side_by_side, sentences, pairs.scores.tolist(), list(STS)) == pytest.approx(STS, abs=0.05)
 
 
 @pytest.mark.parametrize("model", [name.split("(")[0] for name in STS])
@@ -118,12 +117,12 @@ def test_cranfield_retrieval(data: Path, side_by_side: Server) -> None:
 
 
 @pytest.mark.slow
-def test_causal_language_model(pairs: ScoredPairs, sentences: list[str], smollm2: Path, tmp_path: Path) -> None:
+def test_causal_language_model(pairs: Similarity, sentences: list[str], smollm2: Path, tmp_path: Path) -> None:
     config = tmp_path / "causal.yaml"
     config.write_text(yaml.safe_dump({"models": {"default": {"encoder": str(smollm2), "pooling": "mean"}}}))
     with Server(config, tmp_path / "store") as server:
         some = sentences[: 2 * CAUSAL_PAIRS]
-        found = spearman(server, some, pairs.scores[:CAUSAL_PAIRS], list(CAUSAL_STS))
+        found = spearman(server, some, pairs.scores[:CAUSAL_PAIRS].tolist(), list(CAUSAL_STS))
     for name in ("mean", "max", "last", "weighted_mean"):
         assert found[name] == pytest.approx(CAUSAL_STS[name], abs=0.05), name
     # 387 of the 600 pairs begin with the same token, so their first-token vectors are equal and rounding ranks

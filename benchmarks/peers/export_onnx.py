@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-not-found]
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModel
 
 PLAIN = {"attn_implementation": "eager", "return_dict": False, "add_pooling_layer": False}

@@ -43,7 +43,7 @@ def noise(laboratory: Laboratory) -> Figure:
     ids, poolers = encoder.ids(sentences(pairs)), encoder.poolers()
     noisy = by_series([score(pool(laboratory.read, poolers, _noise(level)), pairs) for level in LEVELS])
     swapped = by_series([score(pool(encoder.read(_swap(encoder, ids, part)), poolers), pairs) for part in SWAPPED])
-    numbers = {"pairs": len(pairs.scores), "levels": LEVELS, "spearman_by_noise": noisy}
+    numbers = {"pairs": pairs.size, "levels": LEVELS, "spearman_by_noise": noisy}
     numbers |= {"swapped": SWAPPED, "spearman_by_swaps": swapped}
     added, x = "Noise added to every token state", "noise, in standard deviations of the states"
     words = "Words swapped for others before the encoder reads them"
@@ -81,7 +81,7 @@ def outliers(laboratory: Laboratory) -> Figure:
     arrived = by_series([_arrived(spike) for spike in SPIKES])
     scores = by_series([score(pool(laboratory.read, poolers, _wrong(factor)), pairs) for factor in FACTORS])
     numbers = {"synthetic_tokens": TOKENS, "spikes": SPIKES, "percent_of_the_spike": arrived}
-    numbers |= {"pairs": len(pairs.scores), "factors": FACTORS, "spearman": scores}
+    numbers |= {"pairs": pairs.size, "factors": FACTORS, "spearman": scores}
     spike = f"One number of one token spikes ({TOKENS} random tokens)"
     x, y = "size of the spike, in standard deviations", "% of it that arrives in the vector"
     wrong, size = "One token state of each text gone wrong", "size of the error, relative to the state"

@@ -29,7 +29,7 @@ def causal(laboratory: Laboratory) -> Figure:
         by_strategy[name] = {spec: scores[spec] for spec in FIXED}
         by_place[name] = {place: scores[place] for place in alone}
         first_tokens[name] = len({int(text[0]) for text in ids})
-    numbers = {"pairs": len(pairs.scores), "spearman_by_strategy": by_strategy, "spearman_of_one_token": by_place}
+    numbers = {"pairs": pairs.size, "spearman_by_strategy": by_strategy, "spearman_of_one_token": by_place}
     strategies, places = ({name: [*by.values()] for name, by in of.items()} for of in (by_strategy, by_place))
     where = "0: the first token, 1: the last"
     panels = [

@@ -20,7 +20,7 @@ from benchmarks.encoder import MAX_TOKENS, MINILM, batches, load
 from benchmarks.report import progress
 from benchmarks.texts import Vectors, spearman
 from pooling import Pooler, build
-from pooling.tasks.data import ScoredPairs
+from pooling.tasks import Similarity
 from tests.support import smollm2
 
 FIXED: Final = ("mean", "cls", "max", "last", "weighted_mean", "gem(p=3)")
@@ -94,10 +94,10 @@ class Laboratory:
             return Encoder(str(smollm2.save(package, Path(folder) / "smollm2")))
 
     @cached_property
-    def pairs(self) -> ScoredPairs:
+    def pairs(self) -> Similarity:
         """Sentences and how alike they are, 0 to 5."""
         found = texts.sts()
-        return texts.some(found, [place * len(found.scores) // self._pairs for place in range(self._pairs)])
+        return found.select([place * found.size // self._pairs for place in range(self._pairs)])
 
     @cached_property
     def paraphrases(self) -> list[tuple[str, str]]:
@@ -130,7 +130,7 @@ def pool(batches: Iterable[States], poolers: Mapping[str, Pool], change: Change 
     return {name: np.stack([rows[place] for place in range(len(rows))]) for name, rows in found.items()}
 
 
-def score(vectors: Mapping[str, Vectors], pairs: ScoredPairs) -> dict[str, float]:
+def score(vectors: Mapping[str, Vectors], pairs: Similarity) -> dict[str, float]:
     """Give Spearman's correlation under each strategy, for vectors of the `sentences` of pairs."""
     return {name: spearman(rows, pairs) for name, rows in vectors.items()}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.plots import Panel, curves
 from benchmarks.pooling_figures.laboratory import FIXED, Encoder, Figure, Laboratory, States, by_series, pool, score
-from benchmarks.texts import Vectors, sentences, some, unit
+from benchmarks.texts import Vectors, sentences, unit
 from pooling import explain
 
 FILLER: Final = (0, 8, 16, 32, 64, 128, 192)
@@ -76,8 +76,8 @@ def _shares(encoder: Encoder, batches: Sequence[States], words: Sequence[int]) -
 
 def padding(laboratory: Laboratory) -> Figure:
     """Pool with a mean that does not know the mask, beside a longer and longer text."""
-    encoder, every = laboratory.minilm, range(0, len(laboratory.pairs.scores), EVERY)
-    pairs = some(laboratory.pairs, every)
+    encoder, every = laboratory.minilm, range(0, laboratory.pairs.size, EVERY)
+    pairs = laboratory.pairs.select(every)
     # Cut a little, so that the shortest batch holds them too.
     ids = [text[: min(TIMES)] for text in encoder.ids(sentences(pairs))]
     alone = unit(pool(encoder.read(ids), encoder.poolers(["mean"]))["mean"])

@@ -1,4 +1,4 @@
-"""How far a figure would move on other data of the same kind: the bootstrap (Efron 1979)."""
+"""Confidence intervals by the bootstrap: how far a figure would vary on other data of the same kind (Efron 1979)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
-Values = NDArray[np.float64]
+from pooling.tasks.task import Indices, Values
 
 SAMPLES: Final = 1000
 LEVEL: Final = 0.95
 
 
-def resampled(statistic: Callable[[Indices], Any], n: int, samples: int = SAMPLES, seed: int = 0) -> Values:
-    """A statistic on data sets drawn anew from the one at hand.
+def resample(statistic: Callable[[Indices], Any], n: int, samples: int = SAMPLES, seed: int = 0) -> Values:
+    """Compute a statistic on bootstrap samples.
 
     Args:
-        statistic: from the places of the chosen items, `n` of them with repeats, to a number or an array.
-        n: how many items there are.
-        samples: how many data sets are drawn.
-        seed: of the draws; equal seeds draw equally, so that figures of two calls are paired.
+        statistic: from the indices of the drawn items, `n` of them with repeats, to a number or an array.
+        n: number of items.
+        samples: number of bootstrap samples.
+        seed: of the draws; equal seeds draw equally, so that the figures of two calls are paired.
 
     Returns:
         (samples, ...).
@@ -33,7 +31,7 @@ def resampled(statistic: Callable[[Indices], Any], n: int, samples: int = SAMPLE
 
 
 def interval(values: Values) -> tuple[Values, Values]:
-    """The middle 95 % of resampled values (samples, ...), by their percentiles: low and high, each (...)."""
+    """Return the 95 % percentile interval of resampled values (samples, ...): low and high, each (...)."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return low, high
 
@@ -41,27 +39,27 @@ def interval(values: Values) -> tuple[Values, Values]:
 def paired_bootstrap(
     statistic: Callable[[Indices], float], n: int, samples: int = SAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of a difference between two things measured on the same items.
+    """Compute the 95 % interval of a difference between two things measured on the same items.
 
-    Where it holds 0, the difference is within noise.
+    If it contains 0, the difference is within noise.
 
     Args:
-        statistic: from the places of the chosen items, `n` of them with repeats, to the difference.
-        n: how many items there are.
-        samples: how many data sets are drawn.
+        statistic: from the indices of the drawn items, `n` of them with repeats, to the difference.
+        n: number of items.
+        samples: number of bootstrap samples.
         seed: of the draws.
 
     """
-    low, high = interval(resampled(statistic, n, samples, seed))
+    low, high = interval(resample(statistic, n, samples, seed))
     return float(low), float(high)
 
 
 def simultaneous(observed: Values, values: Values) -> tuple[Values, Values]:
-    """Intervals of several differences, of which with 95 % certainty *all* hold the truth.
+    """Compute intervals of several differences that contain *all* true values at once with 95 % confidence.
 
-    The best of eight strategies that are equal in truth is often ahead by more than its own 95 % interval. These
-    are as much wider as the largest of all deviations asks for, in units of each one's own spread (the max-t
-    method; Westfall & Young 1993).
+    The best of eight strategies that are truly equal is often ahead by more than its own 95 % interval. These
+    intervals are wider, by the max-t method (Westfall & Young 1993): each extends to a quantile of the largest of
+    all deviations, in units of its own standard deviation.
 
     Args:
         observed: the differences, (differences,).

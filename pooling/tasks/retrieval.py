@@ -1,122 +1,148 @@
-"""Exact search, and how good its rankings are."""
+"""Retrieval: whether an exact search finds the relevant documents of each query first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
 import pytrec_eval
-import torch
-from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
-Values = NDArray[np.float64]
+from pooling.tasks.columns import text
+from pooling.tasks.search import search, search_spans
+from pooling.tasks.task import Indices, Outcomes, Part, Task, Values, Vectors, distinct, take
 
 CUT: Final = 10
 DEPTH: Final = 100
 METRICS: Final = (f"ndcg@{CUT}", f"recall@{CUT}", f"mrr@{CUT}", f"map@{DEPTH}")
 
-_QUERIES, _DOCUMENTS = 256, 8192
-"""How many of each are multiplied at once."""
-
-_Cosines = Callable[[torch.Tensor], Iterator[torch.Tensor]]
-"""From unit vectors of queries to their cosines with some documents, (queries, documents), and with the next ones."""
+Relevance = Mapping[str, Mapping[str, int]]
 
 
-def search(queries: Vectors, documents: Vectors, k: int = DEPTH) -> NDArray[np.int64]:
-    """The `k` documents of highest cosine for each query, or all where there are fewer.
+class Retrieval(Task):
+    """Queries and documents.
 
     Args:
-        queries: (queries, dim).
-        documents: (documents, dim); may be mapped from a file, of which a block at a time is read.
-        k: how many to find.
-
-    Returns:
-        Places of documents (queries, k), the best first, equal ones in the order of the documents.
+        documents: their texts by id.
+        queries: their texts by id.
+        relevance: by query id, the grades of its relevant documents, above 0; other queries are not used.
 
     """
 
-    def cosines(left: torch.Tensor) -> Iterator[torch.Tensor]:
-        for start in range(0, len(documents), _DOCUMENTS):
-            yield left @ _normalized(documents[start : start + _DOCUMENTS]).T
+    layout, data, kind, items = "retrieval", "queries and documents", "retrieval", "queries"
+    metrics = METRICS
 
-    return _best(queries, cosines, k)
+    def __init__(self, documents: Mapping[str, str], queries: Mapping[str, str], relevance: Relevance) -> None:
+        self.documents, self.queries, self.relevance = documents, queries, relevance
+        self._ids, self._grades = list(documents), list(relevance.values())
+        self.parts = (
+            Part(list(documents.values()), "document"),
+            Part([queries[query] for query in relevance], "query"),
+        )
+        self.size = len(relevance)
+
+    @property
+    def rows(self) -> list[frozenset[str]]:
+        """The queries."""
+        return [frozenset([query]) for query in self.parts[1].texts]
+
+    def select(self, rows: Sequence[int]) -> Retrieval:
+        """Return the task of some of the queries over all documents."""
+        queries = list(self.relevance)
+        relevance = {queries[row]: self.relevance[queries[row]] for row in rows}
+        return Retrieval(self.documents, self.queries, relevance)
+
+    def limited(self, count: int) -> Retrieval:
+        """Return the task of the first `count` queries over what is relevant to them and `count` other documents."""
+        relevance = dict(islice(self.relevance.items(), count))
+        relevant = {document for grades in relevance.values() for document in grades}
+        others = islice((document for document in self.documents if document not in relevant), count)
+        return self._restricted({*relevant, *others}, relevance)
+
+    def relevant_only(self) -> Retrieval:
+        """Return the task without the documents that are relevant to no query."""
+        relevant = {document for grades in self.relevance.values() for document in grades}
+        return self._restricted(relevant, self.relevance)
+
+    def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
+        """Compute the metrics of each query."""
+        documents, queries = parts
+        return self._measured(search(queries, documents, DEPTH), range(self.size))
+
+    def outcomes_by_spans(self, queries: Vectors, spans: Vectors, starts: Indices) -> Outcomes:
+        """Compute the metrics of each query where documents have several vectors; see `search_spans`."""
+        return self._measured(search_spans(queries, spans, starts, DEPTH), range(self.size))
+
+    def score(self, outcomes: Outcomes, chosen: Indices) -> Values:
+        """Compute the mean of each metric over the queries."""
+        found: Values = outcomes.mean(axis=1)
+        return found
+
+    def perturbable(self, chosen: Indices) -> Part:
+        """Return the queries; documents are not perturbed."""
+        return Part([self.parts[1].texts[query] for query in chosen], "query")
+
+    def perturbed_outcomes(self, chosen: Indices, versions: Sequence[Vectors], parts: Sequence[Vectors]) -> Outcomes:
+        """Compute the metrics of each perturbed query."""
+        return np.stack([self._measured(search(queries, parts[0], DEPTH), chosen) for queries in versions])
+
+    def _restricted(self, kept: set[str], relevance: Relevance) -> Retrieval:
+        documents = {document: text for document, text in self.documents.items() if document in kept}
+        return Retrieval(documents, self.queries, relevance)
+
+    def _measured(self, found: Indices, queries: Sequence[int] | Indices) -> Values:
+        rankings = [[self._ids[document] for document in row] for row in found]
+        return measure(rankings, [self._grades[query] for query in queries])
 
 
-def search_spans(queries: Vectors, spans: Vectors, starts: NDArray[np.int64], k: int = DEPTH) -> NDArray[np.int64]:
-    """As `search`, where a document has several vectors, of which the one of highest cosine counts.
+class PositivePairs(Retrieval):
+    """Pairs of texts that belong together: a search for the positives of each anchor among all positives."""
 
-    Args:
-        queries: (queries, dim).
-        spans: (spans, dim), those of the first document, then the next; may be mapped from a file.
-        starts: where the spans of each document start, and where the last one's end, (documents + 1,); each has one.
-        k: how many documents to find.
+    columns = (("anchor", text), ("positive", text))
+    layout, data = "pairs", "positive pairs"
 
-    """
-    edges = np.append(np.arange(0, starts[-1], _DOCUMENTS), starts[-1])
-    blocks = np.unique(starts.searchsorted(edges)).tolist()
+    def __init__(self, anchors: Sequence[str], positives: Sequence[str]) -> None:
+        self.anchors, self.positives = anchors, positives
+        (queries, query_of), (documents, document_of) = distinct(anchors), distinct(positives)
+        relevance: dict[str, dict[str, int]] = {}
+        for query, document in zip(query_of.tolist(), document_of.tolist(), strict=True):
+            relevance.setdefault(str(query), {})[str(document)] = 1
+        super().__init__(_by_number(documents), _by_number(queries), relevance)
 
-    def cosines(left: torch.Tensor) -> Iterator[torch.Tensor]:
-        for first, last in pairwise(blocks):
-            scores = left @ _normalized(spans[starts[first] : starts[last]]).T
-            yield torch.from_numpy(np.maximum.reduceat(scores.numpy(), starts[first:last] - starts[first], axis=1))
+    @property
+    def rows(self) -> list[frozenset[str]]:
+        """Both texts of each pair, so that their order does not matter."""
+        return [frozenset(pair) for pair in zip(self.anchors, self.positives, strict=True)]
 
-    return _best(queries, cosines, k)
+    def select(self, rows: Sequence[int]) -> PositivePairs:
+        """Return the task of some of the pairs."""
+        return PositivePairs(*take(rows, self.anchors, self.positives))
 
-
-def _best(queries: Vectors, cosines: _Cosines, k: int) -> NDArray[np.int64]:
-    found = [_search(queries[start : start + _QUERIES], cosines, k) for start in range(0, len(queries), _QUERIES)]
-    return np.concatenate(found)
-
-
-def _search(queries: Vectors, cosines: _Cosines, k: int) -> NDArray[np.int64]:
-    left = _normalized(queries)
-    best = torch.empty((len(left), 0), dtype=torch.int64)
-    start = 0
-    for scores in cosines(left):
-        best = torch.cat([best, _keys(scores, start)], dim=1)
-        best = best.topk(min(k, best.shape[1]), dim=1).values
-        start += scores.shape[1]
-    places: NDArray[np.int64] = (_LAST - (best & _LAST)).numpy()
-    return places
-
-
-def _normalized(vectors: Vectors) -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.from_numpy(np.array(vectors)), dim=1)
-
-
-_LAST: Final = 2**32 - 1
-
-
-def _keys(scores: torch.Tensor, start: int) -> torch.Tensor:
-    """Whole numbers that sort as the scores do, and equal scores by place: the score above, the place below."""
-    bits = (scores + 0.0).view(torch.int32)  # -0.0 is 0.0 from here on
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    places = torch.arange(start, start + scores.shape[1])
-    return (ordered.long() << 32) + (_LAST - places)
+    def limited(self, count: int) -> PositivePairs:
+        """Return the task of the first `count` pairs."""
+        return self.select(range(min(count, len(self.anchors))))
 
 
 def measure(rankings: Sequence[Sequence[str]], relevance: Sequence[Mapping[str, int]]) -> Values:
-    """`METRICS` for each query by trec_eval: nDCG with graded gain, recall, MRR, and MAP over the ranking given.
+    """Compute `METRICS` for each query with trec_eval: graded nDCG, recall, MRR, and MAP over the given ranking.
 
     Args:
-        rankings: for each query ids of documents, the best first.
-        relevance: for each query the grades of its relevant documents, at least one.
+        rankings: for each query, ids of documents, the best first.
+        relevance: for each query, the grades of its relevant documents, at least one.
 
     Returns:
         (queries, metrics).
 
     """
-    judged = {str(query): dict(grades) for query, grades in enumerate(relevance)}
-    # trec_eval ranks by score and breaks ties by id; the places say the same without any.
+    graded = {str(query): dict(grades) for query, grades in enumerate(relevance)}
+    # trec_eval ranks by score and breaks ties by id; negated ranks as scores have no ties.
     runs = {
-        str(query): {document: float(-place) for place, document in enumerate(ranking)}
+        str(query): {document: float(-rank) for rank, document in enumerate(ranking)}
         for query, ranking in enumerate(rankings)
     }
     measures = {f"ndcg_cut.{CUT}", f"recall.{CUT}", "recip_rank", f"map_cut.{DEPTH}"}
-    found = pytrec_eval.RelevanceEvaluator(judged, measures).evaluate(runs)
+    found = pytrec_eval.RelevanceEvaluator(graded, measures).evaluate(runs)
     rows = [
         (
             scores[f"ndcg_cut_{CUT}"],
@@ -124,6 +150,10 @@ def measure(rankings: Sequence[Sequence[str]], relevance: Sequence[Mapping[str, 
             scores["recip_rank"] if scores["recip_rank"] > 1 / (CUT + 0.5) else 0.0,
             scores[f"map_cut_{DEPTH}"],
         )
-        for scores in (found[query] for query in judged)
+        for scores in (found[query] for query in graded)
     ]
     return np.array(rows, dtype=np.float64)
+
+
+def _by_number(texts: Sequence[str]) -> dict[str, str]:
+    return {str(number): text for number, text in enumerate(texts)}

@@ -1,14 +1,14 @@
-"""Fits learned poolings over an encoder that stays as it is.
+"""Fits learned poolings over an encoder whose parameters are frozen.
 
-Token states are written once (`Writer`) and mapped into memory (`States`); `task` makes data something to fit to
-and to judge by; `fit` fits a pooler to it.
+Token states are written once (`Writer`) and memory-mapped (`States`). `read_splits` reads tasks to fit to, select
+by and test on; `fit` fits a pooler; `assess` tells whether it is better than poolings that need no fitting.
 """
 
 from pooling.training.fit import Epoch, Head, Settings, Split, TrainingError, averaged, fit, followed_by
-from pooling.training.significance import Verdict, judge, outcomes
+from pooling.training.objectives import objective
+from pooling.training.significance import Verdict, assess
 from pooling.training.splits import Splits, read_splits
 from pooling.training.states import DType, States, StatesError, Writer
-from pooling.training.tasks import Task, Text, task
 
 __all__ = [
     "DType",
@@ -19,16 +19,13 @@ __all__ = [
     "Splits",
     "States",
     "StatesError",
-    "Task",
-    "Text",
     "TrainingError",
     "Verdict",
     "Writer",
+    "assess",
     "averaged",
     "fit",
     "followed_by",
-    "judge",
-    "outcomes",
+    "objective",
     "read_splits",
-    "task",
 ]

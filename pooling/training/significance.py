@@ -1,19 +1,20 @@
-"""Whether a fitted pooler is worth having: beside the poolings that need no fitting, on the same states."""
+"""Whether a fitted pooler is better beyond noise than the poolings that need no fitting."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from pooling.tasks.bootstrap import paired_bootstrap
+from pooling.tasks.task import Indices, Outcomes
 from pooling.training.fit import Split
-from pooling.training.states import Encode
-from pooling.training.tasks import Outcomes
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A fitted pooling beside the best of the others: its lead, and the 95 % interval of that."""
+    """A fitted pooling compared with the best of the others; `low` and `high` are the 95 % interval of its lead."""
 
     pooling: str
     score: float
@@ -24,7 +25,7 @@ class Verdict:
 
     @property
     def lead(self) -> float:
-        """By how much the fitted one is better."""
+        """Score of the fitted pooling minus that of the other."""
         return self.score - self.other_score
 
     @property
@@ -33,16 +34,15 @@ class Verdict:
         return self.low > 0
 
 
-def outcomes(split: Split, encoders: Mapping[str, Encode]) -> dict[str, Outcomes]:
-    """What each pooling comes to on a split."""
-    return {name: split.task.outcomes(split.states.pooled(encode)) for name, encode in encoders.items()}
-
-
-def judge(split: Split, found: Mapping[str, Outcomes], fitted: str) -> Verdict:
-    """Compare the fitted pooling to the best of the others on that split, by a paired bootstrap."""
-    task = split.task
-    scores = {name: task.score(outcomes) for name, outcomes in found.items()}
+def assess(split: Split, outcomes: Mapping[str, Outcomes], fitted: str) -> Verdict:
+    """Compare the fitted pooling with the best of the others on a split, by a paired bootstrap."""
+    scores = dict(zip(outcomes, split.scores(np.stack(list(outcomes.values()))), strict=True))
     other = max((name for name in scores if name != fitted), key=scores.__getitem__)
-    ours, theirs = found[fitted], found[other]
-    low, high = paired_bootstrap(lambda items: task.score(ours, items) - task.score(theirs, items), task.items)
+    both = np.stack([outcomes[fitted], outcomes[other]])
+
+    def lead(chosen: Indices) -> float:
+        ours, theirs = split.scores(both, chosen)
+        return ours - theirs
+
+    low, high = paired_bootstrap(lead, split.task.size)
     return Verdict(fitted, scores[fitted], other, scores[other], low, high)

@@ -1,4 +1,4 @@
-"""Token states on disk: written once, mapped into memory, read a batch at a time."""
+"""Token states on disk: written once, memory-mapped, read in batches."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pooling.masks import from_lengths
+from pooling.tasks.task import Indices
 
 STATES_FILE: Final = "states.bin"
 OFFSETS_FILE: Final = "offsets.npy"
 ABOUT_FILE: Final = "states.json"
 POOLED_TOKENS: Final = 8192
-"""Tokens, padding included, that are read and pooled at once where nothing is fitted."""
+"""Tokens, padding included, that are pooled at once where nothing is fitted."""
 
 DType = Literal["float16", "float32"]
-Places = NDArray[np.int64]
 Encode = Callable[[Tensor, Tensor], Tensor]
 """From states (batch, time, dim) and mask (batch, time) to vectors (batch, any)."""
 
 
 class StatesError(ValueError):
-    """States cannot be kept as asked; the message says what would be right."""
+    """States cannot be stored as requested; the message says what would be right."""
 
 
 class Writer:
-    """Writes the states of texts, one after the other, to a folder; only what is added last is held in memory.
+    """Writes the states of texts to a folder, one text at a time, so that memory stays small.
 
     Args:
-        folder: where to; it exists.
+        folder: an existing folder.
         dim: size of a token state.
-        dtype: `float16` halves the room, and keeps three decimal digits of each number.
+        dtype: `float16` takes half the space and keeps three decimal digits of each number.
 
     """
 
@@ -50,7 +50,7 @@ class Writer:
         return self
 
     def add(self, states: NDArray[np.floating]) -> None:
-        """The states of the next text, (tokens, dim), only of tokens that count.
+        """Append the states of the next text, (tokens, dim), without those of padding.
 
         Raises:
             StatesError: a state is not finite, or too large for float16.
@@ -78,24 +78,24 @@ class Writer:
 
 
 class States:
-    """The states of many texts, in files that are mapped into memory: only what is read takes room.
+    """The states of many texts, in memory-mapped files.
 
-    `select` gives other views of the same files, so that a task can number its texts from 0.
+    `select` returns other views of the same files, so that each task can count its texts from 0.
     """
 
-    def __init__(self, maps: Sequence[NDArray[np.floating]], part: Places, start: Places, lengths: Places) -> None:
+    def __init__(self, maps: Sequence[NDArray[np.floating]], part: Indices, start: Indices, lengths: Indices) -> None:
         self._maps, self._part, self._start = maps, part, start
         self.lengths = lengths
-        """Tokens that count, of each text."""
+        """Tokens of each text, without padding."""
 
     @classmethod
     def open(cls, folders: Sequence[Path]) -> Self:
-        """The texts of several folders that a `Writer` wrote, in their order."""
+        """Open several folders that a `Writer` wrote, one after the other."""
         maps: list[NDArray[np.floating]] = []
         parts, starts, lengths = [], [], []
         for number, folder in enumerate(folders):
             about = json.loads((folder / ABOUT_FILE).read_text())
-            offsets: Places = np.load(folder / OFFSETS_FILE)
+            offsets: Indices = np.load(folder / OFFSETS_FILE)
             shape = (int(offsets[-1]), int(about["dim"]))
             maps.append(np.memmap(folder / STATES_FILE, dtype=about["dtype"], mode="r", shape=shape))
             parts.append(np.full(len(offsets) - 1, number, dtype=np.int64))
@@ -111,32 +111,32 @@ class States:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def select(self, places: Places) -> States:
-        """Only these texts, in this order."""
-        return States(self._maps, self._part[places], self._start[places], self.lengths[places])
+    def select(self, texts: Indices) -> States:
+        """Return the states of these texts only, in this order."""
+        return States(self._maps, self._part[texts], self._start[texts], self.lengths[texts])
 
-    def batch(self, places: Places) -> tuple[Tensor, Tensor]:
-        """States (texts, longest, dim) in float32, zero where a text is over, and mask (texts, longest)."""
-        lengths = self.lengths[places]
-        tokens = np.zeros((len(places), int(lengths.max()), self.dim), dtype=np.float32)
-        for row, (place, length) in enumerate(zip(places, lengths, strict=True)):
-            start = self._start[place]
-            tokens[row, :length] = self._maps[self._part[place]][start : start + length]
+    def batch(self, texts: Indices) -> tuple[Tensor, Tensor]:
+        """Return states (texts, longest, dim) in float32, zero-padded, and mask (texts, longest)."""
+        lengths = self.lengths[texts]
+        tokens = np.zeros((len(texts), int(lengths.max()), self.dim), dtype=np.float32)
+        for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+            start = self._start[text]
+            tokens[row, :length] = self._maps[self._part[text]][start : start + length]
         return torch.from_numpy(tokens), from_lengths(torch.from_numpy(lengths))
 
     def pooled(self, encode: Encode) -> Tensor:
-        """Every text's vector (texts, any), without gradients; texts of like length share a batch."""
+        """Compute the vector of every text, (texts, any), without gradients, batching texts of similar length."""
         vectors: Tensor | None = None
         with torch.inference_mode():
-            for places in self._batches():
-                found = encode(*self.batch(places))
+            for texts in self._batches():
+                found = encode(*self.batch(texts))
                 if vectors is None:
                     vectors = found.new_empty(len(self), found.shape[1])
-                vectors[torch.from_numpy(places)] = found
-        assert vectors is not None  # there is no data without a text
+                vectors[torch.from_numpy(texts)] = found
+        assert vectors is not None  # data has at least one text
         return vectors
 
-    def _batches(self) -> Iterator[Places]:
+    def _batches(self) -> Iterator[Indices]:
         order = np.argsort(-self.lengths, kind="stable")
         start = 0
         while start < len(order):

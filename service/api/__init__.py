@@ -1,4 +1,4 @@
-"""HTTP: routes, schemas, and errors as answers."""
+"""The HTTP interface: routes, schemas and error responses."""
 
 from service.api.app import create_app
 

@@ -1,4 +1,4 @@
-"""The application: routes over the served models and their collections."""
+"""The ASGI application: routes over a deployment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Errors are problem documents (RFC 9457); under `/v1` they have OpenAI's shape.
 
 
 def create_app(served: Deployment) -> FastAPI:
-    """The ASGI application; closing it closes the deployment."""
+    """Return the ASGI application; its shutdown closes the deployment."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -34,8 +34,8 @@ def create_app(served: Deployment) -> FastAPI:
     app = FastAPI(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.deployment = served
     errors.install(app)
-    for room in (embed, explain, openai, collections, status, doctor):
-        app.include_router(room.router)
-    app.include_router(collections.searching)
+    for module in (embed, explain, openai, collections, status, doctor):
+        app.include_router(module.router)
+    app.include_router(collections.search_router)
     errors.document(app)
     return app

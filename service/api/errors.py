@@ -1,4 +1,4 @@
-"""Errors as answers: problem documents (RFC 9457), and under /v1 OpenAI's own shape."""
+"""Error responses: problem documents (RFC 9457), and OpenAI's format under /v1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.errors import Place, ServiceError, shortened
 
 logger = logging.getLogger(__name__)
 
-_ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
+_RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "bad_request": (400, "Bad request"),
     "broken_model": (500, "Broken model"),
     "conflict": (409, None),
@@ -34,39 +34,39 @@ _ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
     "unavailable": (503, "Not available"),
     "unusable_checkpoint": (422, "Unusable checkpoint"),
 }
-"""Status and title of the answer to each error, by its code; 422 for all others. The status's own phrase for None."""
-# Pydantic puts the branch of a union it tried among the keys: `inputs`, `list[str]`, 3.
-_BRANCH: Final = re.compile(r"^(str|int|float|bool|(list|dict|function|tagged|constrained|literal)\b.*)$")
+"""HTTP status and title of each error code; None stands for the phrase of the status. Other codes get 422."""
+# Pydantic inserts the branch of a union that it tried: `inputs`, `list[str]`, 3.
+_UNION_BRANCH: Final = re.compile(r"^(str|int|float|bool|(list|dict|function|tagged|constrained|literal)\b.*)$")
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error that can leave a route."""
+    """Register a handler for every error that a route can raise."""
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(PoolingError, _pooling_error)
     app.add_exception_handler(EmptyTextError, _pooling_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
+    app.add_exception_handler(Exception, _unexpected_error)
 
 
 def document(app: FastAPI) -> None:
-    """Say in the OpenAPI document that problems come as problem documents."""
-    plain = app.openapi
+    """Declare errors outside /v1 as `application/problem+json` in the OpenAPI document."""
+    build = app.openapi
 
     def openapi() -> dict[str, Any]:
-        described = plain()
-        for path, operations in described["paths"].items():
+        document = build()
+        for path, operations in document["paths"].items():
             for operation in operations.values():
                 for status, response in operation["responses"].items():
                     content = response.get("content", {})
                     if not path.startswith("/v1/") and status >= "4" and "application/json" in content:
                         content["application/problem+json"] = content.pop("application/json")
-        return described
+        return document
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _answer(
+def _respond(
     request: Request,
     status: int,
     detail: str,
@@ -101,9 +101,9 @@ def _answer(
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    status, title = _ANSWERS.get(error.code, (422, None))
+    status, title = _RESPONSES.get(error.code, (422, None))
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
-    return _answer(
+    return _respond(
         request,
         status,
         error.detail,
@@ -116,19 +116,19 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 
 async def _pooling_error(request: Request, error: Exception) -> Response:
-    return _answer(request, 422, str(error), code="invalid_input", title="Invalid input")
+    return _respond(request, 422, str(error), code="invalid_input", title="Invalid input")
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems: dict[Place | None, list[str]] = {}
     for item in error.errors():
-        where, message = _explain(item, request)
+        where, message = _describe(item, request)
         problems.setdefault(where, []).append(message)
     details = {where: " Or: ".join(dict.fromkeys(messages)) for where, messages in problems.items()}
     errors = [{"where": str(where or ""), "detail": detail} for where, detail in details.items()]
     unreadable = error.errors()[0]["type"] == "json_invalid"
-    return _answer(
+    return _respond(
         request,
         400 if unreadable else 422,
         " ".join(f"{where}: {detail}" if where else detail for where, detail in list(details.items())[:5]),
@@ -139,9 +139,9 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     )
 
 
-def _explain(item: Mapping[str, Any], request: Request) -> tuple[Place | None, str]:
-    """Return where a validation error is and what it says, in the words of the request."""
-    parts = [part for part in item["loc"][1:] if isinstance(part, int) or not _BRANCH.match(part)]
+def _describe(item: Mapping[str, Any], request: Request) -> tuple[Place | None, str]:
+    """Return the place and the message of a validation error, in terms of the request."""
+    parts = [part for part in item["loc"][1:] if isinstance(part, int) or not _UNION_BRANCH.match(part)]
     match item["type"]:
         case "json_invalid":
             return None, f"the body cannot be read as JSON in UTF-8: {item['ctx']['error']}."
@@ -156,14 +156,14 @@ def _explain(item: Mapping[str, Any], request: Request) -> tuple[Place | None, s
             return _place(parts), "this field is required."
         case "unknown_field":
             return _place([*parts, item["ctx"]["field"]]), item["msg"]
-        case "one_question" | "cut":
+        case "one_query" | "cut":
             return _place(parts), item["msg"]
         case _:
             return _place(parts), f"{item['msg']}, not {shortened(item.get('input'))}."
 
 
 def _place(parts: Sequence[int | str]) -> Place | None:
-    """Return the place at the end of keys and indices, such as `documents[3].id`."""
+    """Return the place named by keys and indices, such as `documents[3].id`."""
     if not parts:
         return None
     path = ""
@@ -181,9 +181,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
         413: "the body is larger than this deployment takes (server.max_body_bytes); send less at once.",
     }.get(error.status_code, str(error.detail))
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    return _answer(request, error.status_code, detail, code=code, headers=error.headers)
+    return _respond(request, error.status_code, detail, code=code, headers=error.headers)
 
 
-async def _bug(request: Request, error: Exception) -> Response:
+async def _unexpected_error(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _answer(request, 500, "this is a bug in the service; its log has the details.", code="internal_error")
+    return _respond(request, 500, "this is a bug in the service; its log has the details.", code="internal_error")

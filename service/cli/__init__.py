@@ -1,4 +1,4 @@
-"""The command line. Each command has a module, and imports what is slow to import only when it runs."""
+"""The command line. Each command has a module, which imports slow packages only when the command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How documents are to be cut, as the command line says it."""
+"""The `--chunking` option."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any, Final
 from service.cli.console import Failure
 from service.errors import shortened
 
-_LONGEST: Final = 10
-"""Digits of a number; one of more is too large, whichever it is."""
+_MAX_DIGITS: Final = 9
+"""Numbers with more digits stay text, which the service refuses."""
 
 
-def chunking(given: str) -> dict[str, Any] | None:
-    """`tokens=64,overlap=16,mode=early`, `sentence`, `given`, `none` -> what the service takes.
+def parse_chunking(option: str) -> dict[str, Any] | None:
+    """Parse `tokens=64,overlap=16,mode=early`, `sentence`, `given` or `none` to the `chunking` of a request.
 
     Raises:
-        Failure: it is written otherwise. What the words mean, the service knows.
+        Failure: the syntax is wrong. The service checks the names and values.
 
     """
-    if given == "none":
+    if option == "none":
         return None
-    found: dict[str, Any] = {}
-    for part in given.split(","):
+    chunking: dict[str, Any] = {}
+    for part in option.split(","):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             key, value = "by", key
-        if not key or not value or key in found:
+        if not key or not value or key in chunking:
             raise Failure(
-                f"--chunking {shortened(given)}: write it as tokens=64,overlap=16 or sentence or given, and with "
+                f"--chunking {shortened(option)}: write it as tokens=64,overlap=16 or sentence or given, and with "
                 ",mode=early where each span is to be embedded by itself.",
                 2,
             )
-        found[key] = int(value) if value.isdecimal() and len(value) < _LONGEST else value
-    return found
+        chunking[key] = int(value) if value.isdecimal() and len(value) <= _MAX_DIGITS else value
+    return chunking

@@ -1,4 +1,4 @@
-"""One client for both: a service over HTTP, and a deployment inside this process."""
+"""A client for a service over HTTP or a deployment inside this process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from service.cli.console import Failure
 from service.config import load_config
 from service.errors import FingerprintMismatch, Place, TooLong
 
-PATIENCE: Final = 60
-"""Seconds in all that a request waits for a service that answers 503."""
+_MAX_WAIT: Final = 60
+"""Seconds that a request is retried for while the service responds with 503."""
 _LONGEST_PAUSE: Final = 30
-_TIMEOUT: Final = httpx.Timeout(10, read=600)  # a batch behind many others takes minutes
+_TIMEOUT: Final = httpx.Timeout(10, read=600)  # a batch queued behind many others takes minutes
 _LOCAL: Final = {"localhost", "127.0.0.1", "::1"}
 
 Batch = TypeVar("Batch")
@@ -29,14 +29,14 @@ Answer = TypeVar("Answer")
 
 
 class Refused(Failure):
-    """The service answered with an error; `problem` is its problem document, empty where it sent none."""
+    """The service responded with an error; `problem` is its problem document, empty if it sent none."""
 
     def __init__(self, url: str, answer: httpx.Response) -> None:
         self.status = answer.status_code
         self.problem = _problem(answer)
-        strange = f"{url} answered {self.status}, and not as Millpond does. Is --url right? {answer.text[:200]!r}"
+        unexpected = f"{url} answered {self.status}, and not as Millpond does. Is --url right? {answer.text[:200]!r}"
         table = None
-        message = str(self.problem.get("detail", strange))
+        message = str(self.problem.get("detail", unexpected))
         if self.code == FingerprintMismatch.code and "differences" in self.problem:
             name = self.problem.get("collection")
             message = (
@@ -44,24 +44,24 @@ class Refused(Failure):
                 f"compared. `millpond reindex {name}` re-embeds it from its stored text; or serve the model as "
                 "it was."
             )
-            table = _both_sides(self.problem["differences"])
+            table = _comparison(self.problem["differences"])
         super().__init__(message, table=table)
 
     @property
     def code(self) -> str:
-        """The kind of error; empty where it is not said."""
+        """The kind of error, empty if unknown."""
         return str(self.problem.get("code", ""))
 
     @property
     def place(self) -> Place | None:
-        """The part of the request at fault, where it is said."""
+        """The part of the request at fault, if known."""
         place = self.problem.get("place")
         if not isinstance(place, dict) or "field" not in place:
             return None
         return Place(place["field"], place.get("index"), place.get("span"), self.problem.get("where"))
 
     def about(self, name: str) -> str:
-        """Return the message in the words of the command line, `name` being what the user calls the place."""
+        """Return the message in terms of the command line, where the place at fault is called `name`."""
         if self.code == TooLong.code and "length" in self.problem:
             return (
                 f"{name} has {self.problem['length']} tokens and the model takes {self.problem['limit']}. Give "
@@ -71,9 +71,9 @@ class Refused(Failure):
 
 
 class Client:
-    """Asks the service, waits where it says so, and turns every failure into one message.
+    """A client that waits for a busy service and turns every failure into one message.
 
-    Raises, from `ask`: `Refused` where the service answers with an error, `Failure` where none answers.
+    `ask` raises `Refused` if the service responds with an error, `Failure` if it does not respond.
     """
 
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
@@ -81,9 +81,9 @@ class Client:
         self._url = url
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request; gives the answer's JSON."""
+        """Send a request and return the JSON of the response."""
         waited = 0.0
-        while (answer := await self._send(method, path, body)).status_code == 503 and waited < PATIENCE:
+        while (answer := await self._send(method, path, body)).status_code == 503 and waited < _MAX_WAIT:
             pause = _pause(answer.headers.get("retry-after", ""))
             waited += pause
             await asyncio.sleep(pause)
@@ -99,7 +99,7 @@ class Client:
     async def _send(self, method: str, path: str, body: Any) -> httpx.Response:
         try:
             content = None if body is None else orjson.dumps(body)
-        except TypeError as error:  # arguments that are not UTF-8 come to Python as halves of surrogate pairs
+        except TypeError as error:  # Python decodes invalid UTF-8 in arguments to lone surrogates
             raise Failure(f"cannot be sent: {error}. Give text in valid UTF-8.", 2) from None
         try:
             return await self._http.request(
@@ -119,20 +119,20 @@ class Client:
 
 @asynccontextmanager
 async def connect(url: str, config: Path | None, *, store: Path | None = None) -> AsyncIterator[Client]:
-    """A client of the service at `url`, or where `config` is given of that deployment, started in this process.
+    """Yield a client of the service at `url`, or of the deployment of `config`, which runs in this process.
 
     Args:
-        url: of a running service.
+        url: a running service; ignored if `config` is given.
         config: a deployment's YAML file.
         store: overrides `store.path` of the config.
 
     Raises:
-        Failure: the URL is none.
+        Failure: the URL is invalid.
         ServiceError: the deployment cannot be started.
 
     """
     if config is None:
-        async with httpx.AsyncClient(base_url=checked(url), timeout=_TIMEOUT, trust_env=proxied(url)) as http:
+        async with httpx.AsyncClient(base_url=parse_url(url), timeout=_TIMEOUT, trust_env=uses_proxy(url)) as http:
             yield Client(http, url)
         return
     from service.api import create_app
@@ -148,7 +148,7 @@ async def connect(url: str, config: Path | None, *, store: Path | None = None) -
 async def pipelined(
     batches: Iterable[Batch], send: Callable[[Batch], Awaitable[Answer]], in_flight: int = 2
 ) -> AsyncIterator[tuple[Batch, Answer]]:
-    """Batches with their answers, in order, while the next requests are under way: the service is never idle."""
+    """Yield batches with their answers, in order, with further requests in flight to keep the service busy."""
     pending: deque[tuple[Batch, asyncio.Future[Answer]]] = deque()
     try:
         for batch in batches:
@@ -168,7 +168,7 @@ async def pipelined(
 
 
 def collection_path(name: str) -> str:
-    """The route of a collection; raises `Failure` for a name that no URL can carry."""
+    """Return the route of a collection; raises `Failure` for a name that cannot be part of a URL."""
     if "/" in name or not name.strip("."):
         raise Failure(
             f"collection {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - and begins with a "
@@ -178,21 +178,21 @@ def collection_path(name: str) -> str:
     return f"/collections/{quote(name, safe='')}"
 
 
-def _both_sides(differences: Mapping[str, Mapping[str, Any]]) -> Table:
+def _comparison(differences: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("", "stored", "served now"):
         table.add_column(column, overflow="fold")
     for key, sides in differences.items():
-        table.add_row(key, _plain(sides["stored"]), _plain(sides["served"]))
+        table.add_row(key, _to_text(sides["stored"]), _to_text(sides["served"]))
     return table
 
 
-def _plain(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) and value else orjson.dumps(value).decode()
 
 
-def checked(url: str) -> httpx.URL:
-    """A URL that is one; raises `Failure` for what is not."""
+def parse_url(url: str) -> httpx.URL:
+    """Parse a URL; raises `Failure` if it is invalid."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -202,13 +202,13 @@ def checked(url: str) -> httpx.URL:
     return parsed
 
 
-def proxied(url: str) -> bool:
-    """Whether the environment's proxy settings apply; no proxy reaches this machine's own services."""
+def uses_proxy(url: str) -> bool:
+    """Return whether the proxy settings of the environment apply; no proxy reaches the services of this machine."""
     return httpx.URL(url).host not in _LOCAL
 
 
 def _pause(retry_after: str) -> float:
-    # A proxy may answer with a date instead of seconds; then, as where nothing is said, a second.
+    # The header may be missing, or from a proxy a date; wait for a second then.
     return min(max(int(retry_after), 1), _LONGEST_PAUSE) if retry_after.isdecimal() else 1
 
 

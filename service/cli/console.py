@@ -1,4 +1,4 @@
-"""What the commands share: where they write, how they fail, and how text from elsewhere is shown."""
+"""Console output, failures and messages of the commands."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 from typing import Final
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-# A table fits the screen; in a file or a pipe it takes the width it needs, so that each row is one line.
+# Tables fit the screen. In a file or a pipe they are as wide as needed, so that each row is one line.
 ON_SCREEN: Final = sys.stdout.isatty() or "COLUMNS" in os.environ
-# Markup is off: brackets in an error or a document are theirs, not ours.
+# Markup is off, as errors and documents may contain brackets.
 out: Final = Console(markup=False, highlight=False, emoji=False, width=None if ON_SCREEN else 10_000)
 err: Final = Console(markup=False, highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
@@ -20,7 +21,7 @@ INTERRUPTED: Final = 130
 
 
 class Failure(Exception):
-    """The command ends here. The message says what was wrong and the remedy, one problem a line.
+    """The end of a command. The message states what was wrong and the remedy, one problem per line.
 
     Args:
         message: for the user.
@@ -36,7 +37,7 @@ class Failure(Exception):
 
 
 def report(error: Exception, *, interrupted: bool = False) -> None:
-    """Print an error, each of its lines as one."""
+    """Print each line of an error as an error."""
     for line in str(error).splitlines():
         err.print(line if interrupted else Text.assemble(("error:", "bold red"), " ", line))
     if isinstance(error, Failure) and error.table is not None:
@@ -44,7 +45,7 @@ def report(error: Exception, *, interrupted: bool = False) -> None:
 
 
 def say(text: str) -> None:
-    """Print text whose lines stay whole, however narrow the screen is, so that they can be copied."""
+    """Print text without wrapping its lines, so that they can be copied."""
     out.print(text, soft_wrap=True)
 
 
@@ -53,14 +54,20 @@ def warn(message: str) -> None:
     err.print(Text.assemble(("warning:", "bold yellow"), " ", message))
 
 
+def progress_bar() -> Progress:
+    """Make a progress bar with a description, which shows on a terminal only and disappears at the end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, disable=not err.is_terminal, transient=True)
+
+
 def emit(content: bytes) -> None:
-    """Write to standard output as it is, and at once: a reader that has gone must be noticed here, not at exit."""
+    """Write bytes to standard output and flush them, so that a closed pipe is noticed here rather than at exit."""
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
 
 
 def one_line(text: str, limit: int) -> str:
-    """Text from a document, short, on one line, and without the characters that steer a terminal."""
+    """Return text of a document as one short line without control characters."""
     words = " ".join(text[: 4 * limit].split())
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in words)
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.client import checked, proxied
+from service.cli.client import parse_url, uses_proxy
 from service.cli.console import INTERRUPTED, Failure, emit, err
 from service.errors import CheckpointError, ConfigError
 
@@ -57,10 +57,12 @@ def doctor(
     if url is None and model_name is not None:
         raise Failure("--model-name is what a server calls the model; name the server with --url.", 2)
     if url is not None and texts is not None:
-        raise Failure("--texts is for examining a model; a server is told by packaged texts. Leave one out.", 2)
+        raise Failure(
+            "--texts is for examining a model; a server is identified with packaged texts. Leave one out.", 2
+        )
     if url is not None:
-        checked(url)
-    lines = None if texts is None else _lines(texts)
+        parse_url(url)
+    lines = None if texts is None else _read_texts(texts)
     from service.checkpoint import find_folder
     from service.doctor.findings import refused
 
@@ -103,8 +105,8 @@ async def _identify(
 
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT, trust_env=proxied(url)) as http:
-            progress(f"asking {url}")  # first, for that nothing answers should not come out after loading a model
+        async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT, trust_env=uses_proxy(url)) as http:
+            progress(f"asking {url}")  # before loading a model, which takes longer
             endpoint = await find(http, url, model=model, model_name=model_name)
             progress(f"loading {model}")
             from service.doctor.folder import opened
@@ -116,7 +118,7 @@ async def _identify(
         raise Failure(str(error)) from None
 
 
-def _lines(path: Path) -> list[str]:
+def _read_texts(path: Path) -> list[str]:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -131,7 +133,7 @@ def _lines(path: Path) -> list[str]:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Shows on a terminal what is being done."""
+    """Yield a function that shows the current stage on a terminal."""
     if not err.is_terminal:
         yield lambda stage: None
         return
@@ -140,7 +142,7 @@ def _progress() -> Iterator[Progress]:
 
 
 def _print(report: Report, served: str) -> None:
-    """Tables of at most 100 columns, and the verdict as the last line."""
+    """Print tables of at most 100 columns, and the verdict as the last line."""
     width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
     out = Console(markup=False, highlight=False, emoji=False, width=width)
     for table in (
@@ -160,7 +162,7 @@ def _settings(declared: Mapping[str, Any], served: Mapping[str, Any], title: str
     table.add_column("declared", overflow="fold")
     table.add_column(title, overflow="fold")
     for name in dict.fromkeys((*declared, *served)):
-        values = [_said(side[name]) if name in side else "" for side in (declared, served)]
+        values = [_format(side[name]) if name in side else "" for side in (declared, served)]
         if any(value not in ("", "none") for value in values):
             table.add_row(name.replace("_", " "), *values)
     return table
@@ -178,24 +180,21 @@ def _findings(findings: Sequence[Finding]) -> Table:
 
 
 def _strategies(strategies: Sequence[Strategy]) -> Table:
+    with_evidence = any(strategy.evidence is not None for strategy in strategies)
     table = Table(box=None, pad_edge=False)
     table.add_column("if pooled with", overflow="fold")
-    for header in ("cosine", "least", *(("AUC", "gain", "99 % interval") if _proven(strategies) else ())):
+    for header in ("cosine", "least", *(("AUC", "gain", "99 % interval") if with_evidence else ())):
         table.add_column(header, justify="right", no_wrap=True)
-    for each in strategies:
-        row = [each.pooling, f"{each.cosine:.4f}", f"{each.least_cosine:.4f}"]
-        if each.evidence is not None:
-            low, high = each.evidence.interval
-            row += [f"{each.evidence.auc:.3f}", f"{each.evidence.gain:+.3f}", f"{low:+.3f} to {high:+.3f}"]
+    for strategy in strategies:
+        row = [strategy.pooling, f"{strategy.cosine:.4f}", f"{strategy.least_cosine:.4f}"]
+        if (evidence := strategy.evidence) is not None:
+            low, high = evidence.interval
+            row += [f"{evidence.auc:.3f}", f"{evidence.gain:+.3f}", f"{low:+.3f} to {high:+.3f}"]
         table.add_row(*row)
     return table
 
 
-def _proven(strategies: Sequence[Strategy]) -> bool:
-    return any(each.evidence is not None for each in strategies)
-
-
-def _said(value: Any) -> str:
+def _format(value: Any) -> str:
     match value:
         case None | "" | {}:
             return "none"

@@ -1,4 +1,4 @@
-"""Files of documents: JSON lines of our own shape, or a corpus as BEIR has it."""
+"""Files of documents: JSON lines in Millpond's format, or a BEIR corpus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BEIR_FIELDS: Final = ("_id", "title", "text", "metadata")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A document and the line of the file that it stands on."""
+    """A document and its line number in the file."""
 
     number: int
     document: Document
@@ -35,14 +35,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many documents a file holds, and how many more have no text."""
+    """The number of documents in a file, and of further ones without text."""
 
     documents: int
     empty: int
 
 
 def corpus_file(path: Path) -> Path:
-    """The file itself, or the corpus of a BEIR folder; raises `Failure` where it cannot be read."""
+    """Return the file itself, or the corpus of a BEIR folder; raises `Failure` if it cannot be read."""
     file = path / "corpus.jsonl" if path.is_dir() else path
     try:
         with file.open("rb"):
@@ -53,10 +53,10 @@ def corpus_file(path: Path) -> Path:
 
 
 def check(file: Path) -> Count:
-    """Read the whole file before anything is sent, so that a bad line is no surprise after an hour.
+    """Check the whole file before anything is sent, so that no bad line is found after an hour.
 
     Raises:
-        Failure: naming the line of each problem, up to ten.
+        Failure: some lines are invalid; the message names up to ten of them.
 
     """
     problems: list[str] = []
@@ -84,7 +84,7 @@ def check(file: Path) -> Count:
 
 
 def read(file: Path) -> Iterator[Line]:
-    """The documents of a checked file that have a text."""
+    """Yield the documents of a checked file that have text."""
     for number, raw in _lines(file):
         try:
             line = Line(number, _document(raw))
@@ -94,8 +94,8 @@ def read(file: Path) -> Iterator[Line]:
             yield line
 
 
-def parse(raw: bytes) -> dict[str, Any]:
-    """A line as a JSON object; raises `ValueError`."""
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Parse a line as a JSON object; raises `ValueError`."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -109,8 +109,8 @@ def parse(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def string(fields: dict[str, Any], field: str) -> str:
-    """A field that must be a string; raises `ValueError`."""
+def string_field(fields: dict[str, Any], field: str) -> str:
+    """Return a field that must be a string; raises `ValueError`."""
     if field not in fields:
         raise ValueError(f"has no {field!r}.{did_you_mean(field, fields)}")
     if not isinstance(value := fields[field], str):
@@ -128,11 +128,11 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _document(raw: bytes) -> Document:
-    fields = parse(raw)
+    fields = parse_object(raw)
     beir = "_id" in fields
     known = _BEIR_FIELDS if beir else _FIELDS
-    identity = string(fields, "_id" if beir else "id")
-    text = string(fields, "text")
+    identity = string_field(fields, "_id" if beir else "id")
+    text = string_field(fields, "text")
     metadata = fields.get("metadata", {})
     for field in fields:
         if field not in known:
@@ -140,7 +140,7 @@ def _document(raw: bytes) -> Document:
                 f"{field!r} is no field of a document.{did_you_mean(field, known)} Fields are "
                 f"{', '.join(known)}; put what you filter by under metadata."
             )
-    if beir and (title := string({"title": "", **fields}, "title")):
+    if beir and (title := string_field({"title": "", **fields}, "title")):
         text = f"{title} {text}".strip()
         metadata = {**metadata, "title": title} if isinstance(metadata, dict) else metadata
     document = Document(identity, text.strip() if beir else text, metadata, _spans(fields))

@@ -53,7 +53,7 @@ def embed(
     write: Callable[[bytes], Any] = file.write if file else emit
 
     async def run() -> None:
-        # Nothing is stored, so an embedding never needs the deployment's own store.
+        # Embedding stores nothing, so it does not need the store of the deployment.
         with TemporaryDirectory(prefix="millpond-") as store:
             async with connect(url, config, store=Path(store)) as client:
                 vectors = _embed(client, named, settings)
@@ -88,7 +88,7 @@ async def _embed(
 
 
 def _texts(arguments: list[str] | None, file: Path | None) -> list[tuple[str, str]]:
-    """The texts, each with what to call it in an error. All are read first: their vectors cost far more room."""
+    """Return each text with its name in errors. All are read at once: they are far smaller than their vectors."""
     if arguments and file:
         raise Failure("give texts as arguments or --input, not both.", 2)
     if arguments:
@@ -109,7 +109,7 @@ def _texts(arguments: list[str] | None, file: Path | None) -> list[tuple[str, st
             raise Failure(f"{name} is not valid UTF-8 at byte {error.start + 1}. Save it as UTF-8.", 2) from None
         except ValueError as error:
             raise Failure(f"{name}: {error}", 2) from None
-        if not text.strip():  # left out in silence, it would shift every vector after it
+        if not text.strip():  # skipping it silently would shift all later vectors
             raise Failure(f"{name} is empty and has no vector. Leave it out.", 2)
         named.append((name, text))
     if not named:
@@ -118,9 +118,9 @@ def _texts(arguments: list[str] | None, file: Path | None) -> list[tuple[str, st
 
 
 def _json_text(raw: bytes) -> str:
-    from service.cli.documents import parse, string
+    from service.cli.documents import parse_object, string_field
 
-    return string(parse(raw), "text")
+    return string_field(parse_object(raw), "text")
 
 
 def _npy(vectors: list[Vector]) -> bytes:

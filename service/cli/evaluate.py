@@ -7,27 +7,18 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.cli.console import INTERRUPTED, Failure, err, say, warn
+from service.cli.console import INTERRUPTED, Failure, progress_bar, say, warn
 from service.errors import shortened
 
 if TYPE_CHECKING:
     from pooling.tasks import Task
-    from pooling.tasks.data import Data
     from service import evaluation
     from service.embedding.chunking import Chunking
     from service.evaluation.report import Report
-
-_OPTIONS: Final = {
-    "ScoredPairs": "pairs",
-    "PositivePairs": "pairs",
-    "Retrieval": "retrieval",
-    "Labelled": "classification",
-}
 
 
 def evaluate(
@@ -76,7 +67,7 @@ def evaluate(
     asked = {"pairs": pairs or [], "retrieval": retrieval or [], "classification": classification or []}
     for option, file in (("--json", json_file), ("--html", html_file)):
         _check_target(option, file)
-    cut = None if chunking is None else _chunking(chunking, asked)
+    spans = None if chunking is None else _chunking(chunking, asked)
     try:
         tasks = [
             (str(path), _task(option, path, split, limit))
@@ -85,7 +76,7 @@ def evaluate(
         ]
         if not tasks:
             raise Failure("there is no data: give --pairs FILE, --retrieval FOLDER or --classification FILE.", 2)
-        report = _evaluate(model, name, max_tokens, pooling or [], pooler or [], cut, tasks)
+        report = _evaluate(model, name, max_tokens, pooling or [], pooler or [], spans, tasks)
     except KeyboardInterrupt:
         raise Failure(
             "Interrupted: nothing is written. Run the same command again, or with --limit 200 for a quick look.",
@@ -115,7 +106,7 @@ def _evaluate(
     max_tokens: int | None,
     specs: Sequence[str],
     folders: Sequence[str],
-    cut: Chunking | None,
+    chunking: Chunking | None,
     tasks: Sequence[tuple[str, Task]],
 ) -> Report:
     from service import evaluation
@@ -124,17 +115,16 @@ def _evaluate(
     notes: list[str] = []
     with single_model(model, name, max_tokens) as embedder, _bar() as progress:
         defaults: Sequence[str] = evaluation.FIXED
-        if cut is not None:
+        if chunking is not None:
             defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)
         strategies = evaluation.choose(embedder, specs, folders, notes.append, defaults)
-        by_spans = [] if cut is None else evaluation.both_modes(strategies, cut)
+        by_spans = [] if chunking is None else evaluation.both_modes(strategies, chunking)
         return evaluation.evaluate(embedder, strategies, tasks, by_spans=by_spans, notes=notes, progress=progress)
 
 
 @contextmanager
 def _bar() -> Iterator[evaluation.Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("", total=None)
         shown = ""
 
@@ -149,25 +139,27 @@ def _bar() -> Iterator[evaluation.Progress]:
 
 
 def _task(option: str, path: Path, split: str, limit: int | None) -> Task:
-    from pooling.tasks import task
-    from pooling.tasks.data import DataError, read
+    from pooling.tasks import DataError, read
 
     try:
-        data = read(path, split)
-        _check_kind(option, path, data)
+        task = read(path, split)
     except DataError as error:
         raise Failure(str(error), 2) from None
+    if task.layout != option:
+        raise Failure(f"--{option} {path}: holds data for --{task.layout}. Give it with that.", 2)
     try:
-        return task(data, limit)
+        task = task if limit is None else task.limited(limit)
+        task.check()
     except DataError as error:
         raise Failure(f"{path}: {error}", 2) from None
+    return task
 
 
 def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
     from pydantic import ValidationError
 
     from service.api.schemas.spans import CutBody
-    from service.cli.chunks import chunking
+    from service.cli.chunks import parse_chunking
     from service.embedding.chunking import Chunking
 
     if not asked["retrieval"] or asked["pairs"] or asked["classification"]:
@@ -177,7 +169,7 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
             2,
         )
     try:
-        found = CutBody.model_validate(chunking(given) or {"by": given})
+        found = CutBody.model_validate(parse_chunking(given) or {"by": given})
     except ValidationError as error:
         problem = error.errors()[0]
         where = "".join(f"{part}: " for part in problem["loc"])
@@ -189,14 +181,8 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
     return Chunking(found.parsed(), "late")
 
 
-def _check_kind(option: str, path: Path, data: Data) -> None:
-    right = _OPTIONS[type(data).__name__]
-    if right != option:
-        raise Failure(f"--{option} {path}: holds data for --{right}. Give it with that.", 2)
-
-
 def _check_target(option: str, file: Path | None) -> None:
-    """What cannot be written must not come out after minutes of work."""
+    """Check that a file can be written, before minutes of work are spent."""
     if file is None:
         return
     if file.is_dir():
@@ -206,7 +192,7 @@ def _check_target(option: str, file: Path | None) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    """The whole file or none."""
+    """Write a file completely or not at all."""
     draft = file.with_name(f".{file.name}.part")
     try:
         draft.write_text(text, encoding="utf-8")

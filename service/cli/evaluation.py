@@ -1,4 +1,4 @@
-"""What an evaluation found, as tables on the terminal."""
+"""Prints the report of an evaluation as tables."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.console import out, say
-from service.evaluation import perturbations
+from service.evaluation.perturbations import CUT, FILLER, NOISE, Perturbation
 from service.evaluation.report import DataSet, Report, Row, Score
 
 _SHOWN: Final = (
-    perturbations.Change(perturbations.NOISE, 0.2),
-    perturbations.Change(perturbations.FILLER, 2),
-    perturbations.Change(perturbations.CUT, 0.5),
+    Perturbation(NOISE, 0.2),
+    Perturbation(FILLER, 2),
+    Perturbation(CUT, 0.5),
 )
-"""What fits a terminal; JSON and the page have every level."""
+"""As many as fit a terminal; JSON and the page have every level."""
 _STYLES: Final = {"better": "green", "worse": "red", "within noise": "dim"}
 
 
@@ -59,23 +59,23 @@ def _scores(report: Report, data: DataSet) -> Table:
 def _details(data: DataSet) -> Table:
     table = _table(
         "pooling",
-        *(f"{change.kind} {_level(change)}" for change in _SHOWN),
+        *(f"{shown.kind} {_level(shown)}" for shown in _SHOWN),
         *("words recovered", "sameness", "moved by padding", "time beside encoder"),
     )
     for row in data.best_first:
-        lost = (f"{-100 * _lost(row, change):+.2f}" for change in _SHOWN)
+        lost = (f"{-100 * _lost(row, shown):+.2f}" for shown in _SHOWN)
         table.add_row(
             row.strategy, *lost, *_information(row), f"{row.padding:.0e}", f"{100 * row.pooling_share:.1f} %"
         )
     return table
 
 
-def _lost(row: Row, change: perturbations.Change) -> float:
-    return next(each.lost for each in row.robustness[change.kind] if each.level == change.level)
+def _lost(row: Row, shown: Perturbation) -> float:
+    return next(each.lost for each in row.robustness[shown.kind] if each.level == shown.level)
 
 
-def _level(change: perturbations.Change) -> str:
-    return str(int(change.level)) if change.kind == perturbations.FILLER else f"{100 * change.level:.0f} %"
+def _level(shown: Perturbation) -> str:
+    return str(int(shown.level)) if shown.kind == FILLER else f"{100 * shown.level:.0f} %"
 
 
 def _information(row: Row) -> tuple[str, str]:

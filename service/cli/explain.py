@@ -45,7 +45,7 @@ def explain(
     body |= {"text": text, "truncate": truncate, "matrix": html is not None and other is not None}
 
     async def run() -> Any:
-        # Nothing is stored, so an explanation never needs the deployment's own store.
+        # An explanation stores nothing, so it does not need the store of the deployment.
         with TemporaryDirectory(prefix="millpond-") as store:
             async with connect(url, config, store=Path(store)) as client:
                 try:
@@ -84,7 +84,7 @@ def _write(path: Path, text: str, other: str | None, answer: Any) -> None:
 
 
 def _bars(heading: str, explanations: Sequence[Any], side: str, field: str) -> Table:
-    """A row a token and a bar a strategy, all bars to one scale."""
+    """Make a row for each token and a bar for each strategy, all bars to the same scale."""
     table = Table(box=None, pad_edge=False)
     table.add_column(heading, no_wrap=True)
     for explanation in explanations:
@@ -126,5 +126,5 @@ def _pairs(explanations: Sequence[Any], *, served: bool) -> Table:
 
 
 def _word(token: Any) -> Text:
-    """A token; one that stands for no character of the text is dim."""
+    """Style a token; one that stands for no character of the text is dim."""
     return Text(one_line(token["token"], _LONGEST_TOKEN) or "·", style="dim" if token["start"] is None else "")

@@ -20,12 +20,11 @@ from service.cli.console import INTERRUPTED, Failure, err, out
 
 if TYPE_CHECKING:
     from service.cli.documents import Count, Line
-    from service.store import Document
 
 
 @dataclass
 class _Progress:
-    """What the service has said to have stored, in how many seconds."""
+    """Documents that the service has stored, and the seconds it took."""
 
     stored: int = 0
     unchanged: int = 0
@@ -50,11 +49,11 @@ def index(
     It may be stopped at any time and run again: what is stored already is not embedded a second time. A
     collection that exists keeps its model, pooling and chunking; naming others is refused.
     """
-    from service.cli.chunks import chunking as read_chunking
+    from service.cli.chunks import parse_chunking
     from service.cli.documents import check, corpus_file
 
     route = collection_path(collection)
-    asked = {"model": model, "pooling": pooling, "chunking": None if chunking is None else read_chunking(chunking)}
+    asked = {"model": model, "pooling": pooling, "chunking": None if chunking is None else parse_chunking(chunking)}
     corpus = corpus_file(file)
     count = check(corpus)
     done = _Progress()
@@ -84,7 +83,7 @@ def index(
 
 
 async def _create(client: Client, route: str, asked: dict[str, Any]) -> None:
-    """See that the collection is there; where it is and nothing particular is asked for, take it as it is."""
+    """Create the collection; one that exists is used as it is if no option was given."""
     definition = {key: value for key, value in asked.items() if value is not None}
     if not definition:
         try:
@@ -102,7 +101,7 @@ async def _upload(
     from service.cli.documents import read
 
     async def send(batch: list[Line]) -> Any:
-        body = {"documents": [_document(line.document) for line in batch], "truncate": truncate}
+        body = {"documents": [line.document.to_json() for line in batch], "truncate": truncate}
         try:
             return await client.ask("POST", f"{route}/documents", body)
         except Refused as error:
@@ -119,11 +118,6 @@ async def _upload(
             bar.advance(task, len(batch))
 
 
-def _document(document: Document) -> dict[str, Any]:
-    spans = {} if document.spans is None else {"spans": document.spans}
-    return {"id": document.id, "text": document.text, "metadata": document.metadata, **spans}
-
-
 def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
     lines = iter(lines)
     while batch := list(islice(lines, size)):
@@ -131,7 +125,7 @@ def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
 
 
 def _in_file(error: Refused, batch: list[Line], corpus: Path) -> str:
-    """The error with the line of the file where the service names a place in the request."""
+    """Return the message of an error, with the line of the file in place of the place in the request."""
     place = error.place
     if place is not None and place.index is not None:
         line = batch[place.index]

@@ -32,20 +32,12 @@ def poolings() -> None:
 
 
 def _table(kind: str, components: Mapping[str, type[Component]]) -> Table:
+    from pooling.registry import describe_options
+
     table = Table(box=None, pad_edge=False)
     table.add_column(kind, no_wrap=True)
     for header in ("options", "what it does", "good for", "weak at"):
         table.add_column(header)
     for name, component in components.items():
-        table.add_row(name, _options(component), component.summary, component.good_for, component.weak_at)
+        table.add_row(name, describe_options(component), component.summary, component.good_for, component.weak_at)
     return table
-
-
-def _options(component: type[Component]) -> str:
-    from pooling import options_of
-    from pooling.base import REQUIRED
-
-    return ", ".join(
-        f"{option} (required)" if default is REQUIRED else f"{option}={default}"
-        for option, default in options_of(component).items()
-    )

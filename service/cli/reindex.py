@@ -9,12 +9,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.cli import options
-from service.cli.chunks import chunking as read_chunking
+from service.cli.chunks import parse_chunking
 from service.cli.client import Client, collection_path, connect
 from service.cli.console import INTERRUPTED, Failure, err, out
 
 _PAUSE: Final = 0.25
-"""Seconds between questions for the progress."""
+"""Seconds between requests for the progress."""
 
 
 def reindex(
@@ -48,67 +48,71 @@ def reindex(
     route = f"{collection_path(name)}/reindex"
     asked: dict[str, Any] = {"model": model, "pooling": pooling, "truncate": truncate, "force": force}
     if chunking is not None:
-        asked["chunking"] = read_chunking(chunking)
-    seen: dict[str, Any] = {}
+        asked["chunking"] = parse_chunking(chunking)
+    progress: dict[str, Any] = {}
 
     async def run() -> None:
         async with connect(url, config) as client:
             if abandon:
                 await client.ask("DELETE", route)
             else:
-                await _follow(client, route, asked, seen)
+                await _follow(client, route, asked, progress)
 
     try:
         asyncio.run(run())
     except KeyboardInterrupt:
-        raise Failure(_interrupted(name, seen, in_process=config is not None), INTERRUPTED) from None
+        raise Failure(_interrupted(name, progress, in_process=config is not None), INTERRUPTED) from None
     if abandon:
         out.print(f"The reindex of {name!r} is abandoned; the collection is as it was.")
         return
-    if seen["state"] == "failed":
-        raise Failure(seen["error"])
-    out.print(_summary(name, seen))
+    if progress["state"] == "failed":
+        raise Failure(progress["error"])
+    out.print(_summary(name, progress))
 
 
-async def _follow(client: Client, route: str, asked: dict[str, Any], seen: dict[str, Any]) -> None:
-    """Begin a reindex and watch it to its end; `seen` is what was last heard of it."""
+async def _follow(client: Client, route: str, asked: dict[str, Any], progress: dict[str, Any]) -> None:
+    """Begin a reindex and follow it to its end, keeping its last reported state in `progress`."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        seen |= await client.ask("POST", route, asked)
-        task = bar.add_task("", total=seen["total"], completed=seen["done"], rate="")
-        while seen["state"] == "running":
+        progress |= await client.ask("POST", route, asked)
+        task = bar.add_task("", total=progress["total"], completed=progress["done"], rate="")
+        while progress["state"] == "running":
             await asyncio.sleep(_PAUSE)
-            seen |= await client.ask("GET", route)
-            bar.update(task, total=seen["total"], completed=seen["done"], rate=_rate(seen))
+            progress |= await client.ask("GET", route)
+            bar.update(task, total=progress["total"], completed=progress["done"], rate=_rate(progress))
 
 
-def _rate(seen: dict[str, Any]) -> str:
-    return f"{seen['texts_per_second']:.1f} documents/s" if seen["texts_per_second"] else ""
+def _rate(progress: dict[str, Any]) -> str:
+    return f"{progress['texts_per_second']:.1f} documents/s" if progress["texts_per_second"] else ""
 
 
-def _summary(name: str, seen: dict[str, Any]) -> str:
-    before, after = seen["from"], seen["to"]
-    if seen["state"] == "unneeded":
+def _summary(name: str, progress: dict[str, Any]) -> str:
+    before, after = progress["from"], progress["to"]
+    if progress["state"] == "unneeded":
         return (
             f"Nothing to do: {name!r} is embedded with model {after['model']!r}, pooling {after['pooling']!r}, "
             f"fingerprint {after['fingerprint']}, which is served. --force embeds it all the same."
         )
-    changes = [f"{key} {_told(before[key])} -> {_told(after[key])}" for key in before if before[key] != after[key]]
-    rate = f", {_rate(seen)}" if _rate(seen) else ""
-    return f"{seen['total']} documents of {name!r} re-embedded{rate}: {'; '.join(changes) or 'nothing else changed'}"
+    changes = [
+        f"{key} {_format(before[key])} -> {_format(after[key])}" for key in before if before[key] != after[key]
+    ]
+    rate = f", {_rate(progress)}" if _rate(progress) else ""
+    return (
+        f"{progress['total']} documents of {name!r} re-embedded{rate}: {'; '.join(changes) or 'nothing else changed'}"
+    )
 
 
-def _told(value: str | dict[str, Any] | None) -> str:
-    """A part of a definition; of a chunking what `--chunking` would say."""
+def _format(value: str | dict[str, Any] | None) -> str:
+    """Format a part of a definition; a chunking as `--chunking` takes it."""
     if isinstance(value, dict):
         return ",".join(f"{key}={part}" for key, part in value.items())
     return value or "none"
 
 
-def _interrupted(name: str, seen: dict[str, Any], *, in_process: bool) -> str:
-    if not seen:
+def _interrupted(name: str, progress: dict[str, Any], *, in_process: bool) -> str:
+    if not progress:
         return "Interrupted before anything was begun."
-    done = f"{seen['done']} of {seen['total']} documents are embedded"
+    done = f"{progress['done']} of {progress['total']} documents are embedded"
     if in_process:
         return f"Interrupted: {done} and kept, and the collection is as it was. Run the same command again to go on."
     return (

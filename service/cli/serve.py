@@ -28,10 +28,10 @@ def serve(
         config,
         overrides={"server.host": host, "server.port": port, "store.path": str(store) if store else None},
     )
-    # The address first: that it is taken must not come out after minutes of loading models.
+    # Bound first, so that an address in use is reported before minutes of loading models.
     with _bound(settings.server.host, settings.server.port) as listener:
         logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger("faiss").setLevel("WARNING")  # it tells which build of itself it loads
+        logging.getLogger("faiss").setLevel("WARNING")  # it logs which build of itself it loads
         import uvicorn
 
         from service.api import create_app
@@ -39,14 +39,15 @@ def serve(
 
         served = open_deployment(settings)
         for name, model in served.models:
-            err.print(f"model {name}: {model.pooler.spec}, {model.dim} dimensions, fingerprint {model.fingerprint}")
-        shown = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-        address = f"http://{shown}:{listener.getsockname()[1]}"
+            pooling = model.recipe.pooler.spec
+            err.print(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")
+        url_host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+        address = f"http://{url_host}:{listener.getsockname()[1]}"
         err.print(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
         server = uvicorn.Server(
             uvicorn.Config(create_app(served), loop="auto", http="httptools", access_log=False, log_level="warning")
         )
-        # Once it has shut down, uvicorn raises the signal it caught again; it has done its work by then.
+        # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
         signal.signal(signal.SIGTERM, lambda *_: None)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
@@ -55,11 +56,11 @@ def serve(
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket at the address, not listening yet, so that nobody connects before the models are there."""
+    """Return a socket bound to the address but not listening, so that no client connects before models are loaded."""
     try:
-        # A name such as localhost has addresses of both kinds; clients that know one only know IPv4.
-        found = min(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), key=lambda info: info[0])
-        family, kind, protocol, _, address = found
+        # A name such as localhost can have IPv4 and IPv6 addresses; some clients support only IPv4.
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = min(addresses, key=lambda info: info[0])
         with ExitStack() as unless_bound:
             listener = unless_bound.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""One model inside this process, for commands that read whole data sets."""
+"""A single model inside this process, for commands that process whole data sets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CONFIGS = (".yaml", ".yml")
 
 @contextmanager
 def single_model(model: str, name: str | None = None, max_tokens: int | None = None) -> Iterator[Embedder]:
-    """Load a model, and stop its threads in the end.
+    """Load a model, and stop its threads on exit.
 
     Args:
-        model: a folder, a Hugging Face id or `bundled/NAME`, which runs on PyTorch in float32: one pass is not
-            worth a conversion, and these states are the reference. Or a deployment's YAML file, which is followed.
-        name: which model of a deployment; by default the one that requests get.
-        max_tokens: the longest text; by default as declared.
+        model: a folder, a Hugging Face id or `bundled/NAME`, which runs on PyTorch in float32, the reference: a
+            conversion does not pay off for one pass. Or the YAML file of a deployment, which is followed.
+        name: the model of a deployment; by default its default model.
+        max_tokens: the maximum length of a text; by default as declared.
 
     Raises:
         Failure: the deployment has no model of this name.
@@ -36,7 +36,7 @@ def single_model(model: str, name: str | None = None, max_tokens: int | None = N
 
     settings = _deployment(Path(model), name) if model.endswith(_CONFIGS) else _alone(model, name)
     if max_tokens is not None:
-        models = {key: each.model_copy(update={"max_tokens": max_tokens}) for key, each in settings.models.items()}
+        models = {key: value.model_copy(update={"max_tokens": max_tokens}) for key, value in settings.models.items()}
         settings = settings.model_copy(update={"models": models})
     loaded = Models(settings)
     try:

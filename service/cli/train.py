@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from service.cli.console import INTERRUPTED, Failure, err, out, say, warn
+from service.cli.console import INTERRUPTED, Failure, err, out, progress_bar, say, warn
 
 if TYPE_CHECKING:
-    from pooling.training import Epoch, Splits, States, Text
+    from pooling.training import Epoch, Splits
     from service.embedding.embedder import Embedder
     from service.training.fitting import Report
+    from service.training.state_cache import CachedStates
 
 _DATA = (
     "Scored pairs (sentence1, sentence2, score) or positive pairs (anchor, positive) as .csv, .tsv or .jsonl, or a "
@@ -71,7 +71,7 @@ def train(
     has had no part in fitting or choosing it, and recommended only where it is
     better beyond noise.
     """
-    from pooling.tasks.data import DataError
+    from pooling.tasks import DataError
     from pooling.training import Settings, StatesError, read_splits
     from service.training import fitting
     from service.training.export import new_folder
@@ -85,9 +85,11 @@ def train(
             with _loaded(model, max_tokens) as embedder:
                 recipe = embedder.recipe
                 poolers = fitting.build(pooling or fitting.default_poolings(recipe.pooler.dim), recipe)
-                found, places = _states(embedder, splits, cache, states, cache_limit)
-            del embedder  # its weights are not needed any more
-            pooler, report = fitting.train(recipe, splits, found, places, poolers, settings, seeds=seeds, told=_tell)
+                found = _states(embedder, splits, cache, states, cache_limit)
+            del embedder  # to free its weights
+            pooler, report = fitting.train(
+                recipe, splits, found, poolers, settings, seeds=seeds, on_epoch=_print_epoch
+            )
             data = {split: path and str(path) for split, path in (("train", train), ("dev", dev), ("test", test))}
             about = {"model": model, **data, "max_tokens": recipe.max_tokens, **asdict(settings), "seeds": seeds}
             fitting.save(folder, recipe, pooler, report, about)
@@ -104,7 +106,7 @@ def train(
 
 @contextmanager
 def _loaded(model: str, max_tokens: int | None) -> Iterator[Embedder]:
-    """The model, in float32 on PyTorch: one pass is not worth a conversion, and its states are the reference."""
+    """Load the model in float32 on PyTorch: a conversion is not worthwhile for one pass, and loses precision."""
     from service.checkpoint.checkpoint import read_checkpoint
     from service.config import Config
     from service.embedding.models import Models
@@ -125,23 +127,22 @@ def _loaded(model: str, max_tokens: int | None) -> Iterator[Embedder]:
 
 def _states(
     model: Embedder, splits: Splits, cache: Path | None, dtype: Literal["float16", "float32"], limit: float
-) -> tuple[States, dict[Text, int]]:
+) -> CachedStates:
     from service.encoder.artifacts import Artifacts
     from service.training.state_cache import StateCache, size
 
     store = StateCache(model, Artifacts(cache), dtype=dtype, limit=int(limit * 1e9))
-    parts = store.plan([split.texts for split in (splits.train, splits.dev, splits.test)])
-    store.make_room(parts)
-    texts, missing = sum(len(part.texts) for part in parts), store.missing(parts)
-    total = size(sum(part.bytes for part in parts))
+    shards = store.plan([part for task in (splits.train, splits.dev, splits.test) for part in task.parts])
+    store.make_room(shards)
+    texts, missing = sum(len(shard.part.texts) for shard in shards), store.missing(shards)
+    total = size(sum(shard.bytes for shard in shards))
     err.print(f"token states of {texts} texts: {total}, of which {size(missing)} are still to be made")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("encoding", total=texts)
-        return store.states(parts, lambda count: bar.advance(task, count))
+        return store.states(shards, lambda count: bar.advance(task, count))
 
 
-def _tell(spec: str, seed: int | None, epoch: Epoch) -> None:
+def _print_epoch(spec: str, seed: int | None, epoch: Epoch) -> None:
     which = "average of the seeds" if seed is None else f"seed {seed}, epoch {epoch.number}"
     loss = "" if epoch.loss is None else f"loss {epoch.loss:.4f}, "
     err.print(f"{spec}: {which}: {loss}dev {epoch.score:.2f}")

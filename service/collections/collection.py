@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from service import index as indexes
 from service.arrays import Keys, Vectors
-from service.collections.concurrency import ReadWriteLock
 from service.collections.provenance import Definition
-from service.errors import NotFound, StaleDefinition, StoreUnavailable
+from service.errors import NotFound, StaleDefinition
 from service.index import VectorIndex
 from service.store.document import (
     Document,
@@ -69,37 +68,22 @@ class Collection:
     """
 
     def __init__(self, store: Store, row: CollectionRow) -> None:
+        self.name = row.name
+        self.created = row.created
+        """In UTC."""
+        self.index_kind = row.index_kind
+        self.definition = Definition.from_json(row.definition)
+        """What its vectors are made under: what it was created with, or last rebuilt under."""
         self._store = store
         self._row = row
-        self._definition = _definition(row.name, row.definition)
         self._lock = ReadWriteLock()
         self._dropped = False
         self._index: VectorIndex | None = self._loaded_index()  # None where the next reader must load it
 
     @property
-    def name(self) -> str:
-        """The collection's name."""
-        return self._row.name
-
-    @property
-    def definition(self) -> Definition:
-        """What its vectors are made under: what it was created with, or last rebuilt under."""
-        return self._definition
-
-    @property
     def dim(self) -> int:
         """Dimensions of a vector."""
         return self._row.dim
-
-    @property
-    def index_kind(self) -> str:
-        """The kind of its vector index."""
-        return self._row.index_kind
-
-    @property
-    def created(self) -> datetime:
-        """The time it was created, in UTC."""
-        return self._row.created
 
     def count(self) -> int:
         """Return the number of documents."""
@@ -140,20 +124,11 @@ class Collection:
         under: Definition | None = None,
         also: tuple[Definition, Embedded] | None = None,
     ) -> int:
-        """Store all documents with their vectors, or none, replacing those with the same ids.
+        """Store all documents with their vectors, or none, in place of those with the same ids; return their number.
 
-        Args:
-            documents: each with an id of its own.
-            vectors: of the documents, in order.
-            under: the definition that the vectors were made under, where it may have changed since.
-            also: another definition and vectors under it, which are kept if a rebuild under that definition exists.
-
-        Returns:
-            The number of documents, once they are durable and can be found.
-
-        Raises:
-            InvalidDocument, InvalidVector, StaleDefinition: nothing is stored.
-
+        They are durable and can be found when it returns. `under` is the definition that the vectors were made under,
+        where it may have changed since; `also` is another one with its vectors, for a rebuild under that definition.
+        Raises `InvalidDocument`, `InvalidVector`, `StaleDefinition`.
         """
         rows = [
             (checked_id(document.id), checked_text(document), encoded_metadata(document)) for document in documents
@@ -195,22 +170,12 @@ class Collection:
         grouped: bool = False,
         under: Definition | None = None,
     ) -> list[list[Hit]]:
-        """Return the nearest documents to each query, best first, or the nearest spans where documents have several.
+        """Return the `k` nearest documents to each query (q, dim), best first, or the nearest spans of documents.
 
-        Fewer than `k` come back only where fewer match. Documents with equal scores come in the order in which they
-        were stored, spans of one document in their order there.
-
-        Args:
-            vectors: the queries, (q, dim).
-            k: most hits a query.
-            filter: what the metadata of a hit must match; None for all documents.
-            grouped: return at most one span of each document, its nearest.
-            under: the definition that the vectors were made under, where it may have changed since.
-
-        Raises:
-            InvalidVector, InvalidFilter, StaleDefinition: a query cannot be answered.
-            ValueError: `k` is below one.
-
+        With `grouped`, a document counts once, by its nearest span. Fewer than `k` come back only where fewer match
+        the filter. Equal scores are ordered by when the documents were stored, and by span. `under` is the definition
+        that the queries were made under, where it may have changed since.
+        Raises `InvalidVector`, `InvalidFilter`, `StaleDefinition`, and `ValueError` for a `k` below one.
         """
         if k < 1:
             raise ValueError(f"k must be 1 or more, not {k}")
@@ -233,7 +198,7 @@ class Collection:
             if begun is None:
                 return None
             done = max(index.count - self._store.count_unbuilt(self._row.key), 0)
-            return Rebuild(_definition(self.name, begun.definition), done)
+            return Rebuild(Definition.from_json(begun.definition), done)
 
     def begin_rebuild(self, definition: Definition, dim: int) -> None:
         """Begin to collect vectors of `dim` numbers under a definition, or go on; any other rebuild is dropped."""
@@ -280,7 +245,7 @@ class Collection:
             index = _filled(row, transaction.vectors(row.key, row.dim))
             with self._lock.writing():
                 transaction.commit()
-                self._row, self._definition, self._index = row, _definition(row.name, row.definition), index
+                self._row, self.definition, self._index = row, Definition.from_json(row.definition), index
         return True
 
     def abandon_rebuild(self) -> bool:
@@ -336,7 +301,7 @@ class Collection:
     ) -> bool:
         """Store rebuilt vectors; return whether there is a rebuild under this definition."""
         begun = transaction.rebuild(self._row.key)
-        if begun is None or _definition(self.name, begun.definition) != definition:
+        if begun is None or Definition.from_json(begun.definition) != definition:
             return False
         transaction.put_rebuilt(keys, validate(vectors, begun.dim, len(keys)))
         return True
@@ -356,15 +321,48 @@ class Collection:
         return NotFound(f"collection {self.name!r} has no document {document_id!r}.")
 
 
-def _definition(name: str, stored: Mapping[str, Any]) -> Definition:
-    """Read a stored definition; raises `StoreUnavailable` where this version cannot."""
-    try:
-        return Definition.from_json(stored)
-    except ValueError as error:
-        raise StoreUnavailable(
-            f"collection {name!r} has a definition that this version of Millpond cannot read: {error}. "
-            "Open the store with the version that wrote it, or choose another folder."
-        ) from None
+class ReadWriteLock:
+    """Many readers or one writer; a waiting writer goes before readers that come after it. Not reentrant.
+
+    Without that preference, a steady stream of searches would keep an upsert waiting for ever.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._readers = 0
+        self._writing = False
+        self._writers_waiting = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold the lock together with other readers."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._writing and not self._writers_waiting)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the lock alone."""
+        with self._changed:
+            self._writers_waiting += 1
+            try:
+                self._changed.wait_for(lambda: not self._writing and not self._readers)
+                self._writing = True
+            finally:
+                self._writers_waiting -= 1
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
 
 
 def _filled(row: CollectionRow, blocks: Iterable[tuple[Keys, Vectors]]) -> VectorIndex:

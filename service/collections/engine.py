@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from service import index as indexes
 from service.collections.collection import Collection
@@ -14,6 +17,7 @@ from service.collections.provenance import Definition
 from service.errors import Conflict, InvalidName, InvalidVector, NotFound
 from service.store.store import Store
 
+T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -26,6 +30,7 @@ class Collections:
 
     def __init__(self, store_path: Path) -> None:
         self._store = Store(store_path)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         try:
             self._by_name = {row.name: Collection(self._store, row) for row in self._store.collections()}
         except BaseException:
@@ -33,22 +38,10 @@ class Collections:
             raise
 
     def create(self, name: str, definition: Definition, dim: int, index: str = "flat") -> tuple[Collection, bool]:
-        """Create a collection, or return the equal one that exists.
+        """Create a collection, or return the equal one that exists, and whether it is new.
 
-        Args:
-            name: 1 to 128 of the characters `A-Z a-z 0-9 _ . -`, the first a letter or a digit.
-            definition: what its vectors are made under.
-            dim: dimensions of a vector.
-            index: the kind of its vector index.
-
-        Returns:
-            The collection, and whether it is new.
-
-        Raises:
-            InvalidName, InvalidIndex: there can be none of this name or kind.
-            InvalidVector: `dim` is below one.
-            Conflict: the name exists with another definition, dimension or index.
-
+        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, and `Conflict` where the name
+        exists with another definition, dimension or kind of index.
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidName(
@@ -86,8 +79,17 @@ class Collections:
             self.get(name).drop(transaction)
             del self._by_name[name]
 
+    async def write(self, change: Callable[..., T], *arguments: Any) -> T:
+        """Run a change on the thread of all changes, to its end even if the client that asked for it disconnects.
+
+        The store takes one writer at a time, and those that wait for it must not occupy the threads that search. What
+        a change reads holds until it is done.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._writer, partial(change, *arguments))
+
     def close(self) -> None:
-        """Wait for the write in progress and close the store; later calls raise `StoreUnavailable`."""
+        """Finish the changes in progress and close the store; later calls raise `StoreUnavailable`."""
+        self._writer.shutdown()
         self._store.close()
 
 

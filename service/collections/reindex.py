@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pooling import EmptyTextError, PoolingError
-from service.collections import Collection, Definition
-from service.collections.concurrency import Writer
+from service.collections import Collection, Collections, Definition
 from service.collections.provenance import define
 from service.collections.vectorize import embed_documents
 from service.embedding.chunking import Chunking
@@ -71,14 +70,20 @@ class Reindex:
     """
 
     def __init__(
-        self, collection: Collection, embedder: Embedder, target: Definition, write: Writer, *, truncate: bool
+        self,
+        collections: Collections,
+        collection: Collection,
+        embedder: Embedder,
+        target: Definition,
+        *,
+        truncate: bool,
     ) -> None:
         self.target = target
         self.truncate = truncate
         self._collection = collection
         self._embedder = embedder
         self._source = collection.definition
-        self._write = write
+        self._write = collections.write
         self._missing: int | None = None  # documents without new vectors; None until they are counted
         self._embedded = 0
         self._began = self._ended = time.monotonic()
@@ -186,9 +191,9 @@ class Reindexes:
     `last` is the last reindex of each collection since the service was started.
     """
 
-    def __init__(self, models: Models, write: Writer) -> None:
+    def __init__(self, models: Models, collections: Collections) -> None:
         self._models = models
-        self._write = write
+        self._collections = collections
         self.last: dict[Collection, Reindex] = {}
 
     async def begin(
@@ -203,18 +208,9 @@ class Reindexes:
     ) -> Progress:
         """Begin to embed a collection anew, go on with it, or join the run that does.
 
-        Args:
-            collection: the collection.
-            model: the model it is to have; its own by default.
-            spec: the pooling; by default what the collection was created with, or with `model` that model's own.
-            chunking: how its documents are to be cut; None for one vector a document.
-            truncate: cut off a text that is too long for the model instead of refusing it.
-            force: embed it again even if nothing would change.
-
-        Raises:
-            ReindexRunning: a reindex to something else is running.
-            UnknownModel, InvalidInput: what is asked for is not served.
-
+        It keeps its model unless one is given, and its pooling unless a model or a pooling is. `force` embeds it even
+        if nothing would change. Raises `ReindexRunning` while a reindex to something else runs, and `UnknownModel` or
+        `InvalidInput` for what is not served.
         """
         begun = await asyncio.to_thread(collection.rebuild)
         embedder, target = self._target(collection, model, spec, chunking)
@@ -230,7 +226,7 @@ class Reindexes:
             count = await asyncio.to_thread(collection.count)
             return Progress("unneeded", count, count, None, target, target)
         else:
-            last = self.last[collection] = Reindex(collection, embedder, target, self._write, truncate=truncate)
+            last = self.last[collection] = Reindex(self._collections, collection, embedder, target, truncate=truncate)
         return await asyncio.to_thread(last.progress)
 
     async def progress(self, collection: Collection) -> Progress:
@@ -251,7 +247,7 @@ class Reindexes:
         if last is not None:
             await last.stopped()
         self.forget(collection)
-        if not await self._write(collection.abandon_rebuild):
+        if not await self._collections.write(collection.abandon_rebuild):
             raise NotFound(f"collection {collection.name!r} has no reindex that could be abandoned.")
 
     def forget(self, collection: Collection) -> None:

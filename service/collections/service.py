@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from service.collections import Collection, Collections, Hit
-from service.collections.concurrency import Writer
-from service.collections.provenance import define, embedder_for
+from service.collections.provenance import Definition, define, mismatch, unserved
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.vectorize import check_spans, embed_documents
 from service.embedding.chunking import Chunking
+from service.embedding.embedder import Embedder
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, Place, ServiceError, StaleDefinition, TooLarge
@@ -49,8 +49,7 @@ class CollectionService:
     def __init__(self, models: Models, collections: Collections) -> None:
         self._models = models
         self._collections = collections
-        self._write = Writer()
-        self.reindexes = Reindexes(models, self._write)
+        self.reindexes = Reindexes(models, collections)
         for collection in collections.list():
             self._warn_about(collection)
 
@@ -59,7 +58,7 @@ class CollectionService:
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new."""
         embedder, definition = define(self._models, model, spec, chunking)
-        return await self._write(self._collections.create, name, definition, embedder.dim, index)
+        return await self._collections.write(self._collections.create, name, definition, embedder.dim, index)
 
     def all(self) -> Sequence[Collection]:
         """Return all collections, ordered by name."""
@@ -95,7 +94,7 @@ class CollectionService:
     async def drop(self, name: str) -> None:
         """Delete a collection with all its documents."""
         collection = self.get(name)
-        await self._write(self._collections.drop, name)
+        await self._collections.write(self._collections.drop, name)
         self.reindexes.forget(collection)
 
     async def upsert(self, name: str, documents: Sequence[Document], *, truncate: bool = False) -> Upserted:
@@ -104,7 +103,7 @@ class CollectionService:
         require_distinct(documents)
         while True:
             definition = collection.definition
-            embedder = embedder_for(self._models, name, definition)
+            embedder = self._embedder(name, definition)
             check_spans(definition.chunking, documents)
             unchanged = await asyncio.to_thread(collection.unchanged, documents)
             places = [index for index, document in enumerate(documents) if document.id not in unchanged]
@@ -114,7 +113,7 @@ class CollectionService:
             reindex = self.reindexes.last.get(collection)
             also = await reindex.vectors(changed, truncate=truncate) if reindex and reindex.running else None
             store = partial(collection.upsert, changed, vectors, under=definition, also=also)
-            if await self._write(_store, collection, documents, unchanged, store):
+            if await self._collections.write(_store, collection, documents, unchanged, store):
                 return Upserted(len(documents), len(unchanged))
 
     async def fetch(self, name: str, document_id: str) -> Document:
@@ -123,7 +122,7 @@ class CollectionService:
 
     async def delete(self, name: str, document_id: str) -> None:
         """Delete a document, durably."""
-        await self._write(self.get(name).delete, document_id)
+        await self._collections.write(self.get(name).delete, document_id)
 
     async def by_text(
         self,
@@ -147,7 +146,7 @@ class CollectionService:
             )
         while True:
             definition = collection.definition
-            embeddings = await embedder_for(self._models, name, definition).embed(
+            embeddings = await self._embedder(name, definition).embed(
                 queries, role="query", truncate="right" if truncate else None, where=where
             )
             find = partial(collection.search, embeddings.vectors, k, condition, grouped=grouped, under=definition)
@@ -174,15 +173,29 @@ class CollectionService:
         return (await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped)))[0]
 
     def close(self) -> None:
-        """Finish the writes in progress and close the store."""
+        """Stop reindexes, finish the changes in progress and close the store."""
         self.reindexes.close()
-        self._write.close()
         self._collections.close()
+
+    def _embedder(self, name: str, stored: Definition) -> Embedder:
+        """Return the embedder of a collection's definition.
+
+        Raises:
+            FingerprintMismatch: the models served now would not make the vectors that the collection holds.
+
+        """
+        try:
+            embedder = self._models.get(stored.model, stored.asked_pooling)
+        except ServiceError as error:
+            raise unserved(name, stored, error) from None
+        if embedder.fingerprint != stored.fingerprint:
+            raise mismatch(name, stored, embedder)
+        return embedder
 
     def _warn_about(self, collection: Collection) -> None:
         """Log why a collection cannot be served, and a reindex of it that was interrupted."""
         try:
-            embedder_for(self._models, collection.name, collection.definition)
+            self._embedder(collection.name, collection.definition)
         except ServiceError as error:
             logger.warning("%s", error.detail)
         if progress := interrupted(collection):

@@ -39,18 +39,10 @@ async def embed_documents(
     truncate: bool,
     where: Callable[[int], Place],
 ) -> Embedded:
-    """Embed documents: each as a whole, or each of the spans that a chunking cuts it into.
+    """Embed documents: each as a whole where `chunking` is None, or else each of its spans.
 
-    Args:
-        embedder: the embedder of their collection.
-        chunking: how they are cut; None for one vector a document.
-        documents: with their spans where the chunking is by given ones.
-        truncate: cut off a text that is too long, or a span under `early`.
-        where: the place of a document, by its index, for errors.
-
-    Raises:
-        InvalidInput, TooLong, TooLarge, Unavailable: as `Embedder.embed` and `Embedder.embed_spans` do.
-
+    `truncate` cuts off a text that is too long, or a span under `early`; `where` gives a document's place for errors.
+    Raises `InvalidInput`, `TooLong`, `TooLarge` and `Unavailable` as `Embedder.embed` and `Embedder.embed_spans` do.
     """
     texts = [document.text for document in documents]
     side: Literal["right"] | None = "right" if truncate else None

@@ -1,4 +1,4 @@
-"""The doctor: is a model served as its checkpoint declares, as its weights were trained, and as it should be?
+"""The doctor: checks that a model is served as its checkpoint declares and as its weights were trained.
 
-`examine` looks at a model that is loaded here, `identify` tells from vectors alone how another server makes them.
+`examine` checks a model that is loaded here; `identify` finds out from vectors alone how another server makes them.
 """

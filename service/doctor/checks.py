@@ -1,4 +1,4 @@
-"""The usual mistakes, by name. Each check turns what was measured into one finding."""
+"""Checks for the usual mistakes. Each turns a measurement into a finding."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from service.doctor.strategies import cosines
 from service.embedding.recipe import Recipe
 
 TOLERANCE: Final = 1e-5
-"""The largest difference that rounding in float32 explains, for values up to 1."""
+"""Largest difference that float32 rounding explains, for values up to 1."""
 _LEAST_COSINE: Final = {"fp32": 0.99999, "fp16": 0.999, "bf16": 0.99, "int8": 0.9}
 _UNIT: Final = 1e-3
-"""How far from 1 the norm of a normalised vector may be: bf16 has three digits."""
+"""Largest distance from 1 of the norm of a normalised vector: bf16 has three digits."""
 _MANY: Final = 0.05
-"""The share of texts that lose their end from which it is no exception."""
+"""Share of truncated texts from which truncation is a fault."""
 _MODULE_FOLDER: Final = re.compile(r"\d+_(Dense|LayerNorm)")
 _PREFIX: Final = re.compile(
     r"""["'`“]((?:query|passage|search_query|search_document): |Represent this [^"'`”\n]{0,80}: ?)"""
@@ -30,7 +30,7 @@ _PREFIX: Final = re.compile(
 
 
 def weights(checkpoint: Checkpoint, known: Published | None) -> Finding:
-    """Whether it is known how these weights were trained."""
+    """Report whether it is known how the weights were trained."""
     if known is None:
         return Finding("weights", "ok", "not among those known by their sum: only evidence tells what they want")
     normalised = "normalised" if known.normalize else "not normalised"
@@ -42,7 +42,7 @@ def weights(checkpoint: Checkpoint, known: Published | None) -> Finding:
 
 
 def modules(checkpoint: Checkpoint, unknown: Sequence[UnknownModule]) -> list[Finding]:
-    """Modules that cannot be followed."""
+    """Report the modules that cannot be followed."""
     if not unknown:
         known = [
             "Transformer",
@@ -64,7 +64,7 @@ def modules(checkpoint: Checkpoint, unknown: Sequence[UnknownModule]) -> list[Fi
 
 
 def pooling(recipe: Recipe, known: Published | None, strategies: Mapping[str, Strategy]) -> Finding:
-    """The pooling served against the one trained for where that is known, else the one declared."""
+    """Compare the pooling served with the one the weights were trained with if known, else with the one declared."""
     served, declared = recipe.pooler.spec, recipe.checkpoint.pooling
     if known and served != known.pooling:
         return Finding(
@@ -96,7 +96,7 @@ def pooling(recipe: Recipe, known: Published | None, strategies: Mapping[str, St
 
 
 def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
-    """The service's vectors against those of sentence-transformers, for the same texts under the same declaration."""
+    """Compare the service's vectors of some texts with those of sentence-transformers, for the model as declared."""
     against = f"sentence-transformers {version('sentence-transformers')}"
     if ours.shape != theirs.shape:
         return Finding(
@@ -122,7 +122,7 @@ def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
 
 
 def padding(alone: Vectors, beside: Vectors, precision: str, pooled: str) -> Finding:
-    """Whether what a text is batched with changes its vector."""
+    """Check that the other texts in a batch do not change a vector."""
     difference, least = float(np.abs(alone - beside).max()), float(cosines(alone, beside).min())
     seen = f"alone and beside a longer text: largest difference {difference:.1e}, least cosine {least:.6f}"
     size = max(1.0, float(np.abs(alone).max()))
@@ -133,7 +133,7 @@ def padding(alone: Vectors, beside: Vectors, precision: str, pooled: str) -> Fin
 
 
 def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> Finding:
-    """Whether vectors may be compared by inner product."""
+    """Check whether vectors may be compared by inner product."""
     norms = norms_of(vectors)
     meant = known.normalize if known else recipe.head.normalize
     by_length = "an inner product ranks by length too"
@@ -165,7 +165,7 @@ def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> 
 
 
 def head(recipe: Recipe, skipped: float | None) -> Finding:
-    """Layers after pooling that are skipped; `skipped` is the cosine without those that are declared."""
+    """Check that no layer after pooling is skipped; `skipped` is the cosine to vectors without declared layers."""
     checkpoint = recipe.checkpoint
     followed = {module.folder.name for module in checkpoint.head}
     left_out = sorted(
@@ -187,7 +187,7 @@ def head(recipe: Recipe, skipped: float | None) -> Finding:
 
 
 def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
-    """A declared prompt that is not served; `unprompted` is the cosine of a text's vectors with and without one."""
+    """Check that declared prompts are served; `unprompted` is the cosine of vectors with and without a prompt."""
     checkpoint = recipe.checkpoint
     declared = {name: text for name, text in checkpoint.prompts.items() if text}
     missing = [name for name in declared if not recipe.prompts.get(name)]
@@ -205,23 +205,23 @@ def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
     if declared:
         default = f"{recipe.default_prompt!r} by default" if recipe.default_prompt else "by default none"
         return Finding("prompt", "ok", f"{shown}; {default}, the others by role or prompt_name{worth}")
-    if not any(recipe.prompts.values()) and (told := _told_prefixes(checkpoint)):
+    if not any(recipe.prompts.values()) and (quoted := _quoted_prefixes(checkpoint)):
         return Finding(
             "prompt",
             "warning",
-            f"none is declared, and the README speaks of {', '.join(map(repr, told))}",
+            f"none is declared, and the README speaks of {', '.join(map(repr, quoted))}",
             "set `prompts` in the config, such as {query: 'query: ', document: 'passage: '}",
         )
     return Finding("prompt", "ok", "none is declared")
 
 
 def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
-    """How many texts are longer than the model takes, and so lose their end.
+    """Count the texts that are longer than the model takes.
 
     Args:
-        lengths: of the texts in tokens.
-        limit: what the model takes.
-        given: whether the texts are like those that will be served.
+        lengths: lengths of the texts in tokens.
+        limit: length of the longest text that the model takes.
+        given: whether the texts are like those that will be served, rather than packaged ones.
 
     """
     long = sum(length > limit for length in lengths)
@@ -239,7 +239,7 @@ def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
 
 
 def evidence(served: str, expected: str, strategies: Sequence[Strategy]) -> Finding:
-    """Whether another strategy, the expected one first of all, tells meaning from wording clearly better."""
+    """Report whether another pooling, preferably the expected one, tells meaning from wording clearly better."""
     of = {each.pooling: each.evidence for each in strategies if each.evidence}
     best = expected if of[expected].better else max(of, key=lambda name: of[name].auc)
     seen = f"{served} tells paraphrases from look-alikes with AUC {of[served].auc:.3f}"
@@ -255,12 +255,12 @@ def evidence(served: str, expected: str, strategies: Sequence[Strategy]) -> Find
 
 
 def is_unit(vectors: Vectors) -> bool:
-    """Whether all vectors (texts, dim) have norm 1."""
+    """Return whether all vectors (texts, dim) have norm 1."""
     return bool(np.abs(np.linalg.norm(vectors, axis=1) - 1).max() <= _UNIT)
 
 
 def norms_of(vectors: Vectors) -> str:
-    """The range of the norms, in words."""
+    """Describe the range of the norms."""
     norms = np.linalg.norm(vectors, axis=1)
     return f"norms from {norms.min():.3f} to {norms.max():.3f}"
 
@@ -270,12 +270,12 @@ def _apart(strategies: Mapping[str, Strategy], other: str) -> str:
 
 
 def _is_worse(strategy: Strategy | None) -> bool:
-    """Whether the evidence is against it, beyond noise."""
+    """Return whether the evidence is significantly against a pooling."""
     return strategy is not None and strategy.evidence is not None and strategy.evidence.interval[1] < 0
 
 
-def _told_prefixes(checkpoint: Checkpoint) -> list[str]:
-    """Prefixes that a folder's README quotes."""
+def _quoted_prefixes(checkpoint: Checkpoint) -> list[str]:
+    """Return prefixes that the folder's README quotes."""
     try:
         text = (checkpoint.folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,31 +1,29 @@
-"""Vectors from a server: Millpond, or one with a route as OpenAI or text-embeddings-inference (TEI) have it."""
+"""Endpoints: routes that give vectors, as Millpond, OpenAI or text-embeddings-inference (TEI) have them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import httpx
 import numpy as np
 import orjson
 
+from service.arrays import Vectors
 from service.errors import shortened
 
-if TYPE_CHECKING:
-    from service.arrays import Vectors
-
 _ABSENT: Final = {404, 405, 501}
-_GREETING: Final = "Is there anybody?"
+_PROBE: Final = "Is there anybody?"
 
 
 class EndpointError(Exception):
-    """A server cannot be asked for vectors; the message says why and what would be right."""
+    """A server gives no vectors; the message says why and what would be right."""
 
 
 class _Refused(EndpointError):
-    """The server answered, and not with vectors; `absent` where it may be that there is no such route."""
+    """The server answered without vectors; `absent` if the route may not exist."""
 
     def __init__(self, message: str, *, absent: bool = False) -> None:
         super().__init__(message)
@@ -36,28 +34,28 @@ class Endpoint(ABC):
     """A route that gives vectors.
 
     Args:
-        http: with the key, where one is given.
-        url: of the route.
-        model: the name to put into a request, None for none.
-        told: what the server says of itself, by Millpond's names; empty for others.
+        http: sends the requests, with a key if one is given.
+        url: URL of the route.
+        model: model name in a request; None for none.
+        info: what a Millpond says of the model at `/info`; empty for others.
 
     """
 
     kind: ClassVar[str]
 
     def __init__(
-        self, http: httpx.AsyncClient, url: str, model: str | None, told: Mapping[str, Any] | None = None
+        self, http: httpx.AsyncClient, url: str, model: str | None, info: Mapping[str, Any] | None = None
     ) -> None:
         self._http = http
         self.url = url
         self.model = model
-        self.told = told or {}
+        self.info = info or {}
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors (texts, dim), as they come.
+        """Request the vectors of texts, (texts, dim).
 
         Raises:
-            EndpointError: it refuses, does not answer, or answers something else.
+            EndpointError: the server refuses, does not answer, or answers something else.
 
         """
         answer = await _ask(self._http, "POST", self.url, self._body(texts))
@@ -111,19 +109,19 @@ class TEI(Endpoint):
 
 
 class Millpond(TEI):
-    """The same route of this service."""
+    """Millpond's route of the same shape."""
 
     kind = "Millpond"
 
 
 async def find(http: httpx.AsyncClient, url: str, *, model: str, model_name: str | None = None) -> Endpoint:
-    """The route that gives vectors: the URL itself where it ends like one, else what is found below it.
+    """Find a route that gives vectors: the URL itself if it ends like one, else one below it.
 
     Args:
         http: sends the requests.
-        url: of a server or of one of its routes.
-        model: the name to ask for where the server lists none.
-        model_name: the name to ask for.
+        url: URL of a server or of one of its routes.
+        model: model name to ask for if the server lists none.
+        model_name: model name to ask for in any case.
 
     Raises:
         EndpointError: no route gives vectors.
@@ -136,8 +134,8 @@ async def find(http: httpx.AsyncClient, url: str, *, model: str, model_name: str
         candidates = [TEI(http, url, model_name)]
     elif (info := await _millpond(http, url)) is not None:
         name = model_name or str(info.get("default_model"))
-        told = info["models"].get(name)
-        candidates = [Millpond(http, f"{url}/embed", name, told if isinstance(told, dict) else None)]
+        of_model = info["models"].get(name)
+        candidates = [Millpond(http, f"{url}/embed", name, of_model if isinstance(of_model, dict) else None)]
     else:
         openai = ["embeddings"] if url.endswith("/v1") else ["v1/embeddings", "embeddings"]
         candidates = [await _openai(http, f"{url}/{path}", model, model_name) for path in openai]
@@ -145,7 +143,7 @@ async def find(http: httpx.AsyncClient, url: str, *, model: str, model_name: str
     refusals: list[_Refused] = []
     for candidate in candidates:
         try:
-            await candidate.embed([_GREETING])
+            await candidate.embed([_PROBE])
             return candidate
         except _Refused as error:
             refusals.append(error)
@@ -176,14 +174,14 @@ async def _first_listed(http: httpx.AsyncClient, url: str) -> str | None:
 
 
 async def _millpond(http: httpx.AsyncClient, url: str) -> dict[str, Any] | None:
-    """What `/info` tells, where it is a Millpond's."""
+    """Return the answer of `/info` if the server is a Millpond."""
     info = await _read(http, f"{url}/info")
     ours = isinstance(info, dict) and isinstance(info.get("models"), dict) and "poolings" in info
     return info if ours else None
 
 
 async def _read(http: httpx.AsyncClient, url: str) -> Any:
-    """The JSON at a URL; None where there is none."""
+    """Return the JSON at a URL; None if there is none."""
     try:
         return orjson.loads((await _ask(http, "GET", url)).content)
     except (_Refused, orjson.JSONDecodeError):
@@ -214,15 +212,15 @@ async def _ask(http: httpx.AsyncClient, method: str, url: str, body: Any = None)
 
 
 def _explained(answer: httpx.Response) -> str:
-    """The server's own words about an unknown model or a bad request, in any of the usual shapes."""
+    """Return the server's own error message, in any of the usual shapes."""
     try:
-        told = orjson.loads(answer.content)
+        body = orjson.loads(answer.content)
     except orjson.JSONDecodeError:
         return ""
-    if not isinstance(told, dict):
+    if not isinstance(body, dict):
         return ""
-    error = told.get("error")
-    words = error.get("message") if isinstance(error, dict) else error or told.get("message") or told.get("detail")
+    error = body.get("error")
+    words = error.get("message") if isinstance(error, dict) else error or body.get("message") or body.get("detail")
     return " ".join(words.split())[:300] if isinstance(words, str) else ""
 
 

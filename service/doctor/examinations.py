@@ -1,4 +1,4 @@
-"""The served models' reports: each is made once, when it is first asked for, and one at a time."""
+"""Reports on the served models, each made when first asked for, and kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.embedding.models import Models
 
 
 class Examinations:
-    """Examines served models beside their other requests, and keeps the reports."""
+    """Examines served models, one at a time, beside their other requests."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -25,21 +25,21 @@ class Examinations:
         self._one_at_a_time = asyncio.Lock()
 
     async def report(self, name: str | None = None) -> Report:
-        """The report on a model, the default one for None.
+        """Return the report on a model, the default one for None.
 
         Raises:
             UnknownModel: no model has this name.
-            Unavailable: the queue is full; another time it may not be.
+            Unavailable: the queue is full; a later call may succeed.
 
         """
         embedder = self._models.get(name)
         task = self._tasks.get(embedder.name)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = self._tasks[embedder.name] = asyncio.create_task(self._examine(embedder))
-        return await asyncio.shield(task)  # whoever else asks waits for the same, though this one may go away
+        return await asyncio.shield(task)  # others may wait for it, even if this caller goes away
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel examinations under way."""
         for task in self._tasks.values():
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
@@ -50,7 +50,7 @@ class Examinations:
             return await examine(embedder, reference=self._encode, model=embedder.name)
 
     async def _encode(self, folder: Path, texts: Sequence[str]) -> Vectors:
-        """Models that share a folder are examined with the same texts."""
+        """Encode with sentence-transformers, once per folder: all models are examined with the same texts."""
         if folder not in self._reference:
             self._reference[folder] = await reference.apart(folder, texts)
         return self._reference[folder]

@@ -1,4 +1,4 @@
-"""A model, examined: what its checkpoint declares, what is served, and the proof."""
+"""Examination of a loaded model: what its checkpoint declares, what is served, and the proof."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from service.encoder.quantization import calibration_texts
 from service.errors import BrokenModel, ConfigError, InvalidInput
 
 MOST_TEXTS: Final = 32
-"""Texts that are embedded; more would take their time and tell nothing new."""
+"""Texts that are embedded; more would cost time and show nothing new."""
 _BATCH: Final = 16
-"""Texts in one request to the queue, which others may be waiting in."""
+"""Texts in one request, so that other requests in the queue need not wait long."""
 _SHORTEST: Final = 4
-"""Texts that are embedded alone and beside a longer one."""
+"""Short texts that are embedded alone and beside a longer one."""
 
 
 async def examine(
@@ -40,16 +40,16 @@ async def examine(
     unknown: Sequence[UnknownModule] = (),
     progress: Callable[[str], object] = lambda stage: None,
 ) -> Report:
-    """Examine a model that is loaded.
+    """Examine a loaded model.
 
     Args:
-        embedder: as it is served.
+        embedder: the model as it is served.
         reference: gives sentence-transformers' vectors.
-        model: what the report calls it; its encoder's name by default.
-        texts: like those that will be served, at least one with a token that the encoder knows; packaged ones by
-            default.
+        model: what the report calls the model; its encoder's name by default.
+        texts: texts like those that will be served, at least one with a token that the encoder knows; packaged ones
+            by default.
         unknown: modules that were left out of the folder.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         InvalidInput: none of the texts has a token.
@@ -58,9 +58,9 @@ async def examine(
     """
     recipe, checkpoint = embedder.recipe, embedder.encoder.checkpoint
     precision = embedder.encoder.runtime.precision
-    known = await asyncio.to_thread(published, checkpoint)  # which reads the weights, where they have changed
+    known = await asyncio.to_thread(published, checkpoint)  # reads the weights if they have changed
     usable = readable(embedder, neutral_texts() if texts is None else texts)
-    sample = at_even_distances(usable, MOST_TEXTS)
+    sample = evenly_spread(usable, MOST_TEXTS)
 
     model = model or checkpoint.name
     progress("the service's own vectors")
@@ -92,7 +92,7 @@ async def examine(
         checks.normalisation(recipe, known, served),
         checks.head(recipe, await _without_head(embedder, sample, served)),
         checks.prompt(recipe, await _without_prompt(embedder, sample)),
-        checks.truncation(_lengths(embedder, usable), embedder.max_tokens, texts is not None),
+        checks.truncation(_lengths(embedder, usable), recipe.max_tokens, texts is not None),
         checks.evidence(recipe.pooler.spec, expected, strategies),
     ]
     sound = f"{recipe.pooler.spec}, {'normalised' if recipe.normalize else 'not normalised'}"
@@ -102,17 +102,17 @@ async def examine(
 
 
 def neutral_texts() -> list[str]:
-    """Packaged texts of many kinds; int8 encoders were not calibrated with them."""
+    """Return packaged texts of many kinds, with which no int8 encoder was calibrated."""
     return calibration_texts(None)[1]
 
 
-def at_even_distances(texts: Sequence[str], most: int) -> list[str]:
-    """At most so many of the texts."""
+def evenly_spread(texts: Sequence[str], most: int) -> list[str]:
+    """Return at most `most` of the texts, evenly spread."""
     return [texts[place * len(texts) // most] for place in range(most)] if len(texts) > most else list(texts)
 
 
 def readable(embedder: Embedder, texts: Sequence[str]) -> list[str]:
-    """The texts that have a token; raises `InvalidInput` where none has."""
+    """Return the texts that have a token; raises `InvalidInput` if none has."""
     tokenizer = embedder.encoder.tokenizer
     found = [text for text in texts if text.strip() and not tokenizer.is_blank(text)]
     if not found:
@@ -121,7 +121,7 @@ def readable(embedder: Embedder, texts: Sequence[str]) -> list[str]:
 
 
 def declares(recipe: Recipe) -> dict[str, Any]:
-    """What a checkpoint says of how it wants to be used."""
+    """Return how a checkpoint declares that it is to be used, by name."""
     checkpoint = recipe.checkpoint
     return {
         "pooling": checkpoint.pooling,
@@ -135,16 +135,16 @@ def declares(recipe: Recipe) -> dict[str, Any]:
 
 
 def serves(embedder: Embedder) -> dict[str, Any]:
-    """What is served, by the same names, and by what."""
-    runtime = embedder.encoder.runtime
+    """Return how the model is served, by the same names and more."""
+    recipe, runtime = embedder.recipe, embedder.encoder.runtime
     return {
-        "pooling": embedder.pooler.spec,
-        "normalize": embedder.normalize,
-        "layers": embedder.head.spec,
-        "max_tokens": embedder.max_tokens,
-        "prompts": dict(embedder.prompts),
-        "default_prompt": embedder.default_prompt,
-        "truncate_dim": embedder.truncate_dim,
+        "pooling": recipe.pooler.spec,
+        "normalize": recipe.normalize,
+        "layers": recipe.head.spec,
+        "max_tokens": recipe.max_tokens,
+        "prompts": dict(recipe.prompts),
+        "default_prompt": recipe.default_prompt,
+        "truncate_dim": recipe.truncate_dim,
         "dimension": embedder.dim,
         "runtime": f"{runtime.backend} {runtime.precision}",
         "fingerprint": embedder.fingerprint,
@@ -152,18 +152,18 @@ def serves(embedder: Embedder) -> dict[str, Any]:
 
 
 def _as_declared(embedder: Embedder) -> Recipe:
-    """The recipe without any override; sentence-transformers takes the mean where a folder declares no pooling."""
+    """Return the recipe without overrides; without a declared pooling the mean, as sentence-transformers has it."""
     encoder, checkpoint = embedder.encoder, embedder.encoder.checkpoint
     settings = ModelConfig(encoder=checkpoint.name, pooling="declared" if checkpoint.pooling else "mean")
     try:
         return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
-    except ConfigError:  # the checkpoint says no longest text, and the config does
-        settings = settings.model_copy(update={"max_tokens": embedder.max_tokens})
+    except ConfigError:  # only the config, not the checkpoint, limits the length of a text
+        settings = settings.model_copy(update={"max_tokens": embedder.recipe.max_tokens})
         return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
 
 
 def _lengths(embedder: Embedder, texts: Sequence[str]) -> list[int]:
-    encoded = embedder.encoder.tokenizer.encode(texts, prompt=embedder.prompt(None))
+    encoded = embedder.encoder.tokenizer.encode(texts, prompt=embedder.recipe.prompt())
     return [text.full_length for text in encoded]
 
 
@@ -186,7 +186,7 @@ async def _agreement(ours: Vectors, reference: Reference, declared: Embedder, te
 
 
 async def _beside(embedder: Embedder, texts: Sequence[str]) -> tuple[Vectors, Vectors]:
-    """The shortest texts alone, and in one batch with the longest, so that they are padded."""
+    """Embed the shortest texts alone, and in one batch with the longest, so that they are padded."""
     by_length = sorted(texts, key=len)
     short, longest = by_length[:_SHORTEST], by_length[-1]
     alone = [await _embed(embedder, [text]) for text in short]
@@ -194,7 +194,7 @@ async def _beside(embedder: Embedder, texts: Sequence[str]) -> tuple[Vectors, Ve
 
 
 async def _without_head(embedder: Embedder, texts: Sequence[str], served: Vectors) -> float | None:
-    """Cosine of the vectors with those of which the layers after pooling are skipped; None where sizes differ."""
+    """Return the mean cosine to vectors made without the layers after pooling; None if sizes differ."""
     recipe = embedder.recipe
     bare = replace(recipe, head=Head((), recipe.pooler.output_dim))
     if not recipe.head.layers or bare.head.output_dim != recipe.head.output_dim:
@@ -203,13 +203,13 @@ async def _without_head(embedder: Embedder, texts: Sequence[str], served: Vector
 
 
 async def _without_prompt(embedder: Embedder, texts: Sequence[str]) -> float | None:
-    """Cosine of vectors with and without the default prompt, or else the first; None where there is none."""
+    """Return the mean cosine of vectors with and without the default prompt, else the first one; None without any."""
     prompts = {name: text for name, text in embedder.encoder.checkpoint.prompts.items() if text}
     if not prompts:
         return None
     name = embedder.encoder.checkpoint.default_prompt
     name = name if name in prompts else next(iter(prompts))
-    with_it = replace(embedder.recipe, prompts=prompts, default_prompt=name)
-    without = replace(embedder.recipe, prompts={}, default_prompt=None)
-    found = [await _embed(Embedder(embedder.encoder, recipe), texts) for recipe in (with_it, without)]
+    prompted = replace(embedder.recipe, prompts=prompts, default_prompt=name)
+    unprompted = replace(embedder.recipe, prompts={}, default_prompt=None)
+    found = [await _embed(Embedder(embedder.encoder, recipe), texts) for recipe in (prompted, unprompted)]
     return float(cosines(*found).mean())

@@ -1,4 +1,4 @@
-"""What an examination comes to: findings by name, and how far off each strategy would be."""
+"""Findings and reports: the outcome of an examination."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 Severity = Literal["ok", "warning", "fault"]
 
 MATERIAL: Final = 0.03
-"""The gain in AUC from which another strategy makes the one served look like a mistake."""
+"""Gain in AUC from which another pooling makes the one served look like a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Evidence:
 
     @property
     def better(self) -> bool:
-        """Whether it is better than the strategy served beyond noise, and by more than fine tuning is worth."""
+        """Whether the pooling is better than the one served, significantly and by a material amount."""
         return self.interval[0] > 0 and self.gain >= MATERIAL
 
 
@@ -55,15 +55,15 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A model, examined.
+    """Report on a model.
 
     Args:
-        model: what it was asked for by.
-        declared: what its checkpoint says, by name.
+        model: the name it was asked for by.
+        declared: what its checkpoint declares, by name.
         served: what vectors are really made with, by the same names and more.
-        findings: the checks, in order.
-        strategies: how far each is from the declared one, or from a server's vectors.
-        verdict: all of it in one sentence.
+        findings: the outcomes of the checks, in order.
+        strategies: poolings, compared with the declared one or with a server's vectors.
+        verdict: the outcome in one sentence.
 
     """
 
@@ -76,33 +76,33 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """Names of what is wrong."""
+        """Names of the faults."""
         return named(self.findings, "fault")
 
     @property
     def warnings(self) -> list[str]:
-        """Names of what may be."""
+        """Names of the warnings."""
         return named(self.findings, "warning")
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON can hold it, with the names of faults and warnings."""
+        """Return the report as a JSON object, with the names of faults and warnings."""
         return asdict(self) | {"faults": self.faults, "warnings": self.warnings}
 
 
 def refused(model: str, reason: str) -> Report:
-    """The report on a model that cannot be loaded."""
+    """Return the report on a model that cannot be loaded."""
     remedy = "mend the folder as the message says, or get it anew"
     verdict = f"{model} cannot be served: {reason.rstrip('.')}."
     return Report(model, {}, {}, [Finding("checkpoint", "fault", reason, remedy)], [], verdict)
 
 
 def named(findings: Sequence[Finding], severity: Severity) -> list[str]:
-    """Distinct names of the findings of a severity, in order."""
+    """Return the distinct names of the findings of a severity, in order."""
     return list(dict.fromkeys(finding.name for finding in findings if finding.severity == severity))
 
 
 def summed_up(model: str, sound: str, findings: Sequence[Finding]) -> str:
-    """The verdict: `sound` says in what way the model is, where no check says otherwise."""
+    """Return the verdict; `sound` describes the model as served, for a model without faults."""
     faults, warnings = named(findings, "fault"), named(findings, "warning")
     doubts = f"{_counted(warnings, 'warning')} ({', '.join(warnings)})" if warnings else ""
     if faults:

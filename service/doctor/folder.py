@@ -1,4 +1,4 @@
-"""A model folder opened for examination, also where some of its modules cannot be followed."""
+"""Opens a model folder for examination, even if some of its modules cannot be followed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MODULES: Final = "modules.json"
 
 @contextmanager
 def opened(folder: Path) -> Iterator[tuple[Embedder, list[UnknownModule]]]:
-    """The model of a folder as a config that only names it would serve it, in float32, and what had to be left out.
+    """Load a folder as a config that only names it would, in float32; yields the model and the modules left out.
 
-    A folder that declares no pooling gets the one that suits an encoder of its kind without training. Settings of
-    the runtime in the environment apply.
+    A folder that declares no pooling gets the one that suits its kind of encoder. Runtime settings in the environment
+    apply.
 
     Raises:
         CheckpointError, ConfigError: the folder cannot be served at all.
@@ -47,7 +47,7 @@ def opened(folder: Path) -> Iterator[tuple[Embedder, list[UnknownModule]]]:
 
 
 def _read(folder: Path, copy: Path) -> tuple[Checkpoint, list[UnknownModule]]:
-    """The folder's checkpoint; where it has unknown modules, that of a copy without them."""
+    """Read the folder's checkpoint; if it has unknown modules, that of a copy without them."""
     unknown: list[UnknownModule] = []
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Which pooling a server of any kind is really applying, told from its vectors alone."""
+"""Identification: which pooling a server really applies, found out from its vectors alone."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from numpy.typing import NDArray
 from service.arrays import Vectors
 from service.doctor import checks
 from service.doctor.endpoint import Endpoint, EndpointError
-from service.doctor.examine import at_even_distances, declares, neutral_texts, readable
+from service.doctor.examine import declares, evenly_spread, neutral_texts, readable
 from service.doctor.findings import Finding, Report, Strategy
 from service.doctor.published import published
 from service.doctor.strategies import cosines
-from service.doctor.ways import Way, padded_ways, ways_of
+from service.doctor.variants import Variant, padded_variants, unpadded_variants
 from service.embedding.embedder import Embedder
 
 _TEXTS: Final = 12
 _LONGEST: Final = 300
-"""Characters of a text."""
+"""Most characters of a text."""
 _EXACT: Final = 0.9999
 _CERTAIN: Final = 0.99
-"""A cosine that int8 on a good server keeps, and no wrong pooling reaches without others being nearer still."""
+"""A cosine that a good int8 keeps, and that a wrong pooling reaches only if another one is nearer still."""
 _POSSIBLE: Final = 0.9
-"""The least that a coarse int8 leaves; believed where no other way is nearer for nearly all texts."""
+"""The least cosine that a coarse int8 leaves; accepted if no other variant is nearer for nearly all texts."""
 _WINS: Final = 0.9
 _TIE: Final = 1e-4
-_SPOILED: Final = 0.001
-"""How far from the right ones vectors are with padding pooled; they are also nearer to what that gives."""
+_APART: Final = 0.001
+"""Least distance of vectors with pooled padding from the right ones; such vectors are also near a padded variant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A way, and the cosine of each text's vector under it with the server's."""
+    """A variant, and the cosine of each text's vector under it with the server's."""
 
-    way: Way
+    variant: Variant
     cosines: NDArray[np.float64]
 
     @property
     def mean(self) -> float:
-        """Over all texts for which it is known."""
+        """Mean cosine over all texts for which it is known."""
         return float(np.nanmean(self.cosines))
 
 
 async def identify(
     embedder: Embedder, endpoint: Endpoint, model: str, progress: Callable[[str], object] = lambda stage: None
 ) -> Report:
-    """Compare a server's vectors with ours under every strategy, with and without prompts, layers and padding.
+    """Compare a server's vectors with ours under every pooling, with and without prompts, layers and padding.
 
     Args:
         embedder: the model that the server is said to serve, as its checkpoint declares it.
         endpoint: the server.
         model: what the report calls the model.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
-        EndpointError: the server fails, or gives vectors of a size that no way gives.
+        EndpointError: the server fails, or gives vectors of a size that no variant gives.
 
     """
     known = published(embedder.encoder.checkpoint)
@@ -68,36 +68,36 @@ async def identify(
     alone = np.concatenate([await endpoint.embed([text]) for text in texts])
     together = await endpoint.embed(texts)
     progress("comparing with every strategy")
-    ours = await ways_of(embedder, texts)
-    fitting = {way: vectors for way, vectors in ours.items() if vectors.shape[1] == alone.shape[1]}
+    ours = await unpadded_variants(embedder, texts)
+    fitting = {variant: vectors for variant, vectors in ours.items() if vectors.shape[1] == alone.shape[1]}
     if not fitting:
         sizes = ", ".join(map(str, sorted({vectors.shape[1] for vectors in ours.values()})))
         raise EndpointError(
             f"{endpoint.url} gives vectors of {alone.shape[1]} dimensions, and {model} gives {sizes}: it serves "
             "another model. Name the one that it serves."
         )
-    preferred = Way(expected or "", embedder.default_prompt)
+    preferred = Variant(expected or "", embedder.recipe.default_prompt)
     matches = _ranked(fitting, alone, preferred)
     best = matches[0]
-    told = endpoint.told.get("pooling")
-    # A pooling with parameters of its own may be near one without; only what is the same is taken for it.
-    fitted = told is not None and all(way.pooling != told for way in ours)
+    claimed = endpoint.info.get("pooling")
+    # A fitted pooling may be near a fixed one, so only an exact match counts.
+    fitted = claimed is not None and all(variant.pooling != claimed for variant in ours)
     certain = best.mean >= _EXACT if fitted else _is_certain(matches)
-    padded = await _pools_padding(embedder, texts, best.way, fitting[best.way], together) if certain else None
+    padded = await _pools_padding(embedder, texts, best.variant, fitting[best.variant], together) if certain else None
     findings = [
         _pooling(matches, expected, known is not None, certain),
-        _normalisation(known.normalize if known else embedder.normalize, alone),
+        _normalisation(known.normalize if known else embedder.recipe.normalize, alone),
         *([_precision(best)] if certain else ()),
-        *(_rest(best.way, embedder) if certain else ()),
+        *(_rest(best.variant, embedder) if certain else ()),
         *([_padding(padded)] if padded else []),
-        *([_told(endpoint, told, best.way, certain, fitted)] if told else []),
+        *([_claim(endpoint, claimed, best.variant, certain, fitted)] if claimed else []),
     ]
-    strategies = [Strategy(str(match.way), match.mean, float(match.cosines.min())) for match in matches]
+    strategies = [Strategy(str(match.variant), match.mean, float(match.cosines.min())) for match in matches]
     served = {
-        "pooling": best.way.pooling if certain else None,
+        "pooling": best.variant.pooling if certain else None,
         "normalize": checks.is_unit(alone),
-        "prompt": best.way.prompt if certain else None,
-        "skips_layers": best.way.skips_head if certain else None,
+        "prompt": best.variant.prompt if certain else None,
+        "skips_layers": best.variant.skips_head if certain else None,
         "pools_padding": padded is not None if certain else None,
         "cosine": best.mean,
         "dimension": alone.shape[1],
@@ -106,42 +106,42 @@ async def identify(
         "model": endpoint.model,
     }
     right = "the declared" if expected == embedder.recipe.checkpoint.pooling else "what the weights were trained with"
-    verdict = _sentence(matches, preferred, model, certain, right, padded.way if padded else None)
+    verdict = _sentence(matches, preferred, model, certain, right, padded.variant if padded else None)
     return Report(model, declares(embedder.recipe), served, findings, strategies, verdict)
 
 
 def _texts(embedder: Embedder) -> list[str]:
-    """Texts of many lengths that neither we nor a server with the same model cut."""
+    """Return texts of many lengths that a server of this model does not cut either."""
     texts = readable(embedder, [text for text in neutral_texts() if len(text) <= _LONGEST])
-    longest = max(embedder.prompts.values(), key=len, default="")
+    longest = max(embedder.recipe.prompts.values(), key=len, default="")
     encoded = embedder.encoder.tokenizer.encode(texts, prompt=longest)
-    whole = [text for text, ids in zip(texts, encoded, strict=True) if ids.full_length <= embedder.max_tokens]
-    return at_even_distances(whole, _TEXTS)
+    whole = [text for text, ids in zip(texts, encoded, strict=True) if ids.full_length <= embedder.recipe.max_tokens]
+    return evenly_spread(whole, _TEXTS)
 
 
 async def _pools_padding(
-    embedder: Embedder, texts: Sequence[str], way: Way, ours: Vectors, together: Vectors
+    embedder: Embedder, texts: Sequence[str], variant: Variant, ours: Vectors, together: Vectors
 ) -> Match | None:
-    """The way in which padding spoils the vectors of texts that were sent together; None where it does not."""
-    best = _ranked(await padded_ways(embedder, texts, way), together, way)[0]
+    """Return how padding changes the vectors of texts that were sent together; None if it does not."""
+    best = _ranked(await padded_variants(embedder, texts, variant), together, variant)[0]
     known = ~np.isnan(best.cosines)
     apart = 1 - float(cosines(ours, together)[known].mean())
-    return best if apart > _SPOILED and 1 - best.mean < apart / 2 else None
+    return best if apart > _APART and 1 - best.mean < apart / 2 else None
 
 
-def _ranked(ways: Mapping[Way, Vectors], theirs: Vectors, preferred: Way) -> list[Match]:
-    """The nearest first; of those that give the same directions, the preferred one, then those most like it."""
-    matches = [Match(way, cosines(vectors, theirs)) for way, vectors in ways.items()]
+def _ranked(variants: Mapping[Variant, Vectors], theirs: Vectors, preferred: Variant) -> list[Match]:
+    """Rank variants, the nearest first; of those that tie, the preferred one, then those most like it."""
+    matches = [Match(variant, cosines(vectors, theirs)) for variant, vectors in variants.items()]
     matches.sort(key=lambda match: -match.mean)
     tied = [match for match in matches if match.mean >= matches[0].mean - _TIE] if matches else []
 
     def unlike(match: Match) -> tuple[bool, ...]:
-        way = match.way
+        variant = match.variant
         return (
-            way.pooling != preferred.pooling,
-            way.prompt != preferred.prompt,
-            way.skips_head != preferred.skips_head,
-            way.pooling == "mean_sqrt_len",  # the mean at another length
+            variant.pooling != preferred.pooling,
+            variant.prompt != preferred.prompt,
+            variant.skips_head != preferred.skips_head,
+            variant.pooling == "mean_sqrt_len",  # the mean, scaled
         )
 
     return sorted(tied, key=unlike) + matches[len(tied) :]
@@ -162,18 +162,18 @@ def _pooling(matches: Sequence[Match], expected: str | None, known: bool, certai
         return Finding(
             "pooling",
             "fault",
-            f"no way to pool this model gives the server's vectors; the nearest, {best.way}, has cosine "
+            f"no way to pool this model gives the server's vectors; the nearest, {best.variant}, has cosine "
             f"{_shown(best.mean)}",
             "see which model, which revision and which precision it serves",
         )
-    seen = f"{best.way.pooling} is applied"
+    seen = f"{best.variant.pooling} is applied"
     if expected is None:
         return Finding("pooling", "warning", f"{seen}; the checkpoint declares none", "see what its authors say")
-    if best.way.pooling == expected:
+    if best.variant.pooling == expected:
         return Finding("pooling", "ok", f"{seen}, as {'trained' if known else 'declared'}")
-    rest = next((match.mean for match in matches if match.way.pooling == expected), None)
+    of_expected = next((match.mean for match in matches if match.variant.pooling == expected), None)
     wanted = "these weights were trained with" if known else "the checkpoint declares"
-    near = "" if rest is None else f", which is at {_shown(rest)}"
+    near = "" if of_expected is None else f", which is at {_shown(of_expected)}"
     return Finding(
         "pooling", "fault", f"{seen}; {wanted} {expected}{near}", f"set the server's pooling to {expected}"
     )
@@ -205,8 +205,8 @@ def _precision(best: Match) -> Finding:
     )
 
 
-def _rest(way: Way, embedder: Embedder) -> Iterator[Finding]:
-    """The layers and the prompt, where there are any."""
+def _rest(variant: Variant, embedder: Embedder) -> Iterator[Finding]:
+    """Check the layers after pooling and the prompt, if there are any."""
     if embedder.recipe.head.layers:
         yield (
             Finding(
@@ -215,12 +215,12 @@ def _rest(way: Way, embedder: Embedder) -> Iterator[Finding]:
                 f"{embedder.recipe.head.spec} is declared and not applied",
                 "serve it with software that follows modules.json",
             )
-            if way.skips_head
+            if variant.skips_head
             else Finding("skipped layers", "ok", f"{embedder.recipe.head.spec} is applied")
         )
-    if any(embedder.prompts.values()):
-        wanted = repr(embedder.default_prompt) if embedder.default_prompt else "none"
-        found = repr(way.prompt) if way.prompt else "none"
+    if any(embedder.recipe.prompts.values()):
+        wanted = repr(embedder.recipe.default_prompt) if embedder.recipe.default_prompt else "none"
+        found = repr(variant.prompt) if variant.prompt else "none"
         yield (
             Finding("prompt", "ok", f"{found} is put before a text, as declared for texts of no role")
             if found == wanted
@@ -237,14 +237,14 @@ def _padding(match: Match) -> Finding:
     return Finding(
         "padding",
         "fault",
-        f"texts that are sent together get other vectors than alone: {match.way}, cosine {_shown(match.mean)}",
+        f"texts that are sent together get other vectors than alone: {match.variant}, cosine {_shown(match.mean)}",
         "pool under the attention mask; until then send each text alone",
     )
 
 
-def _told(endpoint: Endpoint, told: str, way: Way, certain: bool, fitted: bool) -> Finding:
-    """Whether the vectors are what the server says of itself."""
-    seen = f"its /info says {told} for model {endpoint.model!r}"
+def _claim(endpoint: Endpoint, claimed: str, variant: Variant, certain: bool, fitted: bool) -> Finding:
+    """Check what the server says of itself against its vectors."""
+    seen = f"its /info says {claimed} for model {endpoint.model!r}"
     if fitted and not certain:
         return Finding(
             "told",
@@ -252,31 +252,31 @@ def _told(endpoint: Endpoint, told: str, way: Way, certain: bool, fitted: bool) 
             f"{seen}, which has parameters of its own and cannot be told from here",
             f"let the server examine itself: GET {endpoint.url.removesuffix('embed')}doctor",
         )
-    if certain and (told == way.pooling or {told, way.pooling} <= {"mean", "mean_sqrt_len"}):
+    if certain and (claimed == variant.pooling or {claimed, variant.pooling} <= {"mean", "mean_sqrt_len"}):
         return Finding("told", "ok", f"{seen}, which its vectors are")
-    found = way.pooling if certain else "of no pooling of this model"
+    found = variant.pooling if certain else "of no pooling of this model"
     return Finding("told", "fault", f"{seen}, and its vectors are {found}", "restart it with its own config")
 
 
 def _sentence(
-    matches: Sequence[Match], preferred: Way, model: str, certain: bool, right: str, padded: Way | None
+    matches: Sequence[Match], preferred: Variant, model: str, certain: bool, right: str, padded: Variant | None
 ) -> str:
     best = matches[0]
     if not certain:
         return (
             f"No pooling of {model} gives this server's vectors: it serves another model, another precision or a "
-            f"fitted pooling, and the nearest, {best.way}, has cosine {_shown(best.mean)}."
+            f"fitted pooling, and the nearest, {best.variant}, has cosine {_shown(best.mean)}."
         )
     also = "" if best.mean >= _EXACT else "; its precision lets it come no nearer"
     also += f"; but texts sent together are pooled with {padded}" if padded else ""
     if not preferred.pooling:
-        return f"This server applies {best.way}, where nothing is declared: cosine {_shown(best.mean)}{also}."
-    if replace(best.way, padding="") == preferred:
-        return f"This server applies {best.way}, as it should: cosine {_shown(best.mean)}{also}."
-    wanted = next((match for match in matches if match.way == preferred), None)
+        return f"This server applies {best.variant}, where nothing is declared: cosine {_shown(best.mean)}{also}."
+    if replace(best.variant, padding="") == preferred:
+        return f"This server applies {best.variant}, as it should: cosine {_shown(best.mean)}{also}."
+    wanted = next((match for match in matches if match.variant == preferred), None)
     against = f", {_shown(wanted.mean)} to {preferred}" if wanted else ""
     return (
-        f"This server applies {best.way}, not {preferred} ({right}): cosine {_shown(best.mean)} to {best.way}"
+        f"This server applies {best.variant}, not {preferred} ({right}): cosine {_shown(best.mean)} to {best.variant}"
         f"{against}{also}."
     )
 

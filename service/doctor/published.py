@@ -1,4 +1,4 @@
-"""Checkpoints whose weights are known, and how those were trained: there the folder need not be believed."""
+"""Published checkpoints: weights of which it is known how they were trained, whatever their folder declares."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PUBLISHED: Final = {
 
 
 def sum_of(checkpoint: Checkpoint) -> str:
-    """SHA-256 of the weights; empty where they are in several files."""
+    """Return the SHA-256 of the weights; empty if they are in several files."""
     files = checkpoint.weight_files()
     return sha256(files[0]) if len(files) == 1 else ""
 
 
 def published(checkpoint: Checkpoint) -> Published | None:
-    """How these very weights were published, where that is known; with the pooling that was fitted to them since."""
+    """Return how these weights were published, if known, with a pooling that was fitted to them since."""
     known = PUBLISHED.get(sum_of(checkpoint))
     if known is None or checkpoint.pooler is None or checkpoint.pooling is None:
         return known

@@ -1,7 +1,7 @@
-"""What sentence-transformers makes of a model folder: the proof that a checkpoint is followed.
+"""Reference vectors by sentence-transformers: the proof that a checkpoint is followed.
 
-`python -m service.doctor.reference FOLDER` does it in a process of its own, with texts as JSON on standard input
-and a NumPy array on standard output: loading it would take the time and the memory of a service that runs.
+`python -m service.doctor.reference FOLDER` makes them in a process of its own, from texts as JSON on standard input
+to a NumPy array on standard output, so that a running service spends neither its time nor its memory on that.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from service.arrays import Vectors
 from service.checkpoint import LEARNED_POOLINGS
 
 Reference = Callable[[Path, Sequence[str]], Awaitable[Vectors]]
-"""A folder and texts to vectors (texts, dim), float32; raises `NoReference`."""
+"""From a folder and texts to vectors (texts, dim); raises `NoReference`."""
 
 
 _PATIENCE: Final = 600.0
-"""Seconds for a process of its own."""
+"""Seconds that the process may take."""
 
 
 class NoReference(Exception):
@@ -34,12 +34,12 @@ class NoReference(Exception):
 
 
 async def here(folder: Path, texts: Sequence[str]) -> Vectors:
-    """In this process."""
+    """Encode in this process."""
     return await asyncio.to_thread(encode, folder, texts)
 
 
 async def apart(folder: Path, texts: Sequence[str]) -> Vectors:
-    """In a process of its own, which leaves a running service its memory and all but one of its cores."""
+    """Encode in a process of its own, which uses one core."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", __name__, str(folder)),
         stdin=asyncio.subprocess.PIPE,
@@ -63,10 +63,10 @@ async def apart(folder: Path, texts: Sequence[str]) -> Vectors:
 
 
 def encode(folder: Path, texts: Sequence[str]) -> Vectors:
-    """`SentenceTransformer(folder).encode(texts)` on the CPU, in float32.
+    """Run `SentenceTransformer(folder).encode(texts)` on the CPU in float32.
 
     Raises:
-        NoReference: it cannot be loaded or run.
+        NoReference: the folder cannot be loaded or run.
 
     """
     try:
@@ -74,18 +74,18 @@ def encode(folder: Path, texts: Sequence[str]) -> Vectors:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        with redirect_stdout(sys.stderr):  # standard output is for what was asked for
+        with redirect_stdout(sys.stderr):  # standard output is for the vectors
             model = SentenceTransformer(
                 str(folder), device="cpu", local_files_only=True, trust_remote_code=_runs_ours_alone(folder)
             ).float()
             found: Vectors = np.asarray(model.encode(list(texts), show_progress_bar=False), dtype=np.float32)
-    except Exception as error:  # it raises many kinds for what it does not know
+    except Exception as error:  # it raises many kinds of errors for unknown folders
         raise NoReference(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
     return found
 
 
 def _runs_ours_alone(folder: Path) -> bool:
-    """Whether the only code of a folder's modules that is not sentence-transformers' own is the pooling from here."""
+    """Return whether the folder's modules are those of sentence-transformers and of this package alone."""
     modules = folder / "modules.json"
     kinds = {str(module.get("type")) for module in _json(modules)} if modules.exists() else set()
     foreign = {kind for kind in kinds if not kind.startswith("sentence_transformers.")}
@@ -104,7 +104,7 @@ def _main() -> None:
     import torch
 
     os.nice(10)
-    with suppress(OSError):  # where memory runs out, Linux is to end this process and not the service
+    with suppress(OSError):  # if memory runs out, Linux should end this process, not the service
         Path("/proc/self/oom_score_adj").write_text("1000")
     torch.set_num_threads(1)
     try:

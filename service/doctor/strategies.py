@@ -11,22 +11,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from pooling.masks import exclude_prefix, from_lengths
 from service.arrays import Vectors
 from service.doctor.findings import Evidence, Strategy
-from service.embedding.embedder import Embedder
+from service.embedding.embedder import Embedder, TokenStates
+from service.embedding.postprocessing import complete
 from service.embedding.recipe import Recipe
 from service.errors import InvalidInput
 
 FIXED: Final = ("cls", "mean", "max", "last", "weighted_mean", "gem(p=3.0)", "mean_sqrt_len")
-"""The strategies that a checkpoint could be served with by mistake."""
-_CHUNK: Final = 16
+"""The poolings that a checkpoint could be served with by mistake."""
+_BLOCK: Final = 16
 """Texts whose token states are in memory at once."""
 
 
 def alternatives(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe under each strategy that its head takes, its own and the declared one first."""
+    """Return the recipe under each pooling that fits its head, its own and the declared one first."""
     declared = recipe.checkpoint.pooling
     found = {recipe.pooler.spec: recipe}
     for name, spec in (*([(declared, "declared")] if declared else []), *zip(FIXED, FIXED, strict=True)):
@@ -41,37 +43,34 @@ def alternatives(recipe: Recipe) -> dict[str, Recipe]:
 async def vectors_under(
     embedder: Embedder, recipes: Mapping[str, Recipe], texts: Sequence[str]
 ) -> dict[str, Vectors]:
-    """Vectors (texts, dim) under each recipe; texts that are too long are cut.
+    """Embed texts under each recipe; texts that are too long are cut.
 
     Args:
-        embedder: whose encoder runs and whose default prompt is put before each text.
+        embedder: its encoder runs, and its default prompt is put before each text.
         recipes: what is done with the states.
         texts: each with a token that the encoder knows.
 
+    Returns:
+        (texts, dim) for each recipe.
+
     """
-    prompt = embedder.prompt(None)
-    front = embedder.encoder.tokenizer.prompt_length(prompt) if prompt and not embedder.include_prompt else 0
-    parts: dict[str, list[Vectors]] = {name: [] for name in recipes}
-    for start in range(0, len(texts), _CHUNK):
-        found = await embedder.token_states(texts[start : start + _CHUNK], truncate="right", max_total=sys.maxsize)
-        states = [torch.from_numpy(text.states) for text in found]
-        for name, vectors in (await asyncio.to_thread(_pool, recipes, states, front)).items():
-            parts[name].append(vectors)
-    return {name: np.concatenate(vectors) for name, vectors in parts.items()}
+    blocks: dict[str, list[Vectors]] = {name: [] for name in recipes}
+    for start in range(0, len(texts), _BLOCK):
+        found = await embedder.token_states(texts[start : start + _BLOCK], truncate="right", max_total=sys.maxsize)
+        for name, vectors in (await asyncio.to_thread(_pooled, recipes, found)).items():
+            blocks[name].append(vectors)
+    return {name: np.concatenate(vectors) for name, vectors in blocks.items()}
 
 
-def finish(recipe: Recipe, tokens: Tensor, mask: Tensor) -> Vectors:
-    """States (batch, time, dim) and mask (batch, time) to vectors (batch, dim), as the recipe has it."""
+def vectors_of(recipe: Recipe, states: Tensor, mask: Tensor) -> Vectors:
+    """Make vectors (texts, dim) of states (texts, time, dim) and mask (texts, time) by the rule that serves."""
     with torch.inference_mode():
-        vectors = recipe.head.eval()(recipe.pooler.eval()(tokens, mask))
-        if recipe.normalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=1)
-        found: Vectors = vectors[:, : recipe.truncate_dim].numpy()
+        found: Vectors = complete(recipe, recipe.pooler(states, mask)).numpy()
         return found
 
 
 def cosines(left: Vectors, right: Vectors) -> NDArray[np.float64]:
-    """Cosine of each row with the row of the same place."""
+    """Return the cosine of each row with the row of the same index."""
     left, right = left.astype(np.float64), right.astype(np.float64)
     found: NDArray[np.float64] = (left * right).sum(1) / (
         np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
@@ -80,7 +79,7 @@ def cosines(left: Vectors, right: Vectors) -> NDArray[np.float64]:
 
 
 def compared(vectors: Mapping[str, Vectors], base: Vectors, evidence: Mapping[str, Evidence]) -> list[Strategy]:
-    """A row for each strategy, the nearest to `base` first."""
+    """Compare the vectors of each pooling with `base`; the nearest comes first."""
     rows = []
     for name, of in vectors.items():
         found = cosines(of, base)
@@ -88,7 +87,7 @@ def compared(vectors: Mapping[str, Vectors], base: Vectors, evidence: Mapping[st
     return sorted(rows, key=lambda row: -round(row.cosine, 6))
 
 
-def _pool(recipes: Mapping[str, Recipe], states: Sequence[Tensor], front: int) -> dict[str, Vectors]:
-    tokens = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
-    mask = exclude_prefix(from_lengths([len(text) for text in states]), front)
-    return {name: finish(recipe, tokens, mask) for name, recipe in recipes.items()}
+def _pooled(recipes: Mapping[str, Recipe], texts: Sequence[TokenStates]) -> dict[str, Vectors]:
+    states = pad_sequence([torch.from_numpy(text.states) for text in texts], batch_first=True)
+    mask = exclude_prefix(from_lengths([len(text.states) for text in texts]), texts[0].left_out)
+    return {name: vectors_of(recipe, states, mask) for name, recipe in recipes.items()}

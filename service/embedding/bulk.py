@@ -1,61 +1,65 @@
-"""Whole data sets through an encoder: one pass over each text, whatever is made of its states."""
+"""Any number of texts through an encoder's queue, in blocks, from a thread that waits for them."""
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
 from typing import Any, Final
 
-from service.embedding.embedder import Embedder, Role
-from service.encoder import PostProcess
-from service.errors import Place, shortened
+from service.arrays import Ids
+from service.encoder import Batcher, PostProcess
+from service.errors import Unavailable
 
-_BLOCK: Final = 128
-"""Texts a request: enough to group their lengths, few enough to see progress."""
 _IN_FLIGHT: Final = 2
-"""Requests at once, so that the streams are never idle."""
+"""Blocks in the queue at once, so that the encoder is never idle."""
 
 
-async def results(
-    model: Embedder,
-    texts: Sequence[str],
+def run(
+    batcher: Batcher,
+    count: int,
+    tokenize: Callable[[range], Sequence[Ids]],
     post_process: PostProcess,
     *,
-    role: Role | None = None,
-    advance: Callable[[int], None] = lambda _: None,
-) -> AsyncIterator[Any]:
-    """Apply `post_process` to each text's states, in the order of the texts; arguments as for `Embedder.pass_over`.
+    block: int,
+    advance: Callable[[int], object],
+) -> Iterator[Any]:
+    """Run texts through the encoder and yield what `post_process` makes of the states of each, in order.
 
     Args:
-        advance: told how many texts more are done.
+        batcher: the encoder's queue. While it is full, this waits.
+        count: how many texts there are.
+        tokenize: gives the token ids of the texts at some places.
+        post_process: from states and mask to one result per row; called in the encoder's threads.
+        block: texts that are tokenized and queued at a time.
+        advance: called with the number of further texts that are done.
+
+    Raises:
+        Unavailable: the queue is closed.
 
     """
-    pending: deque[asyncio.Task[list[Any]]] = deque()
-    starts = iter(range(0, len(texts), _BLOCK))
-
-    def begin() -> None:
-        if (start := next(starts, None)) is not None:
-            block = texts[start : start + _BLOCK]
-            where = partial(_text, block)
-            pending.append(asyncio.create_task(model.pass_over(block, post_process, role=role, where=where)))
-
+    blocks = (range(start, min(start + block, count)) for start in range(0, count, block))
+    futures = (_submit(batcher, tokenize(places), post_process) for places in blocks)
+    pending: deque[Future[list[Any]]] = deque()
     try:
-        for _ in range(_IN_FLIGHT):
-            begin()
+        pending.extend(islice(futures, _IN_FLIGHT))
         while pending:
-            found = await pending[0]
-            pending.popleft()
-            begin()
-            for result in found:
-                yield result
+            found = pending.popleft().result()
+            pending.extend(islice(futures, 1))
+            yield from found
             advance(len(found))
     finally:
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        for future in pending:
+            future.cancel()
 
 
-def _text(block: Sequence[str], place: int) -> Place:
-    return Place("texts", place, name=f"the text {shortened(block[place])}")
+def _submit(batcher: Batcher, ids: Sequence[Ids], post_process: PostProcess) -> Future[list[Any]]:
+    while True:
+        try:
+            return batcher.submit(ids, post_process)
+        except Unavailable as error:
+            if not batcher.alive:
+                raise
+            time.sleep(error.retry_after)

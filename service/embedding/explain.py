@@ -1,4 +1,4 @@
-"""Which token gave how much: to a text's vector, and to the similarity of two texts, under any strategies."""
+"""Explanations: what each token contributes to a vector, or to the similarity of two texts, by pooling."""
 
 from __future__ import annotations
 
@@ -9,34 +9,32 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pooling import Pooler
 from pooling import explain as algebra
 from pooling.masks import exclude_prefix
+from service.arrays import Floats
 from service.embedding.embedder import Embedder, TokenStates
 from service.embedding.models import Models
-from service.embedding.recipe import Spec
+from service.embedding.postprocessing import complete
+from service.embedding.recipe import Recipe, Spec
 from service.encoder import Side
 from service.errors import BrokenModel, InvalidInput, Place, TooLarge
 
-Numbers = NDArray[np.float32]
-
 MOST_STRATEGIES: Final = 16
-"""Strategies that one request may ask for."""
+"""Most poolings in one request."""
 MOST_TOKENS: Final = 2_048
-"""Tokens of a text, or of two together, that are explained: more than anyone looks at."""
+"""Most tokens of a text, or of two together: more than anyone looks at."""
 MOST_NUMBERS: Final = 2**24
-"""Numbers that the terms of one text may have, tokens times dimensions."""
+"""Most numbers in the terms of one text, tokens times dimensions."""
 MOST_ENTRIES: Final = 2**19
-"""Entries of all matrices of one answer."""
+"""Most entries of all matrices in one answer."""
 PAIRS: Final = 10
-"""Token pairs that are named for two texts."""
+"""Token pairs that are listed for two texts."""
 
-# One at a time: an explanation takes much memory for a moment, and no core from those that embed for long.
+# One thread, with one core: an explanation briefly needs much memory, and those who embed need the other cores.
 _EXPLAINING: Final = ThreadPoolExecutor(
     max_workers=1, thread_name_prefix="explain", initializer=torch.set_num_threads, initargs=(1,)
 )
@@ -47,46 +45,46 @@ class Pair:
     """What the tokens of two texts contribute to the cosine of their pooled vectors.
 
     Args:
-        similarity: the cosine, which the contributions of either text add up to.
-        served_similarity: the cosine of the vectors as they are served, behind the head.
-        exact: whether contributions are terms of a sum, rather than vectors divided by share.
-        contributions: of each token of the text.
-        other_shares: of each token of the other text, its share of that text's vector.
-        other_contributions: of each token of the other text.
-        matrix: what each pair of tokens contributes, (tokens, other's tokens).
-        strongest: the places in `matrix` of the largest, either way.
+        similarity: the cosine, which is the sum of either text's contributions.
+        served_similarity: the cosine of the vectors that are served, after the head.
+        exact: whether contributions are terms of a sum, rather than the vector divided by share.
+        contributions: the contribution of each token of the text, (tokens,).
+        other_shares: the share of each token of the other text in that text's vector, (other tokens,).
+        other_contributions: the contribution of each token of the other text, (other tokens,).
+        matrix: the contribution of each pair of tokens, (tokens, other tokens).
+        strongest: indices into `matrix` of the entries largest in magnitude.
 
     """
 
     similarity: float
     served_similarity: float
     exact: bool
-    contributions: Numbers
-    other_shares: Numbers
-    other_contributions: Numbers
-    matrix: Numbers
+    contributions: Floats
+    other_shares: Floats
+    other_contributions: Floats
+    matrix: Floats
     strongest: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One strategy's share of each token, adding up to one, and where two texts were given what makes them alike."""
+    """The share of each token under one pooling, which add up to one; for two texts also what makes them alike."""
 
     pooling: str
-    shares: Numbers
+    shares: Floats
     pair: Pair | None
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """Explanations of a text, and of it beside another.
+    """Explanations of one text or two.
 
     Args:
-        model: its name.
-        head: what comes between the pooled vector, which is explained, and the one that is served; may be empty.
-        text: the tokens.
-        other: those of the other text, if there is one.
-        explanations: one a strategy, in the order asked for.
+        model: the model's name.
+        head: the layers between the pooled vector, which is explained, and the one served; may be empty.
+        text: the text's tokens.
+        other: the other text's tokens, if there is one.
+        explanations: one per pooling, in the order asked for.
 
     """
 
@@ -108,22 +106,22 @@ async def explain(
     prompt_name: str | None = None,
     matrices: bool = False,
 ) -> Explained:
-    """Explain a text's vector, and with another text their similarity, under each of several strategies.
+    """Explain a text's vector, or the similarity of two texts, under each of several poolings.
 
-    What is explained is the pooled vector, before the head that a checkpoint may declare. The encoder runs once.
+    What is explained is the pooled vector, before any head of the checkpoint. The encoder runs once.
 
     Args:
-        models: those served.
-        text: what is explained.
+        models: the served models.
+        text: the text to explain.
         other: a text to explain its similarity to.
-        poolings: strategies; None is the model's own.
-        model: which of the models; the default one for None.
-        truncate: the side at which a text that is too long is cut; refused where None.
-        prompt_name: the prompt to use instead of the default one.
-        matrices: whether all entries of the matrices are wanted, which bounds how many there may be.
+        poolings: the poolings; None is the model's own.
+        model: name of the model; None is the default one.
+        truncate: the side at which a text that is too long is cut; None refuses it.
+        prompt_name: name of the prompt to use instead of the default one.
+        matrices: whether the whole matrices are wanted, which limits their size.
 
     Raises:
-        ServiceError: as `Embedder.embed`, and where more is asked for than one request may.
+        ServiceError: as `Embedder.embed`, or the request exceeds a limit.
 
     """
     if not 1 <= len(poolings) <= MOST_STRATEGIES:
@@ -143,29 +141,30 @@ async def explain(
         where=[Place(name) for name in names].__getitem__,
     )
     for name, embedder in ((name, embedder) for name in names for embedder in embedders):
-        _check_size(found[names.index(name)], embedder, Place(name))
+        _check_size(found[names.index(name)], embedder.recipe, Place(name))
     if matrices and other is not None:
         _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
     explanations = [
-        await asyncio.get_running_loop().run_in_executor(_EXPLAINING, partial(_explain, embedder, *found))
+        await asyncio.get_running_loop().run_in_executor(_EXPLAINING, partial(_explain, embedder.recipe, *found))
         for embedder in embedders
     ]
-    head = embedders[0].head.spec
-    return Explained(embedders[0].name, head, found[0], found[1] if other is not None else None, explanations)
+    recipe = embedders[0].recipe
+    return Explained(recipe.name, recipe.head.spec, found[0], found[1] if other is not None else None, explanations)
 
 
 def _embedder(models: Models, name: str | None, spec: Spec | None) -> Embedder:
     own = models.get(name)
-    learned = any(isinstance(part, Pooler) and part.learned for part in own.pooler.modules())
-    # A model's own learned strategy by its name too: it is fitted there and nowhere else.
-    return own if learned and spec == own.pooler.spec else models.get(name, spec)
+    pooler = own.recipe.pooler
+    learned = any(isinstance(part, Pooler) and part.learned for part in pooler.modules())
+    # A learned pooling may be asked for by name too if it is the model's own: it is fitted there and nowhere else.
+    return own if learned and spec == pooler.spec else models.get(name, spec)
 
 
-def _check_size(text: TokenStates, embedder: Embedder, where: Place) -> None:
-    tokens, dimensions = len(text.tokens), embedder.pooler.output_dim
+def _check_size(text: TokenStates, recipe: Recipe, where: Place) -> None:
+    tokens, dimensions = len(text.tokens), recipe.pooler.output_dim
     if tokens * dimensions > MOST_NUMBERS:
         raise TooLarge(
-            f"{where} has {tokens} tokens and pooling {embedder.pooler.spec!r} {dimensions} dimensions: to explain "
+            f"{where} has {tokens} tokens and pooling {recipe.pooler.spec!r} {dimensions} dimensions: to explain "
             f"it takes {tokens * dimensions} numbers, and the most is {MOST_NUMBERS}. Send a shorter text, or ask "
             "for a smaller pooling.",
             where=where,
@@ -183,46 +182,46 @@ def _check_entries(entries: int) -> None:
         )
 
 
-def _explain(embedder: Embedder, text: TokenStates, other: TokenStates | None = None) -> Explanation:
+def _explain(recipe: Recipe, text: TokenStates, other: TokenStates | None = None) -> Explanation:
     with torch.inference_mode():
-        shares = _shares(embedder, text)
-        pair = None if other is None else _pair(embedder, text, other)
-    return Explanation(embedder.pooler.spec, shares, pair)
+        shares = _shares(recipe, text)
+        pair = None if other is None else _pair(recipe, text, other)
+    return Explanation(recipe.pooler.spec, shares, pair)
 
 
-def _pair(embedder: Embedder, text: TokenStates, other: TokenStates) -> Pair:
-    first, second = (embedder.pooler.terms(*_counting(one)) for one in (text, other))
+def _pair(recipe: Recipe, text: TokenStates, other: TokenStates) -> Pair:
+    first, second = (recipe.pooler.terms(*_pooled(one)) for one in (text, other))
     matrix = algebra.similarity(first, second)[0]
-    served = embedder.head(torch.cat([first.sum(1), second.sum(1)]).float())[:, : embedder.dim]
+    served = complete(recipe, torch.cat([first.sum(1), second.sum(1)]).float())
     return Pair(
-        similarity=_finite(embedder, matrix.sum()).item(),
+        similarity=_finite(recipe, matrix.sum()).item(),
         served_similarity=torch.cosine_similarity(served[0], served[1], dim=0).item(),
-        exact=embedder.pooler.exact,
-        contributions=_numbers(matrix.sum(1)),
-        other_shares=_shares(embedder, other),
-        other_contributions=_numbers(matrix.sum(0)),
-        matrix=_numbers(matrix),
+        exact=recipe.pooler.exact,
+        contributions=_floats(matrix.sum(1)),
+        other_shares=_shares(recipe, other),
+        other_contributions=_floats(matrix.sum(0)),
+        matrix=_floats(matrix),
         strongest=algebra.strongest(matrix, PAIRS),
     )
 
 
-def _shares(embedder: Embedder, text: TokenStates) -> Numbers:
-    return _numbers(_finite(embedder, algebra.shares(embedder.pooler, *_counting(text))[0]))
+def _shares(recipe: Recipe, text: TokenStates) -> Floats:
+    return _floats(_finite(recipe, algebra.shares(recipe.pooler, *_pooled(text))[0]))
 
 
-def _counting(text: TokenStates) -> tuple[Tensor, Tensor]:
-    """States (1, tokens, dim), in double precision, that sums may come out exactly; and which of them are pooled."""
+def _pooled(text: TokenStates) -> tuple[Tensor, Tensor]:
+    """Return states (1, tokens, dim), in double precision so that sums are exact, and the mask of those pooled."""
     states = torch.from_numpy(text.states).double().unsqueeze(0)
     mask = torch.ones(states.shape[:2], dtype=torch.bool)
     return states, exclude_prefix(mask, text.left_out)
 
 
-def _finite(embedder: Embedder, found: Tensor) -> Tensor:
+def _finite(recipe: Recipe, found: Tensor) -> Tensor:
     if not torch.isfinite(found).all():
-        raise BrokenModel(embedder.name)
+        raise BrokenModel(recipe.name)
     return found
 
 
-def _numbers(found: Tensor) -> Numbers:
-    numbers: Numbers = found.float().numpy()
-    return numbers
+def _floats(found: Tensor) -> Floats:
+    floats: Floats = found.float().numpy()
+    return floats

@@ -1,4 +1,4 @@
-"""What follows pooling in a checkpoint: dense layers, layer norm, and whether vectors are normalised."""
+"""Heads: the layers that a checkpoint declares after pooling, and whether it normalises vectors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMED_KEYS: Final = {"module_input_name", "module_output_name"}
 
 
 class Dense(nn.Module):
-    """A linear layer, an activation, and where declared a residual connection around both."""
+    """A linear layer, an activation, and if declared a residual connection around both."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -67,16 +67,16 @@ _KINDS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], set[str]
 
 
 class Head(nn.Module):
-    """The declared modules after pooling. A closing Normalize is not run but told by `normalize`.
+    """The declared modules after pooling, without gradients of their own.
 
-    So a request or a config can ask for vectors with or without it.
+    A final Normalize is not applied: `normalize` says whether there is one, so that a request or a config can decide.
 
     Args:
         modules: as the checkpoint declares them, in order.
         dim: size of the pooled vector.
 
     Raises:
-        CheckpointError: a module is damaged, or sizes do not fit each other.
+        CheckpointError: a module is damaged, or sizes do not match.
 
     """
 
@@ -106,7 +106,7 @@ class Head(nn.Module):
         return vectors
 
     def fingerprint(self) -> str:
-        """What the modules are and a hash of their weights; empty where there are none."""
+        """Return the kinds of the modules and a hash of their weights; empty if there are none."""
         if not self.layers:
             return ""
         digest = hashlib.sha256(repr(self.layers).encode())
@@ -140,7 +140,7 @@ def _load(module: HeadModule) -> nn.Module:
 
 
 def _activation(name: str) -> nn.Module:
-    """An activation by its dotted name; only modules of torch.nn, without arguments."""
+    """Make an activation from its dotted name; only modules of torch.nn without arguments."""
     kind = getattr(nn, name.rpartition(".")[2], None) if name.startswith("torch.nn.") else None
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ValueError(f"activation_function {json.dumps(name)} is not a module of torch.nn")

@@ -1,4 +1,4 @@
-"""The models of a deployment, by name: encoders loaded once, embedders over them."""
+"""The models of a deployment by name. Models of one encoder share it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import logging
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-from service.checkpoint.checkpoint import read_checkpoint
-from service.config import Config, ModelConfig
+from service.config import Config
 from service.embedding.embedder import Embedder
-from service.embedding.recipe import Spec, declared_or, resolve
-from service.encoder import Encoder
+from service.embedding.loading import Encoders, load
+from service.embedding.recipe import Spec
 from service.errors import InvalidInput, Place, UnknownModel, did_you_mean, shortened
 
 logger = logging.getLogger(__name__)
 
 _MOST_VARIANTS: Final = 128
-"""Poolings other than the configured ones that stay built."""
+"""Embedders with a pooling that requests asked for, kept for further requests."""
 _LONGEST_SPEC: Final = 10_000
-"""Characters, as JSON, of a pooling that a request may ask for."""
+"""Most characters of a pooling that a request asks for, as JSON."""
 
 
 class Models:
@@ -33,11 +32,11 @@ class Models:
     """
 
     def __init__(self, config: Config) -> None:
-        self._encoders: dict[tuple[Any, ...], Encoder] = {}
+        self._encoders: Encoders = {}
         self._models: dict[str, Embedder] = {}
         try:
-            for name, settings in config.models.items():
-                self._models[name] = self._load(name, settings, config)
+            for name in config.models:
+                self._models[name] = Embedder(*load(name, config, self._encoders))
         except BaseException:
             self.close()
             raise
@@ -49,7 +48,7 @@ class Models:
         return iter(self._models.items())
 
     def get(self, name: str | None = None, spec: Spec | None = None) -> Embedder:
-        """An embedder by name (the default one for None), with another pooling where `spec` gives one.
+        """Return the embedder of a model, the default one for None, with another pooling if `spec` is given.
 
         Raises:
             UnknownModel: no model has this name.
@@ -77,11 +76,11 @@ class Models:
 
     @property
     def alive(self) -> bool:
-        """Whether every encoder's queue runs."""
+        """Whether the queues of all encoders run."""
         return all(encoder.batcher.alive for encoder in self._encoders.values())
 
     def close(self) -> None:
-        """Stop all queues."""
+        """Stop the queues of all encoders."""
         for encoder in self._encoders.values():
             encoder.close()
 
@@ -89,19 +88,3 @@ class Models:
         recipe = model.recipe.with_pooling(json.loads(spec_json))
         logger.info("model %r: built pooling %s on request", model.name, recipe.pooler.spec)
         return Embedder(model.encoder, recipe)
-
-    def _load(self, name: str, settings: ModelConfig, config: Config) -> Embedder:
-        checkpoint = read_checkpoint(settings.encoder, settings.revision)
-        # What the config forgot to choose must not come out after minutes of loading weights.
-        declared_or(settings.pooling, checkpoint, f"models.{name}")
-        key = (checkpoint.transformer.resolve(), checkpoint.lower_case, settings.trust_remote_code)
-        if key not in self._encoders:
-            logger.info("loading %s from %s", settings.encoder, checkpoint.transformer)
-            self._encoders[key] = Encoder(
-                checkpoint, config.runtime, config.batching, trust_remote_code=settings.trust_remote_code
-            )
-        encoder = self._encoders[key]
-        recipe = resolve(name, settings, checkpoint, encoder.tokenizer, encoder.dim)
-        for warning in recipe.warnings:
-            logger.warning("models.%s: %s", name, warning)
-        return Embedder(encoder, recipe)

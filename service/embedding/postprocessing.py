@@ -1,74 +1,79 @@
-"""From token states to vectors: pooling, head, dimensions and length, at the end of a pass."""
+"""Post-processing at the end of a pass: token states to vectors, by pooling, head, truncation and normalisation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize as unit_length
 
-from pooling import masks, pool_spans
-from service.arrays import Offsets, Vectors
-from service.embedding.windows import Windows
+from pooling import masks
+from service.arrays import Vectors
+from service.embedding.recipe import Recipe
 from service.encoder import PostProcess
 from service.errors import BrokenModel
 
-if TYPE_CHECKING:
-    from service.embedding.embedder import Embedder
 
-_CELLS: Final = 1 << 22
-"""Spans times tokens that are compared at once."""
+def complete(
+    recipe: Recipe, pooled: Tensor, *, normalize: bool | None = None, dimensions: int | None = None
+) -> Tensor:
+    """Turn pooled vectors into the vectors that are served: what follows pooling, for serving and training alike.
+
+    Args:
+        recipe: what follows pooling.
+        pooled: vectors (rows, pooler's output_dim).
+        normalize: whether vectors are normalised; as in the recipe by default.
+        dimensions: leading dimensions kept before normalising; by default those of the recipe, kept after it.
+
+    Returns:
+        (rows, dimensions), differentiable.
+
+    """
+    vectors: Tensor = recipe.head(pooled)[:, :dimensions]
+    if recipe.normalize if normalize is None else normalize:
+        vectors = unit_length(vectors, dim=1)
+    return vectors[:, : recipe.truncate_dim] if dimensions is None else vectors
 
 
 @dataclass(frozen=True)
 class ToVectors:
-    """From states to vectors. Equal ones share a call, so it compares by value, its embedder by identity."""
+    """Turn token states into vectors. Requests whose `ToVectors` are equal share a call.
 
-    embedder: Embedder
-    skip: int
-    normalize: bool
-    dimensions: int | None
+    Args:
+        recipe: how.
+        normalize: as for `complete`.
+        dimensions: as for `complete`.
+
+    """
+
+    recipe: Recipe
+    normalize: bool | None = None
+    dimensions: int | None = None
 
     def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Vectors]:
         """States (rows, time, dim) and mask (rows, time) -> vectors (rows, dimensions)."""
-        if self.skip:
-            mask = masks.exclude_prefix(mask, self.skip)
-        return list(self._complete(self.embedder.pooler(states, mask)))
+        return list(self.complete(self.recipe.pooler(states, mask)))
 
-    def spans(self, plan: Windows, states: Sequence[Vectors], offsets: Offsets, spans: Offsets) -> Vectors:
-        """The states of a text's passes -> vectors (spans, dimensions) of its spans of characters (spans, 2)."""
-        tokens = torch.from_numpy(plan.join(states)).unsqueeze(0)
-        where, characters = torch.from_numpy(offsets).unsqueeze(0), torch.from_numpy(spans).unsqueeze(0)
-        step = max(1, _CELLS // len(offsets))
-        parts = []
-        with torch.inference_mode():
-            for first in range(0, len(spans), step):
-                some = masks.spans(where, characters[:, first : first + step])
-                pooled, _ = pool_spans(self.embedder.pooler, tokens, some)
-                parts.append(self._complete(pooled[0]))
-        return np.concatenate(parts)
+    def complete(self, pooled: Tensor) -> Vectors:
+        """Turn pooled vectors (rows, output_dim) into vectors (rows, dimensions).
 
-    def _complete(self, pooled: Tensor) -> Vectors:
-        """What follows pooling, (rows, output_dim) -> (rows, dimensions)."""
-        vectors = self.embedder.head(pooled)
-        if self.dimensions is not None:
-            vectors = vectors[:, : self.dimensions]
-        if self.normalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=1)
-        if self.dimensions is None and self.embedder.truncate_dim is not None:
-            vectors = vectors[:, : self.embedder.truncate_dim]
+        Raises:
+            BrokenModel: a vector is not finite.
+
+        """
+        vectors = complete(self.recipe, pooled, normalize=self.normalize, dimensions=self.dimensions)
         if not torch.isfinite(vectors).all():
-            raise BrokenModel(self.embedder.name)
+            raise BrokenModel(self.recipe.name)
         found: Vectors = vectors.numpy()
         return found
 
 
 @dataclass(frozen=True)
-class Unprompted:
-    """Leave the prompt's tokens out of the mask that another post-processing step is given."""
+class WithoutPrompt:
+    """Leave the first `skip` tokens of each text out of the mask that another post-processing step is given."""
 
     post_process: PostProcess
     skip: int
@@ -79,6 +84,6 @@ class Unprompted:
 
 
 def all_states(states: Tensor, mask: Tensor) -> Sequence[Vectors]:
-    """The states themselves, padding included."""
+    """Return the states themselves, padding included."""
     found: Vectors = states.float().numpy()
     return list(found)

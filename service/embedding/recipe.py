@@ -1,11 +1,11 @@
-"""What a model of a config comes to: its settings against what its checkpoint declares, without any weights."""
+"""Recipes: how token states become vectors, by what a config says and what a checkpoint declares."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 
@@ -15,29 +15,37 @@ from service.checkpoint.checkpoint import Checkpoint
 from service.config import ModelConfig
 from service.embedding.head import Head
 from service.encoder import Tokenizer
-from service.errors import CheckpointError, ConfigError, InvalidInput, Place, shortened
+from service.errors import CheckpointError, ConfigError, InvalidInput, Place, did_you_mean, shortened
 
 Spec = str | Mapping[str, Any] | list[Any]
+"""A pooling in any form that `pooling.build` takes, or `declared`."""
+Role = Literal["query", "document"]
+"""What a text is for."""
 
+# The names that sentence-transformers' encode_query and encode_document look for.
+_ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
+    "query": ("query",),
+    "document": ("document", "passage", "corpus"),
+}
 _MOST_DIMENSIONS: Final = 65_536
 """The largest pooled vector that a request may ask for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
-    """How the token states of an encoder become vectors.
+    """How texts become token ids, and their token states vectors. Recipes compare by identity.
 
     Args:
-        name: what the deployment calls the model.
-        checkpoint: whose encoder it is.
+        name: the model's name in the deployment.
+        checkpoint: the encoder's.
         pooler: pools the token states.
         declared: whether the pooling is the one that the checkpoint declares.
-        head: what follows pooling.
+        head: the layers after pooling.
         normalize: whether vectors are normalised unless a request says otherwise.
-        max_tokens: the longest text, special tokens and prompt included.
+        max_tokens: length of the longest text, special tokens and prompt included.
         prompts: texts put before an input, by name.
         include_prompt: whether the prompt's tokens are pooled too.
-        default_prompt: the name of the prompt used where none is asked for.
+        default_prompt: name of the prompt used if none is asked for.
         truncate_dim: dimensions kept after normalising, as sentence-transformers does where declared.
         warnings: what an operator should know, in sentences.
 
@@ -56,11 +64,40 @@ class Recipe:
     truncate_dim: int | None
     warnings: tuple[str, ...]
 
-    def with_pooling(self, spec: Spec) -> Recipe:
-        """The same with another pooling, as a request may ask for it.
+    def __post_init__(self) -> None:
+        self.pooler.eval()
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return min(self.head.output_dim, self.truncate_dim or self.head.output_dim)
+
+    def prompt(self, name: str | None = None, role: Role | None = None) -> str:
+        """Return the text of a prompt: the one named, else the one of a role, else, without a role, the default one.
+
+        A role that has no prompt gets none: the default prompt may be that of the other role.
 
         Raises:
-            InvalidInput: it cannot be built, is learned, or does not fit the head.
+            InvalidInput: no prompt has this name.
+
+        """
+        if name is not None:
+            if name not in self.prompts:
+                known = ", ".join(map(repr, self.prompts)) or "none"
+                raise InvalidInput(
+                    f"model {self.name!r} has no prompt {shortened(name)}; it has {known}."
+                    f"{did_you_mean(name, self.prompts)}",
+                    where=Place("prompt_name"),
+                )
+            return self.prompts[name]
+        candidates = _ROLE_PROMPTS[role] if role else (self.default_prompt or "",)
+        return next((self.prompts[candidate] for candidate in candidates if candidate in self.prompts), "")
+
+    def with_pooling(self, spec: Spec) -> Recipe:
+        """Return the recipe with another pooling that a request asks for.
+
+        Raises:
+            InvalidInput: the pooling cannot be built, is learned, or does not fit the head.
 
         """
         dim = self.pooler.dim
@@ -87,17 +124,17 @@ class Recipe:
             raise InvalidInput(f"pooling {shortened(spec)}: {error}", where=Place("pooling")) from None
 
     def with_pooler(self, pooler: Pooler, *, declared: bool = False) -> Recipe:
-        """The same with a pooler that is built; raises `CheckpointError` where it does not fit the head."""
+        """Return the recipe with another pooler; raises `CheckpointError` if it does not fit the head."""
         return replace(self, pooler=pooler, declared=declared, head=Head(self.checkpoint.head, pooler.output_dim))
 
 
 def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, dim: int) -> Recipe:
-    """Follow the checkpoint where the settings say `declared`, the settings where they say otherwise.
+    """Make the recipe of a model: what the checkpoint declares wherever the settings say `declared`.
 
     Args:
         name: the model's name in the config.
-        settings: what the config says of it.
-        checkpoint: what its folder declares.
+        settings: the model's settings in the config.
+        checkpoint: what the model's folder declares.
         tokenizer: the folder's tokenizer.
         dim: size of a token state.
 
@@ -138,10 +175,10 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
 
 
 def declared_or(spec: Any, checkpoint: Checkpoint, at: str) -> Any:
-    """The declared pooling where the spec is `declared`; a learned one as a mapping with `weights`.
+    """Replace the spec `declared` by the pooling declared; a learned one becomes a mapping with `weights`.
 
     Raises:
-        ConfigError: none is declared.
+        ConfigError: the checkpoint declares none.
 
     """
     if spec != "declared":
@@ -161,7 +198,7 @@ def declared_or(spec: Any, checkpoint: Checkpoint, at: str) -> Any:
 
 
 def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]) -> Pooler:
-    """Build the pooling of a config, or load it where it names fitted weights."""
+    """Build the pooling of a config, or load it if it names fitted weights."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -177,10 +214,10 @@ def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]
 
 
 def load_pooler(spec: Mapping[str, Any], dim: int) -> Pooler:
-    """A saved pooler: `weights` is its folder, whatever else is given must agree with it.
+    """Load a saved pooler from the folder `weights`; other options in the spec must agree with it.
 
     Raises:
-        PoolingError: it cannot be read, is for states of another size, or is not as the spec says.
+        PoolingError: the pooler cannot be read, is for states of another size, or contradicts the spec.
 
     """
     options = dict(spec)

@@ -3,7 +3,7 @@
 from service.encoder.batcher import Batcher, PostProcess
 from service.encoder.encoder import Encoder
 from service.encoder.runtimes.base import Runtime
-from service.encoder.tokenizer import Side, TokenizedText, Tokenizer, TokenizerSpec, load_tokenizer
+from service.encoder.tokenizer import Side, TokenizedText, Tokenizer
 
 __all__ = [
     "Batcher",
@@ -13,6 +13,4 @@ __all__ = [
     "Side",
     "TokenizedText",
     "Tokenizer",
-    "TokenizerSpec",
-    "load_tokenizer",
 ]

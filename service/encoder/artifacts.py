@@ -1,4 +1,4 @@
-"""A cache on disk of what is costly to make from a checkpoint: converted graphs, quantised weights, tokenizers."""
+"""A cache on disk of what is costly to derive from a checkpoint: converted graphs, quantised weights, tokenizers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _MANIFEST: Final = "manifest.json"
 class Artifacts:
     """Folders of files, each under a key that names everything it was made from.
 
-    A folder appears whole or not at all, whatever interrupts its making, and is checked against its sums before
-    it is used: a damaged one is made anew. Processes that want the same one wait for the first to make it. Where
-    the cache cannot be written, each process makes its own in a temporary folder, and says so.
+    A folder appears whole or not at all, whatever interrupts its making, and its checksums are verified before it is
+    used: a damaged one is made again. Processes that want the same folder wait for the first to make it. Where the
+    cache cannot be written, each process makes its own in a temporary folder and logs a warning.
 
     Args:
         root: the cache folder; the user's own where None.
@@ -38,11 +38,11 @@ class Artifacts:
         self._temporary: list[tempfile.TemporaryDirectory[str]] = []
 
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
-        """Where the folder under `key` is kept once it is made."""
+        """Return where the folder under `key` is, once it is made."""
         return self.root / f"{kind}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}"
 
     def get(self, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
-        """The folder under `key`, made by `build(folder)` where there is none that is whole.
+        """Return the folder under `key`, made by `build(folder)` where there is none that is whole.
 
         Raises:
             CheckpointError: neither the cache nor a temporary folder can be written.
@@ -95,7 +95,7 @@ class Artifacts:
     def _locked(self, name: str) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / f".{name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # given back by the system however this process ends
+            fcntl.flock(file, fcntl.LOCK_EX)  # released by the system however this process ends
             yield
 
 

@@ -9,7 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,26 +17,27 @@ from numpy.typing import NDArray
 
 from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue
 from service.encoder.runtimes.base import Runtime
+from service.encoder.tokenizer import pad
 from service.errors import Unavailable
 
 __all__ = ["Batcher", "PostProcess"]
 
 logger = logging.getLogger(__name__)
 
-_SHARE_OF_QUEUE = 4
-"""A request counts for at most one part in this many of the queue, so that small ones still get in beside it."""
-_NICE = 3
-"""How far streams stand back for the event loop and the express lane, as `nice` counts. Much more, and whatever else
-runs on the machine would starve them."""
+_SHARE_OF_QUEUE: Final = 4
+"""A request counts for at most this fraction of the queue, a quarter, so that small ones still get in beside it."""
+_NICE: Final = 3
+"""Niceness of the streams, which yield to the event loop and the express lane. With a much higher one, other programs
+on the machine would starve them."""
 
 
 class Batcher:
-    """Runs every request of one encoder through as many streams as its runtime has.
+    """Runs the requests of one encoder through as many streams as its runtime has.
 
-    A stream that is idle starts on what is there at once; while it works, what arrives meanwhile makes up the
-    next batch. Rows of different requests and different poolings share a pass. Beside the streams there is an
-    express lane, whose passes take all cores: it runs what is small and alone, and where every stream is busy with
-    larger requests, a quick one goes past them through it.
+    An idle stream starts at once on whatever waits; what arrives meanwhile makes up the next batch. Rows of different
+    requests and different poolings share a pass. Beside the streams there is an express lane, whose passes take all
+    cores: it runs a small request that is alone, and lets a quick one overtake where every stream is busy with larger
+    requests.
 
     Args:
         runtime: what computes token states.
@@ -67,7 +68,7 @@ class Batcher:
             thread.start()
 
     def submit(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> Future[list[Any]]:
-        """Queue one request.
+        """Queue a request.
 
         Args:
             ids: token ids, one array a text, none empty.
@@ -101,11 +102,11 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether every stream runs."""
+        """Whether all streams run."""
         return not self._closed and all(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
-        """Stop after the batches under way; what waits fails with `Unavailable`."""
+        """Stop after the batches under way; waiting requests fail with `Unavailable`."""
         with self._wake:
             self._closed = True
             waiting = self._queue.clear()
@@ -135,26 +136,26 @@ class Batcher:
                         return
                     self._wake.wait()
                 self._running.append(batch)
-                self._wake.notify_all()  # with one more at work, another's turn may have come
+                self._wake.notify_all()  # what the other threads may take depends on what runs
             try:
                 self._run(batch, wide=wide)
-            except Exception as error:  # reaches the clients that wait; the stream goes on
+            except Exception as error:  # for the clients that wait; the stream goes on
                 _fail(batch, error)
             for job in self._complete(batch):
                 job.deliver()
 
     def _small_and_alone(self) -> bool:
-        """Whether what waits is best done at once on all cores."""
+        """Whether what waits is small and nothing runs, so that all cores had best do it at once."""
         return not self._running and self._queue.tokens <= QUICK
 
     def _next_batch(self) -> list[Row]:
-        """A stream's next batch: not what the express lane does sooner, nor while it has the cores."""
+        """Return a stream's next batch; empty where the express lane takes it, or has the cores."""
         if len(self._running) >= self._runtime.streams or self._small_and_alone():
             return []
         return self._queue.take()
 
     def _next_express_batch(self) -> list[Row]:
-        """What is small and alone; or quick requests, where all streams are busy and none with quick ones alone."""
+        """Return what is small and alone; or quick requests, where all streams are busy with larger ones."""
         if self._small_and_alone():
             return self._queue.take()
         all_busy = len(self._running) >= self._runtime.streams
@@ -163,11 +164,7 @@ class Batcher:
         return self._queue.take_quick()
 
     def _run(self, batch: list[Row], *, wide: bool) -> None:
-        ids = np.full((len(batch), len(batch[0])), self._pad_id, dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=np.bool_)
-        for place, row in enumerate(batch):
-            ids[place, : len(row)] = row.ids
-            mask[place, : len(row)] = True
+        ids, mask = pad([row.ids for row in batch], self._pad_id)
         groups: defaultdict[PostProcess, list[int]] = defaultdict(list)
         for place, row in enumerate(batch):
             groups[row.job.post_process].append(place)
@@ -180,11 +177,11 @@ class Batcher:
                     results = post_process(states[chosen], counts[chosen])
                     for place, result in zip(places, results, strict=True):
                         batch[place].job.results[batch[place].index] = result
-                except Exception as error:  # concerns the requests of this group alone
+                except Exception as error:  # concerns only the requests of this group
                     _fail([batch[place] for place in places], error)
 
     def _complete(self, batch: list[Row]) -> list[Job]:
-        """Note that a batch is over; gives the jobs of which it was the last. Only then may their clients know."""
+        """Count a batch as done; return the jobs of which it was the last, whose clients may be told only then."""
         with self._wake:
             self.passes += 1
             self._running.remove(batch)
@@ -195,7 +192,7 @@ class Batcher:
 
 
 def _yield_to_others() -> None:
-    """Lower this thread's priority: on Linux, unlike elsewhere, that is a thread's own."""
+    """Lower this thread's priority; only on Linux does a thread have its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 

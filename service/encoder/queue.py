@@ -1,4 +1,4 @@
-"""The one queue of an encoder: rows of every request, handed out in batches of like length."""
+"""The queue of an encoder: rows of all requests, handed out in batches of similar length."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PostProcess = Callable[[Tensor, Tensor], Sequence[Any]]
 Rows whose `PostProcess` compares equal share one call."""
 
 _LEAST_BATCH: Final = 64
-"""Tokens under which splitting a batch between streams costs more than it gains."""
+"""Tokens below which splitting a batch between streams costs more than it gains."""
 _FREE_PADDING: Final = 8
-"""Padding tokens that cost about as much as a forward pass of their own would."""
+"""Padding tokens that cost about as much as another forward pass."""
 QUICK: Final = 128
-"""Tokens up to which a request is quick: a query or a few, done in milliseconds where it need not wait."""
+"""Tokens up to which a request is quick: one query or a few, done in milliseconds unless it has to wait."""
 
 
 class Job:
-    """The rows of one request, and the future that holds their results in the order of the rows."""
+    """The rows of one request, and the future of their results, in the order of the rows."""
 
     def __init__(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> None:
         self.post_process = post_process
@@ -38,23 +38,23 @@ class Job:
 
     @property
     def quick(self) -> bool:
-        """Whether it is small enough to be done beside the streams."""
+        """Whether the express lane may run it, beside the streams."""
         return self.tokens <= QUICK
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits for results any more: all there, failed, or cancelled."""
+        """Whether nobody waits for its results any more: delivered, failed or cancelled."""
         return self.future.done()
 
     def fail(self, error: BaseException) -> None:
-        """Give up on the whole request."""
+        """Fail the whole request."""
         try:
             self.future.set_exception(error)
         except InvalidStateError:  # cancelled, or failed by another batch
             return
 
     def deliver(self) -> None:
-        """Hand over the results."""
+        """Deliver the results."""
         try:
             self.future.set_result(self.results)
         except InvalidStateError:
@@ -62,7 +62,7 @@ class Job:
 
 
 class Row:
-    """One text of a job. `taken` once it is in a batch or dropped."""
+    """One text of a job; `taken` once it is in a batch or dropped."""
 
     __slots__ = ("ids", "index", "job", "taken")
 
@@ -77,13 +77,14 @@ class Row:
 
 
 class TokenQueue:
-    """Rows that wait, by length. Not thread-safe: the batcher's lock guards it.
+    """Waiting rows by length. Not thread-safe: the batcher's lock guards it.
 
-    Each batch is led by another request's longest row, so that a request of thousands never keeps a small one
-    waiting for more than the batches under way; rows of like length, of any request, ride along.
+    Requests take turns: each batch begins with the longest row of the next request and is filled up with rows of
+    similar length of any request. So a request of thousands of texts never delays a small one by more than the
+    batches under way.
 
     Args:
-        max_batch_tokens: most tokens of one batch, padding included; a longer row rides alone.
+        max_batch_tokens: most tokens of one batch, padding included; a longer row is a batch of its own.
         streams: how many batches run at once.
 
     """
@@ -96,7 +97,7 @@ class TokenQueue:
         self._by_length: dict[int, deque[Row]] = {}
         self._lengths: list[int] = []
         self.tokens = 0
-        """Tokens that wait."""
+        """Waiting tokens."""
 
     def put(self, job: Job) -> None:
         """Add all rows of a job."""
@@ -113,7 +114,7 @@ class TokenQueue:
             self._by_length[len(row)].append(row)
 
     def take(self) -> list[Row]:
-        """The next batch, its longest row first; empty where nothing waits."""
+        """Return the next batch, its longest row first; empty where nothing waits."""
         share = max(self.tokens // self._streams, _LEAST_BATCH)
         budget = min(self._max_batch_tokens, share)
         leader = self._lead()
@@ -125,7 +126,7 @@ class TokenQueue:
         return batch
 
     def take_quick(self) -> list[Row]:
-        """The next batch of rows of quick requests alone, its longest row first; empty where none waits."""
+        """Return the next batch with rows of quick requests only, its longest row first; empty where none waits."""
         batch: list[Row] = []
         width = 0
         while self._quick:
@@ -141,7 +142,7 @@ class TokenQueue:
         return sorted(batch, key=len, reverse=True)
 
     def clear(self) -> list[Job]:
-        """Drop everything; gives the jobs of which a row still waited."""
+        """Drop everything; return the jobs of which a row still waited."""
         jobs = [job for job in self._jobs if not all(row.taken for row in job.rows)]
         self._jobs.clear()
         self._forget_rows()
@@ -164,7 +165,7 @@ class TokenQueue:
         return None
 
     def _claim(self, row: Row) -> bool:
-        """Take a row off the queue; false where it was taken before, or nobody waits for it."""
+        """Take a row off the queue; False where it was taken before, or nobody waits for it."""
         if row.taken:
             return False
         row.taken = True

@@ -1,4 +1,4 @@
-"""Texts to token ids, with a length that is known before anything is cut."""
+"""Texts to token ids; truncation is a step of its own, so that a text's full length is known."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
+from service.arrays import Ids
 from service.errors import CheckpointError, InvalidInput, Place
 
 if TYPE_CHECKING:
     from service.checkpoint import Checkpoint
 
-Ids = NDArray[np.int64]
 Side = Literal["left", "right"]
 _NO_LIMIT: Final = 1_000_000
-"""transformers says "no limit" with a number beyond this."""
+"""transformers writes a number beyond this for "no limit"."""
 FEW: Final = 8
-"""Texts up to which one after the other is faster than over all cores, and waits for nobody there."""
+"""Texts up to which encoding one after the other is faster than over all cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,17 @@ class TokenizedText:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerSpec:
-    """All that a `Tokenizer` is made of; as JSON it spares a later start transformers and the checkpoint.
+    """All that a `Tokenizer` is made of. Kept as JSON, it saves later starts from importing transformers.
 
     Args:
-        backend: the tokenizer in the format of `tokenizers`, which pads and cuts nothing.
+        backend: the tokenizer in the format of `tokenizers`, without padding or truncation.
         prefix: ids of the special tokens before a text.
         suffix: ids of those after it.
         special_ids: ids of all special tokens.
         pad_id: the id that fills a batch up.
         declared_limit: most tokens of a text, where the checkpoint's tokenizer says so.
         vocab_size: ids that have a row in the encoder's embedding table.
-        split_special_tokens: read a special token spelled out in a text as plain characters; `backend` cannot say it.
+        split_special_tokens: read a special token spelled out in a text as plain characters; not part of `backend`.
 
     """
 
@@ -67,15 +67,15 @@ class TokenizerSpec:
     split_special_tokens: bool = False
 
     def to_json(self) -> str:
-        """The same as text."""
+        """Return the spec as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> TokenizerSpec:
-        """From what `to_json` gave.
+        """Read what `to_json` wrote.
 
         Raises:
-            ValueError: the text is something else.
+            ValueError: it is something else.
 
         """
         try:
@@ -102,11 +102,11 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
         raise CheckpointError(
             f"{checkpoint.transformer}: its tokenizer cannot be loaded ({type(error).__name__}: {reason})."
         ) from None
-    # Without its files transformers makes a tokenizer that knows no word, and says nothing.
+    # Without its files transformers silently makes a tokenizer with an empty vocabulary.
     files = sorted({"tokenizer.json", *loaded.vocab_files_names.values()})
     if not any((checkpoint.transformer / name).exists() for name in files):
         raise CheckpointError(f"{checkpoint.transformer}: has no tokenizer; there is none of {', '.join(files)}.")
-    # Some checkpoints store a fixed padding or a truncation in tokenizer.json; both are ours to decide.
+    # Some checkpoints store padding or truncation in tokenizer.json; both are decided elsewhere.
     backend.no_padding()
     backend.no_truncation()
     if checkpoint.lower_case:
@@ -133,9 +133,9 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
 
 
 class Tokenizer:
-    """A tokenizer by its spec, without transformers. Safe to call from several threads.
+    """A tokenizer made from its spec, without transformers. Safe to call from several threads.
 
-    Special tokens are taken to frame a text: some before, some after, as every encoder's template does.
+    Special tokens are assumed to frame a text, some before and some after, as in every encoder's template.
     """
 
     def __init__(self, spec: TokenizerSpec) -> None:
@@ -155,7 +155,7 @@ class Tokenizer:
         return len(self._prefix) + len(self._suffix)
 
     def encode(self, texts: Sequence[str], *, prompt: str = "", offsets: bool = False) -> list[TokenizedText]:
-        """Tokenize whole texts, `prompt` put before each; offsets count from the text, not the prompt."""
+        """Tokenize whole texts, each after `prompt`; offsets count from the start of the text, not of the prompt."""
         prompted = [prompt + text for text in texts] if prompt else list(texts)
         if len(prompted) <= FEW:
             encodings = [self._backend.encode(text) for text in prompted]
@@ -172,7 +172,7 @@ class Tokenizer:
         ]
 
     def frame(self, ids: Sequence[int], where: Place) -> TokenizedText:
-        """Token ids of a text, framed by the special tokens unless they are already there.
+        """Frame the token ids of a text by the special tokens, unless they are already there.
 
         Raises:
             InvalidInput: an id is outside the vocabulary.
@@ -196,11 +196,11 @@ class Tokenizer:
         return len(ids) >= self.num_special and starts and ends
 
     def is_blank(self, text: str) -> bool:
-        """Whether a text has no token but the special ones around it."""
+        """Return whether a text has no tokens except special ones."""
         return len(self._backend.encode(text).ids) <= self.num_special
 
     def truncate(self, text: TokenizedText, limit: int, side: Side = "right", *, front: int = 0) -> TokenizedText:
-        """Cut a text to `limit` tokens at one side; special tokens and the first `front` tokens, a prompt, stay."""
+        """Cut a text to `limit` tokens at one side; special tokens and the first `front` tokens, the prompt, stay."""
         if len(text.ids) <= limit:
             return text
         first, last = max(front, len(self._prefix)), len(text.ids) - len(self._suffix)
@@ -211,31 +211,40 @@ class Tokenizer:
         return TokenizedText(ids, text.full_length, offsets)
 
     def frame_lengths(self, prompt: str) -> tuple[int, int]:
-        """How many tokens stand before a text, a prompt included, and how many after it."""
+        """Return how many tokens stand before a text, a prompt included, and how many after it."""
         return max(self.prompt_length(prompt) if prompt else 0, len(self._prefix)), len(self._suffix)
 
     def _framed_length(self, prompt: str) -> int:
-        """How many tokens a prompt alone has, special tokens included."""
+        """Return how many tokens a prompt alone has, special tokens included."""
         return len(self._backend.encode(prompt).ids)
 
     def _prompt_length(self, prompt: str) -> int:
-        """How many tokens a prompt takes at the front, by sentence-transformers' rule."""
+        """Return how many tokens a prompt takes at the front, by sentence-transformers' rule."""
         ids = self._backend.encode(prompt).ids
         return len(ids) - 1 if ids and ids[-1] in self.spec.special_ids else len(ids)
 
     def tokens(self, ids: Ids) -> list[str]:
-        """The vocabulary's words for ids."""
+        """Return the vocabulary's entries for ids."""
         return [self._backend.id_to_token(int(token)) or "" for token in ids]
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits over vocabulary, normalisation and template."""
+        """Return sixteen hex digits over vocabulary, normalisation and template."""
         split = "split special tokens" if self.spec.split_special_tokens else ""
         return hashlib.sha256((self.spec.backend + split).encode()).hexdigest()[:16]
 
 
+def pad(rows: Sequence[Ids], pad_id: int) -> tuple[Ids, NDArray[np.bool_]]:
+    """Lay out rows of token ids as one batch: ids and mask, both (rows, longest row), padded at the right."""
+    ids = np.full((len(rows), max(map(len, rows))), pad_id, dtype=np.int64)
+    mask = np.zeros(ids.shape, dtype=np.bool_)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)], mask[place, : len(row)] = row, True
+    return ids, mask
+
+
 def _frame(backend: Any, checkpoint: Checkpoint) -> tuple[list[int], list[int]]:
-    """The special tokens before and after a text."""
-    for sample in ("a", "0", ".", "\u7684"):  # any text will do that the vocabulary knows
+    """Return the special tokens before and after a text."""
+    for sample in ("a", "0", ".", "\u7684"):  # any text that the vocabulary knows will do
         probe = backend.encode(sample)
         special = probe.special_tokens_mask
         if 0 in special:

@@ -1,4 +1,4 @@
-"""Poolings of one encoder on a user's data: vectors from here, figures from `pooling.tasks`."""
+"""Evaluates poolings of one encoder on data sets, with the scores of `pooling.tasks`."""
 
 from service.evaluation.evaluate import Progress, evaluate
 from service.evaluation.spans import BySpans, both_modes

@@ -1,4 +1,4 @@
-"""Which strategy to use, by what was measured: one choice and one sentence."""
+"""Advice on which strategy to use: one choice and one sentence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from service.evaluation.comparison import Comparison
 
 @dataclass(frozen=True)
 class Candidate:
-    """A strategy that may be chosen.
+    """A strategy to choose from.
 
     Args:
-        name: what it is called in the comparisons.
+        name: as in the comparisons.
         learned: whether it has fitted weights.
 
     """
@@ -26,12 +26,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do.
+    """Which strategy to use.
 
     Args:
-        strategy: the one to use.
-        sentence: why.
-        fit: whether fitting a learned one is worth the while.
+        strategy: its name.
+        sentence: the advice, with its reason.
+        fit: whether it is worthwhile to fit a learned pooling.
 
     """
 
@@ -43,16 +43,16 @@ class Advice:
 def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], declared: str | None = None) -> Advice:
     """Choose a strategy.
 
-    One is better than another where it is beyond noise on some data set and worse beyond noise on none. The
-    declared one stays unless a fixed one is better. Without a declaration it is the fixed one of the highest
-    mean score, or the simplest that equals it within noise. A learned one must be better than that choice *and*
-    than the highest fixed one. Where there is neither a declaration nor a learned one, the encoder was trained
-    for no pooling, and then a learned one is worth more than any fixed one.
+    A strategy is better than another if it is so beyond noise on some data set, and worse beyond noise on none. The
+    declared strategy is kept unless a fixed one is better. Without a declaration, the choice is the fixed strategy of
+    the highest mean score, or the simplest that equals it within noise. A learned strategy must be better than that
+    choice *and* than the highest fixed one. If there is neither a declaration nor a learned strategy, the encoder
+    was not trained for any pooling, and fitting one is advised.
 
     Args:
-        candidates: at least one, the simpler before the less simple.
-        comparisons: of all candidates, one a data set.
-        declared: the candidate that the checkpoint declares, if it declares one.
+        candidates: at least one, simpler ones first.
+        comparisons: of all candidates, one per data set.
+        declared: the candidate that the checkpoint declares, if any.
 
     """
     fixed = [candidate.name for candidate in candidates if not candidate.learned] or [candidates[0].name]
@@ -86,15 +86,16 @@ def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], d
 def advise_spans(
     whole: Sequence[str], spans: Sequence[str], comparisons: Sequence[Comparison], declared: str | None = None
 ) -> Advice:
-    """Choose whether documents are searched whole or by spans, which cost more: a vector each.
+    """Choose between searching whole documents and spans, which are more expensive: each needs a vector.
 
-    The declared one over whole documents stays, or without a declaration the highest over whole ones, unless another
-    is better; and spans must be better than every whole one that is.
+    The base is the declared strategy over whole documents, or without a declaration the highest one over whole
+    documents. It is kept unless another is better. Spans must also be better than every strategy over whole
+    documents that is better than the base.
 
     Args:
         whole: strategies over whole documents, at least one.
         spans: strategies over spans.
-        comparisons: of all of them, one a data set.
+        comparisons: of all of them, one per data set.
         declared: the strategy that the checkpoint declares, one of `whole`.
 
     """
@@ -132,7 +133,7 @@ def _equal(name: str, other: str, comparisons: Sequence[Comparison]) -> bool:
 
 
 def _gain(name: str, other: str, comparisons: Sequence[Comparison]) -> str:
-    """Where it is better, `67.10 against 53.06 of weighted_mean (spearman)`."""
+    """Describe where it is better, as in `67.10 against 53.06 (spearman) of weighted_mean`."""
     gains = [
         f"{100 * comparison.score(name):.2f} against {100 * comparison.score(other):.2f} ({comparison.metrics[0]})"
         for comparison in comparisons

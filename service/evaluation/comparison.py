@@ -1,4 +1,4 @@
-"""Strategies against each other: scores with intervals, and which differences are more than noise."""
+"""Compares strategies on a task: scores with intervals, and which differences exceed noise."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pooling.tasks.bootstrap import SAMPLES, interval, resampled, simultaneous
-from pooling.tasks.task import Indices, Outcomes, Task
+from pooling.tasks.bootstrap import SAMPLES, interval, resample, simultaneous
+from pooling.tasks.task import Indices, Outcomes, Task, Values
 
-Values = NDArray[np.float64]
 Verdict = Literal["better", "worse", "within noise"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two strategies' scores on the metric that decides, with its interval."""
+    """Difference of two strategies' scores on the deciding metric, with its interval."""
 
     value: float
     low: float
@@ -26,7 +24,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """What may be said of it."""
+        """Which side of 0 its interval lies on."""
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "within noise"
@@ -40,7 +38,7 @@ class Comparison:
         strategies: their names.
         metrics: their names; the first decides.
         scores: (strategies, metrics).
-        resamples: the same on data drawn anew, (samples, strategies, metrics).
+        resamples: scores on bootstrap samples, (samples, strategies, metrics).
 
     """
 
@@ -50,18 +48,18 @@ class Comparison:
     resamples: Values
 
     def score(self, strategy: str) -> float:
-        """On the metric that decides."""
+        """Return the score of a strategy on the deciding metric."""
         return float(self.scores[self.strategies.index(strategy), 0])
 
     def intervals(self) -> tuple[Values, Values]:
-        """95 % of each score: low and high, (strategies, metrics) both."""
+        """Return the 95 % interval of each score: low and high, both (strategies, metrics)."""
         return interval(self.resamples)
 
     def against(self, reference: str) -> dict[str, Difference]:
-        """Every strategy's difference to one, paired; see `simultaneous` for the intervals."""
-        place = self.strategies.index(reference)
-        observed = self.scores[:, 0] - self.scores[place, 0]
-        low, high = simultaneous(observed, self.resamples[:, :, 0] - self.resamples[:, [place], 0])
+        """Return the paired difference of every strategy to one; see `simultaneous` for the intervals."""
+        index = self.strategies.index(reference)
+        observed = self.scores[:, 0] - self.scores[index, 0]
+        low, high = simultaneous(observed, self.resamples[:, :, 0] - self.resamples[:, [index], 0])
         rows = zip(self.strategies, observed.tolist(), low.tolist(), high.tolist(), strict=True)
         return {strategy: Difference(*figures) for strategy, *figures in rows}
 
@@ -72,17 +70,17 @@ def compare(task: Task, strategies: Sequence[str], outcomes: Outcomes, samples: 
     Args:
         task: the data.
         strategies: their names.
-        outcomes: what each makes of every item, (strategies, size, ...).
-        samples: of the bootstrap.
+        outcomes: of each strategy for each item, (strategies, size, ...).
+        samples: number of bootstrap samples.
 
     """
 
     def scores(chosen: Indices) -> Values:
-        return task.scores(outcomes[:, chosen], chosen)
+        return task.score(outcomes[:, chosen], chosen)
 
     return Comparison(
         tuple(strategies),
         task.metrics,
         scores(np.arange(task.size)),
-        resampled(scores, task.size, samples),
+        resample(scores, task.size, samples),
     )

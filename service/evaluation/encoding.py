@@ -1,8 +1,7 @@
-"""Vectors of many texts under several poolings at once, and what that costs."""
+"""Embeds many texts with several poolings at once, and measures the cost."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +16,13 @@ from torch import Tensor
 
 from pooling.tasks import Part
 from service.arrays import Vectors
-from service.embedding import bulk
-from service.embedding.embedder import Embedder, Role
+from service.embedding.embedder import Embedder
+from service.embedding.postprocessing import ToVectors
 from service.encoder import PostProcess
 from service.evaluation.report import Speed
 
 _PADDING: Final = 16
-"""Tokens of padding behind the longest text."""
+"""Padding tokens after the longest text."""
 _ROUNDS: Final = 3
 _BLOCK: Final = 1024
 """Texts that are tokenized at once."""
@@ -32,7 +31,7 @@ Advance = Callable[[int], None]
 
 
 class Encoding:
-    """One encoder and several poolings of its states.
+    """One encoder with several poolings.
 
     Args:
         model: whose encoder runs, and whose prompts are used.
@@ -46,7 +45,10 @@ class Encoding:
         self._tokenizer = model.encoder.tokenizer
 
     def vectors(self, part: Part, folder: Path, advance: Advance) -> list[Vectors]:
-        """Vectors of each pooling, (texts, dim), from one pass; kept in `folder` and mapped from there.
+        """Embed texts with each pooling, in one pass of the encoder.
+
+        Returns:
+            (texts, dim) for each pooling, memory-mapped from new files in `folder`.
 
         Raises:
             ServiceError: a text has no token, or a vector is not finite.
@@ -54,42 +56,42 @@ class Encoding:
         """
         folder.mkdir(parents=True)
         found: list[Vectors] = [
-            np.lib.format.open_memmap(folder / f"{place}.npy", "w+", np.float32, (len(part.texts), embedder.dim))
-            for place, embedder in enumerate(self._embedders)
+            np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float32, (len(part.texts), embedder.dim))
+            for number, embedder in enumerate(self._embedders)
         ]
 
-        def keep(place: int, row: Any) -> None:
+        def keep(text: int, row: Any) -> None:
             for vectors, vector in zip(found, row, strict=True):
-                vectors[place] = vector
+                vectors[text] = vector
 
-        self._pass(part.texts, part.role, _AllAtOnce(self._embedders), keep, advance)
+        self._pass(part, _AllAtOnce(self._embedders), keep, advance)
         return found
 
     def few_vectors(self, part: Part) -> list[Vectors]:
-        """The same for texts that are few, in memory."""
+        """Embed a few texts with each pooling, in memory."""
         rows: list[Sequence[Vectors]] = []
-        self._pass(part.texts, part.role, _AllAtOnce(self._embedders), lambda _, row: rows.append(row))
+        self._pass(part, _AllAtOnce(self._embedders), lambda _, row: rows.append(row))
         return [np.stack(vectors) for vectors in zip(*rows, strict=True)]
 
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """The token ids that the encoder reads of each text, without a prompt."""
-        limit = self._model.max_tokens
+        """Return the token ids of each text as the encoder reads it, truncated and without a prompt."""
+        limit = self._model.recipe.max_tokens
         return [self._tokenizer.truncate(text, limit).ids for text in self._tokenizer.encode(texts)]
 
-    def cut(self, texts: Sequence[str]) -> int:
-        """How many texts are longer than the model takes, so that their ends are not read."""
+    def truncated(self, texts: Sequence[str]) -> int:
+        """Count the texts that are longer than the model takes, so that their ends are not read."""
         blocks = (texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK))
         encoded = (text for block in blocks for text in self._tokenizer.encode(block))
-        return sum(text.full_length > self._model.max_tokens for text in encoded)
+        return sum(text.full_length > self._model.recipe.max_tokens for text in encoded)
 
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """Where each token that stands for characters begins and ends, in order and without overlap."""
-        limit = self._model.max_tokens
+        """Return the start and end of each token that stands for characters, in order and without overlap."""
+        limit = self._model.recipe.max_tokens
         found = []
         for text in self._tokenizer.encode(texts, offsets=True):
             spans: list[tuple[int, int]] = []
             for offset in self._tokenizer.truncate(text, limit).offsets:
-                # Tokens may share a character of several bytes.
+                # Several tokens may share one character of several bytes.
                 if offset is not None and (not spans or offset[0] >= spans[-1][1]):
                     spans.append(offset)
             found.append(spans)
@@ -97,14 +99,14 @@ class Encoding:
 
     @property
     def speed_passes(self) -> int:
-        """How often `speed` reads each text."""
+        """Number of passes of `speed` over each text."""
         return 2 * _ROUNDS
 
     def speed(self, part: Part, advance: Advance) -> tuple[Speed, list[float]]:
-        """The encoder's pass alone and with every pooling, in turns, the fastest of some rounds each.
+        """Time passes of the encoder alone and with every pooling, in turn; the fastest of several rounds count.
 
         Returns:
-            Both, and for each pooling its time as a share of the encoder's pass alone.
+            Both times, and the time of each pooling as a share of the encoder's pass alone.
 
         """
         alone, together, shares = [], [], []
@@ -118,24 +120,25 @@ class Encoding:
         return Speed(len(part.texts), tokens, min(alone), min(together)), (seconds / min(alone)).tolist()
 
     def padding(self, texts: Sequence[str]) -> list[float]:
-        """For each pooling, how far padding moves a number of a unit vector: each text alone, then all in one batch.
+        """Measure the largest change that padding makes to a component of a unit vector, for each pooling.
 
-        The batch is padded beyond the longest text, as far as the model's length allows.
+        Each text is embedded alone, and in a batch of all that is padded beyond the longest text, as far as the
+        model's length allows.
         """
-        with ThreadPoolExecutor(1) as own:  # a runtime changes settings of the thread that it runs in
-            return own.submit(self._padding, texts).result()
+        with ThreadPoolExecutor(1) as thread:  # a runtime changes settings of its thread
+            return thread.submit(self._padding, texts).result()
 
     def _padding(self, texts: Sequence[str]) -> list[float]:
         ids = self.ids(texts)
-        width = min(max(map(len, ids)) + _PADDING, self._model.max_tokens)
+        width = min(max(map(len, ids)) + _PADDING, self._model.recipe.max_tokens)
         batch = np.full((len(ids), width), self._tokenizer.pad_id, dtype=np.int64)
         mask = np.zeros(batch.shape, dtype=np.bool_)
-        for place, row in enumerate(ids):
-            batch[place, : len(row)], mask[place, : len(row)] = row, True
+        for text, row in enumerate(ids):
+            batch[text, : len(row)], mask[text, : len(row)] = row, True
         padded = self._unit_vectors(batch, mask)
         alone = [self._unit_vectors(row[None], np.ones((1, len(row)), np.bool_)) for row in ids]
         return [
-            max(float(np.abs(rows[place] - single[strategy][0]).max()) for place, single in enumerate(alone))
+            max(float(np.abs(rows[text] - single[strategy][0]).max()) for text, single in enumerate(alone))
             for strategy, rows in enumerate(padded)
         ]
 
@@ -149,31 +152,26 @@ class Encoding:
 
     def _timed(self, part: Part, post_process: PostProcess, advance: Advance) -> float:
         began = time.perf_counter()
-        self._pass(part.texts, part.role, post_process, lambda *_: None, advance)
+        self._pass(part, post_process, lambda *_: None, advance)
         return time.perf_counter() - began
 
     def _pass(
         self,
-        texts: Sequence[str],
-        role: Role | None,
+        part: Part,
         post_process: PostProcess,
         keep: Callable[[int, Any], None],
         advance: Advance = lambda _: None,
     ) -> None:
-        async def run() -> None:
-            place = 0
-            async for row in bulk.results(self._model, texts, post_process, role=role, advance=advance):
-                keep(place, row)
-                place += 1
-
-        asyncio.run(run())
+        prompt = self._model.recipe.prompt(role=part.role)
+        for text, row in enumerate(self._model.run(part.texts, post_process, prompt=prompt, advance=advance)):
+            keep(text, row)
 
 
 class _AllAtOnce:
-    """States to the vectors of every pooling, and the seconds that each took, of all threads together."""
+    """Converts states to the vectors of every pooling; `seconds` of each are summed over threads."""
 
     def __init__(self, embedders: Sequence[Embedder]) -> None:
-        self._post_processes = [embedder.post_process() for embedder in embedders]
+        self._post_processes = [ToVectors(embedder.recipe) for embedder in embedders]
         self._lock = threading.Lock()
         self.seconds = np.zeros(len(embedders))
 

@@ -1,11 +1,11 @@
-"""What of a text is still in its vector, in two figures that need no labels.
+"""How much of a text its vector retains, in two figures that need no labels.
 
-* **Words recovered**: how much of *which words were there* a linear map reads off the vector. A ridge regression
-  from vectors to the presence of each of the commonest tokens is fitted on half of the texts; of each held-out
-  text with m of those tokens, the m that it ranks first are taken, and the share that is right is averaged.
-  `chance` is what naming the commonest tokens every time would give.
-* **Sameness**: the mean cosine of random pairs of texts. At 0 vectors fill all directions; near 1 all texts look
-  alike, and only small differences tell them apart (anisotropy; Ethayarajh 2019).
+* **Words recovered**: how well a linear map predicts from the vector which words the text has. A ridge regression
+  from vectors to the presence of each of the most common tokens is fitted on half of the texts. For each held-out
+  text with m of those tokens, it is the share of them among the m that are predicted most strongly; the mean over
+  texts is reported. `chance` is the figure for always predicting the most common tokens.
+* **Sameness**: the mean cosine of random pairs of texts. At 0, vectors point in all directions; near 1, all texts
+  look alike and only small differences tell them apart (anisotropy; Ethayarajh 2019).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from pooling.tasks.similarity import cosines
+from service.arrays import Vectors
 
-Vectors = NDArray[np.float32]
 Presence = NDArray[np.bool_]
 
 LEAST_TEXTS: Final = 100
@@ -34,7 +34,7 @@ _PAIRS: Final = 10_000
 
 @dataclass(frozen=True)
 class Information:
-    """Figures of one strategy, see the module; each a share of 1."""
+    """Figures of one strategy, as the module defines them; shares of 1."""
 
     words_recovered: float
     chance: float
@@ -42,9 +42,9 @@ class Information:
 
 
 def presence(ids: Sequence[NDArray[np.int64]]) -> Presence:
-    """Which of the commonest tokens each text has, (texts, tokens).
+    """Return which of the most common tokens each text has, (texts, tokens).
 
-    Tokens of more than half of the texts are left out, special ones among them; so are those of under 1 %.
+    Tokens in more than half of the texts, such as special ones, are left out; so are those in less than 1 %.
     """
     distinct = [np.unique(row) for row in ids]
     tokens, counts = np.unique(np.concatenate(distinct), return_counts=True)
@@ -56,15 +56,15 @@ def presence(ids: Sequence[NDArray[np.int64]]) -> Presence:
 
 
 def measure(vectors: Vectors, present: Presence, seed: int = 0) -> Information | None:
-    """The figures of one strategy.
+    """Measure one strategy.
 
     Args:
         vectors: (texts, dim).
-        present: of the same texts, from `presence`.
+        present: what `presence` returned for the same texts.
         seed: of the halves and the pairs.
 
     Returns:
-        None for fewer than `LEAST_TEXTS` texts, or where no token is common.
+        None if there are fewer than `LEAST_TEXTS` texts, or no token is common.
 
     """
     if len(vectors) < LEAST_TEXTS or not present.shape[1]:
@@ -86,8 +86,8 @@ def measure(vectors: Vectors, present: Presence, seed: int = 0) -> Information |
 
 
 def _recovered(ranked: NDArray[np.float64], present: Presence) -> float:
-    """Of each text's m tokens, the share among the m that are ranked first; mean over texts that have any."""
-    places = np.argsort(np.argsort(-ranked, axis=1, kind="stable"), axis=1)
+    """Compute the share of each text's m tokens among the m ranked first; the mean over texts that have any."""
+    ranks = np.argsort(np.argsort(-ranked, axis=1, kind="stable"), axis=1)
     sizes = present.sum(axis=1)
-    hits = (present & (places < sizes[:, None])).sum(axis=1)
+    hits = (present & (ranks < sizes[:, None])).sum(axis=1)
     return float((hits[sizes > 0] / sizes[sizes > 0]).mean()) if sizes.any() else 0.0

@@ -1,4 +1,4 @@
-"""Texts spoiled on purpose, to see what a vector bears: noise, filler, and an end that is missing."""
+"""Perturbations of texts, to test how robust scores are: noise, filler, and a missing end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 Spans = Sequence[tuple[int, int]]
-"""Where each token of a text begins and ends, in characters, in order."""
+"""Start and end of each token of a text, in characters, in order."""
 
 SENTENCES: Final = (
     "Further details can be found at the usual place.",
@@ -37,16 +37,16 @@ SENTENCES: Final = (
     "Payment is due within thirty days.",
     "You receive this because you once signed up.",
 )
-"""Of no particular subject, and many, so that two texts seldom get the same."""
+"""About no particular subject, and many, so that two texts rarely get the same."""
 
 
 @dataclass(frozen=True)
-class Change:
-    """One way to spoil a text, and how much of it.
+class Perturbation:
+    """One way to perturb a text, and by how much.
 
     Args:
         kind: `noise`, `filler` or `cut`.
-        level: the share of tokens replaced or dropped, the number of sentences appended, the share cut off.
+        level: share of tokens replaced or dropped, number of sentences appended, or share of tokens cut off.
 
     """
 
@@ -55,10 +55,10 @@ class Change:
 
 
 NOISE, FILLER, CUT = "noise", "filler", "cut"
-CHANGES: Final = (
-    *(Change(NOISE, share) for share in (0.1, 0.2, 0.4)),
-    *(Change(FILLER, sentences) for sentences in (1, 2, 4)),
-    *(Change(CUT, share) for share in (0.25, 0.5)),
+PERTURBATIONS: Final = (
+    *(Perturbation(NOISE, share) for share in (0.1, 0.2, 0.4)),
+    *(Perturbation(FILLER, sentences) for sentences in (1, 2, 4)),
+    *(Perturbation(CUT, share) for share in (0.25, 0.5)),
 )
 LABELS: Final = {
     NOISE: "share of tokens replaced or dropped",
@@ -67,25 +67,25 @@ LABELS: Final = {
 }
 
 
-def spoil(texts: Sequence[str], spans: Sequence[Spans], change: Change, seed: int = 0) -> list[str]:
-    """The texts, changed; one of which nothing would be left stays as it is.
+def perturb(texts: Sequence[str], spans: Sequence[Spans], perturbation: Perturbation, seed: int = 0) -> list[str]:
+    """Perturb texts; one of which nothing would be left is returned unchanged.
 
     Args:
         texts: at least one.
-        spans: of each text.
-        change: what is done.
-        seed: of what is drawn; each level changes the same places, and more of them.
+        spans: of the tokens of each text.
+        perturbation: what to do.
+        seed: of the draws; a higher level changes the same tokens and more.
 
     """
     generator = np.random.default_rng(seed)
-    if change.kind == NOISE:
-        words = [text[start:end] for text, places in zip(texts, spans, strict=True) for start, end in places]
-        spoiled = [_noisy(*each, change.level, words, generator) for each in zip(texts, spans, strict=True)]
-    elif change.kind == FILLER:
-        spoiled = [_filled(text, int(change.level), generator) for text in texts]
+    if perturbation.kind == NOISE:
+        words = [text[start:end] for text, own in zip(texts, spans, strict=True) for start, end in own]
+        perturbed = [_noisy(*each, perturbation.level, words, generator) for each in zip(texts, spans, strict=True)]
+    elif perturbation.kind == FILLER:
+        perturbed = [_filled(text, int(perturbation.level), generator) for text in texts]
     else:
-        spoiled = [_cut(*each, change.level) for each in zip(texts, spans, strict=True)]
-    return [after if after.strip() else before for before, after in zip(texts, spoiled, strict=True)]
+        perturbed = [_cut(*each, perturbation.level) for each in zip(texts, spans, strict=True)]
+    return [after if after.strip() else before for before, after in zip(texts, perturbed, strict=True)]
 
 
 def _noisy(text: str, spans: Spans, share: float, words: Sequence[str], generator: np.random.Generator) -> str:
@@ -103,7 +103,7 @@ def _noisy(text: str, spans: Spans, share: float, words: Sequence[str], generato
 
 def _filled(text: str, sentences: int, generator: np.random.Generator) -> str:
     chosen = generator.permutation(len(SENTENCES))[:sentences]
-    return " ".join([text, *(SENTENCES[place] for place in chosen)])
+    return " ".join([text, *(SENTENCES[index] for index in chosen)])
 
 
 def _cut(text: str, spans: Spans, share: float) -> str:

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain values: for a table, a page, and JSON."""
+"""The results of an evaluation as plain values, for tables, a page, and JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT: Final = 1
 
 @dataclass(frozen=True)
 class Score:
-    """A figure and its 95 % interval."""
+    """A score and its 95 % interval."""
 
     value: float
     low: float
@@ -22,14 +22,14 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Spoiled:
-    """What is left when texts are spoiled: one kind of change at one level.
+class Perturbed:
+    """What is left of the score when texts are perturbed, in one way at one level.
 
     Args:
-        level: of the change, as `changes.Change` has it.
-        score: the deciding metric over the sample then.
-        lost: by how much that is below the sample's score with its texts as they are.
-        cosine: of a spoiled text's vector to that of the text as it is, the mean.
+        level: of the `Perturbation`.
+        score: the deciding metric over a sample of the items.
+        lost: how far that is below the score of the unperturbed sample.
+        cosine: mean cosine of the vectors of a text before and after.
 
     """
 
@@ -41,7 +41,7 @@ class Spoiled:
 
 @dataclass(frozen=True)
 class Scored:
-    """What one strategy scored on one data set.
+    """The scores of one strategy on one data set.
 
     Args:
         strategy: its name.
@@ -57,17 +57,17 @@ class Scored:
 
 @dataclass(frozen=True)
 class Row(Scored):
-    """One strategy on one data set, with all that is measured beside the scores.
+    """One strategy on one data set, with everything that is measured besides the scores.
 
     Args:
-        robustness: by kind of change, by level.
-        padding: the largest change of a number of the unit vector when its text is padded.
-        information: what the vectors still hold; None where there were too few texts to say.
+        robustness: by kind of perturbation, in ascending levels.
+        padding: the largest change of a component of the unit vector when its text is padded.
+        information: what the vectors retain; None if there are too few texts to measure.
         pooling_share: time of this pooling as a share of the encoder's pass.
 
     """
 
-    robustness: dict[str, list[Spoiled]]
+    robustness: dict[str, list[Perturbed]]
     padding: float
     information: Information | None
     pooling_share: float
@@ -75,7 +75,7 @@ class Row(Scored):
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of the encoder's pass alone and with every strategy, over the same texts."""
+    """Seconds of the encoder's pass over some texts, alone and with all strategies."""
 
     texts: int
     tokens: int
@@ -84,26 +84,26 @@ class Speed:
 
     @property
     def ratio(self) -> float:
-        """How many times as long all strategies together take."""
+        """The time with all strategies, relative to the encoder alone."""
         return self.together / self.alone
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What was found on one data set.
+    """The results on one data set.
 
     Args:
         name: its path.
-        kind: `similarity`, `retrieval` or `classification`.
-        items: what it consists of, in the plural.
-        size: how many.
-        texts: how many texts were embedded.
-        metrics: by name; the first decides.
+        kind: of task: `similarity`, `retrieval` or `classification`.
+        items: what an item is, in the plural.
+        size: number of items.
+        texts: number of texts that were embedded.
+        metrics: their names; the first decides.
         reference: the strategy that the others are compared with.
-        rows: one a strategy.
-        speed: of the encoder, without and with all strategies.
-        seconds: that each stage took: `embedding` is the one pass with all strategies, what follows is beside it.
-        sample: how many items were spoiled to measure robustness.
+        rows: one per strategy.
+        speed: of the encoder, alone and with all strategies.
+        seconds: of each stage; `embedding` is the one pass with all strategies, the others follow it.
+        sample: number of items that were perturbed to measure robustness.
 
     """
 
@@ -121,17 +121,17 @@ class DataSet:
 
     @property
     def best_first(self) -> list[Row]:
-        """The rows by the metric that decides."""
+        """The rows in descending order of the deciding metric."""
         return sorted(self.rows, key=self._order)
 
     @property
     def compared(self) -> Sequence[Scored]:
-        """All that were scored."""
+        """Everything that was scored."""
         return self.rows
 
     @property
     def compared_best_first(self) -> list[Scored]:
-        """The same by the metric that decides."""
+        """The same in descending order of the deciding metric."""
         return sorted(self.compared, key=self._order)
 
     def _order(self, scored: Scored) -> float:
@@ -140,10 +140,10 @@ class DataSet:
 
 @dataclass(frozen=True)
 class DataSetWithSpans(DataSet):
-    """What was found where documents are cut into spans as well.
+    """The results on one data set whose documents were also cut into spans.
 
     Args:
-        by_spans: what was scored so; the rows are of whole documents.
+        by_spans: scores over spans; the rows are over whole documents.
 
     """
 
@@ -151,19 +151,19 @@ class DataSetWithSpans(DataSet):
 
     @property
     def compared(self) -> Sequence[Scored]:
-        """Whole documents, then spans."""
+        """Strategies over whole documents, then over spans."""
         return *self.rows, *self.by_spans
 
 
 @dataclass(frozen=True)
-class Described:
-    """A strategy that took part.
+class StrategySummary:
+    """A strategy that was compared.
 
     Args:
         name: as in the tables.
-        spec: the pooling in its canonical form.
+        spec: the pooling in canonical form.
         dim: dimensions of a vector.
-        weights: the folder of a saved pooler, where it is one.
+        weights: the folder, for a saved pooler.
 
     """
 
@@ -181,20 +181,20 @@ class Report:
         model: as it was named.
         declared: the pooling that its checkpoint declares, if any.
         runtime: what computed the token states.
-        strategies: those that took part.
-        data: one a data set.
-        choice: the strategy advised.
-        advice: why, in a sentence.
-        yaml: the line of a config that applies it, and where documents are to be cut one more with the collection's.
-        fit: whether fitting a pooler is worth the while.
-        notes: what else there is to know, in sentences.
+        strategies: those that were compared.
+        data: one per data set.
+        choice: the advised strategy.
+        advice: a sentence that gives the reason.
+        yaml: the line of a config that applies it, and the chunking of a collection if spans are advised.
+        fit: whether it is worthwhile to fit a pooler.
+        notes: further sentences for the user.
 
     """
 
     model: str
     declared: str | None
     runtime: str
-    strategies: tuple[Described, ...]
+    strategies: tuple[StrategySummary, ...]
     data: tuple[DataSet, ...]
     choice: str
     advice: str
@@ -203,7 +203,7 @@ class Report:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return the report as values that JSON can represent."""
         found = {"format": FORMAT, **asdict(self)}
         for written, data in zip(found["data"], self.data, strict=True):
             written["speed"]["ratio"] = data.speed.ratio

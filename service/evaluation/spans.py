@@ -1,4 +1,4 @@
-"""Strategies over documents that are cut into spans, as a collection has them."""
+"""Strategies over documents that are cut into spans, as in a collection."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Vectors
-from service.collections.vectorize import embed_documents
 from service.embedding.chunking import Chunking, Mode
+from service.embedding.embedder import SpanVectors
 from service.errors import Place, shortened
 from service.evaluation.encoding import Advance
 from service.evaluation.strategies import Strategy
-from service.store import Chunked, Document
 
 _BLOCK: Final = 32
-"""Documents a request."""
+"""Documents per request."""
+_MOST_SPANS: Final = 65_536
+"""Most spans per request, whose vectors are in memory at once."""
 
 
 @dataclass(frozen=True)
 class BySpans(Strategy):
-    """One way to pool the states of spans.
+    """A strategy that embeds spans of documents.
 
     Args:
         chunking: how documents are cut into them.
@@ -37,14 +38,15 @@ class BySpans(Strategy):
 
     @property
     def yaml(self) -> str:
-        """The line of a config that chooses the pooling, and what a collection is to be defined with."""
+        """The line of a config that selects the pooling, and the chunking of a collection."""
         return f"{super().yaml}\nchunking: {json.dumps(self.chunking.to_json())}"
 
     def vectors(self, texts: Sequence[str], file: Path, advance: Advance) -> tuple[Vectors, NDArray[np.int64]]:
-        """The vectors of all spans, kept in `file` and mapped from there, and where those of each text start.
+        """Embed all spans of some texts.
 
         Returns:
-            (spans, dim), and (texts + 1,), the last of which is the number of spans.
+            Vectors (spans, dim), memory-mapped from `file`, and where those of each text start, (texts + 1,), with
+            the number of spans at the end.
 
         Raises:
             ServiceError: a text has no span or too many tokens, or a vector is not finite.
@@ -54,26 +56,33 @@ class BySpans(Strategy):
         with file.open("xb") as opened:
             for start in range(0, len(texts), _BLOCK):
                 found = asyncio.run(self._embedded(texts[start : start + _BLOCK]))
-                found.vectors.astype(np.float32, copy=False).tofile(opened)
-                counts += map(len, found.spans)
-                advance(len(found.spans))
+                for text in found:
+                    text.vectors.tofile(opened)
+                    counts.append(len(text.spans))
+                advance(len(found))
         shape = sum(counts), self.embedder.dim
         return np.memmap(file, np.float32, "r", shape=shape), np.cumsum(counts)
 
-    async def _embedded(self, texts: Sequence[str]) -> Chunked:
-        found = await embed_documents(
-            self.embedder,
-            self.chunking,
-            [Document(str(place), text, {}) for place, text in enumerate(texts)],
-            truncate=True,
-            where=lambda place: Place("texts", place, name=f"the text {shortened(texts[place])}"),
+    async def _embedded(self, texts: Sequence[str]) -> list[SpanVectors]:
+        assert self.chunking.chunker is not None, "texts of an evaluation come without spans"
+
+        def where(text: int) -> Place:
+            return Place("texts", text, name=f"the text {shortened(texts[text])}")
+
+        return await self.embedder.embed_spans(
+            texts,
+            self.chunking.chunker,
+            mode=self.chunking.mode,
+            role="document",
+            truncate="right",
+            most=_MOST_SPANS,
+            where=where,
+            where_span=lambda text, span: where(text).at_span(span),
         )
-        assert isinstance(found, Chunked)
-        return found
 
 
 def both_modes(strategies: Sequence[Strategy], chunking: Chunking) -> list[BySpans]:
-    """Each strategy over spans that are embedded late, and early."""
+    """Return each strategy over spans that are embedded late, and over spans that are embedded early."""
     return [
         BySpans(f"{each.name}, {mode}", each.embedder, each.weights, chunking=replace(chunking, mode=mode))
         for each in strategies

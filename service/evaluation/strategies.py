@@ -1,4 +1,4 @@
-"""The strategies that take part in an evaluation."""
+"""The strategies that an evaluation compares."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pooling import PoolingError
 from service.embedding.embedder import Embedder
 from service.embedding.recipe import load_pooler
 from service.errors import CheckpointError, InvalidInput
-from service.evaluation.report import Described
+from service.evaluation.report import StrategySummary
 
 FIXED: Final = ("mean", "cls", "last", "max", "weighted_mean", "mean_sqrt_len", "gem", "mean + max")
-"""What is compared unless others are asked for, the simpler first."""
+"""Compared by default, simpler ones first."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Strategy:
     """One way to pool the states of an encoder.
 
     Args:
-        name: what it is called in tables: its canonical form, or the folder of a saved pooler.
-        embedder: the encoder, and this pooling of its states.
-        weights: the folder of a saved pooler, where it is one.
+        name: as in tables: its canonical form, or the folder of a saved pooler.
+        embedder: the encoder with this pooling.
+        weights: the folder, for a saved pooler.
 
     """
 
@@ -36,17 +36,17 @@ class Strategy:
 
     @property
     def yaml(self) -> str:
-        """The line of a config that chooses it."""
-        pooler = self.embedder.pooler
+        """The line of a config that selects it."""
+        pooler = self.embedder.recipe.pooler
         spec: Any = pooler.spec
         if self.weights is not None:
             spec = {"strategy": pooler.config()["strategy"], "weights": self.weights}
         mapping: str = yaml.safe_dump({"pooling": spec}, default_flow_style=True, width=10_000)
         return mapping.strip()[1:-1]
 
-    def described(self) -> Described:
-        """As a report has it."""
-        return Described(self.name, self.embedder.pooler.spec, self.embedder.dim, self.weights)
+    def summary(self) -> StrategySummary:
+        """Summarise it for a report."""
+        return StrategySummary(self.name, self.embedder.recipe.pooler.spec, self.embedder.dim, self.weights)
 
 
 def choose(
@@ -56,21 +56,21 @@ def choose(
     note: Callable[[str], None],
     defaults: Sequence[str] = FIXED,
 ) -> list[Strategy]:
-    """The strategies, each once; the one that the checkpoint declares is always among them.
+    """Build the strategies, each once; the one that the checkpoint declares is always among them.
 
     Args:
-        model: gives the encoder, and the head that a vector must fit.
-        specs: fixed strategies; where there are none, those of `defaults` that fit the head.
+        model: provides the encoder, and the head that vectors must fit.
+        specs: fixed strategies; if there are none, those of `defaults` that fit the head.
         folders: saved poolers.
-        note: told in a sentence what is left out or doubtful.
-        defaults: more fixed strategies.
+        note: called with a sentence about what is left out or doubtful.
+        defaults: fixed strategies.
 
     Raises:
-        InvalidInput: a strategy cannot be built or is not fitted, or a saved pooler is not for this encoder.
+        InvalidInput: a strategy cannot be built or is not fitted, or a saved pooler is for another encoder.
 
     """
     for spec in specs:
-        _check(spec, model.pooler.dim)
+        _check(spec, model.recipe.pooler.dim)
     found: dict[str, Strategy] = {}
     for spec in specs or defaults:
         try:
@@ -86,7 +86,7 @@ def choose(
         found.setdefault(strategy.name, strategy)
     for folder in folders:
         found[folder] = _saved(model, folder)
-        if not found[folder].embedder.pooler.trained:
+        if not found[folder].embedder.recipe.pooler.trained:
             note(f"{folder} holds a pooler that was never fitted.")
     return list(found.values())
 
@@ -102,12 +102,12 @@ def _check(spec: str, dim: int) -> None:
 
 def _fixed(model: Embedder, spec: str) -> Strategy:
     embedder = Embedder(model.encoder, model.recipe.with_pooling(spec))
-    return Strategy(embedder.pooler.spec, embedder)
+    return Strategy(embedder.recipe.pooler.spec, embedder)
 
 
 def _saved(model: Embedder, folder: str) -> Strategy:
     try:
-        pooler = load_pooler({"weights": folder}, model.pooler.dim)
+        pooler = load_pooler({"weights": folder}, model.recipe.pooler.dim)
         return Strategy(folder, Embedder(model.encoder, model.recipe.with_pooler(pooler)), folder)
     except (PoolingError, CheckpointError) as error:
         raise InvalidInput(f"--pooler {folder}: {error}.") from None

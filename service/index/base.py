@@ -41,15 +41,8 @@ class VectorIndex(Protocol):
     def search(
         self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
     ) -> tuple[Vectors, Keys, Ordinals]:
-        """Return the nearest vectors to each query, best first; equal scores are ordered by key, then ordinal.
+        """Return cosines, keys and ordinals, each (q, m), of the `m` <= `k` nearest vectors to each query (q, dim).
 
-        Args:
-            vectors: the queries, (q, dim).
-            k: most results a query.
-            allowed: the keys that may be found; None for all.
-            distinct: count only the best vector of each key.
-
-        Returns:
-            Cosines, keys and ordinals, each (q, m) with m <= k.
-
+        The best come first, equal scores by key, then by ordinal. `allowed` are the keys that may be found, None for
+        all; with `distinct`, only the best vector of each key counts.
         """

@@ -64,10 +64,7 @@ class ExactIndex:
     def search(
         self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
     ) -> tuple[Vectors, Keys, Ordinals]:
-        """Return cosines, keys and ordinals, each (q, m), best first; equal scores are ordered by key, then ordinal.
-
-        `m` is `k`, or the number of (allowed) vectors where that is less; with `distinct`, the number of keys.
-        """
+        """Search as `VectorIndex` describes; `m` is less than `k` only where there are fewer vectors, or keys."""
         parameters, eligible = None, self._keys
         if allowed is not None:
             bits = self._held(allowed)

@@ -34,6 +34,11 @@ class Document:
     metadata: dict[str, Any]
     spans: Spans | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the document as requests and responses represent it."""
+        spans = {} if self.spans is None else {"spans": self.spans}
+        return {"id": self.id, "text": self.text, "metadata": self.metadata, **spans}
+
 
 @dataclass(frozen=True, slots=True)
 class Chunked:

@@ -1,1 +1,1 @@
-"""Fits learned poolers over a frozen encoder, and saves the one worth having."""
+"""Fits learned poolers over a frozen encoder, and exports the best one with the encoder as a model."""

@@ -1,4 +1,4 @@
-"""A checkpoint with a fitted pooler in it, as a folder that sentence-transformers and Millpond both load."""
+"""Writes a checkpoint with a fitted pooler, as a folder that both sentence-transformers and Millpond load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.checkpoint import HUB_FILES, LEARNED_POOLING, LEARNED_POOLINGS, TRA
 from service.errors import ConfigError
 
 POOLER: Final = "pooler"
-"""The folder of the fitted pooler in an exported one."""
+"""The subfolder of the fitted pooler."""
 _TRANSFORMER: Final = {
     "idx": 0,
     "name": "0",
@@ -28,10 +28,10 @@ _MODEL_CONFIG: Final = "config_sentence_transformers.json"
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A draft that becomes `path` where the block ends well, and is gone where it does not.
+    """Yield a draft folder that is renamed to `path` if the block succeeds, and removed if it fails.
 
     Raises:
-        ConfigError: `path` exists and is not empty, or cannot be made.
+        ConfigError: `path` exists and is not empty, or cannot be created.
 
     """
     whole = path.resolve()
@@ -39,7 +39,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     if whole.exists() and (not whole.is_dir() or any(whole.iterdir())):
         raise ConfigError(f"--output {path}: exists already; name a new folder, or remove it.")
     try:
-        shutil.rmtree(draft, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(draft, ignore_errors=True)  # left by a killed process
         with _writing(path):
             draft.mkdir(parents=True)
         yield draft
@@ -60,14 +60,14 @@ def _writing(path: Path) -> Iterator[None]:
 def save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) -> None:
     """Write the checkpoint to an empty folder, with `pooler` instead of its own pooling.
 
-    All else stays: prompts, and the modules behind pooling. The encoder's weights are linked (hard links, which
-    take no room and stay whole when the other one goes) where the file system can, else copied.
+    Prompts and the modules that follow pooling are kept. The encoder's weights are hard-linked if the file system
+    allows, so that they take no further space, and copied otherwise.
 
     Args:
-        folder: where to.
-        checkpoint: what to start from; a plain Hugging Face encoder gets pooling as its only further module.
-        pooler: fitted.
-        max_tokens: the longest text, as fitted.
+        folder: to write to.
+        checkpoint: to start from; a plain Hugging Face encoder gets pooling as its only further module.
+        pooler: the fitted pooler.
+        max_tokens: the longest text that it was fitted with.
 
     Raises:
         ConfigError: the folder cannot be written to.
@@ -95,12 +95,12 @@ def _save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int)
 
 
 def _modules(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """The checkpoint's modules, its pooling replaced by ours."""
+    """Return the checkpoint's modules with its pooling replaced by the fitted one."""
     path = checkpoint.folder / _MODULES
     found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else [_TRANSFORMER]
-    place = next((place for place, module in enumerate(found) if _is_pooling(module)), 1)
-    ours = {"idx": place, "name": str(place), "path": POOLER, "type": LEARNED_POOLING}
-    return [*found[:place], ours, *found[place + 1 :]]
+    index = next((index for index, module in enumerate(found) if _is_pooling(module)), 1)
+    fitted = {"idx": index, "name": str(index), "path": POOLER, "type": LEARNED_POOLING}
+    return [*found[:index], fitted, *found[index + 1 :]]
 
 
 def _is_pooling(module: dict[str, Any]) -> bool:
@@ -108,7 +108,7 @@ def _is_pooling(module: dict[str, Any]) -> bool:
 
 
 def _copy(source: Path, folder: Path) -> None:
-    """The files of a module, not those of folders within it."""
+    """Copy the files of a module, without subfolders."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in {file for pattern in HUB_FILES for file in source.glob(pattern) if file.is_file()}:
         if file.name == _MODULES or (folder / file.name).exists():
@@ -122,7 +122,7 @@ def _copy(source: Path, folder: Path) -> None:
 def _link(file: Path, target: Path) -> None:
     try:
         os.link(file, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or one without hard links
         shutil.copyfile(file, target)
 
 

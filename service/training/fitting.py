@@ -1,4 +1,4 @@
-"""`train`, end to end: states of an encoder, poolers fitted over them, the best one judged and saved."""
+"""Fits poolers over the states of an encoder, and tests and saves the best one."""
 
 from __future__ import annotations
 
@@ -20,33 +20,30 @@ from pooling.training import (
     Settings,
     Split,
     Splits,
-    States,
-    Task,
-    Text,
     TrainingError,
     Verdict,
+    assess,
     averaged,
     fit,
     followed_by,
-    judge,
-    outcomes,
 )
 from pooling.training.states import Encode
-from service.embedding.head import Head
+from service.embedding.postprocessing import complete
 from service.embedding.recipe import Recipe
 from service.errors import CheckpointError, ConfigError
 from service.training import export
+from service.training.state_cache import CachedStates
 
 FIXED: Final = ("cls", "mean", "max", "last", "weighted_mean")
 _MOST_HEADS: Final = 12
 
-Told = Callable[[str, int | None, Epoch], object]
-"""Called with a pooling, the number of the seed (None: the average of all) and an epoch of it."""
+OnEpoch = Callable[[str, int | None, Epoch], object]
+"""Called after each epoch with the pooling, the seed (None for the average of all seeds) and the epoch."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What training came to: scores by pooling and split, and the verdict on the best fitted one."""
+    """The results of training: scores by pooling and split, and the verdict on the best fitted pooling."""
 
     metric: str
     scores: dict[str, dict[str, float]]
@@ -55,23 +52,23 @@ class Report:
 
 
 def default_poolings(dim: int) -> list[str]:
-    """What is tried where nothing is asked for: the strongest, and two with few parameters."""
+    """Return what is fitted by default: the strongest pooling, and two with few parameters."""
     heads = max(heads for heads in range(1, _MOST_HEADS + 1) if dim % heads == 0)
     return ["gated", "attention", f"multihead_attention(heads={heads}, split_heads=true, projection=true)"]
 
 
 def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
-    """Poolers to be fitted, none of them twice.
+    """Build the poolers to fit, each once.
 
     Raises:
-        ConfigError: one cannot be built, has no parameters, or does not fit what follows pooling.
+        ConfigError: one cannot be built, has no parameters, or does not fit the head.
 
     """
     poolers: dict[str, Pooler] = {}
     for spec in specs:
         try:
             pooler = pooling.build(spec, recipe.pooler.dim)
-            Head(recipe.checkpoint.head, pooler.output_dim)
+            recipe.with_pooler(pooler)
         except (PoolingError, CheckpointError) as error:
             raise ConfigError(f"--pooling {spec!r}: {error}") from None
         if not any(True for _ in pooler.parameters()):
@@ -85,81 +82,72 @@ def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
 def train(
     recipe: Recipe,
     splits: Splits,
-    states: States,
-    places: dict[Text, int],
+    states: CachedStates,
     poolers: Sequence[Pooler],
     settings: Settings,
     *,
     seeds: int,
-    told: Told,
+    on_epoch: OnEpoch,
 ) -> tuple[Pooler, Report]:
-    """Fit the poolers and judge the one that is best on dev by the test split.
+    """Fit poolers, and compare the best on dev with the poolings that need no fitting, on test.
 
     Args:
-        recipe: of the model whose states they are.
+        recipe: of the model that the states are from.
         splits: the data.
-        states: of all their texts.
-        places: where each text's states are.
-        poolers: to be fitted.
-        settings: how.
-        seeds: how often each is fitted, in other orders; the mean of the parameters is tried as well.
-        told: of the progress.
+        states: of all its texts.
+        poolers: to fit.
+        settings: hyperparameters.
+        seeds: number of fits of each, with different orders of the examples; their average is a candidate too.
+        on_epoch: see `OnEpoch`.
 
     Raises:
         ConfigError: the loss is not finite.
 
     """
-
-    def split(task: Task) -> Split:
-        return Split(task, states.select(np.array([places[text] for text in task.texts])))
-
-    fit_to, dev, test = split(splits.train), split(splits.dev), split(splits.test)
-    fitted = {pooler.spec: _fit(pooler, recipe, fit_to, dev, settings, seeds, told) for pooler in poolers}
+    fit_to, dev, test = (Split(task, states.of(task.parts)) for task in (splits.train, splits.dev, splits.test))
+    fitted = {pooler.spec: _fit(pooler, recipe, fit_to, dev, settings, seeds, on_epoch) for pooler in poolers}
     best = max(fitted, key=lambda name: fitted[name][0])
     encoders = _fixed(recipe) | {name: _encode(recipe, pooler) for name, (_, pooler) in fitted.items()}
-    on_dev, on_test = outcomes(dev, encoders), outcomes(test, encoders)
-    compared = {name: found for name, found in on_test.items() if name == best or name not in fitted}
-    report = Report(
-        metric=test.task.metric,
-        scores={
-            name: {"dev": dev.task.score(on_dev[name]), "test": test.task.score(on_test[name])} for name in encoders
-        },
-        fitted=tuple(fitted),
-        verdict=judge(test, compared, best),
-    )
+    scores, outcomes = {}, {}
+    for name, encode in encoders.items():
+        found = test.outcomes(encode)
+        scores[name] = {"dev": dev.score(encode), "test": test.scores(found[np.newaxis])[0]}
+        if name == best or name not in fitted:
+            outcomes[name] = found
+    report = Report(splits.metric, scores, tuple(fitted), assess(test, outcomes, best))
     return fitted[best][1], report
 
 
 def save(folder: Path, recipe: Recipe, pooler: Pooler, report: Report, about: dict[str, Any]) -> None:
-    """Write the pooler as a whole model, and beside it what it was fitted on and came to."""
+    """Write the model with the pooler, and beside the pooler a record of its training."""
     export.save(folder, recipe.checkpoint, pooler, recipe.max_tokens)
     record = about | asdict(report) | {"worth_it": report.verdict.worth_it}
     (folder / export.POOLER / "training.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _fit(
-    pooler: Pooler, recipe: Recipe, train: Split, dev: Split, settings: Settings, seeds: int, told: Told
+    pooler: Pooler, recipe: Recipe, train: Split, dev: Split, settings: Settings, seeds: int, on_epoch: OnEpoch
 ) -> tuple[float, Pooler]:
-    """The best of the pooler fitted with each seed, and the average of those, by its score on dev."""
+    """Fit a pooler with each seed; return the best of these and of their average, with its score on dev."""
     head = _head(recipe, pooler)
     found: list[tuple[float, Pooler]] = []
     for seed in range(seeds):
         one = copy.deepcopy(pooler)
         try:
-            best = fit(one, train, dev, settings, head=head, seed=seed, told=partial(told, pooler.spec, seed))
+            best = fit(one, train, dev, settings, head=head, seed=seed, on_epoch=partial(on_epoch, pooler.spec, seed))
         except TrainingError as error:
             raise ConfigError(f"{pooler.spec}: {error}.") from None
         found.append((best.score, one))
     if seeds > 1:
         mean = averaged([one for _, one in found])
         score = dev.score(followed_by(mean, head))
-        told(pooler.spec, None, Epoch(0, None, score))
+        on_epoch(pooler.spec, None, Epoch(0, None, score))
         found.append((score, mean))
     return max(found, key=lambda each: each[0])
 
 
 def _fixed(recipe: Recipe) -> dict[str, Encode]:
-    """The poolings that a fitted one must beat: those without parameters, and what the checkpoint declares."""
+    """The poolings that a fitted one must beat: those without parameters, and the declared one."""
     further = () if recipe.checkpoint.pooling in (None, *FIXED) else ("declared",)
     recipes = {name: recipe.with_pooling(name) for name in (*FIXED, *further)}
     return {name: _encode(each, each.pooler) for name, each in recipes.items()}
@@ -170,6 +158,5 @@ def _encode(recipe: Recipe, pooler: Pooler) -> Encode:
 
 
 def _head(recipe: Recipe, pooler: Pooler) -> Callable[[Tensor], Tensor]:
-    """What follows pooling, up to the vectors whose cosines count."""
-    head = Head(recipe.checkpoint.head, pooler.output_dim)
-    return lambda vectors: head(vectors)[:, : recipe.truncate_dim]
+    """Return what follows pooling, except for normalisation, which cosines do not need."""
+    return partial(complete, recipe.with_pooler(pooler), normalize=False)

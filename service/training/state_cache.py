@@ -1,8 +1,7 @@
-"""Token states of many texts, kept on disk: encoded once, in parts, and found again by later runs."""
+"""A cache on disk of the token states of many texts, in shards that later runs reuse."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -11,92 +10,97 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pooling.tasks.data import DataError
-from pooling.training import DType, States, Text, Writer
-from service.embedding import bulk
-from service.embedding.embedder import Embedder, Role
+from pooling.tasks import DataError, Part, Role
+from pooling.training import DType, States, Writer
+from service.embedding.embedder import Embedder
 from service.encoder.artifacts import Artifacts
 from service.errors import ConfigError, shortened
 
 _KIND: Final = "states"
 _FORMAT: Final = 1
-_PART: Final = 2048
-"""Texts that are kept or lost together when a run is interrupted."""
+_SHARD: Final = 2048
+"""Texts per shard; an interrupted run keeps the shards that are complete."""
 _TOKENIZED: Final = 1024
-"""Texts whose tokens are counted at once."""
+"""Texts that are tokenized at once."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Texts of one role whose states stand in one folder, which is named by `key`; `bytes` is their size."""
+class Shard:
+    """Texts whose states are stored in one folder, which `key` identifies; `bytes` is their size."""
 
-    role: str
-    texts: tuple[str, ...]
+    part: Part
     key: dict[str, Any]
     bytes: int
 
 
+@dataclass(frozen=True)
+class CachedStates:
+    """The states of the texts of some shards; `rows` is the index of each text, by its role and itself."""
+
+    states: States
+    rows: dict[tuple[Role | None, str], int]
+
+    def of(self, parts: Sequence[Part]) -> States:
+        """Return the states of the texts of some parts, in order."""
+        return self.states.select(np.array([self.rows[part.role, text] for part in parts for text in part.texts]))
+
+
 class StateCache:
-    """Keeps what an encoder gives for texts.
+    """Stores the token states that an encoder computes for texts.
 
     Args:
-        model: whose encoder, prompts and longest text count.
-        artifacts: the folder cache to keep states in.
-        dtype: what they are kept in.
-        limit: bytes that all states in the cache may take; where they would take more, those that were not used
-            for longest are removed.
+        model: whose encoder, prompts and maximum length apply.
+        artifacts: the folder cache to store states in.
+        dtype: of the stored states.
+        limit: bytes that all states in the cache may take; beyond, the least recently used ones are removed.
 
     """
 
     def __init__(self, model: Embedder, artifacts: Artifacts, *, dtype: DType, limit: int) -> None:
         self._model, self._artifacts, self._dtype, self._limit = model, artifacts, dtype, limit
 
-    def plan(self, groups: Sequence[Sequence[Text]]) -> list[Part]:
-        """How the texts are cut into parts: each text once, and every group into parts of its own.
+    def plan(self, parts: Sequence[Part]) -> list[Shard]:
+        """Cut parts into shards, each text once.
 
-        So data that is added as a further group leaves the parts of the others as they were.
+        A shard holds texts of one part only, so that further parts leave the shards of the others unchanged.
 
         Raises:
             DataError: a text has no token that the model knows.
 
         """
-        seen: set[Text] = set()
-        parts: list[Part] = []
-        for group in groups:
-            roles: dict[str, list[str]] = {}
-            for text in group:
-                if text not in seen:
-                    seen.add(text)
-                    roles.setdefault(text.role, []).append(text.text)
-            for role, texts in roles.items():
-                parts += (self._part(role, part) for part in _cut(texts, _PART))
-        return parts
+        seen: set[tuple[Role | None, str]] = set()
+        shards: list[Shard] = []
+        for part in parts:
+            new = [text for text in dict.fromkeys(part.texts) if (part.role, text) not in seen]
+            seen.update((part.role, text) for text in new)
+            shards += (self._shard(Part(texts, part.role)) for texts in _batches(new, _SHARD))
+        return shards
 
-    def missing(self, parts: Sequence[Part]) -> int:
-        """Bytes that are not in the cache yet."""
-        return sum(part.bytes for part in parts if not self._folder(part).exists())
+    def missing(self, shards: Sequence[Shard]) -> int:
+        """Return the number of bytes that are not in the cache yet."""
+        return sum(shard.bytes for shard in shards if not self._folder(shard).exists())
 
-    def make_room(self, parts: Sequence[Part]) -> None:
-        """See that there is room for the parts.
+    def make_room(self, shards: Sequence[Shard]) -> None:
+        """Remove the least recently used states of other runs, as far as the shards need their space.
 
         Raises:
-            ConfigError: the limit or the disk does not allow for it.
+            ConfigError: the limit or the disk is too small.
 
         """
-        total, missing = sum(part.bytes for part in parts), self.missing(parts)
+        total, missing = sum(shard.bytes for shard in shards), self.missing(shards)
         remedy = "Use fewer texts or a smaller --max-tokens"
         if total > self._limit:
             raise ConfigError(
                 f"the token states need {size(total)}, and --cache-limit is {size(self._limit)}. {remedy}, or raise "
                 "the limit."
             )
-        own = {self._folder(part) for part in parts}
+        own = {self._folder(shard) for shard in shards}
         others = [folder for folder in self._artifacts.root.glob(f"{_KIND}-*") if folder not in own]
         room = self._limit - total
         for folder in sorted(others, key=lambda folder: folder.stat().st_mtime, reverse=True):
@@ -110,83 +114,79 @@ class StateCache:
                 f"{remedy}, or set --cache to a folder with room."
             )
 
-    def states(
-        self, parts: Sequence[Part], advance: Callable[[int], None] = lambda _: None
-    ) -> tuple[States, dict[Text, int]]:
-        """The states of all parts, those that are not there yet encoded first; and at which place each text is.
+    def states(self, shards: Sequence[Shard], advance: Callable[[int], None] = lambda _: None) -> CachedStates:
+        """Return the states of all shards, after encoding those that are missing.
 
-        Interrupted, it keeps the parts that are whole. `advance` is told how many texts more are done.
+        An interrupted call keeps the shards that are complete. `advance` is called with the number of further texts
+        that are done.
         """
         folders = []
-        for part in parts:
-            told = 0
+        for shard in shards:
+            done = 0
 
             def more(count: int) -> None:
-                nonlocal told
-                told += count
+                nonlocal done
+                done += count
                 advance(count)
 
-            def build(folder: Path, part: Part = part, more: Callable[[int], None] = more) -> None:
-                asyncio.run(self._encode(folder, part, more))
+            def build(folder: Path, shard: Shard = shard, more: Callable[[int], None] = more) -> None:
+                self._encode(folder, shard.part, more)
 
-            folder = self._artifacts.get(_KIND, part.key, build)
+            folder = self._artifacts.get(_KIND, shard.key, build)
             now = time.time_ns()  # finer than the clock that the file system stamps with
             os.utime(folder, ns=(now, now))
             folders.append(folder)
-            advance(len(part.texts) - told)
-        texts = [Text(part.role, text) for part in parts for text in part.texts]
-        return States.open(folders), {text: place for place, text in enumerate(texts)}
+            advance(len(shard.part.texts) - done)
+        texts = [(shard.part.role, text) for shard in shards for text in shard.part.texts]
+        return CachedStates(States.open(folders), {text: row for row, text in enumerate(texts)})
 
-    async def _encode(self, folder: Path, part: Part, advance: Callable[[int], None]) -> None:
-        found = bulk.results(self._model, part.texts, _counted, role=_role(part.role), advance=advance)
+    def _encode(self, folder: Path, part: Part, advance: Callable[[int], None]) -> None:
+        prompt = self._model.recipe.prompt(role=part.role)
+        found = self._model.run(part.texts, _unpadded, prompt=prompt, advance=advance)
         with Writer(folder, self._model.encoder.dim, self._dtype) as writer:
-            async for states in found:
+            for states in found:
                 writer.add(states)
 
-    def _part(self, role: str, texts: Sequence[str]) -> Part:
-        prompt = self._model.prompt(None, _role(role))
+    def _shard(self, part: Part) -> Shard:
+        prompt = self._model.recipe.prompt(role=part.role)
         tokenizer = self._model.encoder.tokenizer
         least = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
         tokens = 0
-        for some in _cut(texts, _TOKENIZED):
+        for some in _batches(part.texts, _TOKENIZED):
             for text, tokenized in zip(some, tokenizer.encode(some, prompt=prompt), strict=True):
                 if len(tokenized.ids) <= least and tokenizer.is_blank(text):
                     raise DataError(f"the text {shortened(text)} has no token that this model knows; leave it out.")
-                tokens += min(len(tokenized.ids), self._model.max_tokens)
+                tokens += min(len(tokenized.ids), self._model.recipe.max_tokens)
         key = {
             "format": _FORMAT,
             "encoder": self._model.encoder.fingerprint,
             "precision": self._model.encoder.runtime.precision,
             "tokenizer": tokenizer.fingerprint(),
-            "max_tokens": self._model.max_tokens,
+            "max_tokens": self._model.recipe.max_tokens,
             "prompt": prompt,
-            "include_prompt": self._model.include_prompt,
+            "include_prompt": self._model.recipe.include_prompt,
             "dtype": self._dtype,
-            "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
+            "texts": hashlib.sha256(json.dumps(part.texts).encode()).hexdigest(),
         }
-        bytes_a_token = self._model.encoder.dim * np.dtype(self._dtype).itemsize
-        return Part(role, tuple(texts), key, tokens * bytes_a_token)
+        bytes_per_token = self._model.encoder.dim * np.dtype(self._dtype).itemsize
+        return Shard(part, key, tokens * bytes_per_token)
 
-    def _folder(self, part: Part) -> Path:
-        return self._artifacts.path(_KIND, part.key)
+    def _folder(self, shard: Shard) -> Path:
+        return self._artifacts.path(_KIND, shard.key)
 
 
 def size(count: int) -> str:
-    """Bytes in words."""
+    """Format a number of bytes."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def _counted(states: Tensor, mask: Tensor) -> list[NDArray[np.float32]]:
-    """Of each text, the states of the tokens that count."""
-    return [state[counts].float().numpy() for state, counts in zip(states, mask, strict=True)]
+def _unpadded(states: Tensor, mask: Tensor) -> list[NDArray[np.float32]]:
+    """Return the states of each text without those of padding."""
+    return [state[kept].float().numpy() for state, kept in zip(states, mask, strict=True)]
 
 
-def _cut(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def _batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (texts[start : start + size] for start in range(0, len(texts), size))
-
-
-def _role(role: str) -> Role | None:
-    return cast(Role, role) if role else None
 
 
 def _existing(folder: Path) -> Path:

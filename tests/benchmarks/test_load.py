@@ -9,6 +9,8 @@ import pytest
 from benchmarks.load import Client, Load, LoadFailed, Request, percentiles
 from tests.support.servers import Server
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [f"A man is playing harp number {number}." for number in range(10)]
 
 

@@ -16,6 +16,8 @@ from pooling import available, stages
 from tests.conftest import ROOT
 from tests.support.checkpoints import plain_llama
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs" / "pooling.md"
 
 

@@ -19,6 +19,7 @@ from benchmarks.peers.txtai import Txtai
 from benchmarks.servers import Field, Target, field_of
 
 
+@pytest.mark.slow
 def test_a_server_runs_within_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLPOND_SERVER__PORT", "1")  # of a deployment here; not of what is measured
     server = Millpond("Millpond", backend="torch")
@@ -45,6 +46,7 @@ def field():
             yield found
 
 
+@pytest.mark.slow
 def test_what_cannot_run_is_left_out_and_says_why(field: Field) -> None:
     assert [server.name for server in field.servers] == ["M"]
     misspelt, txtai = field.left_out
@@ -52,6 +54,7 @@ def test_what_cannot_run_is_left_out_and_says_why(field: Field) -> None:
     assert txtai.startswith("txtai is left out: MILLPOND_TXTAI is not set")
 
 
+@pytest.mark.slow
 def test_documents_are_indexed_anew_and_found(field: Field) -> None:
     (server,) = millponds_in(field)
     with Client() as client:
@@ -61,6 +64,7 @@ def test_documents_are_indexed_anew_and_found(field: Field) -> None:
     assert server.found(server.search_request("A man plays a harp.", 2))[0] == "A"
 
 
+@pytest.mark.slow
 def test_nothing_to_compare_is_an_end() -> None:
     servers = field_of([Millpond("x", precision="quick")])
     with pytest.raises(SystemExit, match=r"no server starts:\nx is left out: .*not 'quick'"), servers:

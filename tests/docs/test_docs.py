@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from service.cli import app
 from service.config import Config, load_config
 from tests.support.markdown import Block, Page, commands
 from tests.support.outputs import differs
@@ -35,15 +37,15 @@ from tests.support.servers import Server
 ROOT = Path(__file__).parents[2]
 URL = "http://127.0.0.1:8000"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SLOW = {"doctor.md", "evaluate.md", "long-texts.md", "serving.md", "train.md"}
-"""Pages of which a command reads a data set, or quantises."""
+SLOW = {"doctor.md", "evaluate.md", "long-texts.md", "train.md"}
+"""Pages of which a command examines a model, or reads a data set."""
 NOT_RUN = {
     "README.md": 1,
     "docs/benchmarks.md": 1,
     "docs/doctor.md": 1,
     "docs/load-test.md": 2,
     "docs/pooling.md": 1,
-    "docs/serving.md": 2,
+    "docs/serving.md": 3,
 }
 """How many blocks of each page are not run."""
 
@@ -179,3 +181,25 @@ def test_every_key_of_a_config_is_described() -> None:
         for key in type(field.default).model_fields:
             assert f"{section}.{key}" in described
             assert f"MILLPOND_{section}__{key}".upper() in described
+
+
+def test_every_command_and_option_is_described() -> None:
+    described = Page(ROOT / "docs" / "command-line.md").code()
+    for name, command in get_command(app).commands.items():
+        assert f"millpond {name}" in described
+        options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+        assert [option for option in options if option not in described] == []
+
+
+_LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "examples" / "README.md"]
+
+
+@pytest.mark.parametrize("path", _LINKING, ids=_name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    broken = []
+    for link in Page(path).links():
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        if "://" not in link and (not target.exists() or (anchor and anchor not in Page(target).anchors())):
+            broken.append(link)
+    assert broken == []

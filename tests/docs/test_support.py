@@ -77,6 +77,7 @@ EQUAL = [
     ("text", "score 0.12 +0.5\n", "score   0.13 +0.4"),
     ("text", "took 1.5 s, 20 documents/s, off by 1e-07", "took 22 s, 3.1 documents/s, off by 2.5e-08"),
     ("text", "first\n...\nlast", "first\nsecond\nthird\nlast"),
+    ("text", "... b ... b ...", "a b b"),
     ("text", "a ███ 1", "a █▌ 1"),
 ]
 DIFFERENT = [
@@ -90,6 +91,8 @@ DIFFERENT = [
     ("text", "3 documents", "4 documents"),
     ("text", "one word", "another word"),
     ("text", "first\n...\nlast", "first\nlast\nmore"),
+    ("text", "... b ... b", "a b"),
+    ("text", "a ... b ... c", "a b d c e"),
     ("text", "", "printed"),
 ]
 

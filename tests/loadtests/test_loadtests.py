@@ -23,6 +23,8 @@ from loadtests.scenarios import SCENARIOS
 from loadtests.texts import write
 from tests.support.servers import ROOT, Server
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "loadtests"]
 COLLECTION = "documents"
 

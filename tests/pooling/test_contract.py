@@ -25,7 +25,7 @@ def padded(
     return tokens, mask
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=settings.default.max_examples // 8)
 @given(data=st.data())
 def test_padding_never_matters(strategy, data):
     """A text alone, and in a batch with padding of any length and content on either side, has one vector."""

@@ -12,7 +12,7 @@ from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
 from pooling import Max, Pooler, available, build, explain, stages
-from pooling.base import spread
+from pooling.weights import expand
 
 from .conftest import STRATEGIES
 
@@ -20,7 +20,7 @@ DIM = 8
 FREE = [s for s in STRATEGIES if s.linear and not any(word in s.spec for word in ("attention", "gated"))]
 """Linear, and with weights that do not depend on the states, or under max only on which of them is largest."""
 
-several = settings(max_examples=12, deadline=None)
+several = settings(max_examples=settings.default.max_examples // 8)
 texts = st.tuples(st.integers(1, 7), st.integers(0, 9999))
 
 
@@ -83,7 +83,7 @@ def test_a_strategy_says_whether_it_is_a_weighted_sum(strategy):
 def test_weighted_sums_give_weight_times_state(linear, drawn, seed):
     """The definition, for attention and gated too: the vector is the sum of these."""
     pooler, tokens = linear.fitted(seed).double(), states(drawn)
-    weights = spread(pooler.weights(tokens, everything(tokens)), pooler.output_dim)
+    weights = expand(pooler.weights(tokens, everything(tokens)), pooler.output_dim)
     products = weights * tokens.repeat(1, 1, pooler.output_dim // DIM)
     assert_close(pooler.terms(tokens, everything(tokens)), products)
     assert_close(products.sum(1), pooler(tokens, everything(tokens)))
@@ -97,7 +97,7 @@ def test_shares_are_the_gradient(spec, drawn):
     pooler, tokens = build(spec, DIM).double(), states(drawn)
     mask = everything(tokens)
     slopes = jacobian(lambda given: pooler(given, mask), tokens)[0, :, 0]  # (output_dim, time, dim)
-    weights = spread(pooler.weights(tokens, mask), pooler.output_dim)[0]
+    weights = expand(pooler.weights(tokens, mask), pooler.output_dim)[0]
     expected = torch.zeros_like(slopes)
     outputs = torch.arange(pooler.output_dim)
     expected[outputs, :, outputs % DIM] = weights.T

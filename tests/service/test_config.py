@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from service.config import load_config
 from service.errors import ConfigError
@@ -63,7 +64,8 @@ def test_every_key_of_the_documented_example(load):
     ],
 )
 def test_documented_poolings(load, pooling):
-    assert load(ARCHITECTURE.replace("pooling: declared", f"pooling: {pooling}")).models["default"].pooling
+    models = load(ARCHITECTURE.replace("pooling: declared", f"pooling: {pooling}")).models
+    assert models["default"].pooling == yaml.safe_load(pooling)
 
 
 def test_defaults(load):
@@ -142,7 +144,8 @@ def test_the_environment_fills_an_empty_section(load):
 
 
 def test_other_variables_are_none_of_the_configs(load):
-    load(MODEL, {"MILLPOND_DATA": "/x", "MILLPOND_API_KEY": "y", "OTHER__KEY": "z", "millpond_server__prot": "1"})
+    others = {"MILLPOND_DATA": "/x", "MILLPOND_API_KEY": "y", "OTHER__KEY": "z", "millpond_server__prot": "1"}
+    assert load(MODEL, others) == load(MODEL)
 
 
 def test_the_process_environment_is_the_default(tmp_path, monkeypatch):

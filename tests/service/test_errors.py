@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from service import errors
-from service.api.errors import _ANSWERS
+from service.api.errors import _RESPONSES
 from service.errors import Place, ServiceError
 
 CODES = {
@@ -43,7 +43,7 @@ def test_each_kind_of_error_has_its_own_code_and_the_codes_stay():
 
 
 def test_every_answer_is_to_a_code_that_exists():
-    assert _ANSWERS.keys() <= CODES
+    assert _RESPONSES.keys() <= CODES
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def wordpiece() -> PreTrainedTokenizerFast:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, model_max_length=64, **{f"{name}_token": token for name, token in names.items()}
     )
 
@@ -79,7 +79,7 @@ def byte_pairs(
         tokenizer.post_processor = processors.TemplateProcessing(
             single=single, special_tokens=[("<s>", 0), ("</s>", 2)]
         )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         model_max_length=64,
         padding_side=padding_side,

@@ -9,4 +9,4 @@ from service.collections import Definition
 
 def definition(model: str = "m", **parts: Any) -> Definition:
     """Return a definition that differs from others in its model, or in what its fingerprint covers."""
-    return Definition(model, None, "0123456789abcdef", {"pooling": "mean", **parts})
+    return Definition(model, None, "mean", "0123456789abcdef", parts)

@@ -68,13 +68,31 @@ def _parts(text: str) -> list[str]:
 
 def _matches(expected: Sequence[str], actual: Sequence[str]) -> bool:
     """Whether the parts between ellipses come one after another, the first at the start, the last at the end."""
-    if ELLIPSIS not in expected:
-        return len(expected) == len(actual) and all(map(_same, expected, actual))
-    place = list(expected).index(ELLIPSIS)
-    before, after = expected[:place], expected[place + 1 :]
-    if len(actual) < place or not all(map(_same, before, actual)):
+    begin, *others = _split(expected)
+    if not _begins(actual, begin):
         return False
-    return any(_matches(after, actual[start:]) for start in range(place, len(actual) + 1))
+    if not others:
+        return len(actual) == len(begin)
+    place, end = len(begin), others.pop()
+    for middle in others:  # where each comes first leaves the most room for the next
+        while place <= len(actual) and not _begins(actual[place:], middle):
+            place += 1
+        place += len(middle)
+    return place + len(end) <= len(actual) and _begins(actual[len(actual) - len(end) :], end)
+
+
+def _split(parts: Sequence[str]) -> list[list[str]]:
+    found: list[list[str]] = [[]]
+    for part in parts:
+        if part == ELLIPSIS:
+            found.append([])
+        else:
+            found[-1].append(part)
+    return found
+
+
+def _begins(actual: Sequence[str], expected: Sequence[str]) -> bool:
+    return len(expected) <= len(actual) and all(map(_same, expected, actual))
 
 
 def _same(expected: str, actual: str) -> bool:

@@ -11,7 +11,7 @@ def problem(response: httpx.Response, status: int, *words: str) -> dict[str, Any
     """Assert a problem document (RFC 9457) of this status whose detail holds all words; returns it."""
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
+    body: dict[str, Any] = response.json()
     assert body["status"] == status
     assert body["type"].startswith("urn:millpond:") and body["title"]
     _clear(body["detail"], words)
@@ -23,7 +23,7 @@ def openai_problem(response: httpx.Response, status: int, *words: str) -> dict[s
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/json"
     assert response.json().keys() == {"error"}
-    error = response.json()["error"]
+    error: dict[str, Any] = response.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
     assert error["type"] == ("server_error" if status >= 500 else "invalid_request_error")
     _clear(error["message"], words)

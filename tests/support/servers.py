@@ -150,10 +150,10 @@ class Server(Launcher):
     ) -> None:
         self.store = store
         port = free_port()
-        command = [sys.executable, "-m", "service", "serve", "--config", config.resolve(), "--store", store.resolve()]
+        serve = [sys.executable, "-m", "service", "serve", "--host", "127.0.0.1", "--port", str(port)]
         settings = {"MILLPOND_RUNTIME__PRECISION": precision} if precision else {}
         super().__init__(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            [*serve, "--config", config.resolve(), "--store", store.resolve()],
             port,
             store.parent / f"{store.name}-{port}.log",
             ready="/ready",

@@ -1,11 +1,12 @@
 """The ways of requests through the service: which of its files run for a text, a document, a query and a reindex.
 
-`python -m tests.support.ways` prints them. It needs a process of its own, because a thread can be traced only if it
-starts after the tracer.
+`python -m tests.support.ways` prints them as docs/architecture.md has them. It needs a process of its own, because a
+thread can be traced only if it starts after the tracer.
 """
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import sys
 import tempfile
@@ -19,7 +20,14 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[2]
+LAYERS = ("api", "collections", "embedding", "encoder", "store", "index", "errors.py")
+"""The rooms of `service/` that requests go through, from top to bottom."""
 CHECKPOINT = ROOT / "tests" / "fixtures" / "v0_1" / "exported"
+
+
+def layer(file: str) -> int:
+    """Return how far below the top the room of a file is."""
+    return LAYERS.index(file.split("/")[1])
 
 
 class Tracer:
@@ -27,21 +35,21 @@ class Tracer:
 
     def __init__(self) -> None:
         self._folder = f"{ROOT}/service/"
-        self._called: set[str] | None = None
+        self._called: dict[str, None] | None = None  # in order
         threading.setprofile(self._profile)
         sys.setprofile(self._profile)
 
     @contextmanager
     def recording(self) -> Iterator[list[str]]:
-        """Collect the files, as paths from the root, that are complete when the block ends."""
-        self._called, files = set(), list[str]()
+        """Yield a list of files, by layer and order of first use, that is complete when the block ends."""
+        self._called, files = {}, list[str]()
         yield files
-        files += sorted(name.removeprefix(f"{ROOT}/") for name in self._called)
+        files += sorted((name.removeprefix(f"{ROOT}/") for name in self._called), key=layer)
         self._called = None
 
     def _profile(self, frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and self._called is not None and frame.f_code.co_filename.startswith(self._folder):
-            self._called.add(frame.f_code.co_filename)
+            self._called[frame.f_code.co_filename] = None
 
 
 async def requests(http: httpx.AsyncClient, turn: int, tracer: Tracer) -> dict[str, list[str]]:
@@ -93,7 +101,12 @@ def trace() -> dict[str, list[str]]:
             return asyncio.run(twice(httpx.AsyncClient(transport=transport, base_url="http://ways")))
 
 
+def summary(file: str) -> str:
+    """Return the first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse((ROOT / file).read_text())) or "").partition("\n")[0]
+
+
 if __name__ == "__main__":
     for way, files in trace().items():
         print(f"### The way of a {way}\n")
-        print(*(f"{number}. `{file}`" for number, file in enumerate(files, 1)), "", sep="\n")
+        print(*(f"{number}. `{file}`: {summary(file)}" for number, file in enumerate(files, 1)), "", sep="\n")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from service.api.dependencies import Served, check_count
-from service.api.disconnect import ReadingRoute
-from service.api.json import JSONRoute, answer, answer_in_parts, listed
+from service.api.requests import JSONRoute, ReadingRoute, Served, check_count, places
+from service.api.responses import json_list, json_list_of, json_object, json_response, response_in_parts
 from service.api.schemas.collections import (
     CollectionBody,
     CollectionList,
@@ -34,7 +32,7 @@ from service.errors import NotFound, Place, TooLarge
 from service.store import Document, Spans
 
 MOST_CHARACTERS: Final = 1 << 28
-"""Characters of text in one answer."""
+"""Characters of text in one response."""
 
 _CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
     409: {"model": Problem, "description": "Exists under another definition, or the fingerprints differ"}
@@ -43,7 +41,7 @@ _MISSING: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem, "des
 
 
 class _AnyId(PathConvertor):
-    """All that follows, line breaks included, which `path` stops at."""
+    """The rest of the path, including line breaks, at which `path` stops."""
 
     regex = r"[\s\S]*"
 
@@ -55,7 +53,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": Problem, "description": "The store cannot be used"},
 }
 router = APIRouter(tags=["collections"], route_class=JSONRoute, responses=_RESPONSES)
-searching = APIRouter(tags=["collections"], route_class=ReadingRoute, responses=_RESPONSES)
+search_router = APIRouter(tags=["collections"], route_class=ReadingRoute, responses=_RESPONSES)
 
 
 @router.put(
@@ -102,16 +100,15 @@ async def upsert(name: str, body: UpsertRequest, served: Served) -> Response:
     """
     check_count(served, len(body.documents), "documents")
     documents = [Document(item.id, item.text, item.metadata, _spans(item)) for item in body.documents]
-    done = await served.collections.upsert(name, documents, truncate=body.truncate)
-    return answer({"upserted": done.upserted, "unchanged": done.unchanged})
+    result = await served.collections.upsert(name, documents, truncate=body.truncate)
+    return json_response({"upserted": result.upserted, "unchanged": result.unchanged})
 
 
 @router.get("/collections/{name}/documents/{document_id:id}", response_model=DocumentBody, responses=_MISSING)
 async def fetch(name: str, document_id: str, served: Served) -> Response:
     """One document."""
     document = await served.collections.fetch(name, document_id)
-    spans = {} if document.spans is None else {"spans": document.spans}
-    return answer({"id": document.id, "text": document.text, "metadata": document.metadata, **spans})
+    return json_response(document.to_json())
 
 
 @router.delete("/collections/{name}/documents/{document_id:id}", status_code=204, responses=_MISSING)
@@ -152,7 +149,7 @@ async def abandon_reindex(name: str, served: Served) -> None:
     await served.collections.reindexes.abandon(served.collections.get(name))
 
 
-@searching.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
+@search_router.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
 async def search(name: str, body: SearchRequest, served: Served) -> Response:
     """The documents nearest to a text, to each of several texts, or to a vector.
 
@@ -162,7 +159,7 @@ async def search(name: str, body: SearchRequest, served: Served) -> Response:
     return await _search(served, name, body)
 
 
-@searching.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
+@search_router.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
 async def search_default(body: SearchRequest, served: Served) -> Response:
     """The same on the default collection (`store.default_collection`)."""
     name = served.config.store.default_collection
@@ -196,7 +193,7 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
             name, body.vector, body.k, body.filter, grouped=body.group is not None
         )
         _check_characters([hits], body)
-        return await answer_in_parts(_shown(hits, body))
+        return await response_in_parts(_hits(hits, body))
     several = body.queries is not None
     queries = body.queries if body.queries is not None else [body.query or ""]
     check_count(served, len(queries), "queries")
@@ -207,14 +204,16 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
         body.filter,
         grouped=body.group is not None,
         truncate=body.truncate,
-        where=partial(Place, "queries") if several else lambda _: Place("query"),
+        where=places("queries" if several else "query", several=several),
     )
     _check_characters(results, body)
-    return await answer_in_parts(_all_shown(results, body) if several else _shown(results[0], body))
+    if not several:
+        return await response_in_parts(_hits(results[0], body))
+    return await response_in_parts(json_object(results=json_list_of(_hits(hits, body) for hits in results)))
 
 
 def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> None:
-    """Refuse an answer that would say the same long texts over and over again, for each of their spans."""
+    """Refuse a response that would repeat long texts for each of their spans."""
     if "text" not in body.include:
         return
     characters = sum(len(hit.text) for hits in results for hit in hits)
@@ -227,21 +226,12 @@ def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> 
         )
 
 
-def _all_shown(results: Sequence[Sequence[Hit]], body: SearchRequest) -> Iterator[bytes]:
-    for place, hits in enumerate(results):
-        yield b"," if place else b'{"results":['
-        yield from _shown(hits, body)
-    yield b"]}"
+def _hits(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
+    def to_json(_: int, hit: Hit) -> dict[str, Any]:
+        included = {field: _FIELDS[field](hit) for field in body.include if field != "span" or hit.span}
+        return {"id": hit.id, "score": hit.score} | included
 
-
-def _shown(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
-    def one(_: int, hit: Hit) -> dict[str, Any]:
-        shown = {"id": hit.id, "score": hit.score}
-        return shown | {field: _FIELDS[field](hit) for field in body.include if field != "span" or hit.span}
-
-    yield b'{"hits":'
-    yield from listed(hits, one)
-    yield b"}"
+    return json_object(hits=json_list(hits, to_json))
 
 
 def _span(hit: Hit) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`/doctor`: whether the served models are what their checkpoints want them to be."""
+"""`/doctor`: whether models are served as their checkpoints declare."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from service.api.dependencies import Served
+from service.api.requests import Served
 from service.api.schemas.doctor import Examined
 from service.api.schemas.problem import PROBLEMS
 

@@ -1,16 +1,15 @@
-"""`/embed` and `/embed_all`, as text-embeddings-inference has them and more, and `/embed_spans`."""
+"""`/embed` and `/embed_all`, supersets of text-embeddings-inference's routes, and `/embed_spans`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
-from service.api.dependencies import Served, check_count
-from service.api.disconnect import ReadingRoute
-from service.api.json import answer_in_parts, listed, members
+from service.api.requests import ReadingRoute, Served, check_count, places
+from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.embed import (
     EmbedAllRequest,
     EmbedRequest,
@@ -21,11 +20,10 @@ from service.api.schemas.embed import (
 from service.api.schemas.problem import PROBLEMS
 from service.api.schemas.spans import CutBody
 from service.embedding.chunkers import Chunker
-from service.embedding.embedder import SpanVectors, TokenStates
 from service.errors import InvalidInput, Place
 
 MOST_STATES: Final = 16_384
-"""Tokens whose states one request may ask for; as JSON each is some kilobytes."""
+"""Token states in one response; as JSON, each is several kilobytes."""
 
 router = APIRouter(tags=["embed"], route_class=ReadingRoute)
 
@@ -33,7 +31,7 @@ router = APIRouter(tags=["embed"], route_class=ReadingRoute)
 @router.post("/embed", response_model=list[list[float]], responses=PROBLEMS)
 async def embed(body: EmbedRequest, served: Served) -> Response:
     """One vector a text, under the model's pooling or another."""
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    texts = body.texts
     check_count(served, len(texts), "inputs")
     embeddings = await served.models.get(body.model, body.pooling).embed(
         texts,
@@ -41,20 +39,28 @@ async def embed(body: EmbedRequest, served: Served) -> Response:
         truncate=body.side,
         normalize=body.normalize,
         dimensions=body.dimensions,
-        where=_place(body),
+        where=places("inputs", several=body.several),
     )
-    return await answer_in_parts(listed(embeddings.vectors))
+    return await response_in_parts(json_list(embeddings.vectors))
 
 
 @router.post("/embed_all", response_model=list[TokenStatesBody], responses=PROBLEMS)
 async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
     """The encoder's token states of each text, before any pooling, with tokens and character offsets."""
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    texts = body.texts
     check_count(served, len(texts), "inputs")
-    found = await served.models.get(body.model).token_states(
-        texts, prompt_name=body.prompt_name, truncate=body.side, max_total=MOST_STATES, where=_place(body)
+    states = await served.models.get(body.model).token_states(
+        texts,
+        prompt_name=body.prompt_name,
+        truncate=body.side,
+        max_total=MOST_STATES,
+        where=places("inputs", several=body.several),
     )
-    return await answer_in_parts(_shown(found))
+    return await response_in_parts(
+        json_list_of(
+            json_object(tokens=text.tokens, offsets=text.offsets, states=json_list(text.states)) for text in states
+        )
+    )
 
 
 @router.post("/embed_spans", response_model=list[SpanVectorsBody], responses=PROBLEMS)
@@ -76,9 +82,9 @@ async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
     **early** embeds the characters of each span as `/embed` would, special tokens and prompt included, and refuses
     or, with `truncate`, cuts a span that is too long.
     """
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    texts = body.texts
     check_count(served, len(texts), "inputs")
-    found = await served.models.get(body.model, body.pooling).embed_spans(
+    embedded = await served.models.get(body.model, body.pooling).embed_spans(
         texts,
         _spans(body, len(texts)),
         mode=body.mode,
@@ -87,12 +93,12 @@ async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
         normalize=body.normalize,
         dimensions=body.dimensions,
         most=served.config.server.max_texts,
-        where=_place(body),
-        where_span=(lambda _, span: Place("spans", span=span))
-        if isinstance(body.inputs, str)
-        else partial(Place, "spans"),
+        where=places("inputs", several=body.several),
+        where_span=partial(Place, "spans") if body.several else lambda _, span: Place("spans", span=span),
     )
-    return await answer_in_parts(_spans_shown(found))
+    return await response_in_parts(
+        json_list_of(json_object(spans=text.spans, vectors=json_list(text.vectors)) for text in embedded)
+    )
 
 
 def _spans(body: EmbedSpansRequest, texts: int) -> Chunker | Sequence[Sequence[Sequence[int]]]:
@@ -100,7 +106,7 @@ def _spans(body: EmbedSpansRequest, texts: int) -> Chunker | Sequence[Sequence[S
     if isinstance(body.spans, CutBody):
         return body.spans.parsed()
     given: Sequence[Any] = body.spans
-    several = not isinstance(body.inputs, str)
+    several = body.several
     nested = bool(given) and bool(given[0]) and isinstance(given[0][0], list)
     if several != nested:
         raise InvalidInput(
@@ -116,23 +122,3 @@ def _spans(body: EmbedSpansRequest, texts: int) -> Chunker | Sequence[Sequence[S
             f"spans has {len(given)} lists for {texts} texts; give one for each.", where=Place("spans")
         )
     return given
-
-
-def _spans_shown(found: Sequence[SpanVectors]) -> Iterator[bytes]:
-    for place, text in enumerate(found):
-        yield (b",{" if place else b"[{") + members(spans=text.spans) + b',"vectors":'
-        yield from listed(text.vectors)
-        yield b"}"
-    yield b"]"
-
-
-def _shown(found: Sequence[TokenStates]) -> Iterator[bytes]:
-    for place, text in enumerate(found):
-        yield (b",{" if place else b"[{") + members(tokens=text.tokens, offsets=text.offsets) + b',"states":'
-        yield from listed(text.states)
-        yield b"}"
-    yield b"]"
-
-
-def _place(body: EmbedAllRequest) -> Any:
-    return (lambda _: Place("inputs")) if isinstance(body.inputs, str) else partial(Place, "inputs")

@@ -1,4 +1,4 @@
-"""`/explain`: which token gave how much."""
+"""`/explain`: the contributions of tokens."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api.dependencies import Served
-from service.api.disconnect import ReadingRoute
-from service.api.json import answer_in_parts, listed, members
+from service.api.requests import ReadingRoute, Served
+from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.explain import ExplainedBody, ExplainRequest
 from service.api.schemas.problem import PROBLEMS
+from service.arrays import Floats
 from service.embedding.embedder import TokenStates
-from service.embedding.explain import Explained, Explanation, Numbers, Pair
-from service.embedding.explain import explain as explained
+from service.embedding.explain import Explained, Explanation, Pair
+from service.embedding.explain import explain as explain_texts
 
 router = APIRouter(tags=["embed"], route_class=ReadingRoute)
 
@@ -26,7 +26,7 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
     A share is a token's weight, all of them made to add up to one; where each dimension has weights of its own
     (max, gem, concatenations), the mean over the dimensions. Tokens of a prompt that are not pooled have none.
     """
-    found = await explained(
+    explained = await explain_texts(
         served.models,
         body.text,
         body.other,
@@ -36,52 +36,44 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
         prompt_name=body.prompt_name,
         matrices=body.matrix,
     )
-    return await answer_in_parts(_shown(found, body))
+    explanations = (
+        _explanation(explained, explanation, matrix=body.matrix) for explanation in explained.explanations
+    )
+    return await response_in_parts(
+        json_object(model=explained.model, head=explained.head or None, explanations=json_list_of(explanations))
+    )
 
 
-def _shown(found: Explained, body: ExplainRequest) -> Iterator[bytes]:
-    yield b"{" + members(model=found.model, head=found.head or None) + b',"explanations":['
-    for place, explanation in enumerate(found.explanations):
-        yield (b",{" if place else b"{") + members(pooling=explanation.pooling) + b',"tokens":'
-        if explanation.pair is None or found.other is None:
-            yield from _tokens(found.text, explanation.shares)
-        else:
-            yield from _pair(found.text, found.other, explanation, explanation.pair, matrix=body.matrix)
-        yield b"}"
-    yield b"]}"
-
-
-def _pair(
-    text: TokenStates, other: TokenStates, explanation: Explanation, pair: Pair, *, matrix: bool
-) -> Iterator[bytes]:
-    yield from _tokens(text, explanation.shares, pair.contributions)
-    yield b',"other":'
-    yield from _tokens(other, pair.other_shares, pair.other_contributions)
-    pairs = [
-        {
-            "index": i,
-            "token": text.tokens[i],
-            "other_index": j,
-            "other_token": other.tokens[j],
-            "contribution": pair.matrix[i, j],
-        }
-        for i, j in pair.strongest
-    ]
-    yield b"," + members(
+def _explanation(explained: Explained, explanation: Explanation, *, matrix: bool) -> Iterator[bytes]:
+    pair = explanation.pair
+    if pair is None or explained.other is None:
+        return json_object(pooling=explanation.pooling, tokens=_tokens(explained.text, explanation.shares))
+    return json_object(
+        pooling=explanation.pooling,
+        tokens=_tokens(explained.text, explanation.shares, pair.contributions),
+        other=_tokens(explained.other, pair.other_shares, pair.other_contributions),
         similarity=pair.similarity,
         served_similarity=pair.served_similarity,
         attribution="exact" if pair.exact else "by share",
-        pairs=pairs,
+        pairs=[_token_pair(explained.text, explained.other, pair, i, j) for i, j in pair.strongest],
+        **({"matrix": json_list(pair.matrix)} if matrix else {}),
     )
-    if matrix:
-        yield b',"matrix":'
-        yield from listed(pair.matrix)
 
 
-def _tokens(text: TokenStates, shares: Numbers, contributions: Numbers | None = None) -> Iterator[bytes]:
-    def one(place: int, token: str) -> dict[str, Any]:
-        start, end = text.offsets[place] or (None, None)
-        shown = {"token": token, "start": start, "end": end, "share": shares[place]}
-        return shown if contributions is None else shown | {"contribution": contributions[place]}
+def _token_pair(text: TokenStates, other: TokenStates, pair: Pair, i: int, j: int) -> dict[str, Any]:
+    return {
+        "index": i,
+        "token": text.tokens[i],
+        "other_index": j,
+        "other_token": other.tokens[j],
+        "contribution": pair.matrix[i, j],
+    }
 
-    yield from listed(text.tokens, one)
+
+def _tokens(text: TokenStates, shares: Floats, contributions: Floats | None = None) -> Iterator[bytes]:
+    def to_json(index: int, token: str) -> dict[str, Any]:
+        start, end = text.offsets[index] or (None, None)
+        fields = {"token": token, "start": start, "end": end, "share": shares[index]}
+        return fields if contributions is None else fields | {"contribution": contributions[index]}
+
+    return json_list(text.tokens, to_json)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Iterator
-from functools import partial
 from typing import Any, Final, cast
 
 from fastapi import APIRouter, Response
 
-from service.api.dependencies import Served, check_count
-from service.api.disconnect import ReadingRoute
-from service.api.json import answer_in_parts, listed, members
+from service.api.requests import ReadingRoute, Served, check_count, places
+from service.api.responses import json_list, json_object, response_in_parts
 from service.api.schemas.openai import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
-from service.embedding.embedder import Embeddings, Inputs
-from service.errors import Place
+from service.embedding.inputs import Inputs
 
 _STARTED: Final = int(time.time())
 
@@ -35,14 +31,26 @@ async def embeddings(body: OpenAIEmbedRequest, served: Served) -> Response:
     """Vectors for a string, strings, or token ids of the model's own vocabulary."""
     inputs, several = _inputs(body.input)
     check_count(served, len(inputs), "input")
-    found = await served.models.get(body.model, body.pooling).embed(
+    embeddings = await served.models.get(body.model, body.pooling).embed(
         inputs,
         prompt_name=body.prompt_name,
         truncate="right" if body.truncate else None,
         dimensions=body.dimensions,
-        where=partial(Place, "input") if several else lambda _: Place("input"),
+        where=places("input", several=several),
     )
-    return await answer_in_parts(_shown(found, body))
+
+    def to_json(index: int, vector: Any) -> dict[str, Any]:
+        encoded = b64encode(vector).decode() if body.encoding_format == "base64" else vector
+        return {"object": "embedding", "index": index, "embedding": encoded}
+
+    return await response_in_parts(
+        json_object(
+            object="list",
+            data=json_list(embeddings.vectors, to_json),
+            model=body.model,
+            usage={"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens},
+        )
+    )
 
 
 @router.get("/models")
@@ -59,21 +67,8 @@ async def model(name: str, served: Served) -> OpenAIModel:
     return OpenAIModel(id=served.models.get(name).name, created=_STARTED, owned_by="millpond")
 
 
-def _shown(found: Embeddings, body: OpenAIEmbedRequest) -> Iterator[bytes]:
-    def one(index: int, vector: Any) -> dict[str, Any]:
-        written = b64encode(vector).decode() if body.encoding_format == "base64" else vector
-        return {"object": "embedding", "index": index, "embedding": written}
-
-    yield b'{"object":"list","data":'
-    yield from listed(found.vectors, one)
-    usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
-    yield b"," + members(model=body.model, usage=usage) + b"}"
-
-
 def _inputs(value: str | list[str] | list[int] | list[list[int]]) -> tuple[Inputs, bool]:
-    """The inputs as a list, and whether they were one."""
-    if isinstance(value, str):
-        return [value], False
-    if value and isinstance(value[0], int):
-        return [value], False
+    """Return the inputs as a list, and whether they were sent as a list."""
+    if isinstance(value, str) or (value and isinstance(value[0], int)):
+        return cast(Inputs, [value]), False
     return cast(Inputs, value), True

@@ -1,4 +1,4 @@
-"""Whether the service is alive and able, and what it serves."""
+"""Liveness, readiness, and what is served."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 import pooling
 from service import __version__
-from service.api.dependencies import Served
+from service.api.requests import Served
 from service.api.routes.embed import MOST_STATES
 from service.collections.service import MOST_HITS
 from service.collections.vectorize import MOST_CHUNKS
@@ -45,13 +45,13 @@ async def info(served: Served) -> dict[str, Any]:
         "models": {
             name: {
                 "encoder": model.encoder.checkpoint.name,
-                "pooling": model.pooler.spec,
+                "pooling": model.recipe.pooler.spec,
                 "declared_pooling": model.encoder.checkpoint.pooling,
-                "normalize": model.normalize,
+                "normalize": model.recipe.normalize,
                 "dimension": model.dim,
-                "max_tokens": model.max_tokens,
-                "prompts": model.prompts,
-                "default_prompt": model.default_prompt,
+                "max_tokens": model.recipe.max_tokens,
+                "prompts": model.recipe.prompts,
+                "default_prompt": model.recipe.default_prompt,
                 "fingerprint": model.fingerprint,
                 "backend": model.encoder.runtime.backend,
                 "precision": model.encoder.runtime.precision,

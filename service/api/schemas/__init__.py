@@ -1,1 +1,1 @@
-"""What requests may say and what answers look like, one module a route group; the OpenAPI document follows."""
+"""Schemas of requests and responses, one module per group of routes; they define the OpenAPI document."""

@@ -6,14 +6,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from service.api.schemas.base import PoolingSpec, Request, Truncate
+from service.api.requests import Body
+from service.api.schemas.fields import PoolingSpec, Truncate
 from service.api.schemas.spans import ChunkingBody, SpansOfText
 from service.index import KINDS
 
 _INDEXES: Final = " ".join(f"`{kind}`: {index.summary}." for kind, index in KINDS.items())
 
 
-class CreateCollection(Request):
+class CreateCollection(Body):
     """Which embedder a collection's vectors come from, and how they are searched."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default"}]})
@@ -24,7 +25,7 @@ class CreateCollection(Request):
     chunking: ChunkingBody | None = Field(default=None, description="One vector a document unless given.")
 
 
-class ReindexRequest(Request):
+class ReindexRequest(Body):
     """What a collection is to be embedded with, from the text it has stored."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default"}]})
@@ -40,7 +41,7 @@ class ReindexRequest(Request):
     force: bool = Field(default=False, description="Embed it again also where nothing differs.")
 
 
-class DocumentBody(Request):
+class DocumentBody(Body):
     """One document."""
 
     id: str
@@ -52,7 +53,7 @@ class DocumentBody(Request):
     )
 
 
-class UpsertRequest(Request):
+class UpsertRequest(Body):
     """Documents to store: all of them or none."""
 
     model_config = ConfigDict(

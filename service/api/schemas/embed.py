@@ -6,12 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.schemas.base import SENTENCES, PoolingSpec, Request, Texts, Truncate
+from service.api.requests import Body
+from service.api.schemas.fields import SENTENCES, PoolingSpec, Texts, Truncate
 from service.api.schemas.spans import MODE, Spans
 from service.embedding.chunking import Mode
 
 
-class EmbedAllRequest(Request):
+class EmbedAllRequest(Body):
     """Texts whose token states are asked for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "A man is playing a harp."}]})
@@ -21,6 +22,16 @@ class EmbedAllRequest(Request):
     truncate: Truncate = False
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
     prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
+
+    @property
+    def several(self) -> bool:
+        """Whether the inputs are a list."""
+        return not isinstance(self.inputs, str)
+
+    @property
+    def texts(self) -> list[str]:
+        """The inputs as a list."""
+        return [self.inputs] if isinstance(self.inputs, str) else self.inputs
 
     @property
     def side(self) -> Literal["left", "right"] | None:

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.schemas.base import SENTENCES, PoolingSpec, Request, Truncate
+from service.api.requests import Body
+from service.api.schemas.fields import SENTENCES, PoolingSpec, Truncate
 
 
-class ExplainRequest(Request):
+class ExplainRequest(Body):
     """A text to explain, or two of which the similarity is explained."""
 
     model_config = ConfigDict(

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.schemas.base import SENTENCES, PoolingSpec, Request, Texts, TokenIds, Truncate
+from service.api.requests import Body
+from service.api.schemas.fields import SENTENCES, PoolingSpec, Texts, TokenIds, Truncate
 
 
-class OpenAIEmbedRequest(Request):
+class OpenAIEmbedRequest(Body):
     """OpenAI's embeddings request, with `pooling`, `truncate` and `prompt_name` as extras."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default", "input": SENTENCES}]})

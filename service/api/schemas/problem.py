@@ -1,4 +1,4 @@
-"""Errors, as every route may answer them."""
+"""Problem documents, the error responses of every route."""
 
 from __future__ import annotations
 

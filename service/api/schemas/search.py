@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.api.schemas.base import Request, Texts, Truncate
+from service.api.requests import Body
+from service.api.schemas.fields import Texts, Truncate
 from service.collections.service import MOST_HITS
 
 HitField = Literal["text", "metadata", "span"]
 
 
-class SearchRequest(Request):
+class SearchRequest(Body):
     """A search by one text, by several, or by a vector."""
 
     model_config = ConfigDict(
@@ -34,11 +35,11 @@ class SearchRequest(Request):
     truncate: Truncate = False
 
     @model_validator(mode="after")
-    def _one_question(self) -> Self:
+    def _check_query(self) -> Self:
         given = [name for name in ("query", "queries", "vector") if getattr(self, name) is not None]
         if len(given) != 1:
             raise PydanticCustomError(
-                "one_question",
+                "one_query",
                 "give one of 'query', 'queries' and 'vector'; this has {given}.",
                 {"given": " and ".join(map(repr, given)) or "none"},
             )

@@ -1,4 +1,4 @@
-"""How requests say that texts are cut into spans."""
+"""Spans in requests: given ones, and how to cut texts into them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, create_model, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from service.api.schemas.base import Request
+from service.api.requests import Body
 from service.embedding.chunkers import CHUNKERS, OPTIONS, Chunker, build
 from service.embedding.chunking import GIVEN, Chunking, Mode
 from service.errors import InvalidInput
@@ -23,7 +23,7 @@ _FIELDS: Final[dict[str, Any]] = {
 
 
 class _OneOf:
-    """Accept one of the given names, like `Literal`, but for names that are known at run time only."""
+    """A type like `Literal`, for names known only at run time."""
 
     def __init__(self, *names: str) -> None:
         self._names = list(names)
@@ -32,7 +32,7 @@ class _OneOf:
         return core_schema.literal_schema(self._names)
 
 
-class _Cutting(create_model("_Cutting", __base__=Request, **_FIELDS)):  # type: ignore[misc]  # as registered
+class _Cutting(create_model("_Cutting", __base__=Body, **_FIELDS)):  # type: ignore[misc]  # as registered
     by: str
 
     def parsed(self) -> Chunker | Chunking:

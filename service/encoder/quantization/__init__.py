@@ -1,4 +1,4 @@
-"""Encoders in int8: calibrated on texts, measured on others, and refused where they no longer agree with float32."""
+"""Encoders in int8: calibrated on texts, measured on others, and refused if they no longer agree with float32."""
 
 from __future__ import annotations
 

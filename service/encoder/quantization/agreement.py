@@ -1,4 +1,4 @@
-"""How near an int8 encoder's vectors are to float32's, on texts that it was not calibrated with."""
+"""How close an int8 encoder's vectors are to float32's, on texts that it was not calibrated with."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from service.arrays import Vectors
 from service.encoder.progress import Progress, no_progress
 from service.encoder.quantization.calibration import Batch
 from service.errors import CheckpointError
 
-Vectors = NDArray[np.float32]
 States = Callable[[NDArray[np.int64], NDArray[np.bool_]], Tensor]
 """Token ids and mask, both (batch, time) -> states (batch, time, dim)."""
 
@@ -25,14 +25,14 @@ _NEIGHBOURS: Final = 5
 
 @dataclass(frozen=True)
 class Agreement:
-    """What is left of float32's geometry.
+    """How much of float32's geometry an int8 encoder keeps.
 
     Args:
         texts: how many texts it is measured on.
-        mean_cosine: of each text's int8 vector with its float32 vector, the mean.
-        least_cosine: the least of them.
+        mean_cosine: mean cosine of a text's int8 vector with its float32 vector.
+        least_cosine: the least of these cosines.
         rank_correlation: Spearman's, between the similarities of all pairs of texts.
-        neighbours: share of the five nearest neighbours of a text that stay among the five nearest.
+        neighbours: share of a text's five nearest neighbours that stay among the five nearest.
 
     """
 
@@ -43,16 +43,16 @@ class Agreement:
     neighbours: float
 
     def check(self, name: str) -> None:
-        """Refuse an encoder whose vectors have moved too far.
+        """Refuse an encoder whose vectors have changed too much.
 
         Raises:
-            CheckpointError: with the numbers, what they must reach, and what to do.
+            CheckpointError: with the measured and the required values, and what to do.
 
         """
         short = [
             f"{label} is {value:.3f} and must be {least:.3f}"
             for label, value, least in self.compared()
-            if not value >= least  # also where it is not a number
+            if not value >= least  # also for NaN
         ]
         if short:
             raise CheckpointError(
@@ -61,7 +61,7 @@ class Agreement:
             )
 
     def compared(self) -> list[tuple[str, float, float]]:
-        """Each measure's name, its value, and the least that is served."""
+        """Return each measure's name, its value, and the least that is served."""
         return [(label, getattr(self, field), least) for field, label, least in LEAST]
 
 
@@ -86,10 +86,10 @@ LEAST: Final = (
 
 
 def measure(reference: Vectors, candidate: Vectors) -> Agreement:
-    """Compare vectors of the same texts, float32's and int8's, both (texts, dim) and of length one.
+    """Compare the unit vectors of the same texts in float32 and int8, both (texts, dim).
 
     Raises:
-        ValueError: the shapes differ, or there are fewer than three texts, whose pairs have no ranks to speak of.
+        ValueError: the shapes differ, or there are fewer than three texts.
 
     """
     if reference.shape != candidate.shape or len(reference) < 3:
@@ -107,7 +107,7 @@ def measure(reference: Vectors, candidate: Vectors) -> Agreement:
 
 
 def vectors(states: States, batches: Sequence[Batch], progress: Progress = no_progress) -> Vectors:
-    """Vectors of texts, (texts, dim): the mean of each text's states, of length one. In the order of the batches."""
+    """Return unit vectors of texts, (texts, dim), in the order of the batches: the mean of each text's states."""
     pooled: list[Tensor] = []
     with torch.inference_mode():
         for done, (ids, mask) in enumerate(batches):
@@ -119,7 +119,7 @@ def vectors(states: States, batches: Sequence[Batch], progress: Progress = no_pr
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Places in order; similarities of different texts are never quite equal, so that ties need no care."""
+    """Return ranks; ties need no care, since similarities of different texts are never quite equal."""
     return np.argsort(np.argsort(values, kind="stable"), kind="stable")
 
 

@@ -1,4 +1,4 @@
-"""The texts that an int8 encoder is fitted on and measured with."""
+"""The texts that an int8 encoder is calibrated on and measured with."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.encoder.tokenizer import Ids
+from service.arrays import Ids
+from service.encoder.tokenizer import pad
 from service.errors import ConfigError
 
 Batch = tuple[NDArray[np.int64], NDArray[np.bool_]]
 """Token ids and mask, both (batch, time), padded at the right."""
 
 LEAST_TEXTS: Final = 60
-"""Fewer leave channels whose range no text has shown, and too few held-out texts to measure with."""
+"""With fewer, the range of some channels is not seen, and too few texts are held out to measure with."""
 _MOST_TEXTS: Final = 1200
-"""More take their time and change nothing: a layer is fitted on about a thousand token states."""
+"""More take longer and change nothing: a layer is fitted on about a thousand token states."""
 _HELD_OUT: Final = 6
 """Every sixth text is held out."""
 
 
 def calibration_texts(path: Path | None) -> tuple[list[str], list[str]]:
-    """Texts to calibrate with, and others to measure with.
+    """Return texts to calibrate with, and others to measure with.
 
     The packaged texts are short questions, sentences, headlines, and paragraphs from many fields, some of them code,
     numbers, or in other languages than English. Texts of the kind that will be served do better.
 
     Args:
-        path: a file of UTF-8 with a text a line; blank lines and repetitions count for nothing, and of a long file
-            texts are taken at even distances. None for the packaged texts.
+        path: a UTF-8 file with a text a line; blank lines and repetitions are ignored, and a long file is sampled at
+            even intervals. None for the packaged texts.
 
     Raises:
         ConfigError: the file cannot be used.
@@ -49,7 +50,7 @@ def calibration_texts(path: Path | None) -> tuple[list[str], list[str]]:
 
 
 def batches(rows: Sequence[Ids], *, pad_id: int, most_tokens: int = 1024) -> Iterator[Batch]:
-    """Cut tokenized texts into batches of like length.
+    """Cut tokenized texts into batches of similar length.
 
     Args:
         rows: token ids, one array a text.
@@ -59,15 +60,9 @@ def batches(rows: Sequence[Ids], *, pad_id: int, most_tokens: int = 1024) -> Ite
     """
     waiting = sorted(rows, key=len, reverse=True)
     while waiting:
-        width = len(waiting[0])
-        taken = waiting[: max(1, most_tokens // max(width, 1))]
+        taken = waiting[: max(1, most_tokens // max(len(waiting[0]), 1))]
         del waiting[: len(taken)]
-        ids = np.full((len(taken), width), pad_id, dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=np.bool_)
-        for place, row in enumerate(taken):
-            ids[place, : len(row)] = row
-            mask[place, : len(row)] = True
-        yield ids, mask
+        yield pad(taken, pad_id)
 
 
 def _read(path: Path) -> list[str]:

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 def quantize_graph(
     graph: openvino.Model, batches: Sequence[Batch], progress: Progress = no_progress
 ) -> openvino.Model:
-    """A graph of ids and mask (batch, time) -> states, with its matrix products in int8. The one given stays.
+    """Return a copy of a graph of ids and mask (batch, time) -> states, with its matrix products in int8.
 
-    NNCF does it as for any transformer: SmoothQuant (Xiao et al., arXiv 2211.10438) before the ranges are
+    NNCF applies its scheme for transformers: SmoothQuant (Xiao et al., arXiv 2211.10438) before the ranges are
     measured, and bias correction after.
 
     Args:
         graph: its inputs are named input_ids and attention_mask.
         batches: calibration texts.
-        progress: told of texts seen, once for each of NNCF's passes over them.
+        progress: receives the number of texts seen, anew for each of NNCF's passes over them.
 
     Raises:
         ConfigError: NNCF is not installed.
@@ -50,7 +50,7 @@ def quantize_graph(
 
 
 class _Texts:
-    """One text at a time: NNCF would take the padding of a batch for tokens."""
+    """Yields one text at a time: NNCF would count the padding of a batch as tokens."""
 
     def __init__(self, batches: Sequence[Batch], progress: Progress) -> None:
         self._rows = [row[real] for ids, mask in batches for row, real in zip(ids, mask, strict=True)]
@@ -82,7 +82,7 @@ def _nncf() -> Any:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """NNCF draws bars and logs on standard output, which is a command's own."""
+    """Silence NNCF, which draws progress bars and logs on standard output."""
     logger = logging.getLogger("nncf")
     level = logger.level
     logger.setLevel(logging.ERROR)

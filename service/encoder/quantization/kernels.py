@@ -17,13 +17,13 @@ from service.errors import ConfigError
 
 INPUT_LEVELS: Final = 255
 WEIGHT_LEVELS: Final = 64
-"""Before VNNI, a CPU adds pairs of products in 16 bits: 2 * 255 * 64 fits, 2 * 255 * 127 saturates in silence.
-Eight bits for the inputs and seven for the weights lose less than the reverse: weights have a scale a row."""
+"""Without VNNI, a CPU adds pairs of products in 16 bits: 2 * 255 * 64 fits, 2 * 255 * 127 saturates silently.
+Eight bits for the inputs and seven for the weights lose less than the reverse: weights have a scale per row."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The numbers of one layer.
+    """The parameters of one layer.
 
     weight: (out, in) int8, within -64 and 64. scale: (out,) float32, what one unit of the integer sum is worth.
     bias: (out,) float32. multiplier: (in,) float32. zero_point: (1,) int32.
@@ -44,15 +44,15 @@ class Kernel(Protocol):
 
 
 class Fbgemm(nn.Module):
-    """FBGEMM quantises as it packs the inputs. Of the two it is the faster on few tokens, and as fast on many."""
+    """FBGEMM, which quantises as it packs the inputs; the faster of the two on few tokens, and as fast on many."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
         self._multiplier = parts.multiplier
         self._zero_point = int(parts.zero_point)
         engine = torch.backends.quantized.engine
-        # Packing follows a setting of the process, and PyTorch means to retire the tensors it takes: `OneDnn` is
-        # there for the day it does.
+        # Packing follows a process-wide setting. PyTorch plans to remove the tensors it takes; `OneDnn` is there for
+        # that day.
         torch.backends.quantized.engine = "fbgemm"
         try:
             with warnings.catch_warnings():
@@ -70,7 +70,7 @@ class Fbgemm(nn.Module):
 
     @staticmethod
     def is_available() -> bool:
-        """Whether this PyTorch has it."""
+        """Return whether this build of PyTorch has it."""
         return (
             "fbgemm" in torch.backends.quantized.supported_engines
             and hasattr(torch, "quantize_per_channel")
@@ -86,7 +86,7 @@ class Fbgemm(nn.Module):
 
 
 class OneDnn(nn.Module):
-    """oneDNN takes plain int8 tensors."""
+    """oneDNN, which takes plain int8 tensors."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -94,13 +94,13 @@ class OneDnn(nn.Module):
         self._rounding = parts.zero_point + 0.5
         self._scale = parts.scale
         self._weight_zeros = torch.zeros(len(parts.scale), dtype=torch.int32)
-        # The zero point's share of the sums is known now; left to oneDNN, it is computed anew with each call.
+        # The zero point's share of the sums is constant; oneDNN would compute it anew with each call.
         self._bias = parts.bias - parts.scale * parts.zero_point * parts.weight.sum(1, dtype=torch.int32)
         self._packed = torch.ops.onednn.qlinear_prepack(parts.weight, None)
 
     @staticmethod
     def is_available() -> bool:
-        """Whether this PyTorch has it."""
+        """Return whether this build of PyTorch has it."""
         return "onednn" in torch.backends.quantized.supported_engines and hasattr(
             torch.ops.onednn, "qlinear_pointwise"
         )
@@ -108,7 +108,7 @@ class OneDnn(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """States (rows, ..., in) -> (rows, ..., out)."""
         levels = torch.addcmul(self._rounding, states, self._multiplier).clamp_(0, INPUT_LEVELS)
-        # To uint8 by way of int16: PyTorch vectorises both steps, and not the direct one.
+        # To uint8 by way of int16: PyTorch vectorises both steps but not the direct conversion.
         inputs = levels.to(torch.int16).to(torch.uint8)
         output: Tensor = torch.ops.onednn.qlinear_pointwise.default(
             *(inputs, 1.0, 0, self._packed, self._scale, self._weight_zeros, self._bias),
@@ -118,7 +118,7 @@ class OneDnn(nn.Module):
 
 
 def best_kernel() -> type[Fbgemm] | type[OneDnn]:
-    """The fastest that this PyTorch has.
+    """Return the fastest kernel of this build of PyTorch.
 
     Raises:
         ConfigError: it has none.

@@ -1,7 +1,7 @@
-"""Linear layers in int8, for PyTorch on a CPU: calibrated once, then every row by itself.
+"""Linear layers in int8, for PyTorch on a CPU.
 
-The scale of the inputs is fixed by the calibration texts. One taken from the batch at hand would make a text's
-vector depend on the texts beside it.
+The scale of the inputs is fixed by calibration texts: taken from the batch at hand, it would make a text's vector
+depend on the texts beside it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _STRENGTHS: Final = (0.0, 0.35, 0.5, 0.65, 0.8)
 _CLIPS: Final = (1.0, 0.9, 0.8, 0.7, 0.6)
 _WEIGHT_CLIPS: Final = (1.0, 0.95, 0.9, 0.85, 0.8)
 _ROWS: Final = 1024
-"""Token states a layer is fitted on."""
+"""Token states that a layer is fitted on."""
 _MOST_ERROR: Final = 0.01
-"""A layer whose best int8 form misses more of its output's variance than this stays as it is."""
+"""A layer stays in float32 if its best int8 form misses more of its output's variance than this."""
 _FORMAT: Final = "millpond int8 linear 1"
 
 
 class Int8Linear(nn.Module):
     """A linear layer over int8 weights: states (..., in) float32 -> (..., out) float32, for inference only.
 
-    Safe to call from several threads. `weight` keeps its name and type: T5's code asks a layer for them.
+    Safe to call from several threads. `weight` keeps its name, by which T5's code asks for its type.
     """
 
     weight: Tensor
@@ -62,20 +62,20 @@ class Int8Linear(nn.Module):
 def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Progress = no_progress) -> nn.Module:
     """Replace the linear layers of an encoder by int8 ones, in place.
 
-    Each layer's form is the one that changes its outputs least, in mean square, on the calibration texts:
+    For each layer, the int8 form is chosen that changes its outputs least, in mean square, on the calibration texts:
 
-    * How far the range of an input channel is evened out by the weights it meets: SmoothQuant (Xiao et al.,
-      arXiv 2211.10438), its strength chosen a layer. The scaling rides on the multiplication that quantises.
-    * Where inputs and weights are clipped: mean-square clipping (Banner et al., arXiv 1810.05723).
-    * The mean error that is left goes into the bias: bias correction (Nagel et al., arXiv 1906.04721).
+    * SmoothQuant (Xiao et al., arXiv 2211.10438) shifts the range of input channels into the weights, with a strength
+      per layer; its scaling is part of the multiplication that quantises.
+    * Inputs and weights are clipped where the mean square error is least (Banner et al., arXiv 1810.05723).
+    * The remaining mean error goes into the bias: bias correction (Nagel et al., arXiv 1906.04721).
 
-    A layer stays as it is where the calibration never reaches it, where its class is not exactly `nn.Linear` (its
-    owner may read the weight), and where its int8 form misses more than a hundredth of its output's variance.
+    A layer stays in float32 if calibration never reaches it, if its class is not exactly `nn.Linear` (its owner may
+    read the weight), or if its int8 form misses more than a hundredth of its output's variance.
 
     Args:
         module: called as ``module(input_ids=..., attention_mask=...)``, in evaluation mode, float32, on the CPU.
         batches: calibration texts.
-        progress: told of batches seen and layers fitted.
+        progress: receives the batches seen and the layers fitted.
 
     Raises:
         CheckpointError: there is no layer to replace.
@@ -89,7 +89,7 @@ def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Prog
     kept: list[str] = []
     for done, (linear, names) in enumerate(paths.items()):
         progress("fit layers", done, len(paths))
-        # Not in inference mode: an inference tensor could never be used outside it again.
+        # Not in inference mode, whose tensors cannot be used outside it.
         with torch.no_grad():
             fitted = _fit(linear, seen[linear]) if seen[linear].rows else None
         if fitted is None:
@@ -108,7 +108,7 @@ def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Prog
 
 
 def save_quantized(module: nn.Module, path: Path) -> None:
-    """Write the int8 layers of a module as safetensors: the whole file or, when interrupted, none of it."""
+    """Write the int8 layers of a module as safetensors, atomically."""
     tensors = {
         f"{names[0]}.{key}": tensor
         for layer, names in _paths(module, Int8Linear).items()
@@ -124,7 +124,7 @@ def save_quantized(module: nn.Module, path: Path) -> None:
 
 
 def load_quantized(module: nn.Module, path: Path) -> nn.Module:
-    """Put the int8 layers that `save_quantized` wrote in the place of a float32 module's own; gives the module.
+    """Replace layers of a float32 module by the int8 ones that `save_quantized` wrote; return the module.
 
     Raises:
         CheckpointError: the file is missing or damaged, or belongs to another encoder; the module is unchanged.
@@ -157,7 +157,7 @@ def _linears(module: nn.Module) -> dict[nn.Linear, list[str]]:
 
 
 def _paths(module: nn.Module, kind: type[_Kind]) -> dict[_Kind, list[str]]:
-    """The modules of exactly this class below `module`, each with every name it has: layers may be shared."""
+    """Return the modules of exactly this class below `module`, each with all its names: layers may be shared."""
     found: dict[_Kind, list[str]] = {}
     for name, part in module.named_modules(remove_duplicate=False):
         if name and type(part) is kind:
@@ -177,7 +177,7 @@ def _fits(linear: nn.Linear, parts: dict[str, Tensor]) -> bool:
 
 
 class _Seen:
-    """What came into one layer: the range of each channel over all tokens, and some of the states."""
+    """The inputs of one layer: the range of each channel over all tokens, and a sample of the states."""
 
     def __init__(self) -> None:
         self.rows: list[Tensor] = []
@@ -194,7 +194,7 @@ class _Seen:
 
 
 def _without_padding(states: Tensor, mask: Tensor) -> Tensor:
-    """States (batch, time, ..., dim), (batch * time, dim), or anything else that ends in dim -> (rows, dim)."""
+    """States (batch, time, ..., dim), (batch * time, dim), or of any shape that ends in dim -> (rows, dim)."""
     if states.shape[:2] == mask.shape and states.ndim > 2:
         states = states[mask]
     elif states.ndim == 2 and len(states) == mask.numel():
@@ -233,7 +233,7 @@ def _watched(linear: nn.Linear, seen: _Seen, mask: Tensor, most: int, generator:
 
 @dataclass(frozen=True)
 class _Form:
-    """One way to quantise a layer."""
+    """A candidate for the int8 form of a layer."""
 
     weight: Tensor
     weight_scale: Tensor
@@ -242,16 +242,16 @@ class _Form:
     input_scale: float
 
     def outputs(self, states: Tensor) -> Tensor:
-        """What the int8 layer makes of states (rows, in), without its bias."""
+        """Compute the int8 layer's outputs for states (rows, in), without its bias."""
         levels = ((states * self.multiplier).round_() + self.zero_point).clamp_(0, INPUT_LEVELS)
         sums = (levels - self.zero_point) @ self.weight.T
         return sums * (self.weight_scale * self.input_scale)
 
 
 def _fit(linear: nn.Linear, seen: _Seen) -> Int8Linear | None:
-    """The int8 form of a layer that changes its outputs least; None where that is still too much."""
+    """Return the int8 form of a layer that changes its outputs least; None if that is still too much."""
     states = torch.cat(seen.rows)
-    states = states[:: max(1, len(states) // _ROWS)].clone()  # an inference tensor's clone outside is a plain one
+    states = states[:: max(1, len(states) // _ROWS)].clone()  # outside inference mode a clone is a plain tensor
     exact = states @ linear.weight.T
     errors: dict[tuple[float, float], float] = {}
     forms: dict[tuple[float, float], _Form] = {}
@@ -287,7 +287,7 @@ def _form(weight: Tensor, seen: _Seen, strength: float, clip: float) -> _Form:
 
 
 def _smoothing(weight: Tensor, largest: Tensor, strength: float) -> Tensor:
-    """SmoothQuant's equation 4: what each input channel is divided by, and its weights multiplied with."""
+    """Return what each input channel is divided by, and its weights multiplied with: SmoothQuant's equation 4."""
     if not strength:
         return torch.ones(weight.shape[1])
     factors = largest.clamp(min=1e-5) ** strength / weight.abs().amax(0).clamp(min=1e-5) ** (1 - strength)
@@ -295,7 +295,7 @@ def _smoothing(weight: Tensor, largest: Tensor, strength: float) -> Tensor:
 
 
 def _round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (out, in) -> whole numbers of the same shape and a scale a row, clipped where that errs least."""
+    """Weight (out, in) -> integers of the same shape and a scale per row, clipped where the error is least."""
     widest = (weight.abs().amax(1) / WEIGHT_LEVELS).clamp(min=1e-12)
     least = torch.full_like(widest, torch.inf)
     scale = widest

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from service.config import RuntimeConfig
+from service.encoder.loading import Source
+from service.encoder.quantization import Agreement
 from service.errors import ServiceError
-
-if TYPE_CHECKING:
-    from service.encoder.loading import Source
-    from service.encoder.quantization import Agreement
 
 
 class Unfit(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
@@ -14,16 +15,28 @@ from torch import Tensor
 from service.config import RuntimeConfig
 from service.encoder.loading import Source
 from service.encoder.quantization import Agreement, load_quantized, quantize_linears, save_quantized
-from service.encoder.quantization.quantizer import Quantizer
 from service.encoder.runtimes.base import Runtime
+from service.encoder.runtimes.equivalence import difference, sample, silenced
 from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_bf16, threads
-from service.encoder.runtimes.tracing import StatesOnly, trace
+from service.encoder.runtimes.quantizer import Quantizer
 from service.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WEIGHTS: Final = "int8.safetensors"
+
+
+class StatesOnly(torch.nn.Module):
+    """Token ids and mask, both (batch, time) -> states (batch, time, dim)."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        """Return the module's last hidden states."""
+        return self.module(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
 class TorchRuntime(Runtime):
@@ -63,7 +76,7 @@ class TorchRuntime(Runtime):
         self._most_threads = 1 if precision == "int8" else cores
         self.dim = int(module.config.get_text_config().hidden_size)
         # An int8 pass is so short that Python's share of it shows.
-        self._states = trace(module) if precision == "int8" else StatesOnly(module.to(self._device))
+        self._states = _trace(module) if precision == "int8" else StatesOnly(module.to(self._device))
 
     @classmethod
     def load(cls, source: Source, config: RuntimeConfig) -> Self:
@@ -113,3 +126,22 @@ def _precision(config: RuntimeConfig) -> str:
         raise ConfigError("runtime.precision: int8 runs on the CPU; with device: cuda, use auto, fp32, bf16 or fp16.")
     fastest = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return fastest if config.precision == "auto" else config.precision
+
+
+def _trace(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """Trace a module, so that a whole pass is one call that holds Python's global lock only to start.
+
+    Short passes lose most of their time to Python and to threads that wait for its lock. A module that cannot be
+    traced, or whose trace computes other states, is returned as it is.
+    """
+    plain = StatesOnly(module)
+    try:
+        with silenced(), torch.inference_mode():
+            traced: Any = torch.jit.trace(plain, sample(module, 2, 7), check_trace=False)  # type: ignore[no-untyped-call]
+        reason = difference(module, traced)
+    except Exception as error:  # tracing raises whatever the architecture's code does
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if reason is None:
+        return lambda ids, mask: traced(ids, mask)
+    logger.warning("its passes cannot be traced and are slower for it (%s)", reason)
+    return plain

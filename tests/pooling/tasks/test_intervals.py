@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from pooling.tasks.bootstrap import interval, resampled, simultaneous
+from pooling.tasks.bootstrap import interval, resample, simultaneous
 
 
 def test_two_statistics_are_resampled_on_the_same_draws():
     values = np.random.default_rng(0).normal(size=(50, 2))
-    both = resampled(lambda items: values[items].mean(axis=0), 50, samples=30)
+    both = resample(lambda items: values[items].mean(axis=0), 50, samples=30)
     assert both.shape == (30, 2)
-    one = resampled(lambda items: values[items, 1].mean(), 50, samples=30)
+    one = resample(lambda items: values[items, 1].mean(), 50, samples=30)
     assert both[:, 1] == pytest.approx(one)
     assert len(np.unique(both)) == 60
 
@@ -42,7 +42,7 @@ def test_all_intervals_together_hold_the_truth_about_as_often_as_they_say():
     held = 0
     for _ in range(200):
         values = rng.normal(size=(80, 7))
-        found = resampled(lambda items, values=values: values[items].mean(axis=0), 80, samples=200)
+        found = resample(lambda items, values=values: values[items].mean(axis=0), 80, samples=200)
         low, high = simultaneous(values.mean(axis=0), found)
         held += bool(((low <= 0) & (high >= 0)).all())
     assert 0.88 <= held / 200 <= 0.99

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pooling.tasks.data import PositivePairs, Retrieval, ScoredPairs
-from pooling.training import Split, States, Writer, task
+from pooling.tasks import PositivePairs, Retrieval, Similarity
+from pooling.training import Split, States, Writer
 
 DIM = 8
 TOPICS = 6
@@ -33,8 +33,8 @@ def similar_pairs(count, seed, folder):
     left = rng.integers(TOPICS, size=count)
     right = np.where(rng.random(count) < 0.5, left, rng.integers(TOPICS, size=count))
     names = [f"text {number}" for number in range(2 * count)]
-    pairs = task(ScoredPairs(tuple(names[:count]), tuple(names[count:]), tuple((left == right).astype(float))))
-    assert [text.text for text in pairs.texts] == names
+    pairs = Similarity(names[:count], names[count:], (left == right).astype(float))
+    assert pairs.parts[0].texts == names
     states = [about(topic, rng) for topic in (*left, *right)]
     return Split(pairs, States.open([write(folder, states)]))
 

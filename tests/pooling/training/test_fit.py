@@ -22,7 +22,7 @@ FAST = Settings(epochs=4, batch_size=32, learning_rate=0.05)
 
 def fitted(spec, train, dev, settings=FAST, **options):
     pooler, epochs = build(spec, DIM), []
-    best = fit(pooler, train, dev, settings, told=epochs.append, **options)
+    best = fit(pooler, train, dev, settings, on_epoch=epochs.append, **options)
     return pooler, best, epochs
 
 
@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_parameters_and_another_does_not(similarity
 def test_it_stops_when_dev_gets_no_better_and_keeps_the_best(similarity):
     train, dev = similarity
     backwards = copy.copy(dev.task)
-    backwards.score = lambda outcomes, items=None: -dev.task.score(outcomes, items)  # the better, the worse
+    backwards.score = lambda outcomes, chosen: -dev.task.score(outcomes, chosen)  # the better, the worse
     pooler, best, epochs = fitted("attention", train, Split(backwards, dev.states), replace(FAST, patience=2))
     assert best.number == 0 and len(epochs) == 3
     assert not pooler.query.any()

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pooling.tasks.data import DataError
+from pooling.tasks import DataError
 from pooling.training import read_splits
 
 
@@ -34,34 +34,34 @@ def test_a_folder_has_its_splits(tmp_path):
     for split, start, stop in (("train", 0, 100), ("dev", 100, 130), ("test", 130, 170)):
         pairs(tmp_path, split, start, stop)
     splits = read_splits(tmp_path)
-    assert (splits.train.items, splits.dev.items, splits.test.items, splits.notes) == (100, 30, 40, ())
+    assert (splits.train.size, splits.dev.size, splits.test.size, splits.notes) == (100, 30, 40, ())
     other = pairs(tmp_path / "other", "mine", 200, 225)
-    assert read_splits(tmp_path, dev=other).dev.items == 25
+    assert read_splits(tmp_path, dev=other).dev.size == 25
 
 
 def test_what_is_missing_is_held_out_and_said_to_be(tmp_path):
     path = pairs(tmp_path, "a", 0, 300)
     splits = read_splits(path)
-    assert (splits.train.items, splits.dev.items, splits.test.items) == (240, 30, 30)
+    assert (splits.train.size, splits.dev.size, splits.test.size) == (240, 30, 30)
     assert splits.notes == tuple(
         f"There is no {split} split: 30 of the 300 pairs or queries of {path} are held out for it."
         for split in ("dev", "test")
     )
-    texts = [set(split.texts) for split in (splits.train, splits.dev, splits.test)]
+    texts = [set(split.parts[0].texts) for split in (splits.train, splits.dev, splits.test)]
     assert sum(map(len, texts)) == len(set.union(*texts)) == 600
     again = read_splits(path)
-    assert [list(again.dev.texts), list(again.test.texts)] == [list(splits.dev.texts), list(splits.test.texts)]
+    assert [again.dev.rows, again.test.rows] == [splits.dev.rows, splits.test.rows]
     given = read_splits(path, test=pairs(tmp_path, "b", 300, 340))
-    assert (given.train.items, given.dev.items, given.test.items, len(given.notes)) == (270, 30, 40, 1)
+    assert (given.train.size, given.dev.size, given.test.size, len(given.notes)) == (270, 30, 40, 1)
 
 
 def test_beir_holds_out_queries_and_keeps_the_corpus_for_judging(tmp_path):
     splits = read_splits(beir(tmp_path / "a", train=80, test=25))
-    assert (splits.train.items, splits.dev.items, splits.test.items) == (60, 20, 25)
-    assert len([text for text in splits.train.texts if text.role == "document"]) == 60
-    assert len([text for text in splits.dev.texts if text.role == "document"]) == 105
+    assert (splits.train.size, splits.dev.size, splits.test.size) == (60, 20, 25)
+    assert len(splits.train.parts[0].texts) == 60
+    assert len(splits.dev.parts[0].texts) == 105
     splits = read_splits(beir(tmp_path / "b", train=60, dev=20, test=30))
-    assert (splits.train.items, splits.dev.items, splits.test.items, splits.notes) == (60, 20, 30, ())
+    assert (splits.train.size, splits.dev.size, splits.test.size, splits.notes) == (60, 20, 30, ())
 
 
 def test_an_overlap_is_counted_in_either_order(tmp_path):
@@ -112,7 +112,7 @@ def test_dev_and_test_are_of_one_kind(tmp_path):
 
 
 def test_scores_that_are_all_equal_name_the_file(tmp_path):
-    with pytest.raises(DataError, match=r"dev\.csv: every score is 1"):
+    with pytest.raises(DataError, match=r"dev\.csv: every pair has the score 1"):
         read_splits(pairs(tmp_path, "train", 0, 100), pairs(tmp_path, "dev", 100, 130, score=lambda _: 1))
-    with pytest.raises(DataError, match=r"a\.csv: every score is 1"):
+    with pytest.raises(DataError, match=r"a\.csv: every pair has the score 1"):
         read_splits(pairs(tmp_path, "a", 0, 100, score=lambda _: 1))

@@ -334,6 +334,7 @@ def test_a_reindex_names_the_documents_that_cannot_be_cut(http: httpx.Client, cr
     http.delete(f"{path}/reindex")
 
 
+@pytest.mark.slow
 def test_more_chunks_than_are_embedded_at_once(http: httpx.Client, create: Create) -> None:
     """As many are refused together; a reindex takes such documents one after the other."""
     path = create({"by": "given"})

@@ -42,6 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.slow
 def test_other_requests_go_on(server: Server) -> None:
     def ask() -> httpx.Response:
         return httpx.get(f"{server.url}/doctor", params={"model": "other"}, timeout=280)
@@ -59,6 +60,7 @@ def test_other_requests_go_on(server: Server) -> None:
     assert list(first.json()["models"]) == ["other"]
 
 
+@pytest.mark.slow
 def test_what_is_served_as_declared_and_what_is_not(server: Server) -> None:
     answer = server.http.get("/doctor")
     assert answer.status_code == 200, answer.text
@@ -81,12 +83,14 @@ def test_what_is_served_as_declared_and_what_is_not(server: Server) -> None:
     assert server.http.get("/doctor", params={"model": "broken"}).json()["models"] == {"broken": broken}
 
 
+@pytest.mark.slow
 def test_an_unknown_model(server: Server) -> None:
     problem(
         server.http.get("/doctor", params={"model": "brokem"}), 404, "no model is named", "Did you mean 'broken'?"
     )
 
 
+@pytest.mark.slow
 def test_the_document_tells_the_shape(server: Server) -> None:
     document = server.http.get("/openapi.json").json()
     operation = document["paths"]["/doctor"]["get"]

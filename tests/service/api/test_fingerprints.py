@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.support import checkpoints
@@ -69,6 +70,7 @@ def test_a_collection_under_another_pooling_is_refused_until_the_first_is_back(t
         assert "WARNING" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_weights_pooling_prompts_and_normalisation_each_count(tmp_path: Path) -> None:
     """One model for each, all the same at first; then each is changed in one thing."""
     plain = checkpoints.plain_bert(tmp_path / "plain")

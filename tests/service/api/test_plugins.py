@@ -72,6 +72,7 @@ def packages(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_pooling_of_another_package(tmp_path: Path, packages: Path) -> None:
     config = tmp_path / "plugin.yaml"
     encoder = "encoder: bundled/all-MiniLM-L6-v2"

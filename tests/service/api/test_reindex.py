@@ -214,6 +214,7 @@ def test_a_full_queue_is_waited_for(small: Server) -> None:
     http.delete("/collections/waiting")
 
 
+@pytest.mark.slow
 def test_kill_in_the_middle_under_concurrent_writes(tmp_path: Path) -> None:
     """Every acknowledged write is in the collection after it, which is then as one that was made anew.
 

@@ -38,6 +38,7 @@ def config(tmp_path: Path, model: str) -> Path:
 MEAN = ROOT / "configs" / "mean.yaml"
 
 
+@pytest.mark.slow
 def test_a_store_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     fails(MEAN, tmp_path / "file" / "store", "Not a directory", "Choose a folder that this user can create")
@@ -48,6 +49,7 @@ def test_a_store_that_another_service_has_open(tmp_path: Path, side_by_side: Ser
     assert side_by_side.http.get("/ready").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"this is no database " * 500, b"SQLite format 3\0" + b"\xff" * 8000])
 def test_a_damaged_database(tmp_path: Path, content: bytes) -> None:
     database = tmp_path / "millpond.sqlite3"
@@ -60,6 +62,7 @@ def test_a_model_folder_that_is_not_there(tmp_path: Path) -> None:
     fails(config(tmp_path, f"encoder: {tmp_path}/none"), tmp_path / "store", f"{tmp_path}/none")
 
 
+@pytest.mark.slow
 def test_damaged_weights(tmp_path: Path, minilm: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -71,10 +74,12 @@ def test_damaged_weights(tmp_path: Path, minilm: Path) -> None:
     fails(config(tmp_path, f"encoder: {folder}"), tmp_path / "store", str(folder), "weights")
 
 
+@pytest.mark.slow
 def test_a_key_that_is_misspelled(tmp_path: Path) -> None:
     spelled = config(tmp_path, "encoder: bundled/all-MiniLM-L6-v2\n    poolng: cls")
     fails(spelled, tmp_path / "store", str(spelled), "models.default.poolng", "Did you mean 'pooling'?", "Known keys")
 
 
+@pytest.mark.slow
 def test_an_environment_variable_that_is_no_number(tmp_path: Path) -> None:
     fails(MEAN, tmp_path / "store", "MILLPOND_SERVER__MAX_TEXTS", "integer", MILLPOND_SERVER__MAX_TEXTS="few")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from service.cli.chunks import chunking
+from service.cli.chunks import parse_chunking
 from service.cli.console import Failure
 
 from .test_index import ids, summary
@@ -47,6 +47,7 @@ def test_index_search_and_reindex(asking, stories, name, side_by_side):
     assert STORY in asking("search", "music", "--collection", name).stdout
 
 
+@pytest.mark.slow
 def test_given_spans(asking, jsonl, name, side_by_side):
     spans = [[0, 36], [37, 66]]
     path = jsonl({"id": "story", "text": STORY, "spans": spans})
@@ -80,13 +81,13 @@ def test_given_spans(asking, jsonl, name, side_by_side):
     ],
 )
 def test_how_a_chunking_is_written(written, asked):
-    assert chunking(written) == asked
+    assert parse_chunking(written) == asked
 
 
 @pytest.mark.parametrize("written", ["", "tokens=", "tokens=4,tokens=5", "sentence,given", ",", "=4" + "x" * 5000])
 def test_how_it_is_not(written):
     with pytest.raises(Failure, match="write it as tokens=64,overlap=16") as raised:
-        chunking(written)
+        parse_chunking(written)
     assert len(str(raised.value)) < 300 and raised.value.exit_status == 2
 
 

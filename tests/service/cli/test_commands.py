@@ -48,6 +48,7 @@ def test_poolings_lists_every_strategy_and_stage(millpond):
     assert "p=3.0" in rows["gem"] and "size (required)" in rows["window"]
 
 
+@pytest.mark.slow
 def test_poolings_of_other_packages(millpond, environment, tmp_path):
     (tmp_path / "median_pooling.py").write_text(
         "from pooling import Mean\n"
@@ -92,6 +93,7 @@ def test_check_a_good_config(millpond, minilm, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_check_bad_models(millpond, minilm, tmp_path):
     plain = tmp_path / "plain"
     plain.mkdir()
@@ -133,6 +135,7 @@ def test_serve_at_an_address_that_is_taken(millpond, side_by_side):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_serve_with_a_store_that_is_taken(millpond, side_by_side):
     config = ROOT / "configs" / "side-by-side.yaml"
     result = millpond("serve", "--config", config, "--port", 0, "--store", side_by_side.store)

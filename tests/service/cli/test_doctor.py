@@ -14,6 +14,8 @@ from tests.support import checkpoints
 
 from .conftest import COMMAND, ROOT
 
+pytestmark = pytest.mark.slow
+
 TORCH = {"MILLPOND_RUNTIME__BACKEND": "torch"}
 
 

@@ -45,7 +45,7 @@ def test_arguments_stdin_and_files_give_the_same(asking, tmp_path, expected):
 
 def test_in_process_equals_over_http(asking, millpond, tmp_path):
     options = ("embed", *TEXTS, "--model", "cls", "--pooling", "gem(p=3)", "--dimensions", 64)
-    inside = millpond(*options, "--config", SIDE_BY_SIDE)
+    inside = millpond(*options, "--config", SIDE_BY_SIDE, env={"MILLPOND_RUNTIME__PRECISION": "fp32"})
     np.testing.assert_allclose(vectors(inside), vectors(asking(*options)), atol=1e-6)
     assert vectors(inside).shape == (2, 64)
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import yaml
 from sentence_transformers import SentenceTransformer
+from typer.testing import CliRunner
 
-from service.cli import main
+from service.cli import app, main
 from tests.support import checkpoints
 
 from .conftest import COMMAND, ROOT
@@ -128,24 +129,31 @@ def test_without_dev_and_test(run, tmp_path):
     assert out.splitlines()[0].split() == ["Spearman", "x", "100", "dev", "test"]
 
 
+def beir(folder):
+    """A folder in BEIR's layout, whose train and test splits are the same."""
+    (folder / "qrels").mkdir(parents=True)
+    pairs = list(enumerate(rows(120, 0)))
+    for name, column in (("corpus", 0), ("queries", 1)):
+        lines = [json.dumps({"_id": f"{name}{number}", "text": row[column]}) for number, row in pairs]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    relevant = "".join(f"queries{number}\tcorpus{number}\t1\n" for number, _ in pairs)
+    for split in ("train", "test"):
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + relevant)
+    return folder
+
+
 @pytest.mark.parametrize("layout", ["positives", "beir"])
 def test_other_data(run, tmp_path, layout):
     folder = tmp_path / "data"
     if layout == "positives":
         write(folder / "train.csv", 120, header="anchor,positive")
     else:
-        (folder / "qrels").mkdir(parents=True)
-        pairs = list(enumerate(rows(120, 0)))
-        for name, column in (("corpus", 0), ("queries", 1)):
-            lines = [json.dumps({"_id": f"{name}{number}", "text": row[column]}) for number, row in pairs]
-            (folder / f"{name}.jsonl").write_text("\n".join(lines))
-        judged = "".join(f"queries{number}\tcorpus{number}\t1\n" for number, _ in pairs)
-        (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+        beir(folder)
     status, out, err = run("--train", folder, "--pooling", "attention", "--epochs", 1)
     assert status == 0, err
     assert out.splitlines()[0].split() == ["nDCG@10", "x", "100", "dev", "test"]
     with checkpoints.served(tmp_path / "out") as models:
-        assert models.get().pooler.spec == "attention"
+        assert models.get().recipe.pooler.spec == "attention"
 
 
 def test_a_split_that_overlaps_train_is_warned_of_by_number(run, data):
@@ -183,7 +191,7 @@ def nan(text):
         (nan, "train.csv: line 5: score is 'nan', which is no finite number"),
         (
             lambda text: text.replace(",5\n", ",1\n").replace(",0\n", ",1\n").replace(",2\n", ",1\n"),
-            "every score is 1",
+            "every pair has the score 1, so there is no order to follow",
         ),
         (lambda text: text + " ,b,1\n", "train.csv: line 202: sentence1 is empty"),
         (lambda text: "\n".join(text.splitlines()[:4]), "has 3 pairs to fit to, and at least 50 are needed"),
@@ -282,3 +290,23 @@ def test_the_figures_are_those_of_the_served_model(run, data, tmp_path):
     found = 100 * spearmanr(np.sum(left * right, axis=1), [row[2] for row in pairs]).statistic
     record = json.loads((tmp_path / "out" / "pooler" / "training.json").read_text())
     assert record["scores"]["attention"]["test"] == pytest.approx(found, abs=0.05)
+
+
+@pytest.mark.parametrize("layout", ["scored", "beir"])
+def test_the_figures_are_those_of_an_evaluation(run, bert, data, tmp_path, layout):
+    folder = data if layout == "scored" else beir(tmp_path / "beir")
+    options = ("--train", folder, "--test", folder, "--pooling", "attention", "--epochs", 1, "--states", "float32")
+    assert run(*options)[0] == 0
+    record = json.loads((tmp_path / "out" / "pooler" / "training.json").read_text())
+    deployment = {"models": {"m": {"encoder": str(bert), "pooling": "mean"}}}
+    deployment["runtime"] = {"backend": "torch", "precision": "fp32"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(deployment))
+    given = ("--pairs", folder / "test.csv") if layout == "scored" else ("--retrieval", folder)
+    arguments = ["evaluate", tmp_path / "config.yaml", *given, "--pooler", tmp_path / "out" / "pooler"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json", str(tmp_path / "found.json")])
+    assert result.exit_code == 0, result.output
+    [found] = json.loads((tmp_path / "found.json").read_text())["data"]
+    scores = {row["strategy"]: 100 * row["scores"][found["metrics"][0]]["value"] for row in found["rows"]}
+    scores["attention"] = scores[str(tmp_path / "out" / "pooler")]
+    for name, trained in record["scores"].items():
+        assert trained["test"] == pytest.approx(scores[name], abs=1e-6), name

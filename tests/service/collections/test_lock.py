@@ -1,7 +1,7 @@
 import threading
 import time
 
-from service.collections.concurrency import ReadWriteLock
+from service.collections.collection import ReadWriteLock
 
 
 def test_readers_share():

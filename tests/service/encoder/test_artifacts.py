@@ -103,6 +103,7 @@ def make_slowly(root: Path, made: Path) -> None:
     assert (Artifacts(root).get("graph", KEY, build) / "graph.bin").read_text() == "whole"
 
 
+@pytest.mark.slow
 def test_of_processes_that_want_the_same_one_makes_it(tmp_path):
     context = multiprocessing.get_context("spawn")
     arguments = (tmp_path / "cache", tmp_path / "made")

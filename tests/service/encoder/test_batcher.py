@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
@@ -278,7 +277,9 @@ def test_a_request_larger_than_the_queue_is_taken_when_it_is_alone(runtime):
 
 def test_close_finishes_what_runs_and_fails_what_waits(runtime):
     runtime.streams = 1
+    others = set(threading.enumerate())
     one = Batcher(runtime, pad_id=0, max_batch_tokens=256, max_queued_tokens=10_000)
+    streams = set(threading.enumerate()) - others
     gate = Gate()
     running = one.submit(ids(3), gate)
     assert gate.entered.wait(20)
@@ -295,7 +296,7 @@ def test_close_finishes_what_runs_and_fails_what_waits(runtime):
     closing.join(20)
     assert_close(running.result(20), expected(runtime, ids(3), mean))
     assert not closing.is_alive()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stream-")]
+    assert len(streams) == 2 and not any(thread.is_alive() for thread in streams)
     one.close()
 
 
@@ -311,14 +312,22 @@ def test_two_streams_work_at_once(runtime):
         wait(futures, 20)
 
 
-def test_a_stream_waits_without_work(runtime):
-    """An idle batcher uses no processor time."""
+def test_a_stream_without_work_waits_until_it_is_woken(runtime, monkeypatch):
+    """It does not poll, so an idle batcher uses no processor time."""
+    others = set(threading.enumerate())
+    waits, waiting, wait = [], threading.Event(), threading.Condition.wait
+
+    def noted(condition, timeout=None):
+        if threading.current_thread() not in others:
+            waits.append(timeout)
+            waiting.set()
+        return wait(condition, timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait", noted)
     with batcher(runtime, 2) as one:
         one.submit(ids(3), mean).result(20)
-        time.sleep(0.05)
-        before = time.process_time()
-        time.sleep(0.3)
-        assert time.process_time() - before < 0.1
+        assert waiting.wait(20)
+    assert set(waits) == {None}
 
 
 def test_runtime_shapes(runtime):

@@ -19,6 +19,7 @@ def wanted(minilm):
         return embed(models, TEXTS), models.get(None).fingerprint
 
 
+@pytest.mark.slow
 def test_int8_is_near_float32_and_made_once(minilm, wanted, caplog):
     caplog.set_level("INFO")
     with served(minilm, runtime=INT8) as models:
@@ -37,6 +38,7 @@ def test_int8_is_near_float32_and_made_once(minilm, wanted, caplog):
     assert "quantising" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_text_has_the_same_vector_in_any_company(minilm):
     with served(minilm, runtime=INT8 | {"backend": "torch"}) as models:
         together = embed(models, TEXTS)
@@ -45,6 +47,7 @@ def test_a_text_has_the_same_vector_in_any_company(minilm):
             assert close(embed(models, [text, TEXTS[1] * 5])[:1], together[place : place + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_installed(), reason="the extra 'openvino' is not installed")
 def test_int8_on_openvino(minilm, wanted):
     with served(minilm, runtime=INT8 | {"backend": "openvino"}) as models:

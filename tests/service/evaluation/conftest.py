@@ -9,8 +9,8 @@ import torch
 import pooling
 from service.evaluation.comparison import Difference
 from service.evaluation.information import Information
-from service.evaluation.perturbations import CHANGES
-from service.evaluation.report import DataSet, Described, Report, Row, Score, Speed, Spoiled
+from service.evaluation.perturbations import PERTURBATIONS
+from service.evaluation.report import DataSet, Perturbed, Report, Row, Score, Speed, StrategySummary
 from tests.support.checkpoints import DIM, TEXTS, plain_bert, sentence_transformer, served
 
 _WORDS = " ".join(TEXTS).replace(".", "").replace(",", "").split()
@@ -56,8 +56,8 @@ def model(bert):
 
 def row(strategy, value, difference, information=None):
     robustness = {}
-    for change in CHANGES:
-        robustness.setdefault(change.kind, []).append(Spoiled(change.level, value - 0.1, 0.1, 0.9))
+    for each in PERTURBATIONS:
+        robustness.setdefault(each.kind, []).append(Perturbed(each.level, value - 0.1, 0.1, 0.9))
     scores = {"spearman": Score(value, value - 0.02, value + 0.02), "pearson": Score(value, 0.0, 1.0)}
     return Row(strategy, scores, difference, robustness, 1e-7, information, 0.02)
 
@@ -85,7 +85,7 @@ def report():
         model="a & b",
         declared="mean",
         runtime="torch fp32",
-        strategies=tuple(Described(each.strategy, each.strategy, 24, None) for each in data.rows),
+        strategies=tuple(StrategySummary(each.strategy, each.strategy, 24, None) for each in data.rows),
         data=(data,),
         choice="mean",
         advice="Keep mean, which the checkpoint declares: no other pooling is better beyond noise.",

@@ -76,7 +76,12 @@ def test_a_learned_one_that_is_not_better_is_said_to_be_not():
 
 
 def test_saved_poolers_alone():
-    assert advise([LEARNED], [Comparison((LEARNED.name,), ("spearman",), np.ones((1, 1)), np.ones((9, 1, 1)))])
+    alone = Comparison((LEARNED.name,), ("spearman",), np.ones((1, 1)), np.ones((9, 1, 1)))
+    advice = advise([LEARNED], [alone])
+    assert (advice.strategy, advice.fit) == (LEARNED.name, False)
+    assert advice.sentence == (
+        "Use fitted/pooler: no other fixed pooling scores higher, and no learned one is better beyond noise."
+    )
 
 
 def by_spans(*scores):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from pooling.tasks import task
-from pooling.tasks.data import Retrieval
+from pooling.tasks import Retrieval
 from service.evaluation.comparison import Difference, compare
 
 QUERIES = 60
@@ -13,9 +12,7 @@ QUERIES = 60
 @pytest.fixture
 def search():
     ids = [str(place) for place in range(QUERIES)]
-    return task(
-        Retrieval({each: each for each in ids}, {each: each for each in ids}, {each: {each: 1} for each in ids})
-    )
+    return Retrieval({each: each for each in ids}, {each: each for each in ids}, {each: {each: 1} for each in ids})
 
 
 def outcomes(search, *levels, spread=0.1, seed=0):

@@ -61,9 +61,9 @@ def test_spans_are_the_characters_of_tokens_as_far_as_they_are_read(model):
     [few, many] = encoding.spans(["a mill", text])
     words = ["a mill"[start:end] for start, end in few]
     assert words[0] == "a" and "".join(words) == "amill"
-    assert len(many) == model.max_tokens - 2
+    assert len(many) == model.recipe.max_tokens - 2
     assert all(left[1] <= right[0] for left, right in pairwise(many))
-    assert encoding.cut(["a mill", text, text]) == 2
+    assert encoding.truncated(["a mill", text, text]) == 2
 
 
 def test_what_poolings_cost_is_measured_over_all_texts(model, sentences):

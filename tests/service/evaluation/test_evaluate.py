@@ -12,8 +12,7 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import pairwise_cos_sim
 
-from pooling.tasks import task
-from pooling.tasks.data import Labelled, Retrieval, ScoredPairs, read
+from pooling.tasks import Classification, Retrieval, Similarity, read
 from service.errors import InvalidInput
 from service.evaluation import choose, evaluate
 from tests.support.checkpoints import plain_bert, plain_llama, served
@@ -21,7 +20,7 @@ from tests.support.checkpoints import plain_bert, plain_llama, served
 
 def run(model, data, specs=(), folders=(), **options):
     strategies = choose(model, specs, [str(folder) for folder in folders], print)
-    return evaluate(model, strategies, [("data", task(data))], **options)
+    return evaluate(model, strategies, [("data", data)], **options)
 
 
 def rows_of(report):
@@ -32,7 +31,7 @@ def like(strategy, sentences, count=100):
     """Pairs whose scores are the cosines of one pooling, which so is perfect."""
     first, second = sentences(count), sentences(count, seed=1)
     left, right = (asyncio.run(strategy.embedder.embed(texts)).vectors for texts in (first, second))
-    return ScoredPairs(tuple(first), tuple(second), tuple(pairwise_cos_sim(left, right).tolist()))
+    return Similarity(tuple(first), tuple(second), tuple(pairwise_cos_sim(left, right).tolist()))
 
 
 def one(model, spec):
@@ -74,12 +73,12 @@ def test_every_figure_is_there_and_finite(model, sentences):
     documents = {str(place): text for place, text in enumerate(texts)}
     queries = {str(place): text.split(" ", 1)[1] for place, text in enumerate(texts[:30])}
     beir = Retrieval(documents, queries, {query: {query: 1} for query in queries})
-    labelled = Labelled(tuple(texts), tuple("ab"["mill" in text] for text in texts))
+    labelled = Classification(tuple(texts), tuple("ab"["mill" in text] for text in texts))
     told = []
     report = evaluate(
         model,
         choose(model, ["mean", "cls"], [], print),
-        [("search", task(beir)), ("labels", task(labelled))],
+        [("search", beir), ("labels", labelled)],
         notes=["a note"],
         progress=lambda *each: told.append(each),
     )
@@ -104,7 +103,7 @@ def test_every_figure_is_there_and_finite(model, sentences):
 
 def test_texts_that_are_cut_are_counted(model, sentences):
     texts = [*sentences(118), *["The wheel turns. " * 40 + end for end in "ab"]]
-    report = run(model, Labelled(tuple(texts), tuple("ab"[place % 2] for place in range(120))), ["mean"])
+    report = run(model, Classification(tuple(texts), tuple("ab"[place % 2] for place in range(120))), ["mean"])
     assert report.notes == ("data: 2 texts are longer than 64 tokens; what is beyond was not read.",)
 
 
@@ -114,7 +113,7 @@ def test_a_text_without_tokens_is_named_with_its_data_set(tmp_path, sentences):
     cleaning = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
     cleaning |= {"strip_accents": None, "lowercase": False}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": cleaning}))
-    labelled = Labelled((*sentences(30), "\x01\x02"), tuple("ab"[place % 2] for place in range(31)))
+    labelled = Classification((*sentences(30), "\x01\x02"), tuple("ab"[place % 2] for place in range(31)))
     message = r"data: the text '\\x01\\x02' has no token that this model knows"
     with served(folder, pooling="mean") as models, pytest.raises(InvalidInput, match=message):
         run(models.get(), labelled, ["mean"])
@@ -122,7 +121,7 @@ def test_a_text_without_tokens_is_named_with_its_data_set(tmp_path, sentences):
 
 def test_minilm_on_a_part_of_sts_b(minilm, data):
     pairs = read(data / "stsb-en" / "test.csv")
-    some = ScoredPairs(pairs.first[::23], pairs.second[::23], pairs.scores[::23])
+    some = Similarity(pairs.first[::23], pairs.second[::23], pairs.scores[::23])
     with served(minilm) as models:
         report = run(models.get(), some, ["mean", "cls", "max"])
     reference = SentenceTransformer(str(minilm), device="cpu")

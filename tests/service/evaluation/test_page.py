@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from service.evaluation import plots
 from service.evaluation.page import page
+from service.evaluation.report import Score
 
 
 class Outline(HTMLParser):
@@ -61,8 +61,9 @@ def test_it_holds_the_figures_the_advice_and_the_names_as_they_are(outline):
 
 def test_its_plots_are_svg(report):
     found = re.findall(r"<svg.*?</svg>", page(report), re.S)
-    # Scores, differences, a line's sample for each of three poolings, and three kinds of spoiled texts.
+    # Scores, differences, a line's sample for each of three poolings, and three kinds of perturbation.
     assert len([ElementTree.fromstring(each) for each in found]) == 2 + 3 + 3
+    assert len(svgs(report)) == 2 + 3
 
 
 def test_of_a_single_pooling_there_are_no_differences(report):
@@ -70,24 +71,40 @@ def test_of_a_single_pooling_there_are_no_differences(report):
     assert "difference to" not in page(replace(report, data=(data,)))
 
 
-def places(svg, tag, attribute):
-    return [float(each.get(attribute)) for each in ElementTree.fromstring(svg).iter(tag)]
+def svgs(report):
+    return [ElementTree.fromstring(each) for each in re.findall(r"<svg viewBox.*?</svg>", page(report), re.S)]
 
 
-def test_dots_stand_where_the_values_are():
-    bars = [plots.Bar(str(value), value, value - 1, value + 1) for value in (0.0, 5.0, 10.0)]
-    first, middle, last = places(plots.intervals(bars, "x"), "circle", "cx")
+def scored(report, *values):
+    """The report with one strategy for each value."""
+    [data] = report.data
+    rows = [replace(data.rows[1], strategy=f"s{value}") for value in values]
+    rows = [
+        replace(row, scores={name: Score(value, value - 0.1, value + 0.1) for name in row.scores})
+        for row, value in zip(rows, values, strict=True)
+    ]
+    return replace(report, data=(replace(data, rows=tuple(rows)),))
+
+
+def test_dots_stand_where_the_values_are(report):
+    circles = list(svgs(scored(report, 0.0, 0.05, 0.1))[0].iter("circle"))
+    last, middle, first = (float(each.get("cx")) for each in circles)  # the best first
     assert first < middle < last
     assert middle - first == pytest.approx(last - middle, abs=0.2)
-    assert places(plots.intervals(bars, "x"), "circle", "cy") == sorted(
-        places(plots.intervals(bars, "x"), "circle", "cy")
-    )
+    heights = [float(each.get("cy")) for each in circles]
+    assert heights == sorted(set(heights))
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, 3.0, -250.0])
-def test_one_value_can_be_drawn(value):
-    ElementTree.fromstring(plots.intervals([plots.Bar("a", value, value, value)], "x", zero=True))
-    ElementTree.fromstring(plots.lines([plots.Line("a", [(0.0, value)])], "x", "y"))
+def test_one_value_can_be_drawn(report, value):
+    alone = scored(report, value)
+    [row] = alone.data[0].rows
+    flat = {kind: [replace(each, score=value, lost=0.0) for each in found] for kind, found in row.robustness.items()}
+    scores = {name: Score(value, value, value) for name in row.scores}
+    row = replace(row, scores=scores, robustness=flat)
+    intervals, *lines = svgs(replace(alone, data=(replace(alone.data[0], rows=(row,)),)))
+    assert len(list(intervals.iter("circle"))) == 1
+    assert [len(list(each.iter("polyline"))) for each in lines] == [1, 1, 1]
 
 
 def test_json_holds_all_of_it(report):

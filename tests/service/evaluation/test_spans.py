@@ -9,8 +9,7 @@ from math import log2
 import numpy as np
 import pytest
 
-from pooling.tasks import task
-from pooling.tasks.data import Retrieval
+from pooling.tasks import Retrieval
 from service.embedding.chunkers import BySentence, ByTokens
 from service.embedding.chunking import Chunking
 from service.evaluation import both_modes, choose, evaluate
@@ -31,7 +30,7 @@ def stories(sentences):
 
 def run(model, data, chunking, specs=("mean",), **options):
     strategies = choose(model, specs, [], print)
-    return evaluate(model, strategies, [("data", task(data))], by_spans=both_modes(strategies, chunking), **options)
+    return evaluate(model, strategies, [("data", data)], by_spans=both_modes(strategies, chunking), **options)
 
 
 def ranks(model, data, chunker, mode):
@@ -72,7 +71,7 @@ def test_a_document_ranks_by_its_best_span(model, stories, chunking):
 
 def test_whole_documents_score_what_they_do_without_spans(model, stories):
     strategies = choose(model, ["mean", "max"], [], print)
-    alone = evaluate(model, strategies, [("data", task(stories))])
+    alone = evaluate(model, strategies, [("data", stories)])
     told = []
     report = run(model, stories, CHUNKINGS[0], ["mean", "max"], progress=lambda *each: told.append(each))
     assert not hasattr(alone.data[0], "by_spans") and "by_spans" not in alone.to_json()["data"][0]

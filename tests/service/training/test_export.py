@@ -142,7 +142,7 @@ def test_a_request_may_ask_for_another_pooling_and_back(bert, tmp_path):
         assert "overrides the declared 'multihead_attention(" in models.get().recipe.warnings[0]
         asked = embed(models, TEXTS, "declared")
         with pytest.raises(InvalidInput, match="is learned and has no fitted parameters here"):
-            models.get(None, models.get(None, "declared").pooler.spec)
+            models.get(None, models.get(None, "declared").recipe.pooler.spec)
         with pytest.raises(InvalidInput, match="no option 'weights'"):
             models.get(None, {"strategy": "attention", "weights": str(folder / "pooler")})
     with served(folder) as models:

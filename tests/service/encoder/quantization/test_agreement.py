@@ -90,6 +90,7 @@ def test_each_measure_is_checked(field, label, least, bad):
     )
 
 
+@pytest.mark.slow
 def test_the_bundled_encoder_agrees_and_a_broken_one_is_refused(minilm, tmp_path):
     loaded = Loaded(minilm)
     module = loaded.module()

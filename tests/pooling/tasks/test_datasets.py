@@ -6,13 +6,18 @@ import json
 
 import pytest
 
-from pooling.tasks.data import DataError, Labelled, PositivePairs, Retrieval, ScoredPairs, read
+from pooling.tasks import Classification, DataError, PositivePairs, Retrieval, Similarity, read
 
 
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def texts(labelled):
+    assert isinstance(labelled, Classification)
+    return dict(zip(labelled.texts, labelled.labels, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -28,28 +33,28 @@ def write(path, text):
     ],
 )
 def test_scored_pairs(tmp_path, name, text):
-    wanted = ScoredPairs(("One, two", "Three"), ("Uno", "Tres"), (4.5, 0.0))
-    assert read(write(tmp_path / name, text)) == wanted
-    assert wanted.texts == ["One, two", "Three", "Uno", "Tres"]
+    pairs = read(write(tmp_path / name, text))
+    assert isinstance(pairs, Similarity)
+    assert (pairs.first, pairs.second, pairs.scores.tolist()) == (("One, two", "Three"), ("Uno", "Tres"), [4.5, 0.0])
 
 
 def test_a_byte_order_mark_is_no_part_of_a_field(tmp_path):
-    assert read(write(tmp_path / "a.csv", "\ufefftext,label\nHello,x\n")) == Labelled(("Hello",), ("x",))
+    assert texts(read(write(tmp_path / "a.csv", "\ufefftext,label\nHello,x\n"))) == {"Hello": "x"}
 
 
 def test_positive_pairs_and_labels(tmp_path):
     pairs = read(write(tmp_path / "a.csv", "anchor,positive\na,b\na,c\n"))
-    assert pairs == PositivePairs(("a", "a"), ("b", "c"))
-    assert pairs.texts == ["a", "b", "c"]
+    assert isinstance(pairs, PositivePairs)
+    assert (pairs.anchors, pairs.positives) == (("a", "a"), ("b", "c"))
     labels = read(write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n'))
-    assert labels == Labelled(("a", "b"), ("1", "x"))
+    assert texts(labels) == {"a": "1", "b": "x"}
 
 
 def test_a_folder_has_splits(tmp_path):
     write(tmp_path / "train.csv", "text,label\na,x\n")
     write(tmp_path / "test.jsonl", '{"text": "b", "label": "y"}\n')
-    assert read(tmp_path, "train") == Labelled(("a",), ("x",))
-    assert read(tmp_path) == Labelled(("b",), ("y",))
+    assert texts(read(tmp_path, "train")) == {"a": "x"}
+    assert texts(read(tmp_path)) == {"b": "y"}
     with pytest.raises(DataError, match=r"nor a dev\.csv, dev\.tsv or dev\.jsonl"):
         read(tmp_path, "dev")
 
@@ -68,8 +73,10 @@ def beir(folder, qrels="query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq1\td3
 
 def test_beir_leaves_out_documents_without_text_and_grades_of_zero(tmp_path):
     data = read(beir(tmp_path))
-    assert data == Retrieval({"d1": "Title text", "d2": "two"}, {"q1": "one?", "q2": "two?"}, {"q1": {"d1": 2}})
-    assert data.texts == ["Title text", "two", "one?", "two?"]
+    assert isinstance(data, Retrieval)
+    assert data.documents == {"d1": "Title text", "d2": "two"}
+    assert data.queries == {"q1": "one?", "q2": "two?"}
+    assert data.relevance == {"q1": {"d1": 2}}
 
 
 def test_beir_without_judgements_is_no_data(tmp_path):

@@ -9,14 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from service.arrays import Vectors
 from service.encoder.loading import Source
-from service.encoder.quantization.agreement import Agreement, Vectors, measure, vectors
-from service.encoder.quantization.calibration import Batch, batches, calibration_texts
-
-if TYPE_CHECKING:
-    from service.encoder.runtimes.base import Runtime
+from service.encoder.quantization import Agreement, Batch, batches, calibration_texts, measure, vectors
+from service.encoder.runtimes.base import Runtime
 
 logger = logging.getLogger(__name__)
 

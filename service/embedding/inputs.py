@@ -1,0 +1,175 @@
+"""From inputs to token ids: texts are checked, prompted, tokenized and cut to length."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from service.embedding.recipe import Recipe
+from service.embedding.windows import MOST_WINDOWED
+from service.encoder import Side, TokenizedText, Tokenizer
+from service.encoder.tokenizer import FEW
+from service.errors import InvalidInput, Place, TooLarge, TooLong
+
+Inputs = Sequence[str] | Sequence[Sequence[int]]
+"""Texts, or for each text its token ids."""
+Where = Callable[[int], Place]
+"""Gives the place of an input by its index, for errors."""
+Fit = Callable[[TokenizedText, Place, int], TokenizedText]
+"""Makes a text fit that is too long for the model: the text, its place, how many tokens at its front must stay."""
+
+# Tokenizing uses all cores by itself; the second thread serves others while one huge text is at work on the first.
+_TOKENIZING: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
+_PART: Final = 16_384
+"""Characters, or token ids, that are tokenized without a break: some milliseconds of work."""
+_SHORT: Final = 2_048
+"""Characters, or token ids, that are tokenized in less time than a switch of threads may take."""
+
+
+class InputTokenizer:
+    """Tokenizes inputs as a recipe says.
+
+    Args:
+        tokenizer: the encoder's.
+        recipe: gives the longest text and whether a prompt is pooled.
+
+    """
+
+    def __init__(self, tokenizer: Tokenizer, recipe: Recipe) -> None:
+        self._tokenizer = tokenizer
+        self._recipe = recipe
+
+    async def tokenize(
+        self, inputs: Inputs, prompt: str, fit: Fit, where: Where, *, offsets: bool = False
+    ) -> list[TokenizedText]:
+        """Tokenize inputs without blocking the event loop.
+
+        Args:
+            inputs: texts or token ids.
+            prompt: what is put before each text; empty for token ids.
+            fit: makes a text fit that is too long.
+            where: gives the place of an input.
+            offsets: whether the tokens' offsets are needed.
+
+        Raises:
+            InvalidInput: an input has no token or cannot be one, or the prompt leaves no room.
+            TooLong, TooLarge: as `fit` does.
+
+        """
+        self._check(inputs, prompt, where)
+        texts: list[TokenizedText] = []
+        for start, part, size in parts(inputs):
+            work = partial(self._tokenized, start, part, prompt, fit, where, offsets)
+            if size + len(part) * len(prompt) <= _SHORT and len(part) <= FEW:
+                texts += work()
+            else:
+                texts += await asyncio.get_running_loop().run_in_executor(_TOKENIZING, work)
+        return texts
+
+    def tokenize_here(self, inputs: Inputs, prompt: str, fit: Fit, where: Where) -> list[TokenizedText]:
+        """Tokenize inputs in the calling thread; arguments and errors as for `tokenize`."""
+        self._check(inputs, prompt, where)
+        return self._tokenized(0, inputs, prompt, fit, where, False)
+
+    def unpooled(self, prompt: str) -> int:
+        """Return how many tokens at the front of a text with this prompt are left out of pooling."""
+        return self._tokenizer.prompt_length(prompt) if prompt and not self._recipe.include_prompt else 0
+
+    def cut_at(self, side: Side | None) -> Fit:
+        """Return what cuts a text at one side, or if `side` is None refuses it with `TooLong`."""
+
+        def fit(text: TokenizedText, where: Place, front: int) -> TokenizedText:
+            limit = self._recipe.max_tokens
+            if side is None:
+                raise TooLong(
+                    f"{where} has {text.full_length} tokens and model {self._recipe.name!r} takes {limit}. Send "
+                    '"truncate": true to embed the beginning alone, or split the text.',
+                    where=where,
+                    length=text.full_length,
+                    limit=limit,
+                )
+            return self._tokenizer.truncate(text, limit, side, front=front)
+
+        return fit
+
+    def _check(self, inputs: Inputs, prompt: str, where: Where) -> None:
+        for place, text in enumerate(inputs):
+            if isinstance(text, str):
+                _check_text(text, place, where)
+        if prompt and (length := self._tokenizer.framed_length(prompt)) >= self._recipe.max_tokens:
+            raise InvalidInput(
+                f"the prompt {prompt!r} has {length} tokens and model {self._recipe.name!r} takes "
+                f"{self._recipe.max_tokens}, which leaves none for the text. Use a shorter prompt.",
+                where=Place("prompt_name"),
+            )
+
+    def _tokenized(
+        self, start: int, inputs: Inputs, prompt: str, fit: Fit, where: Where, offsets: bool
+    ) -> list[TokenizedText]:
+        """Tokenize some inputs of a request, the first of which is its input number `start`."""
+        tokenizer = self._tokenizer
+        strings = [text for text in inputs if isinstance(text, str)]
+        if strings:
+            texts = tokenizer.encode(strings, prompt=prompt, offsets=offsets)
+        else:
+            texts = [
+                tokenizer.frame([token for token in ids if isinstance(token, int)], where(place))
+                for place, ids in enumerate(inputs, start)
+            ]
+        front = tokenizer.prompt_length(prompt) if prompt else 0
+        framed_prompt = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
+        for place, text in enumerate(texts):
+            # A text may merge into the prompt's last token, so only tokenizing it alone tells whether it has any.
+            swallowed = len(text.ids) <= front and not self._recipe.include_prompt
+            if swallowed or (len(text.ids) <= framed_prompt and (not prompt or tokenizer.is_blank(strings[place]))):
+                raise InvalidInput(
+                    f"{where(start + place)} has no token that this model knows, so there is nothing to embed. "
+                    "Send a text with words in it, or leave this one out.",
+                    where=where(start + place),
+                )
+            if len(text.ids) > self._recipe.max_tokens:
+                texts[place] = fit(text, where(start + place), front)
+        return texts
+
+
+def whole(text: TokenizedText, where: Place, front: int) -> TokenizedText:
+    """Leave a text as it is, to be read in windows; raises `TooLarge` if it has too many tokens even for that."""
+    if text.full_length > MOST_WINDOWED:
+        raise TooLarge(
+            f"{where} has {text.full_length} tokens, and spans are embedded of texts with up to {MOST_WINDOWED}. "
+            "Split the text, between chapters for example.",
+            where=where,
+            limit=MOST_WINDOWED,
+        )
+    return text
+
+
+def parts(inputs: Inputs) -> Iterator[tuple[int, Inputs, int]]:
+    """Cut a request into parts of about `_PART` characters or ids: the index of each part, the part, and its size.
+
+    Parts of different requests take turns, so that a large request does not keep a small one waiting.
+    """
+    start = size = 0
+    for place, item in enumerate(inputs):
+        size += len(item)
+        if size >= _PART or place == len(inputs) - 1:
+            yield start, inputs[start : place + 1], size
+            start, size = place + 1, 0
+
+
+def _check_text(text: str, place: int, where: Where) -> None:
+    if not text or text.isspace():
+        what = "is empty" if not text else "has nothing but white space"
+        raise InvalidInput(
+            f"{where(place)} {what}, so there is nothing to embed. Leave it out or send a text.", where=where(place)
+        )
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{where(place)} is not valid Unicode: {error.reason} at character {error.start}.", where=where(place)
+        ) from None

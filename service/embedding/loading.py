@@ -1,0 +1,44 @@
+"""Loads the encoder of a model and resolves its recipe."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from service.checkpoint.checkpoint import read_checkpoint
+from service.config import Config
+from service.embedding.recipe import Recipe, declared_or, resolve
+from service.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+Encoders = dict[tuple[Any, ...], Encoder]
+"""Loaded encoders by what they were loaded from."""
+
+
+def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe]:
+    """Load a model of a config.
+
+    Args:
+        name: the model's name.
+        config: has the model's settings.
+        encoders: loaded before; the model uses one of them if it can, else its own is added.
+
+    Raises:
+        CheckpointError, ConfigError: naming the model, what is wrong with it, and the remedy.
+
+    """
+    settings = config.models[name]
+    checkpoint = read_checkpoint(settings.encoder, settings.revision)
+    # If the config has yet to choose a pooling, say so before minutes of loading weights.
+    declared_or(settings.pooling, checkpoint, f"models.{name}")
+    key = (checkpoint.transformer.resolve(), checkpoint.lower_case, settings.trust_remote_code)
+    if key not in encoders:
+        logger.info("loading %s from %s", settings.encoder, checkpoint.transformer)
+        encoders[key] = Encoder(
+            checkpoint, config.runtime, config.batching, trust_remote_code=settings.trust_remote_code
+        )
+    recipe = resolve(name, settings, checkpoint, encoders[key].tokenizer, encoders[key].dim)
+    for warning in recipe.warnings:
+        logger.warning("models.%s: %s", name, warning)
+    return encoders[key], recipe
