@@ -1,4 +1,4 @@
-"""What Millpond changes for the whole process, and nothing else does: all of it is here, and is called explicitly."""
+"""What Millpond changes for the whole process; each is a function that is called explicitly."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def _as_declared(embedder: Embedder) -> Recipe:
 
 
 def _lengths(embedder: Embedder, texts: Sequence[str]) -> list[int]:
-    encoded = embedder.encoder.tokenizer.encode(texts, prompt=embedder.recipe.prompt())
+    encoded = embedder.encoder.tokenizer.encode(texts, prompt=embedder.prompt())
     return [text.full_length for text in encoded]
 
 

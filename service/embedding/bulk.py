@@ -26,19 +26,10 @@ def run(
     block: int,
     advance: Callable[[int], object],
 ) -> Iterator[Any]:
-    """Run texts through the encoder and yield what `post_process` makes of the states of each, in order.
+    """Run `count` texts through the encoder and yield what `post_process` makes of the states of each, in order.
 
-    Args:
-        batcher: the encoder's queue. While it is full, this waits.
-        count: how many texts there are.
-        tokenize: gives the token ids of the texts at some places.
-        post_process: from states and mask to one result per row; called in the encoder's threads.
-        block: texts that are tokenized and queued at a time.
-        advance: called with the number of further texts that are done.
-
-    Raises:
-        Unavailable: the queue is closed.
-
+    `tokenize` gives the token ids of the texts at some places, `block` of them at a time; `advance` is called with
+    the number of further texts that are done. Waits while the queue is full; raises `Unavailable` if it is closed.
     """
     blocks = (range(start, min(start + block, count)) for start in range(0, count, block))
     futures = (_submit(batcher, tokenize(places), post_process) for places in blocks)

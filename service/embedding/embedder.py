@@ -26,6 +26,7 @@ from service.embedding.recipe import Recipe, Role, Spec
 from service.embedding.spans import Span, offsets_array
 from service.encoder import Encoder, PostProcess, Side
 from service.errors import InvalidInput, Place, TooLong, shortened
+from service.process import prepare_process
 
 _INPUTS: Final = partial(Place, "inputs")
 _SPANS_OF_INPUTS: Final = partial(Place, "spans")
@@ -63,15 +64,9 @@ class SpanVectors:
 
 
 class Embedder:
-    """One way to turn texts into vectors.
+    """An encoder, which other embedders may share, and a recipe for its states.
 
-    `load` makes one without a server. `encode` is for programs that wait for the vectors; the coroutines are for
-    servers, which have many requests at once.
-
-    Args:
-        encoder: runs the texts; other embedders may share it.
-        recipe: what is done with the encoder's states.
-
+    `load` makes one without a server. `encode` waits for its vectors; the coroutines are for many requests at once.
     """
 
     def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
@@ -96,6 +91,7 @@ class Embedder:
             ConfigError, CheckpointError: naming the setting or file, and the remedy.
 
         """
+        prepare_process()
         model = {"encoder": encoder, "pooling": pooling, **settings}
         config = make_config({"models": {"default": model}, "runtime": runtime or {}}, "Embedder.load", env={})
         encoders: Encoders = {}
@@ -125,6 +121,10 @@ class Embedder:
     def dim(self) -> int:
         """Dimensions of a vector."""
         return self.recipe.dim
+
+    def prompt(self, name: str | None = None, role: Role | None = None) -> str:
+        """Return the text of the prompt that a request chooses by name or role, as `InputTokenizer.prompt` does."""
+        return self._inputs.prompt(name, role)
 
     @cached_property
     def fingerprint_parts(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Embedder:
             _check_dimensions(recipe, truncate_dim, recipe.head.output_dim, "truncate_dim")
             recipe = replace(recipe, truncate_dim=truncate_dim)
         if prompt is None:
-            prompt = recipe.prompt(prompt_name, role)
+            prompt = self.prompt(prompt_name, role)
         # Like sentence-transformers, normalise what truncation leaves.
         dimensions = recipe.truncate_dim if normalize_embeddings else None
         to_vectors = ToVectors(recipe, normalize_embeddings or recipe.normalize, dimensions)
@@ -218,8 +218,7 @@ class Embedder:
             advance: called with the number of further texts that are done.
 
         Raises:
-            InvalidInput: a text has no token, or the prompt leaves none.
-            Unavailable: the encoder is closed.
+            InvalidInput, Unavailable: a text has no token, or the encoder is closed.
 
         """
 
@@ -263,7 +262,7 @@ class Embedder:
             Unavailable: the queue is full.
 
         """
-        prompt = self.recipe.prompt(prompt_name, role)
+        prompt = self.prompt(prompt_name, role)
         if inputs and not isinstance(inputs[0], str):
             prompt = ""
         to_vectors = WithoutPrompt(self._to_vectors(normalize, dimensions), self._inputs.unpooled(prompt))
@@ -287,7 +286,7 @@ class Embedder:
             max_total: most tokens of all texts together, since states are large.
 
         """
-        prompt = self.recipe.prompt(prompt_name)
+        prompt = self.prompt(prompt_name)
         texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where, offsets=True)
         total = sum(len(text.ids) for text in texts)
         if total > max_total:
@@ -335,7 +334,7 @@ class Embedder:
                 so much that they have more than `MOST_COVERED` characters together.
 
         """
-        prompt = self.recipe.prompt(prompt_name, role)
+        prompt = self.prompt(prompt_name, role)
         to_vectors = self._to_vectors(normalize, dimensions)
         texts = await self._inputs.tokenize(inputs, prompt, whole, where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
-from service.embedding.recipe import Recipe
+from service.embedding.recipe import Recipe, Role
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import Side, TokenizedText, Tokenizer
 from service.encoder.tokenizer import FEW
-from service.errors import InvalidInput, Place, TooLarge, TooLong
+from service.errors import InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
 
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 """Texts, or for each text its token ids."""
@@ -21,6 +21,11 @@ Where = Callable[[int], Place]
 Fit = Callable[[TokenizedText, Place, int], TokenizedText]
 """Makes a text fit that is too long for the model: the text, its place, how many tokens at its front must stay."""
 
+# The names that sentence-transformers' encode_query and encode_document look for.
+_ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
+    "query": ("query",),
+    "document": ("document", "passage", "corpus"),
+}
 # Tokenizing uses all cores by itself; the second thread serves others while one huge text is at work on the first.
 _TOKENIZING: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
 _PART: Final = 16_384
@@ -30,13 +35,7 @@ _SHORT: Final = 2_048
 
 
 class InputTokenizer:
-    """Tokenizes inputs as a recipe says.
-
-    Args:
-        tokenizer: the encoder's.
-        recipe: gives the longest text and whether a prompt is pooled.
-
-    """
+    """Tokenizes inputs as a recipe says: up to its longest text, and leaving a prompt out of pooling or not."""
 
     def __init__(self, tokenizer: Tokenizer, recipe: Recipe) -> None:
         self._tokenizer = tokenizer
@@ -45,17 +44,10 @@ class InputTokenizer:
     async def tokenize(
         self, inputs: Inputs, prompt: str, fit: Fit, where: Where, *, offsets: bool = False
     ) -> list[TokenizedText]:
-        """Tokenize inputs without blocking the event loop.
-
-        Args:
-            inputs: texts or token ids.
-            prompt: what is put before each text; empty for token ids.
-            fit: makes a text fit that is too long.
-            where: gives the place of an input.
-            offsets: whether the tokens' offsets are needed.
+        """Tokenize inputs without blocking the event loop; `prompt` is put before each text and empty for token ids.
 
         Raises:
-            InvalidInput: an input has no token or cannot be one, or the prompt leaves no room.
+            InvalidInput: an input is not valid or has no token, or the prompt leaves no room for one.
             TooLong, TooLarge: as `fit` does.
 
         """
@@ -73,6 +65,27 @@ class InputTokenizer:
         """Tokenize inputs in the calling thread; arguments and errors as for `tokenize`."""
         self._check(inputs, prompt, where)
         return self._tokenized(0, inputs, prompt, fit, where, False)
+
+    def prompt(self, name: str | None = None, role: Role | None = None) -> str:
+        """Return the text of a prompt: the one named, else the one of a role, else, without a role, the default one.
+
+        A role that has no prompt gets none: the default prompt may be that of the other role.
+
+        Raises:
+            InvalidInput: no prompt has this name.
+
+        """
+        prompts = self._recipe.prompts
+        if name is not None:
+            if name not in prompts:
+                raise InvalidInput(
+                    f"model {self._recipe.name!r} has no prompt {shortened(name)}; it has "
+                    f"{', '.join(map(repr, prompts)) or 'none'}.{did_you_mean(name, prompts)}",
+                    where=Place("prompt_name"),
+                )
+            return prompts[name]
+        candidates = _ROLE_PROMPTS[role] if role else (self._recipe.default_prompt or "",)
+        return next((prompts[candidate] for candidate in candidates if candidate in prompts), "")
 
     def unpooled(self, prompt: str) -> int:
         """Return how many tokens at the front of a text with this prompt are left out of pooling."""

@@ -39,19 +39,11 @@ _CELLS: Final = 1 << 22
 async def cut(
     texts: Sequence[str], offsets: Sequence[Offsets], spans: Spans, most: int, where: Where, where_span: WhereSpan
 ) -> list[list[Span]]:
-    """Cut texts into spans, or check the spans given.
-
-    Args:
-        texts: what is cut.
-        offsets: of each text's tokens.
-        spans: how.
-        most: most spans of all texts together.
-        where: gives the place of a text.
-        where_span: gives the place of a span.
+    """Cut texts, whose tokens are at `offsets`, into spans, or check the spans given.
 
     Raises:
         InvalidInput: a given span is no span, or a text has none.
-        TooLarge: there are too many spans, or they overlap too much.
+        TooLarge: there are more than `most` spans, or they overlap too much.
 
     """
     found: list[list[Span]] = []
@@ -73,18 +65,8 @@ async def pool_late(
 ) -> list[Vectors]:
     """Embed spans from the states of their whole texts, which are read in windows if they are long.
 
-    Args:
-        encoder: reads the texts.
-        to_vectors: what is done with the states of a span.
-        inputs: the texts.
-        texts: the same, tokenized with the prompt.
-        offsets: of each text's tokens.
-        spans: of each text.
-        prompt: the prompt; its tokens and special tokens are in every window, and in no span.
-
-    Returns:
-        For each text (spans, dimensions).
-
+    `texts` are the `inputs` tokenized with the prompt, `offsets` those of their tokens. Special tokens and those of
+    the prompt are in every window and in no span. Returns (spans, dimensions) for each text.
     """
     front, back = encoder.tokenizer.frame_lengths(prompt)
     limit = to_vectors.recipe.max_tokens
@@ -151,4 +133,4 @@ def _groups(sizes: Sequence[int], most: int) -> Iterator[slice]:
 
 
 async def _on_thread(work: Callable[..., T], *arguments: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_SPANS, partial(work, *arguments))
+    return await asyncio.get_running_loop().run_in_executor(_SPANS, work, *arguments)

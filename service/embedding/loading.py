@@ -17,12 +17,7 @@ Encoders = dict[tuple[Any, ...], Encoder]
 
 
 def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe]:
-    """Load a model of a config.
-
-    Args:
-        name: the model's name.
-        config: has the model's settings.
-        encoders: loaded before; the model uses one of them if it can, else its own is added.
+    """Load the model of this name in a config, with one of the encoders loaded before or one that is added to them.
 
     Raises:
         CheckpointError, ConfigError: naming the model, what is wrong with it, and the remedy.

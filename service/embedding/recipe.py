@@ -15,18 +15,13 @@ from service.checkpoint.checkpoint import Checkpoint
 from service.config import ModelConfig
 from service.embedding.head import Head
 from service.encoder import Tokenizer
-from service.errors import CheckpointError, ConfigError, InvalidInput, Place, did_you_mean, shortened
+from service.errors import CheckpointError, ConfigError, InvalidInput, Place, shortened
 
 Spec = str | Mapping[str, Any] | list[Any]
 """A pooling in any form that `pooling.build` takes, or `declared`."""
 Role = Literal["query", "document"]
 """What a text is for."""
 
-# The names that sentence-transformers' encode_query and encode_document look for.
-_ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
-    "query": ("query",),
-    "document": ("document", "passage", "corpus"),
-}
 _MOST_DIMENSIONS: Final = 65_536
 """The largest pooled vector that a request may ask for."""
 
@@ -71,27 +66,6 @@ class Recipe:
     def dim(self) -> int:
         """Dimensions of a vector."""
         return min(self.head.output_dim, self.truncate_dim or self.head.output_dim)
-
-    def prompt(self, name: str | None = None, role: Role | None = None) -> str:
-        """Return the text of a prompt: the one named, else the one of a role, else, without a role, the default one.
-
-        A role that has no prompt gets none: the default prompt may be that of the other role.
-
-        Raises:
-            InvalidInput: no prompt has this name.
-
-        """
-        if name is not None:
-            if name not in self.prompts:
-                known = ", ".join(map(repr, self.prompts)) or "none"
-                raise InvalidInput(
-                    f"model {self.name!r} has no prompt {shortened(name)}; it has {known}."
-                    f"{did_you_mean(name, self.prompts)}",
-                    where=Place("prompt_name"),
-                )
-            return self.prompts[name]
-        candidates = _ROLE_PROMPTS[role] if role else (self.default_prompt or "",)
-        return next((self.prompts[candidate] for candidate in candidates if candidate in self.prompts), "")
 
     def with_pooling(self, spec: Spec) -> Recipe:
         """Return the recipe with another pooling that a request asks for.

@@ -1,7 +1,7 @@
-"""Where the sentences of a text begin and end, by its punctuation and a few words: the same in every run.
+"""Splits a text into sentences by punctuation and a few words, deterministically.
 
-Made for prose in languages that end a sentence as English, German, French, Spanish, Chinese, Japanese or Hindi do. In
-doubt two sentences stay one, since a span too long keeps its meaning and half a sentence does not.
+Made for prose in languages that end sentences as English, German, French, Spanish, Chinese, Japanese or Hindi do. In
+doubt two sentences stay together, since a long span keeps its meaning and half a sentence does not.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import regex
 
 from service.embedding.spans import Span
 
-# A character of several code points goes on here: a sentence never begins with one of these.
+# Continues a character of several code points, so no sentence begins with it.
 _JOINED: Final = r"[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]"
 _SPACE: Final = rf"\s(?!{_JOINED})"
-# These end a sentence where what follows agrees; all others that Unicode calls sentence terminals always do.
+# These end a sentence if what follows agrees; all other sentence terminals of Unicode always do.
 _SOFT: Final = r"[.!?\u2026\u203c\u203d\u2047-\u2049\uff0e]"
 _HARD: Final = rf"[\p{{Sentence_Terminal}}--{_SOFT}]"
 _CJK: Final = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
@@ -31,9 +31,9 @@ _CANDIDATE: Final = regex.compile(
     """,
     regex.VERSION1 | regex.VERBOSE,
 )
-# Nothing joins a line break or a tab.
+# Nothing combines with a line break or a tab.
 _BEGINS_JOINED: Final = regex.compile(rf"(?<![\p{{GCB=Control}}\p{{GCB=CR}}\p{{GCB=LF}}]){_JOINED}")
-# 「はい。」と言った: what is quoted is part of a longer sentence.
+# 「はい。」と言った: the quotation is part of a longer sentence.
 _QUOTED_ON: Final = regex.compile(r"(?<=[\p{Pe}])\p{Hiragana}", regex.VERSION1)
 _NEXT: Final = regex.compile(
     rf"(?:{_SPACE})*+[\p{{Ps}}\p{{Pi}}\"'\u00bf\u00a1]*+(?P<word>[\p{{L}}\p{{M}}\p{{N}}]+|.?)"
@@ -50,8 +50,7 @@ def _words(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-# What comes before a full stop that ends no sentence: always, before a number, and unless a word follows that often
-# begins one.
+# Words whose full stop ends no sentence: always; before a number; unless a word follows that often begins one.
 _GO_ON: Final = _words(
     "mr mrs ms mx messrs dr prof rev hon gen col maj capt cmdr lt sgt gov sen rep supt mt mme mlle sra srta dra "
     "e.g i.e eg ie cf viz vs approx ca resp incl esp z.b d.h u.a bzw ggf vgl hr fr frl sog p.ex"
@@ -70,10 +69,10 @@ _STARTERS: Final = _words(
 
 
 def sentences(text: str) -> list[Span]:
-    """Sentences as pairs of character positions, in order, without the white space around them.
+    """Return the sentences of a text in order, without the white space around them.
 
-    Every other character is in exactly one, and none begins or ends inside a combined character. A blank line ends
-    a sentence, and so does a line break before an item of a list; any other line break is a space.
+    Every other character is in exactly one sentence, and none begins or ends inside a combined character. A blank
+    line ends a sentence, and so does a line break before a list item; any other line break is a space.
     """
     cased = _UPPER.search(text) is not None
     found = []
@@ -87,7 +86,7 @@ def sentences(text: str) -> list[Span]:
 
 
 def _ends(text: str, start: int, end: regex.Match[str], cased: bool) -> bool:
-    """Whether the sentence that began at `start` is over. In a text without upper case, lower case says nothing."""
+    """Return whether the sentence from `start` ends here. In a text without upper case, lower case means nothing."""
     if end["hard"]:
         return _QUOTED_ON.match(text, end.end()) is None
     if not end["soft"]:
@@ -107,7 +106,7 @@ def _ends(text: str, start: int, end: regex.Match[str], cased: bool) -> bool:
 
 
 def _abbreviated(text: str, start: int, stop: int, following: str) -> bool:
-    """Whether the full stop at `stop` belongs to the word before it, or to the number of a list's item."""
+    """Return whether the full stop at `stop` belongs to the word before it, or to the number of a list item."""
     match = _LAST_WORD.search(text, max(start, stop - _LONGEST_WORD), stop)
     word = match[0] if match else ""
     begins = _SPACES.match(text, start)
@@ -124,7 +123,7 @@ def _abbreviated(text: str, start: int, stop: int, following: str) -> bool:
 
 
 def _trimmed(text: str, start: int, end: int) -> Span:
-    """Without the white space at both ends, unless a character that begins with a space needs it."""
+    """Strip white space from both ends, except a space that a combining character needs."""
     part = text[start:end]
     first = end - len(part.lstrip())
     if first > start and _BEGINS_JOINED.match(text, first):

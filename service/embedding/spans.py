@@ -50,16 +50,10 @@ def has_token(text: str, offsets: Offsets, spans: Sequence[Span]) -> NDArray[np.
 
 
 def checked(text: str, offsets: Offsets, spans: Sequence[Sequence[int]], where: Callable[[int], Place]) -> list[Span]:
-    """Check spans that a caller chose, in any order; they may overlap and repeat.
-
-    Args:
-        text: what they are spans of.
-        offsets: of its tokens, (tokens, 2).
-        spans: start and end of each.
-        where: gives the place of a span by its index, for errors.
+    """Check the spans of a text that a caller chose, in any order; they may overlap and repeat.
 
     Raises:
-        InvalidInput: a span is empty, reversed, outside the text, or holds no token.
+        InvalidInput: a span is empty, reversed, outside the text, or holds none of the tokens at `offsets`.
 
     """
     found = []

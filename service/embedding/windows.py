@@ -19,14 +19,14 @@ SHARED: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """A text as passes of one length over it; each has the special tokens and the prompt around its part.
+    """A text as passes of equal length, each with the special tokens and the prompt around its part of the body.
 
     Args:
-        length: tokens of the text, those around it included.
-        front: tokens before the text proper.
-        back: tokens after it.
-        size: tokens of the text proper in a pass.
-        starts: where in the text proper each pass begins, ascending.
+        length: tokens of the whole text.
+        front: tokens before the body: special ones and the prompt's.
+        back: tokens after the body.
+        size: tokens of the body in a pass.
+        starts: index in the body at which each pass starts, ascending.
 
     """
 
@@ -37,7 +37,7 @@ class Windows:
     starts: tuple[int, ...]
 
     def cut(self, ids: Ids) -> list[Ids]:
-        """The token ids (length,) -> those of each pass (front + size + back,)."""
+        """Cut token ids (length,) into those of each pass (front + size + back,)."""
         if len(self.starts) == 1:
             return [ids]
         body = ids[self.front : self.length - self.back]
@@ -45,10 +45,10 @@ class Windows:
         return [np.concatenate([frame[0], body[start : start + self.size], frame[1]]) for start in self.starts]
 
     def join(self, states: Sequence[Vectors]) -> Vectors:
-        """The states of each pass, (at least its tokens, dim), -> those of the text (length, dim).
+        """Join the states of each pass, (at least its tokens, dim), to those of the text, (length, dim).
 
-        A token's state is taken from the pass in which the nearer end of the window is farthest from it, the earlier
-        of two where that is equal. All windows have one size, so that is the one whose middle is nearest.
+        A token's state comes from the pass in which it is farthest from the nearer end of the window, the earlier
+        pass if two are equal. Windows have one size, so that is the pass whose middle is nearest.
         """
         if len(self.starts) == 1:
             return states[0][: self.length]
@@ -65,14 +65,10 @@ class Windows:
 
 
 def windows(length: int, limit: int, *, front: int, back: int) -> Windows:
-    """As few windows as share a part in `SHARED` with their neighbours, spread evenly; one for a text that fits.
+    """Plan as few windows as share one in `SHARED` tokens with their neighbours, spread evenly.
 
-    Args:
-        length: tokens of the text.
-        limit: most tokens of a pass; more than `front` and `back` together.
-        front: tokens at the beginning of the text that every pass begins with.
-        back: tokens at its end that every pass ends with.
-
+    A pass has at most `limit` tokens, more than `front` and `back` together; the first `front` and the last `back`
+    tokens of the text are in each. A text that fits has one.
     """
     body, room = length - front - back, limit - front - back
     if body <= room:

@@ -162,7 +162,7 @@ class Encoding:
         keep: Callable[[int, Any], None],
         advance: Advance = lambda _: None,
     ) -> None:
-        prompt = self._model.recipe.prompt(role=part.role)
+        prompt = self._model.prompt(role=part.role)
         for text, row in enumerate(self._model.run(part.texts, post_process, prompt=prompt, advance=advance)):
             keep(text, row)
 

@@ -20,9 +20,9 @@ from service.evaluation.encoding import Advance
 from service.evaluation.strategies import Strategy
 
 _BLOCK: Final = 32
-"""Documents per request."""
+"""Documents embedded at a time."""
 _MOST_SPANS: Final = 65_536
-"""Most spans per request, whose vectors are in memory at once."""
+"""Spans of those documents, whose vectors are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,16 @@ class BySpans(Strategy):
                 found = asyncio.run(self._embedded(texts[start : start + _BLOCK]))
                 for text in found:
                     text.vectors.tofile(opened)
-                    counts.append(len(text.spans))
+                counts += [len(text.spans) for text in found]
                 advance(len(found))
         shape = sum(counts), self.embedder.dim
         return np.memmap(file, np.float32, "r", shape=shape), np.cumsum(counts)
 
     async def _embedded(self, texts: Sequence[str]) -> list[SpanVectors]:
-        assert self.chunking.chunker is not None, "texts of an evaluation come without spans"
+        def where(index: int) -> Place:
+            return Place("texts", index, name=f"the text {shortened(texts[index])}")
 
-        def where(text: int) -> Place:
-            return Place("texts", text, name=f"the text {shortened(texts[text])}")
-
+        assert self.chunking.chunker is not None  # documents of an evaluation come without spans
         return await self.embedder.embed_spans(
             texts,
             self.chunking.chunker,
@@ -77,7 +76,7 @@ class BySpans(Strategy):
             truncate="right",
             most=_MOST_SPANS,
             where=where,
-            where_span=lambda text, span: where(text).at_span(span),
+            where_span=lambda index, span: where(index).at_span(span),
         )
 
 

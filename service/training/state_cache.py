@@ -141,14 +141,14 @@ class StateCache:
         return CachedStates(States.open(folders), {text: row for row, text in enumerate(texts)})
 
     def _encode(self, folder: Path, part: Part, advance: Callable[[int], None]) -> None:
-        prompt = self._model.recipe.prompt(role=part.role)
+        prompt = self._model.prompt(role=part.role)
         found = self._model.run(part.texts, _unpadded, prompt=prompt, advance=advance)
         with Writer(folder, self._model.encoder.dim, self._dtype) as writer:
             for states in found:
                 writer.add(states)
 
     def _shard(self, part: Part) -> Shard:
-        prompt = self._model.recipe.prompt(role=part.role)
+        prompt = self._model.prompt(role=part.role)
         tokenizer = self._model.encoder.tokenizer
         least = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
         tokens = 0

@@ -41,7 +41,7 @@ def test_results_come_in_order_and_are_counted(model):
 
 
 def test_a_prompt_is_left_out_if_the_model_leaves_it_out(model):
-    prompt = model.recipe.prompt("query")
+    prompt = model.prompt("query")
     [plain], [asked] = model.run(["three"], lengths), model.run(["three"], lengths, prompt=prompt)
     assert asked > plain
     without = Embedder(model.encoder, replace(model.recipe, include_prompt=False))
