@@ -1,49 +1,62 @@
-"""All measurements, or those that are named, one after the other.
+"""Run all benchmarks, or those that are named, one after the other.
 
-    python -m benchmarks                      # what benchmarks/results holds
-    python -m benchmarks throughput --quick   # does it work?
+    python -m benchmarks                      # rewrite benchmarks/results
+    python -m benchmarks throughput --quick   # check that it works
 
-Peers are measured where MILLPOND_INFINITY and MILLPOND_TXTAI name their environments. The machine should have nothing
-else to do. Ctrl-C ends the servers too.
+Peers are measured where MILLPOND_INFINITY and MILLPOND_TXTAI name their environments. Run nothing else on the machine
+meanwhile. Ctrl-C ends the servers too.
 """
 
 from __future__ import annotations
 
+import argparse
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Final
 
-from benchmarks import chunking, coldstart, fairness, indexing, quality, scaling, throughput, training
-from benchmarks.options import Settings, parser, progress, settings
+from benchmarks.report import RESULTS, Report, progress
+from service.process import prepare_process
 
-ALL: Final[Mapping[str, Callable[[Settings], None]]] = {
-    "throughput": throughput.run,
-    "indexing": indexing.run,
-    "quality": quality.run,
-    "chunking": chunking.run,
-    "training": training.run,
-    "fairness": fairness.run,
-    "scaling": scaling.run,
-    "coldstart": coldstart.run,
+TITLES: Final[Mapping[str, str]] = {
+    "throughput": "Throughput and latency over HTTP",
+    "indexing": "Indexing and search",
+    "quality": "Quality",
+    "chunking": "Late and early chunking",
+    "training": "Fitted poolers",
+    "fairness": "A single query among others",
+    "scaling": "By length and by clients",
+    "coldstart": "Cold start and memory",
+    "encoder_profile": "Where a forward pass goes",
+    "http_profile": "The event loop under load",
 }
+"""Of the results, by the module that measures them."""
 
 
 def main() -> int:
-    """1 where one of them failed; the others run all the same."""
-    arguments = parser(__doc__)
-    arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ALL) + "; all by default")
-    given = arguments.parse_args()
-    for name in given.names:
-        if name not in ALL:
-            arguments.error(f"{name!r} is none of {', '.join(ALL)}")
-    chosen, failed, began = settings(given), [], time.monotonic()
-    for name in given.names or ALL:
+    """Run the chosen benchmarks, each whether or not the others fail; give the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(TITLES)}; all by default")
+    parser.add_argument("--rounds", type=int, help="rounds to take the median of: 3, with --quick 1")
+    parser.add_argument("--quick", action="store_true", help="use small samples and write to results/quick")
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in TITLES]:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(TITLES)}")
+    rounds = max(1, given.rounds or (1 if given.quick else 3))
+    folder = RESULTS / "quick" if given.quick else RESULTS
+    prepare_process()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    failed, began = [], time.monotonic()
+    for name in given.names or TITLES:
         progress(f"== {name}")
+        report = Report(name, TITLES[name], rounds=rounds, quick=given.quick, folder=folder)
         try:
-            ALL[name](chosen)
-        except Exception:  # whatever went wrong in one, the others have their figures to give
+            import_module(f"benchmarks.{name}").run(report)
+            report.write()
+        except Exception:  # the remaining benchmarks can still run
             traceback.print_exc()
             failed.append(name)
         progress(f"== {name}: {time.monotonic() - began:.0f} s so far")

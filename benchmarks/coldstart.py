@@ -1,101 +1,53 @@
-"""From the start of the process to the first answer, and the memory that it takes by then.
-
-    python -m benchmarks.coldstart
-
-Millpond was started once before at each precision, so that converted models are in their cache.
-"""
+"""From the start of the process to the first answer, and the memory that it takes by then."""
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from pathlib import Path
-from statistics import median
+from functools import partial
+from typing import Final
 
-from benchmarks import datasets
-from benchmarks.options import Settings, from_command_line, progress
-from benchmarks.peers import Infinity, MissingPeer, Txtai, quantized_folder
-from benchmarks.plots import bars
-from benchmarks.report import Report, spread
-from benchmarks.servers import Server
-from benchmarks.service import Millpond, runnable
+from benchmarks.millpond import millponds
+from benchmarks.peers.infinity import infinities
+from benchmarks.peers.txtai import Txtai
+from benchmarks.plots import rows
+from benchmarks.report import Report, medians_by_column, spread
+from benchmarks.servers import Target, field_of
+from benchmarks.texts import sts
 
-FIGURES = ("ready", "first answer", "memory, ready", "memory, answered")
+HEADS: Final = {
+    "ready": "ready, s",
+    "first answer": "first answer, s",
+    "memory, ready": "memory when ready, MB",
+    "memory, answered": "memory after the answer, MB",
+}
 
 
-def run(settings: Settings) -> None:
-    """Measure, print and write."""
-    report = Report("coldstart", "Cold start and memory", settings)
-    sentence = datasets.sts_sentences()[:1]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with ExitStack() as stack:
-            ours, notes = runnable(stack, folder)
-        runs_on: dict[str, str] = {}
-        kinds: dict[str, Callable[[], Server]] = {
-            server.name: lambda precision=precision: Millpond(
-                f"Millpond {precision}", folder, runtime={"precision": precision}
-            )
-            for precision, server in ours.items()
-        }
-        peers: dict[str, Callable[[], Server]] = {
-            "Infinity torch fp32": lambda: Infinity(folder),
-            "Infinity ONNX int8": lambda: Infinity(folder, quantized=quantized_folder()),
-            "txtai": lambda: Txtai(folder),
-        }
-        for peer, make in peers.items():
-            try:
-                make()
-                kinds[peer] = make
-            except MissingPeer as error:
-                notes.append(f"{peer} is left out: {error}")
-        found: dict[str, dict[str, list[float]]] = {one: {figure: [] for figure in FIGURES} for one in kinds}
-        commands = {}
-        for number_of in range(settings.rounds):
-            for one, make in kinds.items():
-                with make() as server:
-                    figures = _start(server, sentence)
-                    commands[one] = server.command()
-                    if isinstance(server, Millpond):
-                        runs_on[one] = server.runs_on
-                for figure, value in zip(FIGURES, figures, strict=True):
-                    found[one][figure].append(value)
-            progress(f"coldstart: round {number_of + 1} of {settings.rounds}")
+def run(report: Report) -> None:
+    """Measure, and fill the report."""
+    # The first start of each is not measured: it converts models, which stay in a cache, and shows what can run here.
+    with field_of([*millponds(), *infinities(), Txtai()]) as field:
+        report.servers(field)
+    sentence = sts().first[0]
+    rounds = report.interleave({server.name: partial(first_answer, server, sentence) for server in field.servers})
+    found = {one: {figure: [each[figure] for each in figures] for figure in HEADS} for one, figures in rounds.items()}
     report.say(
         "Seconds from the start of the process until it says that it is ready, and until the first sentence is "
         "answered; resident memory of all its processes, in MB, at both moments. Converted models are in their "
-        f"cache from a start before. Median of {settings.rounds} (least-most)."
+        f"cache from a start before. Median of {report.rounds} (least-most)."
     )
-    report.table(
-        ["cold start", "ready, s", "first answer, s", "memory when ready, MB", "memory after the answer, MB"],
-        [[one, *(spread(values) for values in figures.values())] for one, figures in found.items()],
-    )
-    report.note([*notes, *(f"{one} ran {on}." for one, on in runs_on.items())])
-    report.commands(commands)
-    panels = {
-        heading: {one: median(figures[figure]) for one, figures in found.items()}
-        for heading, figure in (
-            ("process start to first answer, seconds", "first answer"),
-            ("resident memory after the first answer, MB", "memory, answered"),
-        )
-    }
-    report.plot(
-        bars(panels, x="lower is better", title="Cold start and memory"), "coldstart", "Cold start and memory"
-    )
-    report.keep("coldstart", found)
-    report.keep("left_out", notes)
-    report.write()
+    table = {one: {HEADS[figure]: values for figure, values in figures.items()} for one, figures in found.items()}
+    report.table("cold start", table, spread)
+    panels = medians_by_column(table, [head for head in HEADS.values() if "answer" in head])
+    title = "Cold start and memory"
+    report.plot(rows(panels, f"{title} (lower is better)"), "coldstart", title)
+    report.keep(coldstart=found)
 
 
-def _start(server: Server, sentence: list[str]) -> tuple[float, float, float, float]:
-    """`FIGURES` of a server that has just become ready."""
-    ready, memory = server.ready_after, server.memory
-    asked = time.perf_counter()
-    server.embed(sentence)
-    return ready, ready + time.perf_counter() - asked, memory, server.memory
-
-
-if __name__ == "__main__":
-    run(from_command_line(__doc__))
+def first_answer(server: Target, sentence: str) -> dict[str, float]:
+    """Start a server, ask it once, and end it."""
+    with server.serving():
+        ready, memory = server.running.ready_after, server.memory
+        asked = time.perf_counter()
+        server.embed([sentence])
+        answered = ready + time.perf_counter() - asked
+        return dict(zip(HEADS, (ready, answered, memory, server.memory), strict=True))

@@ -1,30 +1,27 @@
 """Where a forward pass's time goes, by kind of operation, and how near its matrix products are to this CPU's limit.
 
-    python -m benchmarks.encoder_profile
-
 One stream on one core, over all-MiniLM-L6-v2, as the service cuts batches. This says what the encoder allows; how
-much of that arrives over HTTP is what `benchmarks.throughput` measures.
+much of that arrives over HTTP is what `throughput` measures.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
+import openvino
 import torch
 
-from benchmarks import datasets
-from benchmarks.bare import MAX_TOKENS, Batch, batches_of
-from benchmarks.limit import gigaflop_of, gigaflops
-from benchmarks.loop import bundled
-from benchmarks.machine import machine
+from benchmarks.encoder import MINILM, Batch, Ids, batches, gigaflop_of, gigaflops, load, token_ids
+from benchmarks.report import Report, progress
+from benchmarks.texts import cranfield, sentences, sts
+from service.checkpoint.checkpoint import read_checkpoint
+from service.encoder.loading import load_module
+from service.encoder.runtimes.openvino import convert
 
-PAGE: Final = Path(__file__).with_name("encoder-profile.md")
 SHOWN: Final = 7
 KINDS: Final[Mapping[str, str]] = {
     "quantized::linear_with_input_q_dq_qweight_dq_output_fp32": "matrix products in int8, and to int8 and back",
@@ -40,95 +37,74 @@ KINDS: Final[Mapping[str, str]] = {
     "aten::add": "sums",
 }
 
+Profile = Callable[[Sequence[Batch]], Mapping[str, float]]
+"""Runs batches and gives the seconds that each operation took."""
 
-def main() -> None:
-    texts = {
-        "STS-B sentences": datasets.sts_sentences()[:512],
-        "Cranfield abstracts": [text for text in datasets.cranfield().documents.values() if text][:48],
+
+def run(report: Report) -> None:
+    """Measure, and fill the report."""
+    kinds = {
+        "STS-B sentences": token_ids(sentences(sts())[: report.size(512, 64)]),
+        "Cranfield abstracts": token_ids(list(cranfield().documents.values())[: report.size(48, 8)]),
     }
-    parts = ["# Where a forward pass goes", f"{machine()}.", "```\npython -m benchmarks.encoder_profile\n```"]
-    ids = {kind: _tokenize(some) for kind, some in texts.items()}
-    for name, profile in (("OpenVINO, fp32", openvino_fp32), ("PyTorch and FBGEMM, int8", torch_int8)):
-        measure = profile()
-        for kind, some in ids.items():
-            print(name, kind, file=sys.stderr)
-            parts += [f"## {name}: {kind}", _report(some, measure)]
-    page = "\n\n".join(parts) + "\n"
-    print(page)
-    PAGE.write_text(page)
+    profiles = {"OpenVINO, fp32": openvino_fp32(), "PyTorch and FBGEMM, int8": torch_int8()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name, profile in profiles.items():
+        for kind, ids in kinds.items():
+            progress(f"{name}: {kind}")
+            report.say(f"## {name}: {kind}")
+            measure(report, profile, ids)
+    torch.set_num_threads(threads)
 
 
-Measure = Callable[[list[Batch]], Counter[str]]
-
-
-def openvino_fp32() -> Measure:
-    """OpenVINO's own counters."""
-    import openvino
-
-    from service.checkpoint.checkpoint import read_checkpoint
-    from service.encoder.loading import load_module
-    from service.encoder.runtimes.openvino import convert
-
-    graph = convert(load_module(read_checkpoint(bundled()), torch.float32))
+def openvino_fp32() -> Profile:
+    """Use OpenVINO's own counters."""
+    graph = convert(load_module(read_checkpoint(MINILM), torch.float32))
     settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"}
     request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
 
-    def measure(batches: list[Batch]) -> Counter[str]:
-        spent: Counter[str] = Counter()
-        for ids, mask in batches:
+    def profile(batches: Sequence[Batch]) -> Mapping[str, float]:
+        spent: dict[str, float] = defaultdict(float)
+        for _, ids, mask in batches:
             request.infer([ids, mask.astype(np.int64)])
             for node in request.profiling_info:
                 spent[node.node_type] += node.real_time.total_seconds()
         return spent
 
-    return measure
+    return profile
 
 
-def torch_int8() -> Measure:
-    """PyTorch's profiler over the runtime that the service uses where a CPU has no instructions for int8."""
-    from service.config import Config
-    from service.embedding.models import Models
+def torch_int8() -> Profile:
+    """Use PyTorch's profiler over what the service runs where a CPU has no instructions for int8."""
+    _, runtime = load(MINILM, precision="int8")
 
-    config = {"models": {"default": {"encoder": "bundled/all-MiniLM-L6-v2"}}, "runtime": {"precision": "int8"}}
-    runtime = Models(Config.model_validate(config)).get().encoder.runtime
-
-    def measure(batches: list[Batch]) -> Counter[str]:
+    def profile(batches: Sequence[Batch]) -> Mapping[str, float]:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-            for ids, mask in batches:
+            for _, ids, mask in batches:
                 runtime.states(ids, mask)
-        return Counter({event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()})
+        return {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
 
-    return measure
-
-
-def _tokenize(texts: list[str]) -> list[Sequence[int]]:
-    from service.checkpoint.checkpoint import read_checkpoint
-    from service.encoder.tokenizer import Tokenizer, load_tokenizer
-
-    tokenizer = Tokenizer(load_tokenizer(read_checkpoint(bundled()), trust_remote_code=False))
-    return [tokenizer.truncate(text, MAX_TOKENS).ids.tolist() for text in tokenizer.encode(texts)]
+    return profile
 
 
-def _report(ids: list[Sequence[int]], measure: Measure) -> str:
-    batches, gigaflop = batches_of(ids), gigaflop_of([len(each) for each in ids])
-    measure(batches)  # shapes that are new are set up first
-    torch.set_num_threads(1)
+def measure(report: Report, profile: Profile, texts: Sequence[Ids]) -> None:
+    """Add a table of the kinds of operation, and the rate of the matrix products."""
+    padded, gigaflop = batches(texts), gigaflop_of(texts)
+    profile(padded)  # shapes that are new are set up first
     limit = gigaflops()
     began = time.perf_counter()
-    spent = measure(batches)
+    spent = profile(padded)
     seconds = time.perf_counter() - began
-    kinds: Counter[str] = Counter()
-    for name, each in spent.items():
-        kinds[KINDS.get(name, name)] += each
+    kinds: dict[str, float] = defaultdict(float)
+    for operation, each in spent.items():
+        kinds[KINDS.get(operation, operation)] += each
     total = sum(kinds.values())
     products = sum(each for kind, each in kinds.items() if kind.startswith("matrix products"))
-    lines = ["| operation | ms | share |", "|---|---:|---:|"]
-    lines += [f"| {kind} | {each * 1e3:.0f} | {each / total:.0%} |" for kind, each in kinds.most_common(SHOWN)]
-    return "\n".join(lines) + (
-        f"\n\n{gigaflop:.1f} billion operations in {seconds:.2f} s; in the matrix products alone "
+    most = sorted(kinds.items(), key=lambda item: -item[1])[:SHOWN]
+    table = {kind: {"ms": f"{each * 1e3:.0f}", "share": f"{each / total:.0%}"} for kind, each in most}
+    report.table("operation", table)
+    report.say(
+        f"{gigaflop:.1f} billion operations in {seconds:.2f} s; in the matrix products alone "
         f"{gigaflop / products:.0f} GFLOP/s, where one core's fp32 products of these shapes reach {limit:.0f}."
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,284 +1,133 @@
 """Indexing and searching Cranfield, and vectors as JSON: against txtai and the library, interleaved in one run.
 
-    python -m benchmarks.indexing
-
 Both servers' documents are searchable when the clock stops; those of Millpond are on disk as well. The library only
 makes vectors.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
-from abc import ABC, abstractmethod
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from statistics import mean, median
-from typing import Any, Final
+from statistics import mean
+from typing import Final
 
-import orjson
-from transformers import AutoTokenizer
-
-from benchmarks import datasets
-from benchmarks.bare import MAX_TOKENS
-from benchmarks.limit import gigaflop_of, gigaflops
-from benchmarks.load import HOW, Client, Load, LoadFailed, Request
-from benchmarks.loop import Loop, bundled
-from benchmarks.options import Settings, from_command_line, progress
-from benchmarks.peers import MissingPeer, Txtai, infinity, quantized_folder
-from benchmarks.peers.environment import environment
-from benchmarks.plots import bars
-from benchmarks.report import Report, ratio, spread
-from benchmarks.servers import NotStarted, Server
-from benchmarks.service import Millpond, runnable
+from benchmarks.encoder import MAX_TOKENS, gigaflop_of, gigaflops, minilm, token_ids
+from benchmarks.load import HOW, Client, Load
+from benchmarks.loop import seconds
+from benchmarks.millpond import Millpond, millponds
+from benchmarks.peers import MissingPeer
+from benchmarks.peers.infinity import infinity_python, quantized_folder
+from benchmarks.peers.txtai import Txtai
+from benchmarks.plots import rows
+from benchmarks.report import Report, medians_by_column, nested, number, ratio, ratios, spread
+from benchmarks.servers import field_of
+from benchmarks.texts import cranfield, sentences, sts
 
 BATCH: Final = 64
 IN_FLIGHT: Final = 2
 """As `millpond index` sends documents."""
 SEARCHERS: Final = 16
 HITS: Final = 10
+LIBRARY: Final = "SentenceTransformer.encode, defaults"
+FASTEST: Final = "SentenceTransformer.encode, ONNX int8"
+LIMIT: Final = "limit of fp32 matrix products here"
 
-Document = Mapping[str, str]
-
-
-class Engine(ABC):
-    """A server that indexes documents and searches them by text."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.name = server.name
-
-    @abstractmethod
-    def index(self, client: Client, documents: Sequence[Document]) -> float:
-        """Seconds until all documents, and no others, are searchable."""
-
-    @abstractmethod
-    def search(self, query: str) -> Request:
-        """A search for the `HITS` best."""
-
-    @abstractmethod
-    def found(self, query: str) -> list[str]:
-        """Ids of the hits, the best first."""
-
-    @abstractmethod
-    def embed(self, texts: Sequence[str]) -> Request:
-        """Vectors of texts as JSON numbers."""
-
-    def ask(self, method: str, path: str, body: str | None = None) -> Any:
-        """The answer to a request that is not measured.
-
-        Raises:
-            LoadFailed: it was refused.
-
-        """
-        status, answer = self.server.ask(method, path, body)
-        if status >= 300:
-            raise LoadFailed(f"{self.name}: {method} {path}: {status} {answer[:300]!r}")
-        return orjson.loads(answer) if answer else None
-
-    def check_count(self, count: int, expected: int) -> None:
-        """Raise LoadFailed where not all documents are there."""
-        if count != expected:
-            raise LoadFailed(f"{self.name} holds {count} documents of {expected}")
+Engine = Millpond | Txtai
+"""A server that indexes documents and searches them by text."""
 
 
-class MillpondEngine(Engine):
-    """A collection of Millpond; each round makes it anew."""
-
-    def index(self, client: Client, documents: Sequence[Document]) -> float:
-        """Upserts."""
-        if "bench" in [each["name"] for each in self.ask("GET", "/collections")["collections"]]:
-            self.ask("DELETE", "/collections/bench")
-        self.ask("PUT", "/collections/bench")
-        requests = [
-            Request(
-                "POST", "/collections/bench/documents", json.dumps({"documents": some, "truncate": True}), len(some)
-            )
-            for some in _batches(documents)
-        ]
-        seconds = client.run(Load(self.server.port, requests, IN_FLIGHT)).seconds
-        self.check_count(self.ask("GET", "/collections/bench")["count"], len(documents))
-        return seconds
-
-    def search(self, query: str) -> Request:
-        """With texts, as the other gives them."""
-        body = {"query": query, "k": HITS, "include": ["text"], "truncate": True}
-        return Request("POST", "/collections/bench/search", json.dumps(body), 1)
-
-    def found(self, query: str) -> list[str]:
-        """Ids of the hits."""
-        request = self.search(query)
-        return [hit["id"] for hit in self.ask(request.method, request.path, request.body)["hits"]]
-
-    def embed(self, texts: Sequence[str]) -> Request:
-        """`/embed`."""
-        return Request("POST", "/embed", json.dumps({"inputs": list(texts), "truncate": True}), len(texts))
-
-
-class TxtaiEngine(Engine):
-    """txtai's index; indexing replaces what was there."""
-
-    server: Txtai
-
-    def index(self, client: Client, documents: Sequence[Document]) -> float:
-        """Add all, then index."""
-        add = [self.server.add_request(some) for some in _batches(documents)]
-        seconds = client.run(Load(self.server.port, add, IN_FLIGHT)).seconds
-        seconds += client.run(Load(self.server.port, [self.server.index_request()], 1)).seconds
-        self.check_count(self.ask("GET", "/count"), len(documents))
-        return seconds
-
-    def search(self, query: str) -> Request:
-        """`/search`."""
-        return self.server.search_request(query, HITS)
-
-    def found(self, query: str) -> list[str]:
-        """Ids of the hits."""
-        request = self.search(query)
-        return [hit["id"] for hit in self.ask(request.method, request.path)]
-
-    def embed(self, texts: Sequence[str]) -> Request:
-        """`/batchtransform`."""
-        return self.server.embed_request(texts)
-
-
-def engines(stack: ExitStack, folder: Path) -> tuple[dict[str, Millpond], list[Engine], list[str]]:
-    """Millpond by precision, all engines, and notes on what is left out."""
-    ours, notes = runnable(stack, folder)
-    found: list[Engine] = [MillpondEngine(server) for server in ours.values()]
-    try:
-        server = Txtai(folder)
-        progress("starting txtai")
-        found.append(TxtaiEngine(stack.enter_context(server)))
-    except (MissingPeer, NotStarted) as error:
-        notes.append(f"txtai is left out: {error}")
-    return ours, found, notes
-
-
-def libraries(stack: ExitStack, texts: Sequence[str]) -> tuple[dict[str, Loop], list[str]]:
-    """sentence-transformers with its defaults, and with its fastest backend on a CPU; notes on what is left out."""
-    sets = {"documents": texts}
-    found = {"SentenceTransformer.encode, defaults": Loop("benchmarks.library", texts=sets)}
-    notes = []
-    try:
-        folder = quantized_folder()
-        python = environment(infinity.VARIABLE, "python") / "python"
-        file = "model_quantized.onnx"
-        loop = Loop("benchmarks.library", str(folder), file, texts=sets, python=python)
-        found["SentenceTransformer.encode, ONNX int8"] = loop
-    except MissingPeer as error:
-        notes.append(
-            f"SentenceTransformer's ONNX backend is left out, for it runs in Infinity's environment: {error}"
-        )
-    for loop in found.values():
-        stack.enter_context(loop)
-    return found, notes
-
-
-def run(settings: Settings) -> None:
-    """Measure, print and write."""
-    report = Report("indexing", "Indexing and search", settings)
-    data = datasets.cranfield()
-    documents = [{"id": key, "text": text} for key, text in data.documents.items() if text]
-    documents = documents[: settings.some(192, 64)]
+def run(report: Report) -> None:
+    """Measure, and fill the report."""
+    data = cranfield()
+    documents = [{"id": key, "text": text} for key, text in data.documents.items()][: report.size(192, 64)]
     texts = [document["text"] for document in documents]
     queries = list(data.queries.values())
-    sentences = datasets.sts_sentences()[: settings.some(1024, 256)]
-    tokenizer = AutoTokenizer.from_pretrained(bundled())
-    work = gigaflop_of([len(ids) for ids in tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]])
-    limits: list[float] = []
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        ours, all_engines, notes = engines(stack, Path(name))
-        progress("starting the library")
-        loops, left_out = libraries(stack, texts)
-        notes += left_out
-        client = stack.enter_context(Client())
-        for engine in all_engines:
-            progress(f"warming {engine.name} up")
-            engine.server.warm_up(client, sentences[:256])
-            engine.index(client, documents[:64])
-        indexed: dict[str, list[float]] = {one: [] for one in (*loops, *(engine.name for engine in all_engines))}
-        searched: dict[str, list[float]] = {engine.name: [] for engine in all_engines}
-        embedded: dict[str, list[float]] = {engine.name: [] for engine in all_engines}
-        for number in range(settings.rounds):
-            limits.append(gigaflops())
-            for one, loop in loops.items():
-                indexed[one].append(loop.round("documents"))
-            for engine in all_engines:
-                indexed[engine.name].append(len(documents) / engine.index(client, documents))
-            for engine in all_engines:
-                load = Load(engine.server.port, [engine.search(query) for query in queries], SEARCHERS)
-                searched[engine.name].append(client.run(load).rate)
-            for engine in all_engines:
-                requests = [engine.embed(sentences[at : at + 32]) for at in range(0, len(sentences), 32)]
-                embedded[engine.name].append(client.run(Load(engine.server.port, requests, 8, "list")).rate)
-            progress(f"indexing: round {number + 1} of {settings.rounds}")
-        some = queries[:20]
-        hits = {engine.name: [engine.found(query) for query in some] for engine in all_engines}
-        runs_on = [f"{server.name} ran {server.runs_on}." for server in ours.values()]
-        versions = [f"txtai: {one.server.versions}." for one in all_engines if isinstance(one, TxtaiEngine)]
-        commands = {engine.name: engine.server.command() for engine in all_engines}
+    single = sentences(sts())[: report.size(1024, 256)]
+    with field_of([*millponds(), Txtai()]) as field, Client() as client:
+        servers = [server for server in field.servers if isinstance(server, Millpond | Txtai)]
+        libraries, notes = find_libraries()
 
-    base = indexed["SentenceTransformer.encode, defaults"]
-    report.say(
-        f"{len(texts)} Cranfield abstracts, cut to {MAX_TOKENS} tokens, sent as {BATCH} a request by {IN_FLIGHT} "
-        f"clients; median of {settings.rounds} (least-most):"
-    )
-    limit = [len(texts) * each / work for each in limits]
-    rows = [[one, spread(rates), f"{ratio(rates, base):.2f}"] for one, rates in indexed.items()]
-    bound = f"limit of fp32 matrix products here, {median(limits):.0f} GFLOP/s"
-    report.table(
-        ["indexing", "documents/s", "ratio to the library's defaults"],
-        [*rows, [bound, spread(limit), f"{ratio(limit, base):.2f}"]],
-    )
-    report.say(
-        f"Searching those by text: {len(queries)} queries by {SEARCHERS} clients, {HITS} hits with their texts. And "
-        f"vectors as JSON, Millpond's `/embed` against txtai's `/batchtransform`: {len(sentences)} STS-B sentences, "
-        "8 clients x 32."
-    )
-    report.table(
-        ["servers", "searched, queries/s", "embedded, texts/s"],
-        [[one, spread(searched[one]), spread(embedded[one])] for one in searched],
-    )
-    kinds = {"indexed": indexed, "searched": searched, "embedded": embedded}
-    if versions:
-        report.say("Ratios to txtai, each the median of the rounds' ratios:")
-        report.table(
-            ["ratio", *kinds],
-            [
-                [
-                    f"{one.name} / txtai",
-                    *(f"{ratio(rates[one.name], rates['txtai']):.2f}" for rates in kinds.values()),
-                ]
-                for one in ours.values()
-            ],
+        def encode(name: str) -> float:
+            python, *words = libraries[name]
+            return len(texts) / seconds("benchmarks.loop", *words, texts=texts, python=python)
+
+        def index(server: Engine) -> float:
+            return len(documents) / server.index(client, documents, each=BATCH, clients=IN_FLIGHT)
+
+        def search(server: Engine) -> float:
+            searches = [server.search_request(query, HITS) for query in queries]
+            return client.run(Load(server.running.port, searches, SEARCHERS)).rate
+
+        def embed(server: Engine) -> float:
+            requests = [server.json_request(single[at : at + 32]) for at in range(0, len(single), 32)]
+            return client.run(Load(server.running.port, requests, 8, vectors=True)).rate
+
+        for server in servers:
+            server.warm_up(client, single[:256])
+            server.index(client, documents[:64], each=BATCH, clients=IN_FLIGHT)
+        rates = nested(
+            report.interleave(
+                {(LIMIT, "gigaflops"): gigaflops}
+                | {(name, "indexed"): partial(encode, name) for name in libraries}
+                | {(server.name, "indexed"): partial(index, server) for server in servers}
+                | {(server.name, "searched"): partial(search, server) for server in servers}
+                | {(server.name, "embedded"): partial(embed, server) for server in servers}
+            )
         )
-        shared = {
-            one.name: mean(len(set(a) & set(b)) for a, b in zip(hits[one.name], hits["txtai"], strict=True))
-            for one in ours.values()
+        limits = rates[LIMIT].pop("gigaflops")
+        work = gigaflop_of(token_ids(texts))
+        rates[LIMIT]["indexed"] = [len(texts) * limit / work for limit in limits]
+        report.say(
+            f"{len(texts)} Cranfield abstracts, cut to {MAX_TOKENS} tokens, sent as {BATCH} a request by {IN_FLIGHT} "
+            f"clients; median of {report.rounds} (least-most):"
+        )
+        table = {
+            one: {
+                "documents/s": spread(found["indexed"]),
+                "ratio to the library's defaults": number(ratio(found["indexed"], rates[LIBRARY]["indexed"])),
+            }
+            for one, found in rates.items()
         }
-        same = ", ".join(f"{count:.1f} ({one})" for one, count in shared.items())
-        notes.append(f"Of {HITS} hits, txtai and Millpond share on average {same}, over {len(some)} queries.")
-    report.say(HOW)
-    report.note([*notes, *runs_on, *versions])
-    report.commands(commands)
-    panels = {
-        "Cranfield abstracts indexed, documents/s": indexed,
-        f"searched by text, {SEARCHERS} clients, queries/s": searched,
-        "vectors of STS-B sentences as JSON, 8 clients x 32, texts/s": embedded,
-    }
-    shown = {heading: {one: median(rates) for one, rates in each.items()} for heading, each in panels.items()}
-    report.plot(bars(shown, x="a second (higher is better)", title="Indexing and search"), "indexing", "Indexing")
-    report.keep("per_second", kinds)
-    report.keep("fp32_gigaflops", limits)
-    report.keep("left_out", notes)
-    report.write()
+        report.table("indexing", table)
+        report.say(
+            f"Searching those by text: {len(queries)} queries by {SEARCHERS} clients, {HITS} hits with their texts. "
+            f"And vectors as JSON, Millpond's `/embed` against txtai's `/batchtransform`: {len(single)} STS-B "
+            "sentences, 8 clients x 32. Queries and texts a second:"
+        )
+        report.table("servers", {one.name: rates[one.name] for one in servers}, spread, ["searched", "embedded"])
+        notes += compare_to_txtai(report, servers, rates, queries[:20])
+        report.say(HOW)
+        report.servers(field, notes)
+    heads = {"indexed": "abstracts indexed/s", "searched": "searches/s", "embedded": "texts to JSON vectors/s"}
+    panels = {heads[kind]: by for kind, by in medians_by_column(rates, heads).items()}
+    report.plot(rows(panels, "Indexing and search (higher is better)"), "indexing", "Indexing")
+    by_kind = {kind: {one: by[kind] for one, by in rates.items() if kind in by} for kind in heads}
+    report.keep(per_second=by_kind, fp32_gigaflops=limits)
 
 
-def _batches(documents: Sequence[Document]) -> list[Sequence[Document]]:
-    return [documents[start : start + BATCH] for start in range(0, len(documents), BATCH)]
+def find_libraries() -> tuple[dict[str, tuple[str | Path, ...]], list[str]]:
+    """Give interpreter and arguments of `benchmarks.loop` by name, and a note where the fastest is left out."""
+    found: dict[str, tuple[str | Path, ...]] = {LIBRARY: (sys.executable, minilm())}
+    try:
+        found[FASTEST] = (infinity_python(), quantized_folder(), "model_quantized.onnx")
+    except MissingPeer as error:
+        return found, [f"SentenceTransformer's ONNX backend is left out, run in Infinity's environment: {error}"]
+    return found, []
 
 
-if __name__ == "__main__":
-    run(from_command_line(__doc__))
+def compare_to_txtai(
+    report: Report, servers: Sequence[Engine], rates: Mapping[str, Mapping[str, list[float]]], queries: Sequence[str]
+) -> list[str]:
+    """Add Millpond's rates over those of txtai; gives a note on how far their hits agree. Nothing without txtai."""
+    txtai = next((server for server in servers if isinstance(server, Txtai)), None)
+    if txtai is None:
+        return []
+    ours = [server for server in servers if server is not txtai]
+    report.say("Ratios to txtai, each the median of the rounds' ratios:")
+    report.table("ratio", {f"{one.name} / txtai": ratios(rates[one.name], rates["txtai"]) for one in ours})
+    hits = {one: [set(one.found(one.search_request(query, HITS))) for query in queries] for one in servers}
+    shared = {one: mean(len(a & b) for a, b in zip(hits[one], hits[txtai], strict=True)) for one in ours}
+    same = ", ".join(f"{count:.1f} ({one.name})" for one, count in shared.items())
+    return [f"Of {HITS} hits, txtai and Millpond share on average {same}, over {len(queries)} queries."]

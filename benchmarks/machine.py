@@ -1,86 +1,61 @@
-"""The machine: its processor, the versions that a measurement depends on, and what processes cost."""
+"""The machine: its processor, the versions that a measurement depends on, and the cost of processes."""
 
 from __future__ import annotations
 
-import os
 import platform
-import subprocess
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from service.encoder.runtimes.machine import available_cores
+import psutil
 
 _PACKAGES: Final = ("torch", "transformers", "openvino", "nncf", "sentence-transformers", "faiss-cpu")
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
 
 
 def machine() -> str:
-    """The processor, its instructions that matter here, and the versions in this environment."""
+    """Describe the processor, its instructions that matter here, and the versions in this environment."""
+    from service.encoder.runtimes.machine import available_cores  # imports torch, which other users do not need
+
     flags = _cpu("flags").split()
-    known = [
-        flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8") if flag in flags
-    ]
+    known = ", ".join(instruction for instruction in _INSTRUCTIONS if instruction in flags)
+    versions = []
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions.append(f"{package} {version(package)}")
     model = _cpu("model name") or platform.processor()
-    return (
-        f"{model}, {available_cores()} cores ({', '.join(known)}); Python {platform.python_version()}, "
-        + ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name)))
-    )
+    return f"{model}, {available_cores()} cores ({known}); Python {platform.python_version()}, {', '.join(versions)}"
 
 
-def versions_in(python: Path, packages: Sequence[str]) -> str:
-    """Versions of packages in another environment, such as `infinity-emb 0.0.78, torch 2.13.0`."""
-    program = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]), sep='\\n')"
-    found = subprocess.run([python, "-c", program, *packages], check=True, capture_output=True, text=True)
-    return ", ".join(f"{name} {each}" for name, each in zip(packages, found.stdout.split(), strict=True))
-
-
-def tree(pid: int) -> list[int]:
-    """A process and all under it."""
-    children: defaultdict[int, list[int]] = defaultdict(list)
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit() and (fields := _stat(int(path.name))):
-            children[int(fields[1])].append(int(path.name))
-    found = [pid]
-    for parent in found:
-        found += children[parent]
-    return found
+def tree(pid: int) -> list[psutil.Process]:
+    """List a process and its descendants; none where it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process and all under it, in MB. What they share is counted for each."""
-    sizes = [
-        line.split()[1] for one in tree(pid) for line in _lines(f"/proc/{one}/status") if line.startswith("VmRSS")
-    ]
-    return sum(map(int, sizes)) * 1024 / 1e6
+    """Add up the resident memory of a process and its descendants, in MB; what they share counts for each."""
+    return _total(pid, lambda process: process.memory_info().rss) / 1e6
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and all under it have used, in seconds."""
-    return sum(int(fields[11]) + int(fields[12]) for one in tree(pid) if (fields := _stat(one))) / _TICKS
+    """Add up the processor time that a process and its descendants have used, in seconds."""
+    return _total(pid, lambda process: sum(process.cpu_times()[:2]))
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the command, which may hold spaces; none where it has ended."""
-    lines = _lines(f"/proc/{pid}/stat")
-    return lines[0].rpartition(")")[2].split() if lines else []
+def _total(pid: int, figure: Callable[[psutil.Process], float]) -> float:
+    total = 0.0
+    for process in tree(pid):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            total += figure(process)
+    return total
 
 
 def _cpu(key: str) -> str:
-    return next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith(key)), "")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:  # not Linux, or the process has ended
-        return []
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith(key)), "")

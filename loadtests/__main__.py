@@ -22,12 +22,13 @@ from typing import Any, Final
 
 import httpx
 
-from benchmarks import datasets
 from loadtests import report
-from loadtests.deployment import ROOT, OwnService, Service, ServiceFailed, cranfield
+from loadtests.deployment import ServiceFailed, cranfield, running, started
 from loadtests.run import Run
 from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS, Scenario
+from tests.support import datasets
+from tests.support.servers import ROOT, NotStarted
 
 INTERRUPTED: Final = 130
 
@@ -55,10 +56,10 @@ def main() -> int:
 
 def _measure(options: argparse.Namespace, scenarios: Sequence[Scenario], folder: Path) -> report.Measured | None:
     """Run the scenarios one after another; None where there was no service to load."""
-    service = Service(options.url) if options.url else OwnService(options.config, folder)
+    deployment = running(options.url) if options.url else started(options.config, folder)
     measured = None
     try:
-        with service:
+        with deployment as service:
             facts = service.facts()
             measured = report.Measured(_command(options), facts, local=service.pid is not None)
             _say(f"{facts.summary}, at {service.url}")
@@ -73,7 +74,7 @@ def _measure(options: argparse.Namespace, scenarios: Sequence[Scenario], folder:
                     measured.runs.append(run)
                     run.execute(service, facts, collection, sampler, folder)
                     service.require_alive()
-    except (ServiceFailed, httpx.HTTPError) as error:
+    except (ServiceFailed, NotStarted, httpx.HTTPError) as error:
         if measured is None:
             _say(str(error))
             return None

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import signal
-import socket
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from uuid import uuid4
 
 import httpx
 
-from benchmarks import datasets
+from tests.support import datasets
+from tests.support.servers import ROOT, Server
 
-ROOT: Final = Path(__file__).parents[1]
 PATIENCE: Final = 600.0
 """Seconds until the service must be ready; the first start of a deployment may convert or download its model."""
-LAST_REQUESTS: Final = 30.0
-"""Seconds that the service may take to end."""
 
 
 class ServiceFailed(Exception):
-    """The service could not be started, asked or ended; the message says why."""
+    """The service could not be asked or ended, or ended by itself; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -40,41 +35,26 @@ class Facts:
 
 
 class Service:
-    """A service that runs at a URL, which is left as it is.
+    """A running service.
 
-    Raises, on entering: `ServiceFailed` where it is not ready.
+    Args:
+        url: where it is.
+        server: its process, where that was started here.
+
     """
 
-    pid: int | None = None
-    """Of its process, where that is known to be on this machine."""
-
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, server: Server | None = None) -> None:
         self.url = url.rstrip("/")
-
-    def __enter__(self) -> Self:
-        if not self.ready():
-            raise ServiceFailed(f"{self.url}/ready does not answer 200; start a service there, or leave --url out")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Nothing: it is someone else's."""
+        self._server = server
+        self.pid = server.process.pid if server else None
+        """Of its process, where that is known to be on this machine."""
 
     def client(self) -> httpx.Client:
-        """A client without proxies, as Locust's is."""
+        """Make a client without proxies, as Locust's is."""
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
-    def ready(self) -> bool:
-        """Whether it says that it can serve."""
-        try:
-            with self.client() as client:
-                return client.get("/ready").status_code == 200
-        except (httpx.HTTPError, httpx.InvalidURL):
-            return False
-
     def facts(self) -> Facts:
-        """Its default model and what that runs on."""
+        """Ask for its default model and what that runs on."""
         with self.client() as client:
             info = client.get("/info").raise_for_status().json()
         name = info["default_model"]
@@ -86,77 +66,48 @@ class Service:
         return Facts(name, model["dimension"], summary)
 
     def require_alive(self) -> None:
-        """Raises `ServiceFailed` where it has ended by itself; of a service elsewhere the requests tell that."""
+        """Raise `ServiceFailed` where it has ended by itself; of a service elsewhere the requests tell that."""
+        if self._server and (status := self._server.process.poll()) is not None:
+            raise ServiceFailed(f"the service ended with status {status}. {self._server.last_words()}")
 
 
-class OwnService(Service):
-    """`millpond serve` on a free port with an empty store, from entering the `with` block to leaving it.
+@contextmanager
+def running(url: str) -> Iterator[Service]:
+    """Give the service at a URL, which is left as it is; raises `ServiceFailed` where it is not ready."""
+    service = Service(url)
+    try:
+        with service.client() as client:
+            ready = client.get("/ready").status_code == 200
+    except (httpx.HTTPError, httpx.InvalidURL):
+        ready = False
+    if not ready:
+        raise ServiceFailed(f"{service.url}/ready does not answer 200; start a service there, or leave --url out")
+    yield service
 
-    It runs in a session of its own: Ctrl-C reaches the load test alone, which then ends it in its turn.
+
+@contextmanager
+def started(config: Path, folder: Path) -> Iterator[Service]:
+    """Run `millpond serve` with an empty store until the end of the `with` block.
 
     Args:
-        config: the deployment's YAML file.
+        config: the deployment's YAML file; environment variables apply to it as always.
         folder: for its store and its log.
 
+    Raises:
+        NotStarted: it did not become ready.
+        ServiceFailed: asked to end, it failed.
+
     """
-
-    def __init__(self, config: Path, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        super().__init__(f"http://127.0.0.1:{port}")
-        self._log = folder / "service.log"
-        serve = [sys.executable, "-m", "service", "serve", "--config", str(config.resolve())]
-        self._command = [*serve, "--host", "127.0.0.1", "--port", str(port), "--store", str(folder / "store")]
-
-    def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        self.pid = self._process.pid
-        deadline = time.monotonic() + PATIENCE
-        try:
-            while not self.ready():
-                self.require_alive()
-                if time.monotonic() > deadline:
-                    raise ServiceFailed(f"the service was not ready in {PATIENCE:.0f} s. {self._last_words()}")
-                time.sleep(0.1)
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        status = self._end()
-        if error is None and status != 0:
-            raise ServiceFailed(f"asked to end, the service ended with status {status}. {self._last_words()}")
-
-    def require_alive(self) -> None:
-        """Raises `ServiceFailed` where it has ended by itself."""
-        if (status := self._process.poll()) is not None:
-            raise ServiceFailed(f"the service ended with status {status}. {self._last_words()}")
-
-    def _end(self) -> int:
-        """Ask it to end, kill it where it does not; gives its exit status."""
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            return self._process.wait(LAST_REQUESTS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-    def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").split("\n")
-        said = "\n".join(line for line in lines[-20:] if line.strip())
-        return f"Its last words:\n{said}" if said else "It said nothing."
+    with Server(config, folder / "store", os.environ, PATIENCE, precision=None) as server:
+        yield Service(server.url, server)
+        status = server.stop()
+        if status != 0:
+            raise ServiceFailed(f"asked to end, the service ended with status {status}. {server.last_words()}")
 
 
 @contextmanager
 def cranfield(service: Service) -> Iterator[str]:
-    """A new collection with Cranfield's documents, by `millpond index`; it is dropped in the end.
+    """Store Cranfield's documents in a new collection, by `millpond index`; it is dropped in the end.
 
     Raises:
         ServiceFailed: the documents could not be stored.

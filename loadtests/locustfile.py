@@ -2,6 +2,7 @@
 
 It can be run by hand as well, with Locust's own page to steer it:
 
+    python -m loadtests.texts texts.json
     locust -f loadtests/locustfile.py --host http://127.0.0.1:8000 --collection papers EmbedSmall
 """
 
@@ -30,12 +31,14 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     group.add_argument("--model", default="default", help="the served model to embed with")
     group.add_argument("--dimension", type=int, default=384, help="of that model's vectors")
     group.add_argument("--collection", default="cranfield", help="where Cranfield's documents are")
+    group.add_argument("--texts", default="texts.json", help="a file by `python -m loadtests.texts`")
     group.add_argument("--record", help="a file for what happened to each request")
 
 
 @events.init.add_listener
 def record(environment: Environment, **_: Any) -> None:
     """Write down every request, where a file for it is named."""
+    assert environment.parsed_options is not None
     path = environment.parsed_options.record
     if path is None:
         return
@@ -44,6 +47,7 @@ def record(environment: Environment, **_: Any) -> None:
         writer = Writer(Path(path))
 
         def add(name: str, milliseconds: float, texts: int, outcome: str, detail: str) -> None:
+            assert environment.runner is not None
             users = environment.runner.user_count
             writer.add(Record(time.time(), name, milliseconds, texts, users, outcome, detail))
 

@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from rich.table import Column
 
-from loadtests.deployment import ROOT, Facts, Service
+from loadtests.deployment import Facts, Service
 from loadtests.records import BACKPRESSURE, FAILURE, OK, Reader, Record
 from loadtests.sampler import Sampler
 from loadtests.scenarios import Scenario
+from loadtests.texts import write
+from tests.support.servers import ROOT
 
 RAMP: Final = 0.25
 """The part of a run in which users are added, evenly; what the tables say is measured after it."""
@@ -98,8 +100,12 @@ class Run:
         load = ["--users", str(self.users), "--spawn-rate", f"{self.users / (RAMP * self.seconds):.4f}"]
         time_limits = ["--run-time", str(self.seconds), "--stop-timeout", str(LAST_TASKS)]
         quiet = ["--headless", "--only-summary", "--exit-code-on-error", "0", "--loglevel", "WARNING"]
+        texts = folder / "texts.json"
+        if not texts.exists():
+            write(texts)
         told = ["--model", facts.model, "--dimension", str(facts.dimension), "--collection", collection]
-        command = [*locust, self.scenario.user, "--host", service.url, *load, *time_limits, *quiet, *told]
+        host = ["--host", service.url, "--texts", str(texts)]
+        command = [*locust, self.scenario.user, *host, *load, *time_limits, *quiet, *told]
         reader = Reader(path)
         with log.open("wb") as output:
             process = subprocess.Popen(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+import psutil
 
 from benchmarks.machine import cpu_seconds, resident_mb
 
 INTERVAL: Final = 0.5
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,5 @@ def usage(samples: Sequence[Sample]) -> Usage | None:
 
 def _machine_seconds() -> float:
     """Processor time of everything since the machine started; steal counts, for it is not ours to use."""
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
-        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-    )
-    return (user + nice + system + irq + softirq + steal) / _TICKS
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)

@@ -1,4 +1,4 @@
-"""A copy of a model folder with `model_quantized.onnx`: dynamically quantised to int8 by onnxruntime.
+"""Copy a model folder and add `model_quantized.onnx`, dynamically quantised to int8 by onnxruntime.
 
     PYTHON export_onnx.py SOURCE TARGET
 
@@ -16,17 +16,9 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModel
 
-
-class States(torch.nn.Module):
-    """The encoder with the inputs and the output that the peer looks for."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Token ids and mask (batch, time) -> states (batch, time, dim)."""
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+PLAIN = {"attn_implementation": "eager", "return_dict": False, "add_pooling_layer": False}
+INPUTS, OUTPUT = ["input_ids", "attention_mask"], "last_hidden_state"
+"""The names that the peer looks for."""
 
 
 def export(source: Path, target: Path) -> None:
@@ -34,16 +26,15 @@ def export(source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         folder, plain = Path(work) / "model", Path(work) / "model.onnx"
         shutil.copytree(source, folder)
-        model = AutoModel.from_pretrained(source, attn_implementation="eager").eval()
+        model = AutoModel.from_pretrained(source, **PLAIN).eval()
         example = torch.ones(2, 7, dtype=torch.long)
-        sizes = {0: "batch", 1: "time"}
         torch.onnx.export(
-            States(model),
+            model,
             (example, example),
             str(plain),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["last_hidden_state"],
-            dynamic_axes=dict.fromkeys(("input_ids", "attention_mask", "last_hidden_state"), sizes),
+            input_names=INPUTS,
+            output_names=[OUTPUT],
+            dynamic_axes={name: {0: "batch", 1: "time"} for name in (*INPUTS, OUTPUT)},
             opset_version=17,
             dynamo=False,
         )

@@ -8,73 +8,61 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
-import numpy as np
-import orjson
 import yaml
-from numpy.typing import NDArray
 
-from benchmarks.bare import MAX_TOKENS
-from benchmarks.load import Request
-from benchmarks.loop import bundled
-from benchmarks.machine import versions_in
-from benchmarks.peers.environment import environment
-from benchmarks.servers import Server
+from benchmarks.encoder import MAX_TOKENS, minilm
+from benchmarks.load import Client, Load, Request
+from benchmarks.peers import environment, versions_in
+from benchmarks.servers import Target
+from tests.support.servers import Launcher, environment_without_settings, free_port
 
-VARIABLE: Final = "MILLPOND_TXTAI"
+_VARIABLE: Final = "MILLPOND_TXTAI"
 
 
-class Txtai(Server):
-    """Its API under uvicorn, over the bundled model. Long texts are cut where the others cut them.
+class Txtai(Target):
+    """Its API under uvicorn, over the bundled model. Long texts are truncated where the others truncate them."""
 
-    Raises:
-        MissingPeer: it is not installed where `MILLPOND_TXTAI` says.
+    def __init__(self) -> None:
+        super().__init__("txtai")
 
-    """
-
-    ready = "/openapi.json"
-    patience = 120.0
-    counted = "list"
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__("txtai", folder)
-        self._bin = environment(VARIABLE, "uvicorn")
-        embeddings = {
-            **{"path": bundled(), "method": "transformers", "maxlength": MAX_TOKENS},
-            **{"content": True, "backend": "faiss"},
-        }
-        self._config = folder / f"{self.port}.yaml"
-        settings = {"path": str(folder / f"{self.port}-index"), "writable": True, "embeddings": embeddings}
-        self._config.write_text(yaml.safe_dump(settings))
+    def launcher(self, folder: Path) -> Launcher:
+        """Start it as its documentation has it."""
+        program, port, config = environment(_VARIABLE, "uvicorn") / "uvicorn", free_port(), folder / "txtai.yaml"
+        model = {"path": minilm(), "method": "transformers", "maxlength": MAX_TOKENS}
+        embeddings = {**model, "content": True, "backend": "faiss"}
+        config.write_text(yaml.safe_dump({"path": str(folder / "index"), "writable": True, "embeddings": embeddings}))
+        return Launcher(
+            [program, "txtai.api:app", "--host", "127.0.0.1", "--port", str(port)],
+            port,
+            folder / "txtai.log",
+            ready="/openapi.json",
+            cwd=folder,
+            env={**environment_without_settings(), "CONFIG": str(config), "HF_HUB_OFFLINE": "1"},
+            patience=120,
+        )
 
     @property
-    def versions(self) -> str:
+    def remark(self) -> str:
         """Its version and those below it."""
-        return versions_in(self._bin / "python", ("txtai", "torch", "transformers", "faiss-cpu"))
-
-    def command(self) -> Sequence[str | Path]:
-        """As its documentation has it."""
-        return [self._bin / "uvicorn", "txtai.api:app", "--host", "127.0.0.1", "--port", str(self.port)]
-
-    def environment(self) -> Mapping[str, str]:
-        """The index it serves; it asks no hub."""
-        return {**super().environment(), "CONFIG": str(self._config), "HF_HUB_OFFLINE": "1"}
+        python = environment(_VARIABLE, "uvicorn") / "python"
+        return f"txtai: {versions_in(python, ('txtai', 'torch', 'transformers', 'faiss-cpu'))}."
 
     def embed_request(self, texts: Sequence[str]) -> Request:
-        """Vectors as JSON numbers: it has no base64."""
+        """Ask for vectors as JSON numbers: it has no base64."""
         return Request("POST", "/batchtransform", json.dumps(list(texts)), len(texts))
 
-    def vectors(self, answer: bytes) -> NDArray[np.float32]:
-        """Vectors (texts, dim)."""
-        return np.array(orjson.loads(answer), dtype=np.float32)
+    json_request = embed_request
 
-    def add_request(self, documents: Sequence[Mapping[str, str]]) -> Request:
-        """Documents to be indexed at the next `GET /index`."""
-        return Request("POST", "/add", json.dumps([dict(document) for document in documents]), len(documents))
+    def index(self, client: Client, documents: Sequence[Mapping[str, str]], *, each: int, clients: int) -> float:
+        """Add all, then index them in place of what was there."""
+        parts = [documents[start : start + each] for start in range(0, len(documents), each)]
+        add = [Request("POST", "/add", json.dumps(part), len(part)) for part in parts]
+        index = [Request("GET", "/index")]
+        port = self.running.port
+        seconds = client.run(Load(port, add, clients)).seconds + client.run(Load(port, index, 1)).seconds
+        assert self.ask(Request("GET", "/count")) == len(documents)
+        return seconds
 
-    def index_request(self) -> Request:
-        """Index what was added; it is searchable once this is answered."""
-        return Request("GET", "/index", "", 1)
-
-    def search_request(self, query: str, limit: int) -> Request:
+    def search_request(self, query: str, k: int) -> Request:
         """Search by text."""
-        return Request("GET", f"/search?{urlencode({'query': query, 'limit': limit})}", "", 1)
+        return Request("GET", f"/search?{urlencode({'query': query, 'limit': k})}")

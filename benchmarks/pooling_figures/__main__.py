@@ -1,6 +1,6 @@
-"""The figures of docs/pooling.md, or those that are named, and docs/figures/figures.json with the numbers in them.
+"""Draw the figures of docs/pooling.md, or those that are named, and write their numbers to figures.json.
 
-    python -m benchmarks.pooling_figures                # all, two or three minutes
+    python -m benchmarks.pooling_figures                # all, in two or three minutes
     python -m benchmarks.pooling_figures noise length
 
 Seeds are fixed, and a second run writes the same files. STS-B and Cranfield are looked for as by every benchmark
@@ -10,47 +10,54 @@ Seeds are fixed, and a second run writes the same files. STS-B and Cranfield are
 from __future__ import annotations
 
 import argparse
-import sys
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks.options import progress
-from benchmarks.pooling_figures import causal, gradients, length, noise, outliers, padding, parameters, shares
-from benchmarks.pooling_figures.gallery import Figure, Gallery
-from benchmarks.pooling_figures.laboratory import Laboratory
+from benchmarks.plots import rounded, save_svg
+from benchmarks.pooling_figures import disturbances, encoders, lengths, strategies
+from benchmarks.pooling_figures.laboratory import Figure, Laboratory
+from benchmarks.report import progress
+from service.process import prepare_process
+from tests.support.servers import ROOT
 
 ALL: Final[Mapping[str, Callable[[Laboratory], Figure]]] = {
-    "shares": shares.draw,
-    "noise": noise.draw,
-    "outliers": outliers.draw,
-    "length": length.draw,
-    "padding": padding.draw,
-    "causal": causal.draw,
-    "gradients": gradients.draw,
-    "parameters": parameters.draw,
+    "shares": strategies.shares,
+    "noise": disturbances.noise,
+    "outliers": disturbances.outliers,
+    "length": lengths.length,
+    "padding": lengths.padding,
+    "causal": encoders.causal,
+    "gradients": strategies.gradients,
+    "parameters": strategies.parameters,
 }
-_FOLDER: Final = Path(__file__).parents[2] / "docs" / "figures"
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ALL) + "; all by default")
-    arguments.add_argument("--folder", type=Path, default=_FOLDER, help="where to write; docs/figures by default")
-    given = arguments.parse_args()
-    for name in given.names:
-        if name not in ALL:
-            arguments.error(f"{name!r} is none of {', '.join(ALL)}")
-    gallery, began = Gallery(given.folder), time.monotonic()
-    with Laboratory() as laboratory:
-        for name in given.names or ALL:
-            gallery.hang(name, ALL[name](laboratory))
-            progress(f"{name}: {time.monotonic() - began:.0f} s so far")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ALL)}; all by default")
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "figures", help="default: docs/figures")
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in ALL]:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(ALL)}")
+    prepare_process()
+    laboratory, began = Laboratory(), time.monotonic()
+    for name in given.names or ALL:
+        save(ALL[name](laboratory), name, given.folder)
+        progress(f"{name}: {time.monotonic() - began:.0f} s so far")
+
+
+def save(figure: Figure, name: str, folder: Path) -> None:
+    """Write NAME.svg, and the numbers under NAME in figures.json; other figures are left alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_svg(figure.drawing, folder / f"{name}.svg")
+    index = folder / "figures.json"
+    numbers = json.loads(index.read_text()) if index.exists() else {}
+    numbers[name] = rounded(figure.numbers)
+    index.write_text(json.dumps(dict(sorted(numbers.items())), indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from functools import cache
 from itertools import count
+from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import gevent
 from locust import FastHttpUser
@@ -19,6 +22,14 @@ PAUSE_AFTER_FAILURE: Final = 1.0
 """Seconds. A service that is gone would otherwise be asked thousands of times a second."""
 
 _NUMBERS: Final = count(1)
+
+
+class Texts(NamedTuple):
+    """What `loadtests.texts` has written."""
+
+    sentences: list[str]
+    questions: list[str]
+    documents: dict[str, str]
 
 
 class WrongAnswer(Exception):
@@ -43,6 +54,7 @@ class ServiceUser(FastHttpUser):
         self.model: str = options.model
         self.dimension: int = options.dimension
         self.collection: str = options.collection
+        self.texts = _read(options.texts)
         self.number = next(_NUMBERS)
         self.random = Random(self.number)
 
@@ -123,22 +135,27 @@ class ServiceUser(FastHttpUser):
             raise
 
 
+@cache
+def _read(path: str) -> Texts:
+    return Texts(**json.loads(Path(path).read_text(encoding="utf-8")))
+
+
 def _asked_to_wait(answer: ResponseContextManager) -> float | None:
     """Seconds that the service asks to wait; None where it does not, or where waiting would hide a failure."""
-    wait = (answer.headers or {}).get("retry-after")
+    wait = answer.headers.get("retry-after") if answer.headers else None
     if answer.status_code not in (429, 503) or wait is None:
         return None
     if b"store-unavailable" in (answer.content or b""):  # not load: the disk is full, or the store is broken
         return None
     try:
-        return max(float(wait), 0.1)
+        return max(float(str(wait)), 0.1)
     except ValueError:  # a date, which a proxy may give
         return 1.0
 
 
 def _check(answer: ResponseContextManager, status: int, check: Callable[[Any], None]) -> None:
     if answer.status_code == 0:
-        raise WrongAnswer(f"no answer: {answer.error!r}")
+        raise WrongAnswer(f"no answer: {getattr(answer, 'error', None)!r}")
     if answer.status_code != status:
         raise WrongAnswer(f"status {answer.status_code}, not {status}: {(answer.text or '')[:300]}")
     try:

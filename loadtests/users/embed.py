@@ -10,7 +10,6 @@ from locust import task
 from numpy.typing import NDArray
 
 from loadtests.users.base import ServiceUser, require
-from loadtests.users.texts import sentences
 
 LEAST_COSINE: Final = 0.98
 """Between two vectors of one text: lower precisions vary a little with the batch, another text's is far off."""
@@ -56,7 +55,7 @@ class EmbedSmall(EmbeddingUser):
     @task
     def one(self) -> None:
         """Embed a sentence."""
-        self.embed([self.random.choice(sentences())])
+        self.embed([self.random.choice(self.texts.sentences)])
 
 
 class EmbedBulk(EmbeddingUser):
@@ -65,4 +64,4 @@ class EmbedBulk(EmbeddingUser):
     @task
     def many(self) -> None:
         """Embed 32 to 64 sentences."""
-        self.embed(self.random.sample(sentences(), self.random.randint(32, 64)))
+        self.embed(self.random.sample(self.texts.sentences, self.random.randint(32, 64)))

@@ -10,7 +10,6 @@ from locust import task
 from loadtests.users.base import require
 from loadtests.users.embed import EmbeddingUser
 from loadtests.users.search import HITS, SearchingUser
-from loadtests.users.texts import documents, questions, sentences
 
 MOST_WRITTEN: Final = 4
 """Documents in one upsert."""
@@ -38,7 +37,7 @@ class ReadAndWrite(EmbeddingUser, SearchingUser):
         def check(hits: list[dict[str, Any]]) -> None:
             require(len(hits) == HITS, f"{len(hits)} hits, not {HITS}")
 
-        self.search(self.random.choice(questions()), "search", check)
+        self.search(self.random.choice(self.texts.questions), "search", check)
 
     @task(2)
     def search_mine(self) -> None:
@@ -52,18 +51,18 @@ class ReadAndWrite(EmbeddingUser, SearchingUser):
                 if key not in self._unsure:
                     require(self._stored.get(key) == text, f"hit {key!r} was deleted or replaced, as acknowledged")
 
-        query = self.random.choice(questions())
+        query = self.random.choice(self.texts.questions)
         self.search(query, "search, filtered", check, filter={"writer": self._mine})
 
     @task(2)
     def embed_some(self) -> None:
         """Embed a few sentences."""
-        self.embed(self.random.sample(sentences(), self.random.randint(2, 8)))
+        self.embed(self.random.sample(self.texts.sentences, self.random.randint(2, 8)))
 
     @task(2)
     def upsert(self) -> None:
         """Store new documents, at times with a new text for an old one; then fetch one of them."""
-        texts = self.random.sample(list(documents().values()), self.random.randint(1, MOST_WRITTEN))
+        texts = self.random.sample(list(self.texts.documents.values()), self.random.randint(1, MOST_WRITTEN))
         keys = [f"{self._mine}-{self._written + place}" for place in range(len(texts))]
         self._written += len(texts)
         if self._stored and self.random.random() < 0.25:

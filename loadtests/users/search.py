@@ -9,7 +9,6 @@ from typing import Any, Final
 from locust import task
 
 from loadtests.users.base import ServiceUser, require
-from loadtests.users.texts import documents, questions
 
 HITS: Final = 10
 
@@ -46,6 +45,9 @@ class SearchDocuments(SearchingUser):
         def check(hits: list[dict[str, Any]]) -> None:
             require(len(hits) == HITS, f"{len(hits)} hits, not {HITS}")
             for hit in hits:
-                require(hit["text"] == documents().get(hit["id"]), f"hit {hit['id']!r} is not Cranfield's document")
+                require(
+                    hit["text"] == self.texts.documents.get(hit["id"]),
+                    f"hit {hit['id']!r} is not Cranfield's document",
+                )
 
-        self.search(self.random.choice(questions()), "search", check)
+        self.search(self.random.choice(self.texts.questions), "search", check)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from benchmarks.bare import batches_of
-from benchmarks.loop import bundled
-from benchmarks.options import Settings
-from benchmarks.plots import bars, lines
-from benchmarks.report import Report, number, ratio, spread
+from benchmarks.encoder import batches, gigaflop_of, minilm
+from benchmarks.plots import Panel, curves, rows
+from benchmarks.report import Report, medians_by_column, nested, number, ratio, ratios, spread
 from benchmarks.scaling import cliffs, texts_of
 
 
@@ -21,6 +20,16 @@ def test_a_ratio_pairs_the_rounds() -> None:
         ratio([1, 2], [1])
 
 
+def test_ratios_are_of_what_both_measured() -> None:
+    assert ratios({"a": [10.0], "b": [1.0]}, {"a": [4.0], "c": [1.0]}) == {"a": "2.50"}
+
+
+def test_what_is_measured_by_pairs_becomes_a_table() -> None:
+    rows = nested({("x", "a"): [1.0, 3.0], ("y", "a"): [2.0], ("x", "b"): [5.0]})
+    assert rows == {"x": {"a": [1.0, 3.0], "b": [5.0]}, "y": {"a": [2.0]}}
+    assert medians_by_column(rows, ["b", "a"]) == {"b": {"x": 5.0}, "a": {"x": 2.0, "y": 2.0}}
+
+
 def test_figures_have_three_digits() -> None:
     assert [number(value) for value in (1234.5, 99.94, 9.876)] == ["1234", "99.9", "9.88"]
     assert spread([3.0]) == "3.00"
@@ -28,11 +37,11 @@ def test_figures_have_three_digits() -> None:
 
 
 @pytest.mark.parametrize("length", [16, 512])
-def test_texts_have_exactly_so_many_tokens(minilm: Path, length: int) -> None:
+def test_texts_have_exactly_so_many_tokens(length: int) -> None:
     from transformers import AutoTokenizer
 
     texts = texts_of(length, 5)
-    tokenizer = AutoTokenizer.from_pretrained(bundled())
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
     assert [len(ids) for ids in tokenizer(texts)["input_ids"]] == [length] * 5
     assert len(set(texts)) == 5
 
@@ -43,25 +52,45 @@ def test_a_cliff_is_a_fall_of_more_than_a_quarter() -> None:
 
 
 def test_batches_hold_every_text_within_their_tokens() -> None:
-    batches = batches_of([[1] * length for length in (3, 9, 1, 4, 30, 4)], tokens=12)
-    assert sorted(row for _, mask in batches for row in mask.sum(1)) == [1, 3, 4, 4, 9, 30]
-    assert all(ids.size <= 12 or len(ids) == 1 for ids, _ in batches)
-    assert all((ids[~mask] == 0).all() and (ids[mask] == 1).all() for ids, mask in batches)
+    lengths = (3, 9, 1, 4, 30, 4)
+    found = batches([[place + 1] * length for place, length in enumerate(lengths)], tokens=12)
+    assert sorted(place for places, *_ in found for place in places) == list(range(len(lengths)))
+    for places, ids, mask in found:
+        assert ids.size <= 12 or len(ids) == 1
+        for place, row, counted in zip(places, ids, mask, strict=True):
+            assert row[counted].tolist() == [place + 1] * lengths[place]
+            assert (row[~counted] == 0).all()
+
+
+def test_batches_can_be_padded_further() -> None:
+    ((_, ids, mask),) = batches([[5, 6]], least=4, pad=9)
+    assert (ids.tolist(), mask.tolist()) == ([[5, 6, 9, 9]], [[True, True, False, False]])
+
+
+def test_operations_grow_with_the_tokens_and_with_the_square_of_a_length() -> None:
+    short, long = gigaflop_of([[1] * 10] * 2), gigaflop_of([[1] * 20])
+    assert 0 < short < long < 2 * short
+
+
+def test_every_contestant_is_measured_in_every_round(tmp_path: Path) -> None:
+    asked = []
+    report = Report("demo", "A demonstration", rounds=2, quick=False, folder=tmp_path)
+    found = report.interleave({name: partial(asked.append, name) for name in "ab"})
+    assert asked == ["a", "b", "a", "b"]
+    assert found == {"a": [None, None], "b": [None, None]}
 
 
 def test_a_report_is_a_page_its_figures_and_its_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = Report("demo", "A demonstration", Settings(rounds=2, results=tmp_path / "new"))
-    report.table(["texts/s", "a", "b"], [["x", "1", "2"]])
-    report.commands({"x": ["/somewhere/bin/program", "--port", "1"]})
-    report.plot(lines([1, 2], {"x": [1.0, 2.0]}, x="clients", y="texts/s", title="Demo"), "demo-lines", "Demo")
-    report.plot(bars({"p": {"x": 1.0}}, x="texts/s", title="Demo"), "demo-bars", "Demo")
-    report.keep("rates", {"x": [1.0]})
+    report = Report("demo", "A demonstration", rounds=2, quick=False, folder=tmp_path / "new")
+    report.table("texts/s", {"x": {"a": 1.0}, "y": {"b": 20.0}}, number)
+    report.plot(curves([Panel("", "clients", "texts/s", [1, 2], {"x": [1.0, 2.0]})], "Demo"), "demo-lines", "Demo")
+    report.plot(rows({"p": {"x": 1.0}, "q": {"y": 2.0}}, "Demo"), "demo-bars", "Demo")
+    report.keep(rates={"x": [1.0]})
     report.write()
     page = (tmp_path / "new" / "demo.md").read_text()
     assert page == capsys.readouterr().out
-    assert "| x | 1 | 2 |" in page
-    assert "`program --port 1`" in page
-    assert "python -m benchmarks.demo --rounds 2" in page
+    assert "| texts/s | a | b |\n| --- | ---: | ---: |\n| x | 1.00 |  |\n| y |  | 20.0 |" in page
+    assert "python -m benchmarks demo --rounds 2" in page
     kept = json.loads((tmp_path / "new" / "demo.json").read_text())
     assert kept["rates"] == {"x": [1.0]}
     for plot in ("demo-lines", "demo-bars"):

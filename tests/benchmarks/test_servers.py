@@ -10,48 +10,82 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.machine import cpu_seconds, tree
-from benchmarks.peers import Infinity, MissingPeer, Txtai
-from benchmarks.servers import NotStarted
-from benchmarks.service import Millpond
+from benchmarks import machine
+from benchmarks.load import Client
+from benchmarks.millpond import Millpond, millponds_in
+from benchmarks.peers import MissingPeer
+from benchmarks.peers.infinity import FP32, Infinity
+from benchmarks.peers.txtai import Txtai
+from benchmarks.servers import Field, Target, field_of
 
 
 @pytest.mark.slow
-def test_a_server_runs_within_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_runs_within_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLPOND_SERVER__PORT", "1")  # of a deployment here; not of what is measured
-    with Millpond("Millpond", tmp_path, runtime={"backend": "torch"}) as server:
+    server = Millpond("Millpond", backend="torch")
+    with server.serving():
         assert server.info["backend"] == "torch"
-        vectors = server.embed(["A man is playing a harp.", "Bread is baked."])
+        texts = ["A man is playing a harp.", "Bread is baked."]
+        vectors = server.embed(texts)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(server.vectors(texts), vectors, atol=1e-5)
         assert server.memory > 100
-        assert 0 < server.cpu == pytest.approx(cpu_seconds(server.process.pid), abs=1)
-        assert server.ready_after > 0
-    assert server.process.poll() is not None
+        assert machine.cpu_seconds(server.running.process.pid) > 0
+        assert server.running.ready_after > 0
+    assert server.running.process.poll() is not None
+
+
+@pytest.fixture(scope="module")
+def field():
+    """Millpond, and two that cannot run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MILLPOND_TXTAI", raising=False)
+        with field_of(
+            [Millpond("a misspelt one", precision="quick"), Millpond("M", backend="torch"), Txtai()]
+        ) as found:
+            yield found
 
 
 @pytest.mark.slow
-def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
-    with (
-        pytest.raises(NotStarted, match="not 'quick'"),
-        Millpond("Millpond", tmp_path, runtime={"precision": "quick"}),
-    ):
+def test_what_cannot_run_is_left_out_and_says_why(field: Field) -> None:
+    assert [server.name for server in field.servers] == ["M"]
+    misspelt, txtai = field.left_out
+    assert misspelt.startswith("a misspelt one is left out: ") and "not 'quick'" in misspelt
+    assert txtai.startswith("txtai is left out: MILLPOND_TXTAI is not set")
+
+
+@pytest.mark.slow
+def test_documents_are_indexed_anew_and_found(field: Field) -> None:
+    (server,) = millponds_in(field)
+    with Client() as client:
+        for texts in (["Bread is baked."], ["A man plays a harp.", "Rain falls.", "Bread is baked."]):
+            documents = [{"id": text[0], "text": text} for text in texts]
+            assert server.index(client, documents, each=2, clients=2) > 0
+    assert server.found(server.search_request("A man plays a harp.", 2))[0] == "A"
+
+
+@pytest.mark.slow
+def test_nothing_to_compare_is_an_end() -> None:
+    servers = field_of([Millpond("x", precision="quick")])
+    with pytest.raises(SystemExit, match=r"no server starts:\nx is left out: .*not 'quick'"), servers:
         pass
 
 
-def test_a_tree_has_its_children(tmp_path: Path) -> None:
+def test_a_tree_has_its_children() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert {os.getpid(), child.pid} <= set(tree(os.getpid()))
+        assert {os.getpid(), child.pid} <= {process.pid for process in machine.tree(os.getpid())}
         child.kill()
+    assert machine.resident_mb(child.pid) == 0
 
 
-@pytest.mark.parametrize("peer", [Infinity, Txtai])
+@pytest.mark.parametrize("peer", [Infinity(FP32), Txtai()])
 def test_a_peer_is_missing_unless_a_variable_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: type[Infinity | Txtai]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: Target
 ) -> None:
-    variable = f"MILLPOND_{peer.__name__.upper()}"
+    variable = f"MILLPOND_{type(peer).__name__.upper()}"
     monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(MissingPeer, match=f"{variable} is not set"):
-        peer(tmp_path)
+    with pytest.raises(MissingPeer, match=f"{variable} is not set"), peer.serving():
+        pass
     monkeypatch.setenv(variable, str(tmp_path))
-    with pytest.raises(MissingPeer, match="there is no bin/"):
-        peer(tmp_path)
+    with pytest.raises(MissingPeer, match="there is no bin/"), peer.serving():
+        pass

@@ -14,12 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks import datasets
+from benchmarks.texts import cranfield
 from loadtests.deployment import Service
 from loadtests.records import BACKPRESSURE, FAILURE, OK
 from loadtests.run import Run
 from loadtests.sampler import Sampler
 from loadtests.scenarios import SCENARIOS
+from loadtests.texts import write
 from tests.support.servers import ROOT, Server
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ def mean(data: Path, tmp_path: Path):
     """A service with some of Cranfield's documents."""
     with Server(ROOT / "configs" / "mean.yaml", tmp_path / "store") as server:
         server.http.put(f"/collections/{COLLECTION}").raise_for_status()
-        some = [{"id": key, "text": text} for key, text in list(datasets.cranfield().documents.items())[:20]]
+        some = [{"id": key, "text": text} for key, text in list(cranfield().documents.items())[:20]]
         body = {"documents": some, "truncate": True}
         server.http.post(f"/collections/{COLLECTION}/documents", json=body).raise_for_status()
         yield server
@@ -100,10 +101,13 @@ def test_acknowledged_documents_that_go_missing_are_failures(mean: Server, tmp_p
 
 
 def test_vectors_of_another_dimension_are_failures(mean: Server, tmp_path: Path) -> None:
-    path = tmp_path / "records.jsonl"
+    path, texts = tmp_path / "records.jsonl", tmp_path / "texts.json"
+    write(texts)
     locust = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "EmbedSmall", "--headless"]
-    load = ["--host", mean.url, "--users", "1", "--run-time", "3", "--record", str(path), "--dimension", "383"]
-    done = subprocess.run([*locust, *load], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    load = ["--host", mean.url, "--users", "1", "--run-time", "3", "--texts", str(texts), "--record", str(path)]
+    done = subprocess.run(
+        [*locust, *load, "--dimension", "383"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1
     assert "384 dimensions, not 383" in path.read_text()
 
