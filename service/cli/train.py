@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
-from service.cli.console import INTERRUPTED, Failure, err, out, progress_bar, say, warn
+from service.cli import options
+from service.cli.console import Failure, Interrupted, err, out, progress_bar, say, warn
 
 if TYPE_CHECKING:
     from pooling.training import Epoch, Splits
@@ -44,7 +45,7 @@ def train(
     test: Annotated[
         Path | None, typer.Option(help="To judge the chosen one by; a tenth of train is held out likewise.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest text; by default as declared.")] = None,
+    max_tokens: options.MaxTokens = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the training pairs.")] = 8,
     batch_size: Annotated[int, typer.Option(min=2, help="Training pairs a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Adam's.")] = 0.002,
@@ -96,10 +97,9 @@ def train(
     except (DataError, StatesError) as error:
         raise Failure(str(error), 2) from None
     except KeyboardInterrupt:
-        raise Failure(
+        raise Interrupted(
             f"Interrupted: nothing is written to {output}. Run the same command again to go on; token states that "
-            "are in the cache are not made anew.",
-            INTERRUPTED,
+            "are in the cache are not made anew."
         ) from None
     _print(report, model, output, max_tokens)
 
@@ -150,10 +150,8 @@ def _print_epoch(spec: str, seed: int | None, epoch: Epoch) -> None:
 
 def _print(report: Report, model: str, output: Path, max_tokens: int | None) -> None:
     verdict = report.verdict
-    table = Table(box=None, pad_edge=False)
-    table.add_column(f"{report.metric} x 100", overflow="fold")
-    for split in report.scores[verdict.pooling]:
-        table.add_column(split, justify="right")
+    splits = (Column(split, justify="right") for split in report.scores[verdict.pooling])
+    table = Table(Column(f"{report.metric} x 100", overflow="fold"), *splits, box=None, pad_edge=False)
     for name, scores in report.scores.items():
         fitted = " (fitted)" if name in report.fitted else ""
         table.add_row(name + fitted, *(f"{score:.2f}" for score in scores.values()))
