@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +12,7 @@ from rich.table import Column, Table
 
 from service.cli import options
 from service.cli.console import Failure, Interrupted, err, out, progress_bar, say, warn
+from service.cli.single import lone_model
 
 if TYPE_CHECKING:
     from pooling.training import Epoch, Splits
@@ -83,7 +82,7 @@ def train(
             splits = read_splits(train, dev, test)
             for note in splits.notes:
                 warn(note)
-            with _loaded(model, max_tokens) as embedder:
+            with lone_model(model, max_tokens) as embedder:
                 recipe = embedder.recipe
                 poolers = fitting.build(pooling or fitting.default_poolings(recipe.pooler.dim), recipe)
                 found = _states(embedder, splits, cache, states, cache_limit)
@@ -102,27 +101,6 @@ def train(
             "are in the cache are not made anew."
         ) from None
     _print(report, model, output, max_tokens)
-
-
-@contextmanager
-def _loaded(model: str, max_tokens: int | None) -> Iterator[Embedder]:
-    """Load the model in float32 on PyTorch: a conversion is not worthwhile for one pass, and loses precision."""
-    from service.checkpoint.checkpoint import read_checkpoint
-    from service.config import Config
-    from service.embedding.models import Models
-
-    declares = read_checkpoint(model).pooling is not None
-    settings = {
-        "encoder": model,
-        "pooling": "declared" if declares else "mean",
-        "max_tokens": max_tokens or "declared",
-    }
-    config = {"models": {"model": settings}, "runtime": {"backend": "torch", "precision": "fp32"}}
-    models = Models(Config.model_validate(config))
-    try:
-        yield models.get()
-    finally:
-        models.close()
 
 
 def _states(
