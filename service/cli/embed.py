@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -60,11 +61,8 @@ def embed(
             else:
                 write(_npy([vector async for batch in vectors for vector in batch]))
 
-    try:
+    with file or nullcontext():
         asyncio.run(run())
-    finally:
-        if file:
-            file.close()
 
 
 async def _embed(

@@ -126,12 +126,9 @@ def _evaluate(
 def _bar() -> Iterator[evaluation.Progress]:
     with progress_bar() as bar:
         task = bar.add_task("", total=None)
-        shown = ""
 
         def show(stage: str, done: int, total: int) -> None:
-            nonlocal shown
-            if stage != shown:
-                shown = stage
+            if stage != bar.tasks[0].description:
                 bar.reset(task, description=stage, total=total)
             bar.update(task, completed=done)
 

@@ -44,8 +44,7 @@ def _scores(report: Report, data: DataSet) -> Table:
     table = _table("pooling", "dim", *data.metrics, f"against {data.reference}", "")
     for row in data.compared_best_first:
         cells: list[str | Text] = ["", ""]
-        if row.difference is not None:
-            difference = row.difference
+        if (difference := row.difference) is not None:
             reach = f"({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
             cells = [
                 f"{100 * difference.value:+.2f} {reach}",

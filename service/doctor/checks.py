@@ -213,14 +213,7 @@ def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
 
 
 def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
-    """Count the texts that are longer than the model takes.
-
-    Args:
-        lengths: lengths of the texts in tokens.
-        limit: length of the longest text that the model takes.
-        given: whether the texts are like those that will be served, rather than packaged ones.
-
-    """
+    """Count the texts that have more tokens than the model takes; `given` ones are like those to be served."""
     long = sum(length > limit for length in lengths)
     share = long / len(lengths)
     seen = f"{share:.1%} of {len(lengths)} {'texts' if given else 'packaged texts'} ({long}) are longer than "

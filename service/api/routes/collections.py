@@ -22,11 +22,9 @@ from service.api.schemas.collections import (
 )
 from service.api.schemas.problem import PROBLEMS, Problem
 from service.api.schemas.search import Hits, SearchRequest, SearchResults
-from service.api.schemas.spans import ChunkingBody
 from service.collections import Hit
 from service.collections.reindex import Progress
 from service.deployment import Deployment
-from service.embedding.chunking import Chunking
 from service.errors import NotFound, Place, TooLarge
 from service.store import Document, Spans
 
@@ -66,7 +64,7 @@ async def create(
     """Create a collection (201), or find the equal one (200)."""
     asked = body or CreateCollection.model_validate({})
     collection, created = await served.collections.create(
-        name, asked.model, asked.pooling, asked.index, _chunking(asked.chunking)
+        name, asked.model, asked.pooling, asked.index, asked.chunking and asked.chunking.parsed()
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -127,8 +125,9 @@ async def begin_reindex(
     """
     asked = body or ReindexRequest.model_validate({})
     collection = served.collections.get(name)
-    named = "chunking" in asked.model_fields_set
-    chunking = _chunking(asked.chunking) if named else collection.definition.chunking
+    chunking = collection.definition.chunking
+    if "chunking" in asked.model_fields_set:
+        chunking = asked.chunking and asked.chunking.parsed()
     progress = await served.collections.reindexes.begin(
         collection, asked.model, asked.pooling, chunking, truncate=asked.truncate, force=asked.force
     )
@@ -225,10 +224,6 @@ def _hits(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
         return {"id": hit.id, "score": hit.score} | {name: fields[name] for name in body.include if name in fields}
 
     return json_object(hits=json_list(hits, to_json))
-
-
-def _chunking(body: ChunkingBody | None) -> Chunking | None:
-    return None if body is None else body.parsed()
 
 
 def _spans(document: DocumentBody) -> Spans | None:
