@@ -47,13 +47,7 @@ def json_object(**members: Any) -> Iterator[bytes]:
 def json_list(
     items: Sequence[Any] | NDArray[Any], to_json: Callable[[int, Any], Any] | None = None
 ) -> Iterator[bytes]:
-    """Encode a list in parts.
-
-    Args:
-        items: the items, or vectors as the rows of an array.
-        to_json: converts an index and the item there to what is encoded; by default the item itself.
-
-    """
+    """Encode a list, or the rows of an array, in parts; `to_json` converts an index and the item there."""
     yield b"["
     for start in range(0, len(items), _ITEMS_AT_ONCE):
         group = items[start : start + _ITEMS_AT_ONCE]

@@ -18,7 +18,7 @@ from service.cli import (
     serve,
     train,
 )
-from service.cli.console import INTERRUPTED, Failure, report
+from service.cli.console import Failure, report
 from service.errors import ServiceError
 from service.process import prepare_process
 
@@ -53,6 +53,5 @@ def main() -> None:
     try:
         app()
     except (Failure, ServiceError) as error:
-        status = error.exit_status if isinstance(error, Failure) else 2
-        report(error, interrupted=status == INTERRUPTED)
-        raise SystemExit(status) from None
+        report(error)
+        raise SystemExit(error.exit_status if isinstance(error, Failure) else 2) from None

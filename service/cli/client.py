@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import httpx
 import orjson
-from rich.table import Table
+from rich.table import Column, Table
 
 from service.cli.console import Failure
 from service.config import load_config
@@ -21,6 +23,7 @@ from service.errors import FingerprintMismatch, Place, TooLong
 _MAX_WAIT: Final = 60
 """Seconds that a request is retried for while the service responds with 503."""
 _LONGEST_PAUSE: Final = 30
+_IN_FLIGHT: Final = 2
 _TIMEOUT: Final = httpx.Timeout(10, read=600)  # a batch queued behind many others takes minutes
 _LOCAL: Final = {"localhost", "127.0.0.1", "::1"}
 
@@ -118,13 +121,10 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(url: str, config: Path | None, *, store: Path | None = None) -> AsyncIterator[Client]:
+async def connect(url: str, config: Path | None, *, stores: bool = True) -> AsyncIterator[Client]:
     """Yield a client of the service at `url`, or of the deployment of `config`, which runs in this process.
 
-    Args:
-        url: a running service; ignored if `config` is given.
-        config: a deployment's YAML file.
-        store: overrides `store.path` of the config.
+    Such a deployment has an empty store of its own for requests that store nothing, not `stores`.
 
     Raises:
         Failure: the URL is invalid.
@@ -138,28 +138,45 @@ async def connect(url: str, config: Path | None, *, store: Path | None = None) -
     from service.api import create_app
     from service.deployment import deployment
 
-    settings = load_config(config, overrides={"store.path": str(store) if store else None})
-    with deployment(settings) as served:
+    with ExitStack() as stack:
+        store = None if stores else stack.enter_context(TemporaryDirectory(prefix="millpond-"))
+        served = stack.enter_context(deployment(load_config(config, overrides={"store.path": store})))
         transport = httpx.ASGITransport(create_app(served), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://millpond", timeout=None) as http:
             yield Client(http, str(config))
 
 
+def ask_once(
+    url: str, config: Path | None, path: str, body: Any, names: Mapping[str, str], *, stores: bool = True
+) -> Any:
+    """Send one POST request to what `connect` finds; errors call the fields of the body by their `names`."""
+
+    async def ask() -> Any:
+        async with connect(url, config, stores=stores) as client:
+            try:
+                return await client.ask("POST", path, body)
+            except Refused as error:
+                if error.place is None or error.place.field not in names:
+                    raise
+                raise Failure(error.about(names[error.place.field])) from None
+
+    return asyncio.run(ask())
+
+
 async def pipelined(
-    batches: Iterable[Batch], send: Callable[[Batch], Awaitable[Answer]], in_flight: int = 2
+    batches: Iterable[Batch], send: Callable[[Batch], Awaitable[Answer]]
 ) -> AsyncIterator[tuple[Batch, Answer]]:
-    """Yield batches with their answers, in order, with further requests in flight to keep the service busy."""
+    """Yield batches with their answers, in order, with a further request in flight to keep the service busy."""
+    left = iter(batches)
     pending: deque[tuple[Batch, asyncio.Future[Answer]]] = deque()
     try:
-        for batch in batches:
-            pending.append((batch, asyncio.ensure_future(send(batch))))
-            if len(pending) == in_flight:
-                first, answer = pending[0]
-                yield first, await answer
-                pending.popleft()
-        while pending:
-            last, answer = pending[0]
-            yield last, await answer
+        while True:
+            for batch in islice(left, _IN_FLIGHT - len(pending)):
+                pending.append((batch, asyncio.ensure_future(send(batch))))
+            if not pending:
+                return
+            first, answer = pending[0]
+            yield first, await answer
             pending.popleft()
     finally:
         for _, task in pending:
@@ -179,9 +196,8 @@ def collection_path(name: str) -> str:
 
 
 def _comparison(differences: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "stored", "served now"):
-        table.add_column(column, overflow="fold")
+    columns = (Column(header, overflow="fold") for header in ("", "stored", "served now"))
+    table = Table(*columns, box=None, pad_edge=False)
     for key, sides in differences.items():
         table.add_row(key, _to_text(sides["stored"]), _to_text(sides["served"]))
     return table

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from service.cli.console import Failure, out, warn
 from service.config import ModelConfig, load_config
@@ -30,9 +30,8 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
     A model named by a Hugging Face id is downloaded first, as serving it would do.
     """
     settings = load_config(file)
-    table = Table(box=None, pad_edge=False)
-    for header in ("model", "encoder", "pooling asked", "declared", "normalize", "max tokens", "prompts"):
-        table.add_column(header, overflow="fold")
+    headers = ("model", "encoder", "pooling asked", "declared", "normalize", "max tokens", "prompts")
+    table = Table(*(Column(header, overflow="fold") for header in headers), box=None, pad_edge=False)
     notes: list[str] = []
     errors: list[str] = []
     for name, model in settings.models.items():

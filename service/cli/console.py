@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from typing import Any, Final
 
+import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,15 +18,13 @@ ON_SCREEN: Final = sys.stdout.isatty() or "COLUMNS" in os.environ
 out: Final = Console(markup=False, highlight=False, emoji=False, width=None if ON_SCREEN else 10_000)
 err: Final = Console(markup=False, highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
-INTERRUPTED: Final = 130
-
 
 class Failure(Exception):
     """The end of a command. The message states what was wrong and the remedy, one problem per line.
 
     Args:
         message: for the user.
-        exit_status: 1 where a request failed, 2 for usage and configuration, 130 after Ctrl-C.
+        exit_status: 1 where a request failed, 2 for usage and configuration.
         table: shown below the message.
 
     """
@@ -36,10 +35,17 @@ class Failure(Exception):
         self.table = table
 
 
-def report(error: Exception, *, interrupted: bool = False) -> None:
+class Interrupted(Failure):
+    """The end of a command by Ctrl-C, which is no error."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 130)
+
+
+def report(error: Exception) -> None:
     """Print each line of an error as an error."""
     for line in str(error).splitlines():
-        err.print(line if interrupted else Text.assemble(("error:", "bold red"), " ", line))
+        err.print(line if isinstance(error, Interrupted) else Text.assemble(("error:", "bold red"), " ", line))
     if isinstance(error, Failure) and error.table is not None:
         err.print(error.table, soft_wrap=False)
 
@@ -60,10 +66,21 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=err, disable=not err.is_terminal, transient=True)
 
 
+def rated_bar() -> Progress:
+    """Make a progress bar with a task's field `rate`, which shows on a terminal only and stays there."""
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    return Progress(*columns, console=err, disable=not err.is_terminal)
+
+
 def emit(content: bytes) -> None:
     """Write bytes to standard output and flush them, so that a closed pipe is noticed here rather than at exit."""
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
+
+
+def emit_json(value: Any) -> None:
+    """Write indented JSON to standard output."""
+    emit(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def one_line(text: str, limit: int) -> str:

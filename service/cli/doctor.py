@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from service.cli.client import parse_url, uses_proxy
-from service.cli.console import INTERRUPTED, Failure, emit, err
+from service.cli.console import Failure, Interrupted, emit_json, err
 from service.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -69,18 +67,18 @@ def doctor(
     try:
         folder = find_folder(model, revision)
         try:
-            with _progress() as progress:
+            with err.status("") as status:  # which shows on a terminal only
                 report = asyncio.run(
-                    _examine(model, folder, lines, progress)
+                    _examine(model, folder, lines, status.update)
                     if url is None
-                    else _identify(model, folder, url, model_name, api_key, progress)
+                    else _identify(model, folder, url, model_name, api_key, status.update)
                 )
         except (CheckpointError, ConfigError) as error:
             report = refused(model, str(error))
     except KeyboardInterrupt:
-        raise Failure("Interrupted; nothing was changed. Run the same command again.", INTERRUPTED) from None
+        raise Interrupted("Interrupted; nothing was changed. Run the same command again.") from None
     if as_json:
-        emit(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2) + b"\n")
+        emit_json(report.to_json())
     else:
         _print(report, served="this server" if url else "served here")
     if report.faults:
@@ -131,16 +129,6 @@ def _read_texts(path: Path) -> list[str]:
     return lines
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Yield a function that shows the current stage on a terminal."""
-    if not err.is_terminal:
-        yield lambda stage: None
-        return
-    with err.status("") as status:
-        yield status.update
-
-
 def _print(report: Report, served: str) -> None:
     """Print tables of at most 100 columns, and the verdict as the last line."""
     width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
@@ -157,10 +145,8 @@ def _print(report: Report, served: str) -> None:
 
 
 def _settings(declared: Mapping[str, Any], served: Mapping[str, Any], title: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("declared", overflow="fold")
-    table.add_column(title, overflow="fold")
+    sides = (Column(header, overflow="fold") for header in ("declared", title))
+    table = Table(Column("", no_wrap=True), *sides, box=None, pad_edge=False)
     for name in dict.fromkeys((*declared, *served)):
         values = [_format(side[name]) if name in side else "" for side in (declared, served)]
         if any(value not in ("", "none") for value in values):
@@ -181,10 +167,9 @@ def _findings(findings: Sequence[Finding]) -> Table:
 
 def _strategies(strategies: Sequence[Strategy]) -> Table:
     with_evidence = any(strategy.evidence is not None for strategy in strategies)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("if pooled with", overflow="fold")
-    for header in ("cosine", "least", *(("AUC", "gain", "99 % interval") if with_evidence else ())):
-        table.add_column(header, justify="right", no_wrap=True)
+    headers = ("cosine", "least", *(("AUC", "gain", "99 % interval") if with_evidence else ()))
+    numbers = (Column(header, justify="right", no_wrap=True) for header in headers)
+    table = Table(Column("if pooled with", overflow="fold"), *numbers, box=None, pad_edge=False)
     for strategy in strategies:
         row = [strategy.pooling, f"{strategy.cosine:.4f}", f"{strategy.least_cosine:.4f}"]
         if (evidence := strategy.evidence) is not None:

@@ -62,17 +62,15 @@ def check(file: Path) -> Count:
     problems: list[str] = []
     first: dict[str, int] = {}
     empty = 0
-    for number, raw in _lines(file):
-        try:
-            line = Line(number, _document(raw))
-        except ValueError as problem:
-            problems.append(f"{file}: line {number}: {problem}")
+    for line in _lines(file):
+        if isinstance(line, str):
+            problems.append(line)
         else:
             empty += line.empty
-            earlier = first.setdefault(line.document.id, number)
-            if earlier != number:
+            earlier = first.setdefault(line.document.id, line.number)
+            if earlier != line.number:
                 problems.append(
-                    f"{file}: line {number}: id {line.document.id!r} is taken by line {earlier}. "
+                    f"{file}: line {line.number}: id {line.document.id!r} is taken by line {earlier}. "
                     "Give each document an id of its own."
                 )
         if len(problems) == MOST_ERRORS:
@@ -85,11 +83,9 @@ def check(file: Path) -> Count:
 
 def read(file: Path) -> Iterator[Line]:
     """Yield the documents of a checked file that have text."""
-    for number, raw in _lines(file):
-        try:
-            line = Line(number, _document(raw))
-        except ValueError as problem:
-            raise Failure(f"{file}: line {number}: {problem} The file changed while it was read.", 2) from None
+    for line in _lines(file):
+        if isinstance(line, str):
+            raise Failure(f"{line} The file changed while it was read.", 2)
         if not line.empty:
             yield line
 
@@ -118,13 +114,19 @@ def string_field(fields: dict[str, Any], field: str) -> str:
     return value
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(file: Path) -> Iterator[Line | str]:
+    """Yield each document, or what is wrong with its line."""
     with file.open("rb") as lines:
         for number, raw in enumerate(lines, 1):
             if number == 1:
                 raw = raw.removeprefix(codecs.BOM_UTF8)
-            if not raw.isspace():
-                yield number, raw
+            if raw.isspace():
+                continue
+            try:
+                line: Line | str = Line(number, _document(raw))
+            except ValueError as problem:
+                line = f"{file}: line {number}: {problem}"
+            yield line
 
 
 def _document(raw: bytes) -> Document:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -31,7 +31,7 @@ def embed(
     model: options.Model = None,
     pooling: options.Pooling = None,
     truncate: options.Truncate = False,
-    prompt_name: Annotated[str | None, typer.Option(help="A prompt of the model, put before each text.")] = None,
+    prompt_name: options.PromptName = None,
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Keep the first dimensions only, normalised anew.")
     ] = None,
@@ -53,21 +53,16 @@ def embed(
     write: Callable[[bytes], Any] = file.write if file else emit
 
     async def run() -> None:
-        # Embedding stores nothing, so it does not need the store of the deployment.
-        with TemporaryDirectory(prefix="millpond-") as store:
-            async with connect(url, config, store=Path(store)) as client:
-                vectors = _embed(client, named, settings)
-                if form == "json":
-                    async for batch in vectors:
-                        write(b"".join(orjson.dumps(vector) + b"\n" for vector in batch))
-                else:
-                    write(_npy([vector async for batch in vectors for vector in batch]))
+        async with connect(url, config, stores=False) as client:
+            vectors = _embed(client, named, settings)
+            if form == "json":
+                async for batch in vectors:
+                    write(b"".join(orjson.dumps(vector) + b"\n" for vector in batch))
+            else:
+                write(_npy([vector async for batch in vectors for vector in batch]))
 
-    try:
+    with file or nullcontext():
         asyncio.run(run())
-    finally:
-        if file:
-            file.close()
 
 
 async def _embed(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.console import INTERRUPTED, Failure, progress_bar, say, warn
+from service.cli import options
+from service.cli.console import Failure, Interrupted, progress_bar, say, warn
 from service.errors import shortened
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Of a folder.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs, queries or texts.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest text; by default as declared.")] = None,
+    max_tokens: options.MaxTokens = None,
     name: Annotated[
         str | None, typer.Option("--model", help="Which model of a deployment; by default the default one.")
     ] = None,
@@ -78,9 +79,8 @@ def evaluate(
             raise Failure("there is no data: give --pairs FILE, --retrieval FOLDER or --classification FILE.", 2)
         report = _evaluate(model, name, max_tokens, pooling or [], pooler or [], spans, tasks)
     except KeyboardInterrupt:
-        raise Failure(
-            "Interrupted: nothing is written. Run the same command again, or with --limit 200 for a quick look.",
-            INTERRUPTED,
+        raise Interrupted(
+            "Interrupted: nothing is written. Run the same command again, or with --limit 200 for a quick look."
         ) from None
     from service.cli.evaluation import print_report
 
@@ -126,12 +126,9 @@ def _evaluate(
 def _bar() -> Iterator[evaluation.Progress]:
     with progress_bar() as bar:
         task = bar.add_task("", total=None)
-        shown = ""
 
         def show(stage: str, done: int, total: int) -> None:
-            nonlocal shown
-            if stage != shown:
-                shown = stage
+            if stage != bar.tasks[0].description:
                 bar.reset(task, description=stage, total=total)
             bar.update(task, completed=done)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import indent
 from typing import Final
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from service.cli.console import out, say
@@ -44,8 +44,7 @@ def _scores(report: Report, data: DataSet) -> Table:
     table = _table("pooling", "dim", *data.metrics, f"against {data.reference}", "")
     for row in data.compared_best_first:
         cells: list[str | Text] = ["", ""]
-        if row.difference is not None:
-            difference = row.difference
+        if (difference := row.difference) is not None:
             reach = f"({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
             cells = [
                 f"{100 * difference.value:+.2f} {reach}",
@@ -88,8 +87,5 @@ def _score(score: Score) -> str:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for header in others:
-        table.add_column(header, justify="right")
-    return table
+    numbers = (Column(header, justify="right") for header in others)
+    return Table(Column(first, overflow="fold"), *numbers, box=None, pad_edge=False)

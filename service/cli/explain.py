@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final
 
-import orjson
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from service.cli import options
-from service.cli.client import Refused, connect
-from service.cli.console import ON_SCREEN, Failure, emit, err, one_line, out
+from service.cli.client import ask_once
+from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out
 
 _WIDEST_BAR: Final = 40
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
@@ -33,7 +30,7 @@ def explain(
         typer.Option("--pooling", "-p", help="A pooling to explain, once for each; the model's own unless given."),
     ] = None,
     truncate: options.Truncate = False,
-    prompt_name: Annotated[str | None, typer.Option(help="A prompt of the model, put before each text.")] = None,
+    prompt_name: options.PromptName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer instead of bars.")] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write a page too, with the tokens shaded and, of two texts, a heat map.")
@@ -43,24 +40,12 @@ def explain(
     asked: dict[str, Any] = {"other": other, "model": model, "pooling": poolings or None, "prompt_name": prompt_name}
     body = {key: value for key, value in asked.items() if value is not None}
     body |= {"text": text, "truncate": truncate, "matrix": html is not None and other is not None}
-
-    async def run() -> Any:
-        # An explanation stores nothing, so it does not need the store of the deployment.
-        with TemporaryDirectory(prefix="millpond-") as store:
-            async with connect(url, config, store=Path(store)) as client:
-                try:
-                    return await client.ask("POST", "/explain", body)
-                except Refused as error:
-                    named = {"text": "the text", "other": "the other text"}.get(
-                        error.place.field if error.place else ""
-                    )
-                    raise Failure(error.about(named) if named else str(error)) from None
-
-    answer = asyncio.run(run())
+    names = {"text": "the text", "other": "the other text"}
+    answer = ask_once(url, config, "/explain", body, names, stores=False)
     if html is not None:
         _write(html, text, other, answer)
     if as_json:
-        emit(orjson.dumps(answer, option=orjson.OPT_INDENT_2) + b"\n")
+        emit_json(answer)
         return
     explanations = answer["explanations"]
     if answer["head"]:
@@ -85,10 +70,9 @@ def _write(path: Path, text: str, other: str | None, answer: Any) -> None:
 
 def _bars(heading: str, explanations: Sequence[Any], side: str, field: str) -> Table:
     """Make a row for each token and a bar for each strategy, all bars to the same scale."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column(heading, no_wrap=True)
-    for explanation in explanations:
-        table.add_column(one_line(explanation["pooling"], 60), no_wrap=ON_SCREEN)
+    headers = (one_line(explanation["pooling"], 60) for explanation in explanations)
+    bars = (Column(header, no_wrap=ON_SCREEN) for header in headers)
+    table = Table(Column(heading, no_wrap=True), *bars, box=None, pad_edge=False)
     columns = [explanation[side] for explanation in explanations]
     scale = max(abs(token[field]) for column in columns for token in column) or 1.0
     room = (out.width - _LONGEST_TOKEN) // len(columns) - 10 if ON_SCREEN else _WIDEST_BAR

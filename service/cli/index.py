@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
-from rich.text import Text
 
 from service.cli import options
 from service.cli.client import Client, Refused, collection_path, connect, pipelined
-from service.cli.console import INTERRUPTED, Failure, err, out
+from service.cli.console import Failure, Interrupted, out, rated_bar
 
 if TYPE_CHECKING:
     from service.cli.documents import Count, Line
@@ -67,8 +65,8 @@ def index(
     try:
         asyncio.run(run())
     except KeyboardInterrupt:
-        raise Failure(
-            f"Interrupted: at least {done.stored} of {count.documents} documents are stored. {go_on}", INTERRUPTED
+        raise Interrupted(
+            f"Interrupted: at least {done.stored} of {count.documents} documents are stored. {go_on}"
         ) from None
     except Failure as error:
         if not done.stored:
@@ -108,14 +106,15 @@ async def _upload(
             raise Failure(_in_file(error, batch, corpus), table=error.table) from None
 
     began = time.monotonic()
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=count.documents)
+    with rated_bar() as bar:
+        task = bar.add_task("", total=count.documents, rate="")
         async for batch, answer in pipelined(_batches(read(corpus), batch_size), send):
             done.stored += len(batch)
             done.unchanged += answer["unchanged"]
             done.seconds = time.monotonic() - began
             bar.advance(task, len(batch))
+            speed = bar.tasks[0].speed
+            bar.update(task, rate=f"{speed:.0f} documents/s" if speed else "")
 
 
 def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
@@ -132,9 +131,3 @@ def _in_file(error: Refused, batch: list[Line], corpus: Path) -> str:
         name = f"{corpus}: line {line.number}: document {line.document.id!r}"
         return error.about(name if place.span is None else f"{name}, span {place.span}")
     return f"{error} Give a smaller --batch-size." if error.status == 413 else str(error)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.0f} documents/s" if speed else "", style="progress.data.speed")

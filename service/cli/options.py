@@ -28,6 +28,8 @@ Chunking = Annotated[
     ),
 ]
 Model = Annotated[str | None, typer.Option(help="A model of the service; its default one unless given.")]
+PromptName = Annotated[str | None, typer.Option(help="A prompt of the model, put before each text.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="The longest text; by default as declared.")]
 Pooling = Annotated[
     str | None,
     typer.Option(

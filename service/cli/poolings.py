@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from service.cli.console import out, warn
 
@@ -34,10 +34,8 @@ def poolings() -> None:
 def _table(kind: str, components: Mapping[str, type[Component]]) -> Table:
     from pooling.registry import describe_options
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column(kind, no_wrap=True)
-    for header in ("options", "what it does", "good for", "weak at"):
-        table.add_column(header)
+    columns = (Column(kind, no_wrap=True), "options", "what it does", "good for", "weak at")
+    table = Table(*columns, box=None, pad_edge=False)
     for name, component in components.items():
         table.add_row(name, describe_options(component), component.summary, component.good_for, component.weak_at)
     return table

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from service.cli.console import INTERRUPTED, Failure, err, out
+from service.cli.console import Failure, Interrupted, err, out
+from service.cli.single import named_model
 from service.config import Config, ModelConfig, load_config
-from service.errors import ServiceError, did_you_mean
+from service.errors import ServiceError
 
 if TYPE_CHECKING:
     from service.encoder import Runtime
@@ -41,10 +42,9 @@ def quantize(
         except ServiceError as error:
             errors.append(f"{config}: models.{name}: {error}")
         except KeyboardInterrupt:
-            raise Failure(
+            raise Interrupted(
                 f"Interrupted: {len(done)} of {len(encoders)} encoders are quantised. "
-                "Run the same command again to go on.",
-                INTERRUPTED,
+                "Run the same command again to go on."
             ) from None
     if done:
         _print(done)
@@ -54,11 +54,7 @@ def quantize(
 
 def _encoders(settings: Config, only: str | None) -> dict[str, ModelConfig]:
     """One model for each encoder of the deployment, by name."""
-    if only is not None and only not in settings.models:
-        raise Failure(
-            f"--model {only}: the config names {', '.join(settings.models)}.{did_you_mean(only, settings.models)}", 2
-        )
-    asked = settings.models if only is None else {only: settings.models[only]}
+    asked = settings.models if only is None else {only: named_model(settings, only)}
     distinct = {(one.encoder, one.revision, one.trust_remote_code): name for name, one in reversed(asked.items())}
     return {name: asked[name] for name in sorted(distinct.values(), key=list(asked).index)}
 
@@ -84,11 +80,8 @@ def _quantize(asked: ModelConfig, settings: Config) -> Runtime:
 def _print(done: dict[str, Runtime]) -> None:
     from service.encoder.quantization import LEAST
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("int8 against fp32", overflow="fold")
-    table.add_column("runtime")
-    for label in ("texts", *(label for _, label, _ in LEAST)):
-        table.add_column(label, justify="right")
+    numbers = (Column(label, justify="right") for label in ("texts", *(label for _, label, _ in LEAST)))
+    table = Table(Column("int8 against fp32", overflow="fold"), "runtime", *numbers, box=None, pad_edge=False)
     for encoder, runtime in done.items():
         agreement = runtime.agreement
         assert agreement is not None  # as always with int8, which was asked for

@@ -6,12 +6,11 @@ import asyncio
 from typing import Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.cli import options
 from service.cli.chunks import parse_chunking
 from service.cli.client import Client, collection_path, connect
-from service.cli.console import INTERRUPTED, Failure, err, out
+from service.cli.console import Failure, Interrupted, out, rated_bar
 
 _PAUSE: Final = 0.25
 """Seconds between requests for the progress."""
@@ -61,7 +60,7 @@ def reindex(
     try:
         asyncio.run(run())
     except KeyboardInterrupt:
-        raise Failure(_interrupted(name, progress, in_process=config is not None), INTERRUPTED) from None
+        raise Interrupted(_interrupted(name, progress, in_process=config is not None)) from None
     if abandon:
         out.print(f"The reindex of {name!r} is abandoned; the collection is as it was.")
         return
@@ -72,8 +71,7 @@ def reindex(
 
 async def _follow(client: Client, route: str, asked: dict[str, Any], progress: dict[str, Any]) -> None:
     """Begin a reindex and follow it to its end, keeping its last reported state in `progress`."""
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+    with rated_bar() as bar:
         progress |= await client.ask("POST", route, asked)
         task = bar.add_task("", total=progress["total"], completed=progress["done"], rate="")
         while progress["state"] == "running":

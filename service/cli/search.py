@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 import orjson
@@ -10,8 +9,8 @@ import typer
 from rich.table import Table
 
 from service.cli import options
-from service.cli.client import Refused, collection_path, connect
-from service.cli.console import ON_SCREEN, Failure, emit, err, one_line, out
+from service.cli.client import ask_once, collection_path
+from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out
 
 
 def search(
@@ -33,19 +32,9 @@ def search(
     route = collection_path(collection)
     group = "document" if by_document else None
     body = {"query": query, "k": k, "filter": _filter(condition), "group": group, "truncate": truncate}
-
-    async def run() -> Any:
-        async with connect(url, config) as client:
-            try:
-                return await client.ask("POST", f"{route}/search", body)
-            except Refused as error:
-                if error.place is None or error.place.field != "query":
-                    raise
-                raise Failure(error.about("the query")) from None
-
-    answer = asyncio.run(run())
+    answer = ask_once(url, config, f"{route}/search", body, {"query": "the query"})
     if as_json:
-        emit(orjson.dumps(answer, option=orjson.OPT_INDENT_2) + b"\n")
+        emit_json(answer)
         return
     if not answer["hits"]:
         err.print(f"No document of {collection!r} matches.")
@@ -64,12 +53,11 @@ def search(
 def _filter(condition: str | None) -> dict[str, Any] | None:
     if condition is None:
         return None
+    parsed, reason = None, ""
     try:
         parsed = orjson.loads(condition)
     except orjson.JSONDecodeError as error:
-        parsed, reason = None, f" ({error})"
-    else:
-        reason = ""
+        reason = f" ({error})"
     if not isinstance(parsed, dict):
         raise Failure(
             f'--filter {condition!r}: is not a JSON object{reason}. Write it as \'{{"year": {{"$gte": 2020}}}}\'.', 2

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from service.cli.console import Failure
-from service.config import Config, load_config
+from service.config import Config, ModelConfig, load_config
 from service.errors import did_you_mean
 
 if TYPE_CHECKING:
     from service.embedding.embedder import Embedder
 
-_CONFIGS = (".yaml", ".yml")
 
-
-@contextmanager
-def single_model(model: str, name: str | None = None, max_tokens: int | None = None) -> Iterator[Embedder]:
-    """Load a model, and stop its threads on exit.
-
-    Args:
-        model: a folder, a Hugging Face id or `bundled/NAME`, which runs on PyTorch in float32, the reference: a
-            conversion does not pay off for one pass. Or the YAML file of a deployment, which is followed.
-        name: the model of a deployment; by default its default model.
-        max_tokens: the maximum length of a text; by default as declared.
+def single_model(model: str, name: str | None, max_tokens: int | None) -> Embedder:
+    """Load a model of a deployment's YAML file, its default one for None, or what `lone_model` takes.
 
     Raises:
         Failure: the deployment has no model of this name.
@@ -34,33 +23,34 @@ def single_model(model: str, name: str | None = None, max_tokens: int | None = N
     """
     from service.embedding.models import Models
 
-    settings = _deployment(Path(model), name) if model.endswith(_CONFIGS) else _alone(model, name)
-    if max_tokens is not None:
-        models = {key: value.model_copy(update={"max_tokens": max_tokens}) for key, value in settings.models.items()}
-        settings = settings.model_copy(update={"models": models})
-    loaded = Models(settings)
-    try:
-        yield loaded.get()
-    finally:
-        loaded.close()
-
-
-def _deployment(path: Path, name: str | None) -> Config:
-    settings = load_config(path)
-    known = settings.models
+    if not model.endswith((".yaml", ".yml")):
+        if name is not None:
+            raise Failure(
+                f"--model {name}: goes with a deployment's YAML file, and {model} is none. Leave it out.", 2
+            )
+        return lone_model(model, max_tokens)
+    settings = load_config(Path(model))
     if name is None:
-        name = "default" if "default" in known else next(iter(known))
+        name = "default" if "default" in settings.models else next(iter(settings.models))
+    chosen = named_model(settings, name)
+    if max_tokens is not None:
+        chosen = chosen.model_copy(update={"max_tokens": max_tokens})
+    return Models(settings.model_copy(update={"models": {name: chosen}})).get()
+
+
+def lone_model(model: str, max_tokens: int | None) -> Embedder:
+    """Load a folder, a Hugging Face id or `bundled/NAME` in float32 on PyTorch: for a pass no conversion pays off."""
+    from service.checkpoint.checkpoint import read_checkpoint
+    from service.embedding.embedder import Embedder
+
+    pooling = "mean" if read_checkpoint(model).pooling is None else "declared"
+    runtime = {"backend": "torch", "precision": "fp32"}
+    return Embedder.load(model, pooling=pooling, runtime=runtime, max_tokens=max_tokens or "declared")
+
+
+def named_model(settings: Config, name: str) -> ModelConfig:
+    """Return the settings of a model; raises `Failure` if the config does not name it."""
+    known = settings.models
     if name not in known:
         raise Failure(f"--model {name}: the config names {', '.join(known)}.{did_you_mean(name, known)}", 2)
-    return settings.model_copy(update={"models": {name: known[name]}})
-
-
-def _alone(model: str, name: str | None) -> Config:
-    from service.checkpoint.checkpoint import read_checkpoint
-
-    if name is not None:
-        raise Failure(f"--model {name}: goes with a deployment's YAML file, and {model} is none. Leave it out.", 2)
-    declares = read_checkpoint(model).pooling is not None
-    settings: dict[str, Any] = {"encoder": model, "pooling": "declared" if declares else "mean"}
-    runtime = {"backend": "torch", "precision": "fp32"}
-    return Config.model_validate({"models": {"default": settings}, "runtime": runtime})
+    return known[name]

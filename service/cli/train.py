@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
-from service.cli.console import INTERRUPTED, Failure, err, out, progress_bar, say, warn
+from service.cli import options
+from service.cli.console import Failure, Interrupted, err, out, progress_bar, say, warn
+from service.cli.single import lone_model
 
 if TYPE_CHECKING:
     from pooling.training import Epoch, Splits
@@ -44,7 +44,7 @@ def train(
     test: Annotated[
         Path | None, typer.Option(help="To judge the chosen one by; a tenth of train is held out likewise.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest text; by default as declared.")] = None,
+    max_tokens: options.MaxTokens = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the training pairs.")] = 8,
     batch_size: Annotated[int, typer.Option(min=2, help="Training pairs a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Adam's.")] = 0.002,
@@ -82,7 +82,7 @@ def train(
             splits = read_splits(train, dev, test)
             for note in splits.notes:
                 warn(note)
-            with _loaded(model, max_tokens) as embedder:
+            with lone_model(model, max_tokens) as embedder:
                 recipe = embedder.recipe
                 poolers = fitting.build(pooling or fitting.default_poolings(recipe.pooler.dim), recipe)
                 found = _states(embedder, splits, cache, states, cache_limit)
@@ -96,33 +96,11 @@ def train(
     except (DataError, StatesError) as error:
         raise Failure(str(error), 2) from None
     except KeyboardInterrupt:
-        raise Failure(
+        raise Interrupted(
             f"Interrupted: nothing is written to {output}. Run the same command again to go on; token states that "
-            "are in the cache are not made anew.",
-            INTERRUPTED,
+            "are in the cache are not made anew."
         ) from None
     _print(report, model, output, max_tokens)
-
-
-@contextmanager
-def _loaded(model: str, max_tokens: int | None) -> Iterator[Embedder]:
-    """Load the model in float32 on PyTorch: a conversion is not worthwhile for one pass, and loses precision."""
-    from service.checkpoint.checkpoint import read_checkpoint
-    from service.config import Config
-    from service.embedding.models import Models
-
-    declares = read_checkpoint(model).pooling is not None
-    settings = {
-        "encoder": model,
-        "pooling": "declared" if declares else "mean",
-        "max_tokens": max_tokens or "declared",
-    }
-    config = {"models": {"model": settings}, "runtime": {"backend": "torch", "precision": "fp32"}}
-    models = Models(Config.model_validate(config))
-    try:
-        yield models.get()
-    finally:
-        models.close()
 
 
 def _states(
@@ -150,10 +128,8 @@ def _print_epoch(spec: str, seed: int | None, epoch: Epoch) -> None:
 
 def _print(report: Report, model: str, output: Path, max_tokens: int | None) -> None:
     verdict = report.verdict
-    table = Table(box=None, pad_edge=False)
-    table.add_column(f"{report.metric} x 100", overflow="fold")
-    for split in report.scores[verdict.pooling]:
-        table.add_column(split, justify="right")
+    splits = (Column(split, justify="right") for split in report.scores[verdict.pooling])
+    table = Table(Column(f"{report.metric} x 100", overflow="fold"), *splits, box=None, pad_edge=False)
     for name, scores in report.scores.items():
         fitted = " (fitted)" if name in report.fitted else ""
         table.add_row(name + fitted, *(f"{score:.2f}" for score in scores.values()))

@@ -105,11 +105,9 @@ def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
             f"vectors have {ours.shape[1]} dimensions and those of {against} {theirs.shape[1]}",
             "this is a bug in Millpond: please report it with the model's name",
         )
-    difference, least = float(np.abs(ours - theirs).max()), float(cosines(ours, theirs).min())
-    seen = f"{len(ours)} texts, {precision}, against {against}: largest difference {difference:.1e}"
-    seen += f", least cosine {least:.6f}"
-    size = max(1.0, float(np.abs(theirs).max()))
-    if least >= _LEAST_COSINE[precision] and (precision != "fp32" or difference <= TOLERANCE * size):
+    same, apart = _differences(theirs, ours, precision)
+    seen = f"{len(ours)} texts, {precision}, against {against}: {apart}"
+    if same:
         return Finding("agreement", "ok", seen)
     return Finding(
         "agreement",
@@ -123,10 +121,9 @@ def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
 
 def padding(alone: Vectors, beside: Vectors, precision: str, pooled: str) -> Finding:
     """Check that the other texts in a batch do not change a vector."""
-    difference, least = float(np.abs(alone - beside).max()), float(cosines(alone, beside).min())
-    seen = f"alone and beside a longer text: largest difference {difference:.1e}, least cosine {least:.6f}"
-    size = max(1.0, float(np.abs(alone).max()))
-    if least >= _LEAST_COSINE[precision] and (precision != "fp32" or difference <= TOLERANCE * size):
+    same, apart = _differences(alone, beside, precision)
+    seen = f"alone and beside a longer text: {apart}"
+    if same:
         return Finding("padding", "ok", seen)
     mistake = "the last position is taken for the last token" if "last" in pooled else "padding is pooled"
     return Finding("padding", "fault", f"{seen}; {mistake}", "this is a bug in Millpond: please report it")
@@ -216,14 +213,7 @@ def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
 
 
 def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
-    """Count the texts that are longer than the model takes.
-
-    Args:
-        lengths: lengths of the texts in tokens.
-        limit: length of the longest text that the model takes.
-        given: whether the texts are like those that will be served, rather than packaged ones.
-
-    """
+    """Count the texts that have more tokens than the model takes; `given` ones are like those to be served."""
     long = sum(length > limit for length in lengths)
     share = long / len(lengths)
     seen = f"{share:.1%} of {len(lengths)} {'texts' if given else 'packaged texts'} ({long}) are longer than "
@@ -263,6 +253,14 @@ def norms_of(vectors: Vectors) -> str:
     """Describe the range of the norms."""
     norms = np.linalg.norm(vectors, axis=1)
     return f"norms from {norms.min():.3f} to {norms.max():.3f}"
+
+
+def _differences(right: Vectors, others: Vectors, precision: str) -> tuple[bool, str]:
+    """Return whether rounding explains the differences of vectors, and their description."""
+    difference, least = float(np.abs(right - others).max()), float(cosines(right, others).min())
+    near = precision != "fp32" or difference <= TOLERANCE * max(1.0, float(np.abs(right).max()))
+    shown = f"largest difference {difference:.1e}, least cosine {least:.6f}"
+    return near and least >= _LEAST_COSINE[precision], shown
 
 
 def _apart(strategies: Mapping[str, Strategy], other: str) -> str:

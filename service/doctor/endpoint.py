@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 import httpx
@@ -33,12 +34,7 @@ class _Refused(EndpointError):
 class Endpoint(ABC):
     """A route that gives vectors.
 
-    Args:
-        http: sends the requests, with a key if one is given.
-        url: URL of the route.
-        model: model name in a request; None for none.
-        info: what a Millpond says of the model at `/info`; empty for others.
-
+    Requests name the `model` unless it is None; `info` is what a Millpond says of it at `/info`, empty for others.
     """
 
     kind: ClassVar[str]
@@ -117,11 +113,7 @@ class Millpond(TEI):
 async def find(http: httpx.AsyncClient, url: str, *, model: str, model_name: str | None = None) -> Endpoint:
     """Find a route that gives vectors: the URL itself if it ends like one, else one below it.
 
-    Args:
-        http: sends the requests.
-        url: URL of a server or of one of its routes.
-        model: model name to ask for if the server lists none.
-        model_name: model name to ask for in any case.
+    It is asked for `model_name` if given, else for the first model that the server lists, else for `model`.
 
     Raises:
         EndpointError: no route gives vectors.
@@ -160,17 +152,11 @@ async def find(http: httpx.AsyncClient, url: str, *, model: str, model_name: str
 
 
 async def _openai(http: httpx.AsyncClient, url: str, model: str, model_name: str | None) -> OpenAI:
-    return OpenAI(
-        http, url, model_name or await _first_listed(http, f"{url.removesuffix('embeddings')}models") or model
-    )
-
-
-async def _first_listed(http: httpx.AsyncClient, url: str) -> str | None:
-    listed = await _read(http, url)
-    try:
-        return str(listed["data"][0]["id"])
-    except (TypeError, KeyError, IndexError):
-        return None
+    if not model_name:
+        listed = await _read(http, f"{url.removesuffix('embeddings')}models")
+        with suppress(TypeError, KeyError, IndexError):
+            model_name = str(listed["data"][0]["id"])
+    return OpenAI(http, url, model_name or model)
 
 
 async def _millpond(http: httpx.AsyncClient, url: str) -> dict[str, Any] | None:

@@ -43,13 +43,10 @@ async def examine(
     """Examine a loaded model.
 
     Args:
-        embedder: the model as it is served.
-        reference: gives sentence-transformers' vectors.
         model: what the report calls the model; its encoder's name by default.
         texts: texts like those that will be served, at least one with a token that the encoder knows; packaged ones
             by default.
         unknown: modules that were left out of the folder.
-        progress: called with what is being done.
 
     Raises:
         InvalidInput: none of the texts has a token.
@@ -83,6 +80,7 @@ async def examine(
     strategies = compared(vectors, vectors[expected], evidence)
     by_name = {each.pooling: each for each in strategies}
 
+    encoded = embedder.encoder.tokenizer.encode(usable, prompt=embedder.prompt())
     findings = [
         checks.weights(checkpoint, known),
         *checks.modules(checkpoint, unknown),
@@ -92,7 +90,7 @@ async def examine(
         checks.normalisation(recipe, known, served),
         checks.head(recipe, await _without_head(embedder, sample, served)),
         checks.prompt(recipe, await _without_prompt(embedder, sample)),
-        checks.truncation(_lengths(embedder, usable), recipe.max_tokens, texts is not None),
+        checks.truncation([text.full_length for text in encoded], recipe.max_tokens, texts is not None),
         checks.evidence(recipe.pooler.spec, expected, strategies),
     ]
     sound = f"{recipe.pooler.spec}, {'normalised' if recipe.normalize else 'not normalised'}"
@@ -160,11 +158,6 @@ def _as_declared(embedder: Embedder) -> Recipe:
     except ConfigError:  # only the config, not the checkpoint, limits the length of a text
         settings = settings.model_copy(update={"max_tokens": embedder.recipe.max_tokens})
         return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
-
-
-def _lengths(embedder: Embedder, texts: Sequence[str]) -> list[int]:
-    encoded = embedder.encoder.tokenizer.encode(texts, prompt=embedder.prompt())
-    return [text.full_length for text in encoded]
 
 
 async def _embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
 
 from service.checkpoint.checkpoint import Checkpoint, UnknownModule, read_checkpoint
 from service.config import make_config
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
-
-_MODULES: Final = "modules.json"
 
 
 @contextmanager
@@ -32,18 +29,14 @@ def opened(folder: Path) -> Iterator[tuple[Embedder, list[UnknownModule]]]:
     with TemporaryDirectory(prefix="millpond-") as temporary:
         checkpoint, unknown = _read(folder, Path(temporary))
         pooling = "declared" if checkpoint.pooling else "weighted_mean" if checkpoint.causal else "mean"
-        models = Models(
-            make_config(
-                {"models": {"default": {"encoder": checkpoint.name, "pooling": pooling}}},
-                "the examination",
-                env={name: value for name, value in os.environ.items() if name.startswith("MILLPOND_RUNTIME__")},
-                overrides={"runtime.precision": "fp32"},
-            )
+        settings = make_config(
+            {"models": {"default": {"encoder": checkpoint.name, "pooling": pooling}}},
+            "the examination",
+            env={name: value for name, value in os.environ.items() if name.startswith("MILLPOND_RUNTIME__")},
+            overrides={"runtime.precision": "fp32"},
         )
-        try:
-            yield models.get(), unknown
-        finally:
-            models.close()
+        with Models(settings).get() as embedder:
+            yield embedder, unknown
 
 
 def _read(folder: Path, copy: Path) -> tuple[Checkpoint, list[UnknownModule]]:
@@ -54,20 +47,11 @@ def _read(folder: Path, copy: Path) -> tuple[Checkpoint, list[UnknownModule]]:
             return read_checkpoint(str(copy if unknown else folder)), unknown
         except UnknownModule as error:
             if not unknown:
-                _link(folder, copy)
+                for item in folder.iterdir():
+                    (copy / item.name).symlink_to(item.resolve())
             unknown.append(error)
-            _leave_out(copy / _MODULES, error.place)
-
-
-def _link(folder: Path, copy: Path) -> None:
-    for item in folder.iterdir():
-        if item.name == _MODULES:
-            (copy / _MODULES).write_bytes(item.read_bytes())
-        else:
-            (copy / item.name).symlink_to(item.resolve())
-
-
-def _leave_out(modules: Path, place: int) -> None:
-    listed = json.loads(modules.read_text(encoding="utf-8"))
-    del listed[place]
-    modules.write_text(json.dumps(listed), encoding="utf-8")
+            modules = copy / "modules.json"
+            listed = json.loads(modules.read_text(encoding="utf-8"))
+            del listed[error.place]
+            modules.unlink()  # a link to the folder's, or what was written here before
+            modules.write_text(json.dumps(listed), encoding="utf-8")

@@ -53,9 +53,7 @@ async def identify(
 
     Args:
         embedder: the model that the server is said to serve, as its checkpoint declares it.
-        endpoint: the server.
         model: what the report calls the model.
-        progress: called with what is being done.
 
     Raises:
         EndpointError: the server fails, or gives vectors of a size that no variant gives.

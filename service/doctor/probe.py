@@ -30,13 +30,7 @@ def sentences() -> list[str]:
 
 
 def compare(vectors: Mapping[str, Vectors], base: str) -> dict[str, Evidence]:
-    """Return the evidence for each pooling, compared with one of them.
-
-    Args:
-        vectors: vectors of `sentences()`, by pooling.
-        base: the pooling that the others are compared with.
-
-    """
+    """Return the evidence for each pooling, compared with `base`, from its vectors of `sentences()`."""
     wins = {name: _wins(of) for name, of in vectors.items()}
     count = len(wins[base])
     rng = np.random.default_rng(0)

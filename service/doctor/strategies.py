@@ -43,16 +43,9 @@ def alternatives(recipe: Recipe) -> dict[str, Recipe]:
 async def vectors_under(
     embedder: Embedder, recipes: Mapping[str, Recipe], texts: Sequence[str]
 ) -> dict[str, Vectors]:
-    """Embed texts under each recipe; texts that are too long are cut.
+    """Return the vectors (texts, dim) of texts under each recipe, from one pass of the embedder's encoder.
 
-    Args:
-        embedder: its encoder runs, and its default prompt is put before each text.
-        recipes: what is done with the states.
-        texts: each with a token that the encoder knows.
-
-    Returns:
-        (texts, dim) for each recipe.
-
+    Its default prompt is put before each text, which must have a token; texts that are too long are cut.
     """
     blocks: dict[str, list[Vectors]] = {name: [] for name in recipes}
     for start in range(0, len(texts), _BLOCK):
@@ -80,10 +73,8 @@ def cosines(left: Vectors, right: Vectors) -> NDArray[np.float64]:
 
 def compared(vectors: Mapping[str, Vectors], base: Vectors, evidence: Mapping[str, Evidence]) -> list[Strategy]:
     """Compare the vectors of each pooling with `base`; the nearest comes first."""
-    rows = []
-    for name, of in vectors.items():
-        found = cosines(of, base)
-        rows.append(Strategy(name, float(found.mean()), float(found.min()), evidence.get(name)))
+    found = {name: cosines(of, base) for name, of in vectors.items()}
+    rows = [Strategy(name, float(of.mean()), float(of.min()), evidence.get(name)) for name, of in found.items()]
     return sorted(rows, key=lambda row: -round(row.cosine, 6))
 
 

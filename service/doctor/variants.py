@@ -20,15 +20,7 @@ from service.embedding.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to make a vector.
-
-    Args:
-        pooling: the pooling.
-        prompt: name of the prompt put before the text.
-        skips_head: whether the layers after pooling are left out.
-        padding: in what way padding is pooled too; empty if it is not.
-
-    """
+    """One way to make a vector: `prompt` is a name, and `padding` says how padding is pooled too, if it is."""
 
     pooling: str
     prompt: str | None = None

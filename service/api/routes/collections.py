@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
@@ -14,7 +14,6 @@ from service.api.schemas.collections import (
     CollectionBody,
     CollectionList,
     CreateCollection,
-    DefinitionBody,
     DocumentBody,
     ReindexBody,
     ReindexRequest,
@@ -23,11 +22,9 @@ from service.api.schemas.collections import (
 )
 from service.api.schemas.problem import PROBLEMS, Problem
 from service.api.schemas.search import Hits, SearchRequest, SearchResults
-from service.api.schemas.spans import ChunkingBody
-from service.collections import Definition, Hit
+from service.collections import Hit
 from service.collections.reindex import Progress
 from service.deployment import Deployment
-from service.embedding.chunking import Chunking
 from service.errors import NotFound, Place, TooLarge
 from service.store import Document, Spans
 
@@ -67,7 +64,7 @@ async def create(
     """Create a collection (201), or find the equal one (200)."""
     asked = body or CreateCollection.model_validate({})
     collection, created = await served.collections.create(
-        name, asked.model, asked.pooling, asked.index, _chunking(asked.chunking)
+        name, asked.model, asked.pooling, asked.index, asked.chunking and asked.chunking.parsed()
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -128,8 +125,9 @@ async def begin_reindex(
     """
     asked = body or ReindexRequest.model_validate({})
     collection = served.collections.get(name)
-    named = "chunking" in asked.model_fields_set
-    chunking = _chunking(asked.chunking) if named else collection.definition.chunking
+    chunking = collection.definition.chunking
+    if "chunking" in asked.model_fields_set:
+        chunking = asked.chunking and asked.chunking.parsed()
     progress = await served.collections.reindexes.begin(
         collection, asked.model, asked.pooling, chunking, truncate=asked.truncate, force=asked.force
     )
@@ -173,18 +171,9 @@ async def search_default(body: SearchRequest, served: Served) -> Response:
 
 def _reindex(progress: Progress) -> ReindexBody:
     fields = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
-    sides = {"from": _definition(progress.source), "to": _definition(progress.target)}
-    return ReindexBody.model_validate(fields | sides)
-
-
-def _definition(definition: Definition) -> DefinitionBody:
-    chunking = None if definition.chunking is None else definition.chunking.to_json()
-    return DefinitionBody(
-        model=definition.model,
-        pooling=definition.pooling,
-        fingerprint=definition.fingerprint,
-        chunking=chunking,
-    )
+    for side, definition in (("from", progress.source), ("to", progress.target)):
+        fields[side] = {"chunking": None, **definition.to_json()}
+    return ReindexBody.model_validate(fields)
 
 
 async def _search(served: Deployment, name: str, body: SearchRequest) -> Response:
@@ -228,26 +217,13 @@ def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> 
 
 def _hits(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
     def to_json(_: int, hit: Hit) -> dict[str, Any]:
-        included = {field: _FIELDS[field](hit) for field in body.include if field != "span" or hit.span}
-        return {"id": hit.id, "score": hit.score} | included
+        fields: dict[str, Any] = {"text": hit.text, "metadata": hit.metadata}
+        if hit.span is not None:
+            start, end = hit.span
+            fields["span"] = {"start": start, "end": end, "text": hit.text[start:end]}
+        return {"id": hit.id, "score": hit.score} | {name: fields[name] for name in body.include if name in fields}
 
     return json_object(hits=json_list(hits, to_json))
-
-
-def _span(hit: Hit) -> dict[str, Any]:
-    start, end = hit.span or (0, 0)
-    return {"start": start, "end": end, "text": hit.text[start:end]}
-
-
-_FIELDS: Final[Mapping[str, Callable[[Hit], Any]]] = {
-    "text": lambda hit: hit.text,
-    "metadata": lambda hit: hit.metadata,
-    "span": _span,
-}
-
-
-def _chunking(body: ChunkingBody | None) -> Chunking | None:
-    return None if body is None else body.parsed()
 
 
 def _spans(document: DocumentBody) -> Spans | None:

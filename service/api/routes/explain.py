@@ -13,7 +13,7 @@ from service.api.schemas.explain import ExplainedBody, ExplainRequest
 from service.api.schemas.problem import PROBLEMS
 from service.arrays import Floats
 from service.embedding.embedder import TokenStates
-from service.embedding.explain import Explained, Explanation, Pair
+from service.embedding.explain import Explained, Explanation
 from service.embedding.explain import explain as explain_texts
 
 router = APIRouter(tags=["embed"], route_class=ReadingRoute)
@@ -55,19 +55,18 @@ def _explanation(explained: Explained, explanation: Explanation, *, matrix: bool
         similarity=pair.similarity,
         served_similarity=pair.served_similarity,
         attribution="exact" if pair.exact else "by share",
-        pairs=[_token_pair(explained.text, explained.other, pair, i, j) for i, j in pair.strongest],
+        pairs=[
+            {
+                "index": i,
+                "token": explained.text.tokens[i],
+                "other_index": j,
+                "other_token": explained.other.tokens[j],
+                "contribution": pair.matrix[i, j],
+            }
+            for i, j in pair.strongest
+        ],
         **({"matrix": json_list(pair.matrix)} if matrix else {}),
     )
-
-
-def _token_pair(text: TokenStates, other: TokenStates, pair: Pair, i: int, j: int) -> dict[str, Any]:
-    return {
-        "index": i,
-        "token": text.tokens[i],
-        "other_index": j,
-        "other_token": other.tokens[j],
-        "contribution": pair.matrix[i, j],
-    }
 
 
 def _tokens(text: TokenStates, shares: Floats, contributions: Floats | None = None) -> Iterator[bytes]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from service.api.requests import Body
-from service.api.schemas.fields import PoolingSpec, Truncate
+from service.api.schemas.fields import PoolingSpec, Truncate, examples
 from service.api.schemas.spans import ChunkingBody, SpansOfText
 from service.index import KINDS
 
@@ -17,7 +17,7 @@ _INDEXES: Final = " ".join(f"`{kind}`: {index.summary}." for kind, index in KIND
 class CreateCollection(Body):
     """Which embedder a collection's vectors come from, and how they are searched."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default"}]})
+    model_config = examples({"model": "default"})
 
     model: str | None = None
     pooling: PoolingSpec | None = None
@@ -28,7 +28,7 @@ class CreateCollection(Body):
 class ReindexRequest(Body):
     """What a collection is to be embedded with, from the text it has stored."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default"}]})
+    model_config = examples({"model": "default"})
 
     model: str | None = Field(default=None, description="The collection's own unless given.")
     pooling: PoolingSpec | None = Field(
@@ -56,15 +56,11 @@ class DocumentBody(Body):
 class UpsertRequest(Body):
     """Documents to store: all of them or none."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "documents": [
-                        {"id": "1", "text": "A man is playing a harp.", "metadata": {"year": 2012, "lang": "en"}},
-                        {"id": "2", "text": "A cat sleeps in the sun.", "metadata": {"year": 2020, "lang": "en"}},
-                    ]
-                }
+    model_config = examples(
+        {
+            "documents": [
+                {"id": "1", "text": "A man is playing a harp.", "metadata": {"year": 2012, "lang": "en"}},
+                {"id": "2", "text": "A cat sleeps in the sun.", "metadata": {"year": 2020, "lang": "en"}},
             ]
         }
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.api.requests import Body
-from service.api.schemas.fields import SENTENCES, PoolingSpec, Texts, Truncate
+from service.api.schemas.fields import SENTENCES, PoolingSpec, Texts, Truncate, examples
 from service.api.schemas.spans import MODE, Spans
 from service.embedding.chunking import Mode
 
@@ -15,7 +15,7 @@ from service.embedding.chunking import Mode
 class EmbedAllRequest(Body):
     """Texts whose token states are asked for."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "A man is playing a harp."}]})
+    model_config = examples({"inputs": "A man is playing a harp."})
 
     inputs: str | Texts
     model: str | None = None
@@ -44,7 +44,7 @@ class EmbedAllRequest(Body):
 class EmbedRequest(EmbedAllRequest):
     """Texts to embed. A superset of text-embeddings-inference's request."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": SENTENCES}]})
+    model_config = examples({"inputs": SENTENCES})
 
     pooling: PoolingSpec | None = None
     normalize: bool | None = Field(default=None, description="As the model declares unless given.")
@@ -54,14 +54,10 @@ class EmbedRequest(EmbedAllRequest):
 class EmbedSpansRequest(EmbedRequest):
     """Texts whose spans are to be embedded."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"inputs": "A man is playing a harp. He sits by the pond.", "spans": [[0, 24], [25, 45]]},
-                {"inputs": SENTENCES, "spans": {"tokens": 4, "overlap": 2}, "mode": "early"},
-                {"inputs": "A man is playing a harp. He sits by the pond.", "spans": {"by": "sentence"}},
-            ]
-        }
+    model_config = examples(
+        {"inputs": "A man is playing a harp. He sits by the pond.", "spans": [[0, 24], [25, 45]]},
+        {"inputs": SENTENCES, "spans": {"tokens": 4, "overlap": 2}, "mode": "early"},
+        {"inputs": "A man is playing a harp. He sits by the pond.", "spans": {"by": "sentence"}},
     )
 
     spans: Spans = Field(

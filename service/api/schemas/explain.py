@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.api.requests import Body
-from service.api.schemas.fields import SENTENCES, PoolingSpec, Truncate
+from service.api.schemas.fields import SENTENCES, PoolingSpec, Truncate, examples
 
 
 class ExplainRequest(Body):
     """A text to explain, or two of which the similarity is explained."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"text": SENTENCES[0], "pooling": ["mean", "max"]},
-                {"text": SENTENCES[0], "other": SENTENCES[1]},
-            ]
-        }
+    model_config = examples(
+        {"text": SENTENCES[0], "pooling": ["mean", "max"]}, {"text": SENTENCES[0], "other": SENTENCES[1]}
     )
 
     text: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 PoolingSpec = Annotated[
     str | dict[str, Any] | list[Any],
@@ -17,5 +17,11 @@ Truncate = Annotated[bool, Field(description="Cut a text that is too long instea
 Texts = Annotated[list[str], Field(fail_fast=True)]
 
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
+
+
+def examples(*bodies: JsonValue) -> ConfigDict:
+    """Return the settings of a request body with examples for the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": list(bodies)})
+
 
 SENTENCES: list[JsonValue] = ["A man is playing a harp.", "A man is playing a keyboard."]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.api.requests import Body
-from service.api.schemas.fields import SENTENCES, PoolingSpec, Texts, TokenIds, Truncate
+from service.api.schemas.fields import SENTENCES, PoolingSpec, Texts, TokenIds, Truncate, examples
 
 
 class OpenAIEmbedRequest(Body):
     """OpenAI's embeddings request, with `pooling`, `truncate` and `prompt_name` as extras."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "default", "input": SENTENCES}]})
+    model_config = examples({"model": "default", "input": SENTENCES})
 
     input: str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
     model: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.api.requests import Body
-from service.api.schemas.fields import Texts, Truncate
+from service.api.schemas.fields import Texts, Truncate, examples
 from service.collections.service import MOST_HITS
 
 HitField = Literal["text", "metadata", "span"]
@@ -17,9 +17,7 @@ HitField = Literal["text", "metadata", "span"]
 class SearchRequest(Body):
     """A search by one text, by several, or by a vector."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"query": "music", "k": 3, "filter": {"year": {"$gte": 2000}}}]}
-    )
+    model_config = examples({"query": "music", "k": 3, "filter": {"year": {"$gte": 2000}}})
 
     query: str | None = None
     queries: Texts | None = None
