@@ -26,7 +26,6 @@ class Failure(Exception):
         message: for the user.
         exit_status: 1 where a request failed, 2 for usage and configuration.
         table: shown below the message.
-
     """
 
     def __init__(self, message: str, exit_status: int = 1, *, table: Table | None = None) -> None:

@@ -52,7 +52,6 @@ class Endpoint(ABC):
 
         Raises:
             EndpointError: the server refuses, does not answer, or answers something else.
-
         """
         answer = await _ask(self._http, "POST", self.url, self._body(texts))
         try:
@@ -117,7 +116,6 @@ async def find(http: httpx.AsyncClient, url: str, *, model: str, model_name: str
 
     Raises:
         EndpointError: no route gives vectors.
-
     """
     url = url.rstrip("/")
     if url.endswith("/embeddings"):

@@ -17,7 +17,6 @@ class Candidate:
     Args:
         name: as in the comparisons.
         learned: whether it has fitted weights.
-
     """
 
     name: str
@@ -32,7 +31,6 @@ class Advice:
         strategy: its name.
         sentence: the advice, with its reason.
         fit: whether it is worthwhile to fit a learned pooling.
-
     """
 
     strategy: str
@@ -53,7 +51,6 @@ def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], d
         candidates: at least one, simpler ones first.
         comparisons: of all candidates, one per data set.
         declared: the candidate that the checkpoint declares, if any.
-
     """
     fixed = [candidate.name for candidate in candidates if not candidate.learned] or [candidates[0].name]
     highest = max(fixed, key=lambda name: _mean_score(name, comparisons))
@@ -97,7 +94,6 @@ def advise_spans(
         spans: strategies over spans.
         comparisons: of all of them, one per data set.
         declared: the strategy that the checkpoint declares, one of `whole`.
-
     """
 
     def score(name: str) -> float:

@@ -102,7 +102,6 @@ def evaluate(
 
     Raises:
         ServiceError: a text has no token, or a vector is not finite.
-
     """
     encoding = Encoding(model, [strategy.embedder for strategy in strategies])
     measured = []

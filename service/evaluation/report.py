@@ -30,7 +30,6 @@ class Perturbed:
         score: the deciding metric over a sample of the items.
         lost: how far that is below the score of the unperturbed sample.
         cosine: mean cosine of the vectors of a text before and after.
-
     """
 
     level: float
@@ -47,7 +46,6 @@ class Scored:
         strategy: its name.
         scores: by metric.
         difference: to the reference strategy on the deciding metric; None for the reference itself.
-
     """
 
     strategy: str
@@ -64,7 +62,6 @@ class Row(Scored):
         padding: the largest change of a component of the unit vector when its text is padded.
         information: what the vectors retain; None if there are too few texts to measure.
         pooling_share: time of this pooling as a share of the encoder's pass.
-
     """
 
     robustness: dict[str, list[Perturbed]]
@@ -104,7 +101,6 @@ class DataSet:
         speed: of the encoder, alone and with all strategies.
         seconds: of each stage; `embedding` is the one pass with all strategies, the others follow it.
         sample: number of items that were perturbed to measure robustness.
-
     """
 
     name: str
@@ -144,7 +140,6 @@ class DataSetWithSpans(DataSet):
 
     Args:
         by_spans: scores over spans; the rows are over whole documents.
-
     """
 
     by_spans: tuple[Scored, ...]
@@ -164,7 +159,6 @@ class StrategySummary:
         spec: the pooling in canonical form.
         dim: dimensions of a vector.
         weights: the folder, for a saved pooler.
-
     """
 
     name: str
@@ -188,7 +182,6 @@ class Report:
         yaml: the line of a config that applies it, and the chunking of a collection if spans are advised.
         fit: whether it is worthwhile to fit a pooler.
         notes: further sentences for the user.
-
     """
 
     model: str

@@ -32,7 +32,6 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         ConfigError: `path` exists and is not empty, or cannot be created.
-
     """
     whole = path.resolve()
     draft = whole.with_name(f".{whole.name}.part")
@@ -71,7 +70,6 @@ def save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) 
 
     Raises:
         ConfigError: the folder cannot be written to.
-
     """
     with _writing(folder):
         _save(folder, checkpoint, pooler, max_tokens)
