@@ -124,7 +124,7 @@ class Client:
 async def connect(url: str, config: Path | None, *, stores: bool = True) -> AsyncIterator[Client]:
     """Yield a client of the service at `url`, or of the deployment of `config`, which runs in this process.
 
-    Such a deployment has an empty store of its own for requests that store nothing, not `stores`.
+    Such a deployment opens its store only if the requests need it (`stores`), else a temporary one.
 
     Raises:
         Failure: the URL is invalid.

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pooling.tasks import Task
     from service import evaluation
     from service.embedding.chunking import Chunking
-    from service.evaluation.report import Report
 
 
 def evaluate(
@@ -77,7 +76,19 @@ def evaluate(
         ]
         if not tasks:
             raise Failure("there is no data: give --pairs FILE, --retrieval FOLDER or --classification FILE.", 2)
-        report = _evaluate(model, name, max_tokens, pooling or [], pooler or [], spans, tasks)
+        from service import evaluation
+        from service.cli.single import single_model
+
+        notes: list[str] = []
+        with single_model(model, name, max_tokens) as embedder, _bar() as progress:
+            defaults: Sequence[str] = evaluation.FIXED
+            if spans is not None:
+                defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)
+            strategies = evaluation.choose(embedder, pooling or [], pooler or [], notes.append, defaults)
+            by_spans = [] if spans is None else evaluation.both_modes(strategies, spans)
+            report = evaluation.evaluate(
+                embedder, strategies, tasks, by_spans=by_spans, notes=notes, progress=progress
+            )
     except KeyboardInterrupt:
         raise Interrupted(
             "Interrupted: nothing is written. Run the same command again, or with --limit 200 for a quick look."
@@ -98,28 +109,6 @@ def evaluate(
     print_report(report)
     if command is not None:
         say(f"\nTo fit one:\n    {command}")
-
-
-def _evaluate(
-    model: str,
-    name: str | None,
-    max_tokens: int | None,
-    specs: Sequence[str],
-    folders: Sequence[str],
-    chunking: Chunking | None,
-    tasks: Sequence[tuple[str, Task]],
-) -> Report:
-    from service import evaluation
-    from service.cli.single import single_model
-
-    notes: list[str] = []
-    with single_model(model, name, max_tokens) as embedder, _bar() as progress:
-        defaults: Sequence[str] = evaluation.FIXED
-        if chunking is not None:
-            defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)
-        strategies = evaluation.choose(embedder, specs, folders, notes.append, defaults)
-        by_spans = [] if chunking is None else evaluation.both_modes(strategies, chunking)
-        return evaluation.evaluate(embedder, strategies, tasks, by_spans=by_spans, notes=notes, progress=progress)
 
 
 @contextmanager
