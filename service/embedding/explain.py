@@ -140,8 +140,9 @@ async def explain(
         max_total=MOST_TOKENS,
         where=[Place(name) for name in names].__getitem__,
     )
-    for name, embedder in ((name, embedder) for name in names for embedder in embedders):
-        _check_size(found[names.index(name)], embedder.recipe, Place(name))
+    for name, states in zip(names, found, strict=True):
+        for embedder in embedders:
+            _check_size(states, embedder.recipe, Place(name))
     if matrices and other is not None:
         _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
     explanations = [
@@ -223,5 +224,4 @@ def _finite(recipe: Recipe, found: Tensor) -> Tensor:
 
 
 def _floats(found: Tensor) -> Floats:
-    floats: Floats = found.float().numpy()
-    return floats
+    return found.float().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ from pooling.tasks import Part, Retrieval, Task
 from pooling.tasks.task import Indices, Outcomes
 from service.arrays import Vectors
 from service.embedding.embedder import Embedder
+from service.encoder.progress import Progress, no_progress
 from service.errors import InvalidInput
 from service.evaluation import information, robustness
-from service.evaluation.advice import Candidate, advise, advise_spans
-from service.evaluation.comparison import Comparison, compare
+from service.evaluation.advice import advise, advise_spans
+from service.evaluation.comparison import Comparison, Score, compare
 from service.evaluation.encoding import Advance, Encoding
 from service.evaluation.information import Information
-from service.evaluation.report import DataSet, DataSetWithSpans, Perturbed, Report, Row, Score, Scored, Speed
+from service.evaluation.report import DataSet, Perturbed, Report, Row, Scored, Speed
 from service.evaluation.spans import BySpans
 from service.evaluation.strategies import Strategy
 
@@ -34,9 +35,6 @@ _TIMED_TOKENS: Final = 2048
 """Approximate number of tokens that are timed."""
 _INFORMATIVE: Final = 2000
 """Most texts by which the information in vectors is measured."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage of work, how much of it is done, and its total."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def evaluate(
     *,
     by_spans: Sequence[BySpans] = (),
     notes: Sequence[str] = (),
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Report:
     """Evaluate strategies on data sets.
 
@@ -118,8 +116,9 @@ def evaluate(
         whole, spans = ([each.name for each in some] for some in (strategies, by_spans))
         advice = advise_spans(whole, spans, comparisons, declared)
     else:
-        candidates = [Candidate(strategy.name, strategy.weights is not None) for strategy in strategies]
-        advice = advise(candidates, comparisons, declared)
+        fixed = [each.name for each in strategies if each.weights is None]
+        learned = [each.name for each in strategies if each.weights is not None]
+        advice = advise(fixed, learned, comparisons, declared)
     compared = (*strategies, *by_spans)
     limit, read = model.recipe.max_tokens, "not read but in spans" if by_spans else "not read"
     truncated = [
@@ -234,7 +233,7 @@ def _data_set(measured: _Measured, reference: str) -> DataSet:
         scored.append(Scored(strategy, scores, None if strategy == reference else differences[strategy]))
     further = zip(measured.robustness, measured.padding, measured.information, measured.shares, strict=True)
     rows = [Row(each.strategy, each.scores, each.difference, *of) for of, each in zip(further, scored, strict=False)]
-    found = DataSet(
+    return DataSet(
         name=measured.name,
         kind=task.kind,
         items=task.items,
@@ -246,6 +245,5 @@ def _data_set(measured: _Measured, reference: str) -> DataSet:
         speed=measured.speed,
         seconds=measured.seconds,
         sample=measured.sample,
+        by_spans=tuple(scored[len(rows) :]),
     )
-    by_spans = tuple(scored[len(rows) :])
-    return DataSetWithSpans(**vars(found), by_spans=by_spans) if by_spans else found

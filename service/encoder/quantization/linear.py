@@ -7,12 +7,10 @@ depend on the texts beside it.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -83,7 +81,7 @@ def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Prog
 
     """
     best_kernel()
-    paths = _linears(module)
+    paths = _paths(module, nn.Linear)
     with torch.inference_mode():
         seen = _observe(module, list(paths), batches, progress)
     kept: list[str] = []
@@ -108,19 +106,13 @@ def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Prog
 
 
 def save_quantized(module: nn.Module, path: Path) -> None:
-    """Write the int8 layers of a module as safetensors, atomically."""
+    """Write the int8 layers of a module as safetensors."""
     tensors = {
-        f"{names[0]}.{key}": tensor
+        f"{names[0]}.{key}": tensor.contiguous()
         for layer, names in _paths(module, Int8Linear).items()
         for key, tensor in layer.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part, metadata={"format": _FORMAT})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    save_file(tensors, path, metadata={"format": _FORMAT})
 
 
 def load_quantized(module: nn.Module, path: Path) -> nn.Module:
@@ -139,7 +131,7 @@ def load_quantized(module: nn.Module, path: Path) -> nn.Module:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read as int8 weights ({error}). Delete it.") from None
-    known = {names[0]: (linear, names) for linear, names in _linears(module).items()}
+    known = {names[0]: (linear, names) for linear, names in _paths(module, nn.Linear).items()}
     fitted: dict[str, Int8Linear] = {}
     for name in sorted({key.rpartition(".")[0] for key in tensors}):
         parts = {key.rpartition(".")[2]: tensor for key, tensor in tensors.items() if key.rpartition(".")[0] == name}
@@ -150,10 +142,6 @@ def load_quantized(module: nn.Module, path: Path) -> nn.Module:
         for place in known[name][1]:
             module.set_submodule(place, layer)
     return module
-
-
-def _linears(module: nn.Module) -> dict[nn.Linear, list[str]]:
-    return _paths(module, nn.Linear)
 
 
 def _paths(module: nn.Module, kind: type[_Kind]) -> dict[_Kind, list[str]]:
@@ -208,27 +196,22 @@ def _observe(
     seen = {linear: _Seen() for linear in linears}
     generator = torch.Generator().manual_seed(0)
     most = -(-_ROWS // max(len(batches), 1))
-    for done, (ids, mask) in enumerate(batches):
-        progress("calibrate", done, len(batches))
-        real = torch.from_numpy(mask).bool()
-        with ExitStack() as hooks:
-            for linear in linears:
-                hooks.enter_context(_watched(linear, seen[linear], real, most, generator))
+    real = torch.empty(0)
+
+    def watch(linear: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen[cast(nn.Linear, linear)].add(inputs[0], real, most, generator)
+
+    hooks = [linear.register_forward_pre_hook(watch) for linear in linears]
+    try:
+        for done, (ids, mask) in enumerate(batches):
+            progress("calibrate", done, len(batches))
+            real = torch.from_numpy(mask).bool()
             module(input_ids=torch.from_numpy(ids), attention_mask=real.long())
+    finally:
+        for hook in hooks:
+            hook.remove()
     progress("calibrate", len(batches), len(batches))
     return seen
-
-
-@contextmanager
-def _watched(linear: nn.Linear, seen: _Seen, mask: Tensor, most: int, generator: torch.Generator) -> Iterator[None]:
-    def watch(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen.add(inputs[0], mask, most, generator)
-
-    handle = linear.register_forward_pre_hook(watch)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)
