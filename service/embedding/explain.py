@@ -144,7 +144,14 @@ async def explain(
         for embedder in embedders:
             _check_size(states, embedder.recipe, Place(name))
     if matrices and other is not None:
-        _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
+        entries = len(found[0].tokens) * len(found[1].tokens) * len(embedders)
+        if entries > MOST_ENTRIES:
+            raise TooLarge(
+                f"the matrices asked for have {entries} entries, and one answer holds {MOST_ENTRIES}. Ask for fewer "
+                "poolings at once, send shorter texts, or leave 'matrix' out.",
+                where=Place("matrix"),
+                limit=MOST_ENTRIES,
+            )
     explanations = [
         await asyncio.get_running_loop().run_in_executor(_EXPLAINING, partial(_explain, embedder.recipe, *found))
         for embedder in embedders
@@ -170,16 +177,6 @@ def _check_size(text: TokenStates, recipe: Recipe, where: Place) -> None:
             "for a smaller pooling.",
             where=where,
             limit=MOST_NUMBERS,
-        )
-
-
-def _check_entries(entries: int) -> None:
-    if entries > MOST_ENTRIES:
-        raise TooLarge(
-            f"the matrices asked for have {entries} entries, and one answer holds {MOST_ENTRIES}. Ask for fewer "
-            "poolings at once, send shorter texts, or leave 'matrix' out.",
-            where=Place("matrix"),
-            limit=MOST_ENTRIES,
         )
 
 

@@ -185,14 +185,11 @@ class Tokenizer:
                 where=where,
             )
         framed = list(ids)
-        if not self._is_framed(framed):
+        starts = framed[: len(self._prefix)] == self._prefix
+        ends = framed[len(ids) - len(self._suffix) :] == self._suffix
+        if not (len(ids) >= self.num_special and starts and ends):
             framed = [*self._prefix, *framed, *self._suffix]
         return TokenizedText(np.array(framed, dtype=np.int64), len(framed))
-
-    def _is_framed(self, ids: list[int]) -> bool:
-        starts = ids[: len(self._prefix)] == self._prefix
-        ends = ids[len(ids) - len(self._suffix) :] == self._suffix
-        return len(ids) >= self.num_special and starts and ends
 
     def is_blank(self, text: str) -> bool:
         """Return whether a text has no tokens except special ones."""

@@ -25,6 +25,8 @@ from service.evaluation.report import Speed
 _PADDING: Final = 16
 """Padding tokens after the longest text."""
 _ROUNDS: Final = 3
+SPEED_PASSES: Final = 2 * _ROUNDS
+"""Passes of `Encoding.speed` over each text."""
 _BLOCK: Final = 1024
 """Texts that are tokenized at once."""
 
@@ -93,11 +95,6 @@ class Encoding:
                     spans.append(offset)
             found.append(spans)
         return found
-
-    @property
-    def speed_passes(self) -> int:
-        """Number of passes of `speed` over each text."""
-        return 2 * _ROUNDS
 
     def speed(self, part: Part, advance: Advance) -> tuple[Speed, list[float]]:
         """Time passes of the encoder alone and with every pooling, in turn; the fastest of several rounds count.
