@@ -214,7 +214,7 @@ def _observe(
     return seen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Form:
     """A candidate for the int8 form of a layer."""
 
@@ -236,22 +236,26 @@ def _fit(linear: nn.Linear, seen: _Seen) -> Int8Linear | None:
     states = torch.cat(seen.rows)
     states = states[:: max(1, len(states) // _ROWS)].clone()  # outside inference mode a clone is a plain tensor
     exact = states @ linear.weight.T
-    errors: dict[tuple[float, float], float] = {}
-    forms: dict[tuple[float, float], _Form] = {}
 
-    def consider(strength: float, clip: float) -> None:
-        form = forms[strength, clip] = _form(linear.weight, seen, strength, clip)
-        errors[strength, clip] = float((form.outputs(states) - exact).square().mean())
+    def error(form: _Form) -> float:
+        return float((form.outputs(states) - exact).square().mean())
 
-    for strength in _STRENGTHS:
-        consider(strength, 1.0)
-    strength, _ = min(errors, key=errors.__getitem__)
-    for clip in _CLIPS[1:]:
-        consider(strength, clip)
-    best = min(errors, key=errors.__getitem__)
-    if errors[best] > _MOST_ERROR * float(exact.var(0, correction=0).mean()):
+    smoothed = {_form(linear.weight, seen, strength, 1.0): strength for strength in _STRENGTHS}
+    best = min(smoothed, key=error)
+    clipped = (_form(linear.weight, seen, smoothed[best], clip) for clip in _CLIPS[1:])
+    best = min([best, *clipped], key=error)
+    if error(best) > _MOST_ERROR * float(exact.var(0, correction=0).mean()):
         return None
-    return _layer(linear, forms[best], (exact - forms[best].outputs(states)).mean(0))
+    correction = (exact - best.outputs(states)).mean(0)
+    return Int8Linear(
+        Parts(
+            weight=best.weight.to(torch.int8),
+            scale=best.weight_scale * best.input_scale,
+            bias=correction if linear.bias is None else correction + linear.bias,
+            multiplier=best.multiplier,
+            zero_point=torch.tensor([best.zero_point], dtype=torch.int32),
+        )
+    )
 
 
 def _form(weight: Tensor, seen: _Seen, strength: float, clip: float) -> _Form:
@@ -292,14 +296,3 @@ def _round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _integers(weight: Tensor, scale: Tensor) -> Tensor:
     return (weight / scale[:, None]).round_().clamp_(-WEIGHT_LEVELS, WEIGHT_LEVELS)
-
-
-def _layer(linear: nn.Linear, form: _Form, correction: Tensor) -> Int8Linear:
-    parts = Parts(
-        weight=form.weight.to(torch.int8),
-        scale=form.weight_scale * form.input_scale,
-        bias=correction if linear.bias is None else correction + linear.bias,
-        multiplier=form.multiplier,
-        zero_point=torch.tensor([form.zero_point], dtype=torch.int32),
-    )
-    return Int8Linear(parts)
