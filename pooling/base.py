@@ -65,7 +65,6 @@ class Component(nn.Module, ABC):
 
     Args:
         dim: size of a token state.
-
     """
 
     name: ClassVar[str]
@@ -183,7 +182,6 @@ class Pooler(Component):
         Raises:
             EmptyTextError: no token counts in some row.
             ValueError: shapes or types are not as above.
-
         """
         return self._checked(self._pool, tokens, mask)
 
@@ -194,7 +192,6 @@ class Pooler(Component):
         Returns:
             (batch, time) if one weight applies to all dimensions, else (batch, time, output_dim). Exactly
             zero where a token does not count.
-
         """
         return self._checked(self._weights, tokens, mask)
 
@@ -207,7 +204,6 @@ class Pooler(Component):
 
         Returns:
             (batch, time, output_dim), exactly zero where a token does not count.
-
         """
         return self._checked(self._terms, tokens, mask)
 

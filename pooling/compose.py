@@ -31,7 +31,6 @@ class Concatenation(Pooler):
 
     Args:
         parts: poolers over states of one `dim`.
-
     """
 
     name = "concatenation"
@@ -99,7 +98,6 @@ class Sequence(Pooler):
 
     Warns:
         ComposeWarning: a max immediately follows `attention` or `gated`.
-
     """
 
     name = "sequence"

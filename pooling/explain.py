@@ -54,7 +54,6 @@ def similarity(first: Tensor, second: Tensor) -> Tensor:
 
     Returns:
         (batch, time, time').
-
     """
     lengths: Tensor = torch.linalg.vector_norm(first.sum(1), dim=1) * torch.linalg.vector_norm(second.sum(1), dim=1)
     return torch.bmm(first, second.transpose(1, 2)) / lengths.clamp(min=_EPSILON).reshape(-1, 1, 1)

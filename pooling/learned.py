@@ -57,7 +57,6 @@ class Attention(Scored):
         dim: size of a token state.
         scores: `query` as above; `descriptors` scores a token by a learned linear combination of the max and
             the mean over its dimensions (the descriptors of CBAM's spatial attention; Woo et al. 2018).
-
     """
 
     name = "attention"
@@ -111,7 +110,6 @@ class MultiHeadAttention(Pooler):
         projection: product the vector by a learned square matrix, initially the identity.
 
     `weights` returns the mean of the heads' weights, before any projection.
-
     """
 
     name = "multihead_attention"
@@ -211,7 +209,6 @@ class GeM(Pooler):
         negative: `signed` takes powers of the magnitude and keeps the sign; `clamp` is the published form.
 
     `weights` returns each token's share of the power sum, per dimension (equal where every token is zero).
-
     """
 
     name = "gem"

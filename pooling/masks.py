@@ -30,7 +30,6 @@ def from_lengths(
 
     Raises:
         ValueError: a length is negative or exceeds `time`.
-
     """
     check_choice("padding", padding, ("right", "left"))
     lengths = torch.as_tensor(lengths).unsqueeze(1)
@@ -47,7 +46,6 @@ def exclude_prefix(mask: Tensor, n: int | Tensor) -> Tensor:
 
     Raises:
         ValueError: `n` is negative.
-
     """
     n = torch.as_tensor(n, device=mask.device)
     if (n < 0).any():
@@ -95,7 +93,6 @@ def spans(offsets: Tensor, characters: Tensor) -> Tensor:
         offsets: (batch, time, 2), start and end of each token in the characters of its text; special tokens
             and padding have an empty range and belong to no span.
         characters: (batch, n, 2), start and end of each span; rows with fewer spans are padded with empty ranges.
-
     """
     start, end = offsets.unsqueeze(1).unbind(3)
     first, last = characters.unsqueeze(2).unbind(3)
@@ -112,7 +109,6 @@ def pool_spans(pooler: Pooler, tokens: Tensor, masks: Tensor) -> tuple[Tensor, T
 
     Returns:
         Vectors (batch, n, output_dim), and validity (batch, n), false for a span without tokens; its vector is zero.
-
     """
     masks = masks.bool()
     valid = masks.any(2)

@@ -53,7 +53,6 @@ def available() -> dict[str, type[Pooler]]:
 
     Warns:
         PluginWarning: a plugin is left out, with the reason.
-
     """
     plugins, refused = _plugins()
     for message in refused.values():
@@ -81,7 +80,6 @@ def build(spec: Spec, dim: int) -> Pooler:
 
     Raises:
         PoolingError: the strategy or an option is unknown, a value is bad, or the spec is malformed.
-
     """
     try:
         component = _build(spec, dim)
@@ -99,7 +97,6 @@ def load(folder: str | Path) -> Pooler:
 
     Raises:
         PoolingError: a file is missing or damaged, or its parameters do not fit or are not finite.
-
     """
     folder = Path(folder)
     description = _read_description(folder / CONFIG_FILE)

@@ -22,7 +22,6 @@ class LearnedPooling(Module):
     Args:
         pooler: the fitted strategy.
         include_prompt: whether the tokens of a prompt are pooled too.
-
     """
 
     __module__ = "millpond"  # what sentence-transformers writes to `modules.json` when it saves a model

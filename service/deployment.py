@@ -34,7 +34,6 @@ def open_deployment(config: Config) -> Deployment:
 
     Raises:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
-
     """
     prepare_process()
     collections = Collections(config.store.path)  # before the models, as it fails fast

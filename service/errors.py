@@ -22,7 +22,6 @@ class Place:
         index: which of its items; None for the whole field.
         span: which span of that item, where a single span is at fault.
         name: its spelling in messages; `field[index][span]` by default.
-
     """
 
     field: str
@@ -55,7 +54,6 @@ class ServiceError(Exception):
         detail: what was wrong and what would be right, in one or two sentences.
         where: the part of the input at fault.
         extra: further members of the error response, JSON-serializable.
-
     """
 
     code: ClassVar[str] = "bad_request"

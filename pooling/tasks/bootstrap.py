@@ -24,7 +24,6 @@ def resample(statistic: Callable[[Indices], Any], n: int, samples: int = SAMPLES
 
     Returns:
         (samples, ...).
-
     """
     generator = np.random.default_rng(seed)
     return np.array([statistic(generator.integers(0, n, n)) for _ in range(samples)], dtype=np.float64)
@@ -58,7 +57,6 @@ def simultaneous(observed: Values, values: Values) -> tuple[Values, Values]:
     Args:
         observed: the differences, (differences,).
         values: the same resampled, (samples, differences).
-
     """
     spread = values.std(axis=0)
     deviations = np.abs(values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)

@@ -92,7 +92,6 @@ def predictions(vectors: Vectors, labels: Labels, versions: Sequence[Vectors], s
 
     Returns:
         (versions, texts).
-
     """
     found = np.empty((len(versions), len(labels)), dtype=np.int64)
     for fitting, held_out in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(vectors, labels):

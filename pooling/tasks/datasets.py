@@ -39,7 +39,6 @@ def read(path: str | Path, split: str = "test") -> Task:
     Raises:
         DataError: the layout is unknown, a field is missing, a text is empty, or a number is not finite. The message
             names the file and the line.
-
     """
     path = Path(path)
     if not path.is_dir():

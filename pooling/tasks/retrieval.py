@@ -27,7 +27,6 @@ class Retrieval(Task):
         documents: their texts by id.
         queries: their texts by id.
         relevance: by query id, the grades of its relevant documents, above 0; other queries are not used.
-
     """
 
     layout, data, kind, items = "retrieval", "queries and documents", "retrieval", "queries"
@@ -131,7 +130,6 @@ def measure(rankings: Sequence[Sequence[str]], relevance: Sequence[Mapping[str, 
 
     Returns:
         (queries, metrics).
-
     """
     graded = {str(query): dict(grades) for query, grades in enumerate(relevance)}
     # trec_eval ranks by score and breaks ties by id; negated ranks as scores have no ties.

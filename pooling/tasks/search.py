@@ -29,7 +29,6 @@ def search(queries: Vectors, documents: Vectors, k: int) -> Indices:
 
     Returns:
         Indices of documents (queries, k), the best first; ties in the order of the documents.
-
     """
 
     def cosines(left: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -47,7 +46,6 @@ def search_spans(queries: Vectors, spans: Vectors, starts: Indices, k: int) -> I
         spans: (spans, dim), those of the first document, then of the next; may be a memory map.
         starts: (documents + 1,), where the spans of each document start, and the number of spans; none is empty.
         k: number of documents to find.
-
     """
     edges = np.append(np.arange(0, starts[-1], _DOCUMENTS), starts[-1])
     blocks = np.unique(starts.searchsorted(edges)).tolist()

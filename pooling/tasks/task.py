@@ -86,7 +86,6 @@ class Task(ABC):
 
         Raises:
             DataError: they do not; the message has no path.
-
         """
 
     def check(self) -> None:
@@ -94,7 +93,6 @@ class Task(ABC):
 
         Raises:
             DataError: there are too few items, or they do not differ; the message has no path.
-
         """
         if self.size < LEAST_ITEMS:
             raise DataError(
@@ -117,7 +115,6 @@ class Task(ABC):
 
         Returns:
             (strategies, metrics).
-
         """
 
     @abstractmethod
@@ -135,7 +132,6 @@ class Task(ABC):
 
         Returns:
             (versions, chosen, ...).
-
         """
 
 

@@ -34,7 +34,6 @@ class Settings:
         batch_size: examples per step.
         learning_rate: of Adam.
         patience: epochs without a better dev score after which fitting stops.
-
     """
 
     epochs: int = 8
@@ -61,7 +60,6 @@ class Split:
         Args:
             outcomes: (strategies, size, ...).
             chosen: indices of the items, which may repeat.
-
         """
         chosen = np.arange(self.task.size) if chosen is None else chosen
         found: list[float] = (100 * self.task.score(outcomes[:, chosen], chosen)[:, 0]).tolist()
@@ -110,7 +108,6 @@ def fit(
     Raises:
         DataError: poolers cannot be fitted to such data.
         TrainingError: the pooler has no parameters, or the loss is not finite.
-
     """
     parameters = list(pooler.parameters())
     if not parameters:

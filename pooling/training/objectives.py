@@ -94,7 +94,6 @@ def objective(task: Task) -> Objective:
 
     Raises:
         DataError: poolers cannot be fitted to such a task, or its items do not differ; the message has no path.
-
     """
     if task.kind not in OBJECTIVES:
         raise DataError(
@@ -114,7 +113,6 @@ def cosent(cosines: Tensor, scores: Tensor, scale: float = SCALE) -> Tensor:
         cosines: (pairs,), of the vectors of each pair.
         scores: (pairs,), how similar they should be.
         scale: as `SCALE`.
-
     """
     wrong = scale * (cosines.unsqueeze(0) - cosines.unsqueeze(1))
     wrong = wrong[scores.unsqueeze(1) > scores.unsqueeze(0)]
@@ -129,7 +127,6 @@ def in_batch_negatives(cosines: Tensor, excluded: Tensor, scale: float = SCALE) 
         excluded: (queries, documents), bool: documents that are no negatives of a query because they are relevant
             to it as well. The diagonal must be false.
         scale: as `SCALE`.
-
     """
     logits = (scale * cosines).masked_fill(excluded, -torch.inf)
     return F.cross_entropy(logits, torch.arange(len(cosines)))

@@ -29,7 +29,6 @@ class Splits:
         test: to test the selected one on.
         metric: that decides on dev and test, as it is written in reports.
         notes: sentences for the user.
-
     """
 
     train: Task
@@ -47,7 +46,6 @@ def read_splits(train: Path, dev: Path | None = None, test: Path | None = None) 
 
     Raises:
         DataError: a file cannot be used, its items do not differ, or there are too few.
-
     """
     paths = {"dev": dev or find_split(train, "dev"), "test": test or find_split(train, "test")}
     train = find_split(train, "train") or train

@@ -37,7 +37,6 @@ class Writer:
         folder: an existing folder.
         dim: size of a token state.
         dtype: `float16` takes half the space and keeps three decimal digits of each number.
-
     """
 
     def __init__(self, folder: Path, dim: int, dtype: DType) -> None:
@@ -53,7 +52,6 @@ class Writer:
 
         Raises:
             StatesError: a state is not finite, or too large for float16.
-
         """
         with np.errstate(over="ignore"):
             kept = states.astype(self._dtype, copy=False)

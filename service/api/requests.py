@@ -44,7 +44,6 @@ def check_count(served: Deployment, count: int, field: str) -> None:
     Raises:
         InvalidInput: there are none.
         TooLarge: more than `server.max_texts`.
-
     """
     limit = served.config.server.max_texts
     if count == 0:

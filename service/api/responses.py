@@ -52,7 +52,6 @@ def json_list(
     Args:
         items: the items, or vectors as the rows of an array.
         to_json: converts an index and the item there to what is encoded; by default the item itself.
-
     """
     yield b"["
     for start in range(0, len(items), _ITEMS_AT_ONCE):

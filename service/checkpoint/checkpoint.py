@@ -113,7 +113,6 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     Raises:
         UnknownModule: it declares a module that cannot be followed here.
         CheckpointError: missing, damaged, without safetensors, or declaring what is not known here.
-
     """
     folder = find_folder(name, revision)
     modules = read_modules(folder / "modules.json")

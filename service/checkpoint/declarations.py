@@ -61,7 +61,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
     Raises:
         CheckpointError: it holds something else.
-
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -83,7 +82,6 @@ class _Declaration(BaseModel):
 
         Raises:
             CheckpointError: naming the file, the key and what would be right.
-
         """
         try:
             return cls.model_validate(read_json(path) or {})
@@ -217,7 +215,6 @@ def read_modules(path: Path) -> list[Module]:
 
     Raises:
         CheckpointError: it is damaged, does not begin with a Transformer, or leads out of the model folder.
-
     """
     if not path.exists():
         return []

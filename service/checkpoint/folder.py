@@ -26,7 +26,6 @@ def find_folder(name: str, revision: str | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no such model, or a bundled one differs from what was published.
-
     """
     folder = Path(name).expanduser()
     if revision is not None and (name.startswith("bundled/") or folder.is_dir()):

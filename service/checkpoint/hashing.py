@@ -14,7 +14,6 @@ def sha256(path: Path) -> str:
 
     Raises:
         CheckpointError: the file cannot be read.
-
     """
     try:
         status = path.stat()

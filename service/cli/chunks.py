@@ -16,7 +16,6 @@ def parse_chunking(option: str) -> dict[str, Any] | None:
 
     Raises:
         Failure: the syntax is wrong. The service checks the names and values.
-
     """
     if option == "none":
         return None

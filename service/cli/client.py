@@ -129,7 +129,6 @@ async def connect(url: str, config: Path | None, *, store: Path | None = None) -
     Raises:
         Failure: the URL is invalid.
         ServiceError: the deployment cannot be started.
-
     """
     if config is None:
         async with httpx.AsyncClient(base_url=parse_url(url), timeout=_TIMEOUT, trust_env=uses_proxy(url)) as http:

@@ -27,7 +27,6 @@ class Failure(Exception):
         message: for the user.
         exit_status: 1 where a request failed, 2 for usage and configuration, 130 after Ctrl-C.
         table: shown below the message.
-
     """
 
     def __init__(self, message: str, exit_status: int = 1, *, table: Table | None = None) -> None:

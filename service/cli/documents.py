@@ -57,7 +57,6 @@ def check(file: Path) -> Count:
 
     Raises:
         Failure: some lines are invalid; the message names up to ten of them.
-
     """
     problems: list[str] = []
     first: dict[str, int] = {}

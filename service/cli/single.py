@@ -30,7 +30,6 @@ def single_model(model: str, name: str | None = None, max_tokens: int | None = N
     Raises:
         Failure: the deployment has no model of this name.
         ServiceError: the model cannot be served as configured.
-
     """
     from service.embedding.models import Models
 

@@ -27,7 +27,6 @@ class Definition:
         fingerprint: of the model with this pooling.
         parts: what else the fingerprint covers, by name, and whatever else was stored.
         chunking: how documents are cut into spans; None for one vector a document.
-
     """
 
     model: str
@@ -65,7 +64,6 @@ def define(
 
     Raises:
         UnknownModel, InvalidInput: as `Models.get` does.
-
     """
     embedder = models.get(model, spec)
     if embedder.fingerprint == models.get(model).fingerprint:

@@ -51,7 +51,6 @@ class Progress:
         source: the definition that the collection has, or had before the reindex was complete.
         target: the definition that it is to have.
         error: why it failed.
-
     """
 
     state: State

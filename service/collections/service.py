@@ -182,7 +182,6 @@ class CollectionService:
 
         Raises:
             FingerprintMismatch: the models served now would not make the vectors that the collection holds.
-
         """
         try:
             embedder = self._models.get(stored.model, stored.asked_pooling)

@@ -222,7 +222,6 @@ def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
         lengths: lengths of the texts in tokens.
         limit: length of the longest text that the model takes.
         given: whether the texts are like those that will be served, rather than packaged ones.
-
     """
     long = sum(length > limit for length in lengths)
     share = long / len(lengths)

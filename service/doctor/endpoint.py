@@ -38,7 +38,6 @@ class Endpoint(ABC):
         url: URL of the route.
         model: model name in a request; None for none.
         info: what a Millpond says of the model at `/info`; empty for others.
-
     """
 
     kind: ClassVar[str]
@@ -56,7 +55,6 @@ class Endpoint(ABC):
 
         Raises:
             EndpointError: the server refuses, does not answer, or answers something else.
-
         """
         answer = await _ask(self._http, "POST", self.url, self._body(texts))
         try:
@@ -125,7 +123,6 @@ async def find(http: httpx.AsyncClient, url: str, *, model: str, model_name: str
 
     Raises:
         EndpointError: no route gives vectors.
-
     """
     url = url.rstrip("/")
     if url.endswith("/embeddings"):

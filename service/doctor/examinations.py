@@ -30,7 +30,6 @@ class Examinations:
         Raises:
             UnknownModel: no model has this name.
             Unavailable: the queue is full; a later call may succeed.
-
         """
         embedder = self._models.get(name)
         task = self._tasks.get(embedder.name)

@@ -54,7 +54,6 @@ async def examine(
     Raises:
         InvalidInput: none of the texts has a token.
         Unavailable: the queue is full.
-
     """
     recipe, checkpoint = embedder.recipe, embedder.encoder.checkpoint
     precision = embedder.encoder.runtime.precision

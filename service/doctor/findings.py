@@ -30,7 +30,6 @@ class Evidence:
         auc: the chance that a paraphrase is nearer than a sentence of another meaning; 0.5 is a coin's.
         gain: by how much that is more than under the strategy served.
         interval: of the gain, by paired bootstrap.
-
     """
 
     auc: float
@@ -64,7 +63,6 @@ class Report:
         findings: the outcomes of the checks, in order.
         strategies: poolings, compared with the declared one or with a server's vectors.
         verdict: the outcome in one sentence.
-
     """
 
     model: str

@@ -27,7 +27,6 @@ def opened(folder: Path) -> Iterator[tuple[Embedder, list[UnknownModule]]]:
 
     Raises:
         CheckpointError, ConfigError: the folder cannot be served at all.
-
     """
     with TemporaryDirectory(prefix="millpond-") as temporary:
         checkpoint, unknown = _read(folder, Path(temporary))

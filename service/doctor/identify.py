@@ -59,7 +59,6 @@ async def identify(
 
     Raises:
         EndpointError: the server fails, or gives vectors of a size that no variant gives.
-
     """
     known = published(embedder.encoder.checkpoint)
     expected = known.pooling if known else embedder.encoder.checkpoint.pooling

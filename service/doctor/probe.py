@@ -35,7 +35,6 @@ def compare(vectors: Mapping[str, Vectors], base: str) -> dict[str, Evidence]:
     Args:
         vectors: vectors of `sentences()`, by pooling.
         base: the pooling that the others are compared with.
-
     """
     wins = {name: _wins(of) for name, of in vectors.items()}
     count = len(wins[base])

@@ -67,7 +67,6 @@ def encode(folder: Path, texts: Sequence[str]) -> Vectors:
 
     Raises:
         NoReference: the folder cannot be loaded or run.
-
     """
     try:
         from sentence_transformers import SentenceTransformer

@@ -52,7 +52,6 @@ async def vectors_under(
 
     Returns:
         (texts, dim) for each recipe.
-
     """
     blocks: dict[str, list[Vectors]] = {name: [] for name in recipes}
     for start in range(0, len(texts), _BLOCK):

@@ -28,7 +28,6 @@ class Variant:
         prompt: name of the prompt put before the text.
         skips_head: whether the layers after pooling are left out.
         padding: in what way padding is pooled too; empty if it is not.
-
     """
 
     pooling: str

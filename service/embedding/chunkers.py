@@ -91,7 +91,6 @@ def build(name: str, given: Mapping[str, int]) -> Chunker:
 
     Raises:
         InvalidInput: the name is unknown, an option is missing or foreign, or options contradict each other.
-
     """
     if name not in CHUNKERS:
         known = ", ".join(map(repr, CHUNKERS))

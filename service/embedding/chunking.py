@@ -22,7 +22,6 @@ class Chunking:
     Args:
         chunker: what cuts them; None if each document comes with its spans.
         mode: how a span is embedded.
-
     """
 
     chunker: Chunker | None

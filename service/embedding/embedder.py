@@ -90,7 +90,6 @@ class Embedder:
 
         Raises:
             ConfigError, CheckpointError: naming the setting or file, and the remedy.
-
         """
         prepare_process()
         model = {"encoder": encoder, "pooling": pooling, **settings}
@@ -182,7 +181,6 @@ class Embedder:
 
         Raises:
             InvalidInput: a text has no token, no prompt has this name, or `truncate_dim` is out of range.
-
         """
         listed = [texts] if isinstance(texts, str) else list(texts)
         recipe = self.recipe
@@ -233,7 +231,6 @@ class Embedder:
 
         Raises:
             InvalidInput, Unavailable: a text has no token, or the encoder is closed.
-
         """
 
         def tokenize(places: range) -> list[Ids]:
@@ -274,7 +271,6 @@ class Embedder:
             InvalidInput: an input has no token, or an argument is out of range.
             TooLong: a text is longer than the model takes and `truncate` is None.
             Unavailable: the queue is full.
-
         """
         prompt = self.prompt(prompt_name, role)
         if inputs and not isinstance(inputs[0], str):
@@ -298,7 +294,6 @@ class Embedder:
 
         Args:
             max_total: most tokens of all texts together, since states are large.
-
         """
         prompt = self.prompt(prompt_name)
         texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where, offsets=True)
@@ -346,7 +341,6 @@ class Embedder:
         Raises:
             TooLarge: a text has more than `MOST_WINDOWED` tokens, there are more than `most` spans, or they overlap
                 so much that they have more than `MOST_COVERED` characters together.
-
         """
         prompt = self.prompt(prompt_name, role)
         to_vectors = self._to_vectors(normalize, dimensions)

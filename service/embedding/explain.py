@@ -53,7 +53,6 @@ class Pair:
         other_contributions: the contribution of each token of the other text, (other tokens,).
         matrix: the contribution of each pair of tokens, (tokens, other tokens).
         strongest: indices into `matrix` of the entries largest in magnitude.
-
     """
 
     similarity: float
@@ -85,7 +84,6 @@ class Explained:
         text: the text's tokens.
         other: the other text's tokens, if there is one.
         explanations: one per pooling, in the order asked for.
-
     """
 
     model: str
@@ -122,7 +120,6 @@ async def explain(
 
     Raises:
         ServiceError: as `Embedder.embed`, or the request exceeds a limit.
-
     """
     if not 1 <= len(poolings) <= MOST_STRATEGIES:
         raise InvalidInput(

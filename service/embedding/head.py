@@ -74,7 +74,6 @@ class Head(nn.Module):
 
     Raises:
         CheckpointError: a module is damaged, or sizes do not match.
-
     """
 
     def __init__(self, modules: Sequence[HeadModule], dim: int) -> None:

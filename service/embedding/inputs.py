@@ -49,7 +49,6 @@ class InputTokenizer:
         Raises:
             InvalidInput: an input is not valid or has no token, or the prompt leaves no room for one.
             TooLong, TooLarge: as `fit` does.
-
         """
         self._check(inputs, prompt, where)
         texts: list[TokenizedText] = []
@@ -73,7 +72,6 @@ class InputTokenizer:
 
         Raises:
             InvalidInput: no prompt has this name.
-
         """
         prompts = self._recipe.prompts
         if name is not None:

@@ -44,7 +44,6 @@ async def cut(
     Raises:
         InvalidInput: a given span is no span, or a text has none.
         TooLarge: there are more than `most` spans, or they overlap too much.
-
     """
     found: list[list[Span]] = []
     for start, part, _ in parts(texts):

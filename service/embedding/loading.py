@@ -21,7 +21,6 @@ def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe
 
     Raises:
         CheckpointError, ConfigError: naming the model, what is wrong with it, and the remedy.
-
     """
     settings = config.models[name]
     checkpoint = read_checkpoint(settings.encoder, settings.revision)

@@ -28,7 +28,6 @@ class Models:
 
     Raises:
         CheckpointError, ConfigError: naming the model, what is wrong with it, and the remedy.
-
     """
 
     def __init__(self, config: Config) -> None:
@@ -53,7 +52,6 @@ class Models:
         Raises:
             UnknownModel: no model has this name.
             InvalidInput: the pooling cannot be built, is learned, or does not fit the model's head.
-
         """
         model = self._models.get(self.default if name is None else name)
         if model is None:

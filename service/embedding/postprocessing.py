@@ -30,7 +30,6 @@ def complete(
 
     Returns:
         (rows, dimensions), differentiable.
-
     """
     vectors: Tensor = recipe.head(pooled)[:, :dimensions]
     if recipe.normalize if normalize is None else normalize:
@@ -46,7 +45,6 @@ class ToVectors:
         recipe: how.
         normalize: as for `complete`.
         dimensions: as for `complete`.
-
     """
 
     recipe: Recipe
@@ -62,7 +60,6 @@ class ToVectors:
 
         Raises:
             BrokenModel: a vector is not finite.
-
         """
         vectors = complete(self.recipe, pooled, normalize=self.normalize, dimensions=self.dimensions)
         if not torch.isfinite(vectors).all():

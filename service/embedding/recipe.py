@@ -43,7 +43,6 @@ class Recipe:
         default_prompt: name of the prompt used if none is asked for.
         truncate_dim: dimensions kept after normalising, as sentence-transformers does where declared.
         warnings: what an operator should know, in sentences.
-
     """
 
     name: str
@@ -72,7 +71,6 @@ class Recipe:
 
         Raises:
             InvalidInput: the pooling cannot be built, is learned, or does not fit the head.
-
         """
         dim = self.pooler.dim
         try:
@@ -114,7 +112,6 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
 
     Raises:
         ConfigError, CheckpointError: naming the key or file, and the remedy.
-
     """
     at = f"models.{name}"
     spec = declared_or(settings.pooling, checkpoint, at)
@@ -160,7 +157,6 @@ def declared_or(spec: Any, checkpoint: Checkpoint, at: str) -> Any:
 
     Raises:
         ConfigError: the checkpoint declares none.
-
     """
     if spec != "declared":
         return spec
@@ -183,7 +179,6 @@ def load_pooler(spec: Mapping[str, Any], dim: int) -> Pooler:
 
     Raises:
         PoolingError: the pooler cannot be read, is for states of another size, or contradicts the spec.
-
     """
     options = dict(spec)
     path = options.pop("weights")

@@ -28,7 +28,6 @@ def trimmed(text: str, spans: Sequence[Span]) -> Offsets:
 
     Returns:
         (spans, 2); a span of nothing but white space becomes an empty range.
-
     """
     found = np.array(spans, np.int64).reshape(-1, 2)
     for place, (start, end) in enumerate(spans):
@@ -54,7 +53,6 @@ def checked(text: str, offsets: Offsets, spans: Sequence[Sequence[int]], where: 
 
     Raises:
         InvalidInput: a span is empty, reversed, outside the text, or holds none of the tokens at `offsets`.
-
     """
     found = []
     for place, (start, end) in enumerate(spans):

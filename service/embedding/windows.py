@@ -27,7 +27,6 @@ class Windows:
         back: tokens after the body.
         size: tokens of the body in a pass.
         starts: index in the body at which each pass starts, ascending.
-
     """
 
     length: int

@@ -30,7 +30,6 @@ class Artifacts:
 
     Args:
         root: the cache folder; the user's own where None.
-
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -47,7 +46,6 @@ class Artifacts:
 
         Raises:
             CheckpointError: neither the cache nor a temporary folder can be written.
-
         """
         final = self.path(kind, key)
         if _is_whole(final):

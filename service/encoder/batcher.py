@@ -44,7 +44,6 @@ class Batcher:
         pad_id: the token id that fills a batch up.
         max_batch_tokens: most tokens of one pass, padding included.
         max_queued_tokens: waiting tokens beyond which further requests are refused.
-
     """
 
     def __init__(self, runtime: Runtime, *, pad_id: int, max_batch_tokens: int, max_queued_tokens: int) -> None:
@@ -82,7 +81,6 @@ class Batcher:
 
         Raises:
             Unavailable: the queue is full, or the service is stopping.
-
         """
         job = Job(ids, post_process)
         if not ids:

@@ -19,7 +19,6 @@ class Encoder:
     Raises:
         ConfigError: this machine or this installation cannot do what the config asks for.
         CheckpointError: tokenizer or weights cannot be used.
-
     """
 
     def __init__(

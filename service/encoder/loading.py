@@ -40,7 +40,6 @@ class Source:
 
     Raises:
         CheckpointError: its tokenizer cannot be used.
-
     """
 
     def __init__(
@@ -71,7 +70,6 @@ class Source:
 
         Raises:
             CheckpointError: the config describes no encoder.
-
         """
         from transformers import AutoConfig
 
@@ -93,7 +91,6 @@ class Source:
             kind: what it is, such as `graph`.
             key: what it is made from beside the encoder.
             build: fills the folder.
-
         """
         of_encoder = {
             "format": _ARTIFACT_FORMAT,
@@ -126,7 +123,6 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
 
     Raises:
         CheckpointError: weights are damaged, or some that states depend on are missing.
-
     """
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers import AutoModel, AutoModelForTextEncoding

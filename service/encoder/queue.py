@@ -83,7 +83,6 @@ class TokenQueue:
     Args:
         max_batch_tokens: most tokens of one batch, padding included; a longer row is a batch of its own.
         streams: how many batches run at once.
-
     """
 
     def __init__(self, max_batch_tokens: int, streams: int) -> None:

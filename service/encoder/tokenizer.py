@@ -54,7 +54,6 @@ class TokenizerSpec:
         declared_limit: most tokens of a text, where the checkpoint's tokenizer says so.
         vocab_size: ids that have a row in the encoder's embedding table.
         split_special_tokens: read a special token spelled out in a text as plain characters; not part of `backend`.
-
     """
 
     backend: str
@@ -76,7 +75,6 @@ class TokenizerSpec:
 
         Raises:
             ValueError: it is something else.
-
         """
         try:
             fields = json.loads(text)
@@ -90,7 +88,6 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
 
     Raises:
         CheckpointError: the folder has no usable tokenizer.
-
     """
     from transformers import AutoTokenizer
 
@@ -175,7 +172,6 @@ class Tokenizer:
 
         Raises:
             InvalidInput: an id is outside the vocabulary.
-
         """
         if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
             bad = next(token for token in ids if not 0 <= token < self.vocab_size)

@@ -18,7 +18,6 @@ class Advice:
         strategy: its name.
         sentence: the advice, with its reason.
         fit: whether it is worthwhile to fit a learned pooling.
-
     """
 
     strategy: str
@@ -42,7 +41,6 @@ def advise(
         learned: strategies with fitted weights, at least one if none is fixed.
         comparisons: of all of them, one per data set.
         declared: the strategy that the checkpoint declares, if any.
-
     """
 
     def score(name: str) -> float:
@@ -82,7 +80,6 @@ def advise_spans(
         spans: strategies over spans.
         comparisons: of all of them, one per data set.
         declared: the strategy that the checkpoint declares, one of `whole`.
-
     """
 
     def score(name: str) -> float:

@@ -44,7 +44,6 @@ class Comparison:
         metrics: their names; the first decides.
         scores: (strategies, metrics).
         resamples: scores on bootstrap samples, (samples, strategies, metrics).
-
     """
 
     strategies: tuple[str, ...]
@@ -77,7 +76,6 @@ def compare(task: Task, strategies: Sequence[str], outcomes: Outcomes, samples: 
         strategies: their names.
         outcomes: of each strategy for each item, (strategies, size, ...).
         samples: number of bootstrap samples.
-
     """
 
     def scores(chosen: Indices) -> Values:

@@ -39,7 +39,6 @@ class Encoding:
     Args:
         model: whose encoder runs, and whose prompts are used.
         embedders: the poolings, over the same encoder.
-
     """
 
     def __init__(self, model: Embedder, embedders: Sequence[Embedder]) -> None:
@@ -55,7 +54,6 @@ class Encoding:
 
         Raises:
             ServiceError: a text has no token, or a vector is not finite.
-
         """
         folder.mkdir(parents=True)
         found: list[Vectors] = [
@@ -101,7 +99,6 @@ class Encoding:
 
         Returns:
             Both times, and the time of each pooling as a share of the encoder's pass alone.
-
         """
         alone, together, shares = [], [], []
         for _ in range(_ROUNDS):

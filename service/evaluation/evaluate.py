@@ -47,7 +47,6 @@ class _Measured:
         further: by strategy over whole documents, the fields that `Row` adds to `Scored`.
         data: makes the `DataSet`, of which it lacks the reference and what is compared with it.
         truncated: how many texts are longer than the model takes.
-
     """
 
     comparison: Comparison
@@ -102,7 +101,6 @@ def evaluate(
 
     Raises:
         ServiceError: a text has no token, or a vector is not finite.
-
     """
     encoding = Encoding(model, [strategy.embedder for strategy in strategies])
     measured = []

@@ -65,7 +65,6 @@ def measure(vectors: Vectors, present: Presence, seed: int = 0) -> Information |
 
     Returns:
         None if there are fewer than `LEAST_TEXTS` texts, or no token is common.
-
     """
     if len(vectors) < LEAST_TEXTS or not present.shape[1]:
         return None

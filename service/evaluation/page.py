@@ -17,7 +17,6 @@ def page(report: Report, command: str | None = None) -> str:
     Args:
         report: of an evaluation.
         command: that fits a pooler, if that is advised.
-
     """
     sections = [(data, *_plots(data)) for data in report.data]
     return render("evaluation.html", report=report, command=command, sections=sections)

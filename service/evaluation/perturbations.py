@@ -47,7 +47,6 @@ class Perturbation:
     Args:
         kind: `noise`, `filler` or `cut`.
         level: share of tokens replaced or dropped, number of sentences appended, or share of tokens cut off.
-
     """
 
     kind: str
@@ -75,7 +74,6 @@ def perturb(texts: Sequence[str], spans: Sequence[Spans], perturbation: Perturba
         spans: of the tokens of each text.
         perturbation: what to do.
         seed: of the draws; a higher level changes the same tokens and more.
-
     """
     generator = np.random.default_rng(seed)
     if perturbation.kind == NOISE:

@@ -21,7 +21,6 @@ class Perturbed:
         score: the deciding metric over a sample of the items.
         lost: how far that is below the score of the unperturbed sample.
         cosine: mean cosine of the vectors of a text before and after.
-
     """
 
     level: float
@@ -38,7 +37,6 @@ class Scored:
         strategy: its name.
         scores: by metric.
         difference: to the reference strategy on the deciding metric; None for the reference itself.
-
     """
 
     strategy: str
@@ -55,7 +53,6 @@ class Row(Scored):
         padding: the largest change of a component of the unit vector when its text is padded.
         information: what the vectors retain; None if there are too few texts to measure.
         pooling_share: time of this pooling as a share of the encoder's pass.
-
     """
 
     robustness: dict[str, list[Perturbed]]
@@ -96,7 +93,6 @@ class DataSet:
         seconds: of each stage; `embedding` is the one pass with all strategies, the others follow it.
         sample: number of items that were perturbed to measure robustness.
         by_spans: scores over spans of documents, where those were compared; the rows are over whole documents.
-
     """
 
     name: str
@@ -140,7 +136,6 @@ class StrategySummary:
         spec: the pooling in canonical form.
         dim: dimensions of a vector.
         weights: the folder, for a saved pooler.
-
     """
 
     name: str
@@ -164,7 +159,6 @@ class Report:
         yaml: the line of a config that applies it, and the chunking of a collection if spans are advised.
         fit: whether it is worthwhile to fit a pooler.
         notes: further sentences for the user.
-
     """
 
     model: str

@@ -32,7 +32,6 @@ def measure(
 
     Returns:
         For each strategy and kind of perturbation, the results in ascending levels.
-
     """
     part = task.perturbable(chosen)
     spans = encoding.spans(part.texts)

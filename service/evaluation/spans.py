@@ -31,7 +31,6 @@ class BySpans(Strategy):
 
     Args:
         chunking: how documents are cut into them.
-
     """
 
     chunking: Chunking = field(kw_only=True)
@@ -50,7 +49,6 @@ class BySpans(Strategy):
 
         Raises:
             ServiceError: a text has no span or too many tokens, or a vector is not finite.
-
         """
         counts = [0]
         with file.open("xb") as opened:

@@ -27,7 +27,6 @@ class Strategy:
         name: as in tables: its canonical form, or the folder of a saved pooler.
         embedder: the encoder with this pooling.
         weights: the folder, for a saved pooler.
-
     """
 
     name: str
@@ -67,7 +66,6 @@ def choose(
 
     Raises:
         InvalidInput: a strategy cannot be built or is not fitted, or a saved pooler is for another encoder.
-
     """
     for spec in specs:
         _check(spec, model.recipe.pooler.dim)

@@ -18,7 +18,6 @@ class Axis:
         start: coordinate of the low end.
         end: coordinate of the high end.
         margin: at each end, as a share of the values' range.
-
     """
 
     def __init__(self, low: float, high: float, start: float, end: float, margin: float = 0.04) -> None:

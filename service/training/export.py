@@ -27,7 +27,6 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         ConfigError: `path` exists and is not empty, or cannot be created.
-
     """
     whole = path.resolve()
     draft = whole.with_name(f".{whole.name}.part")
@@ -66,7 +65,6 @@ def save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) 
 
     Raises:
         ConfigError: the folder cannot be written to.
-
     """
     source, transformer = checkpoint.folder, folder / checkpoint.transformer.relative_to(checkpoint.folder)
     modules = _modules(checkpoint)

@@ -62,7 +62,6 @@ def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
 
     Raises:
         ConfigError: one cannot be built, has no parameters, or does not fit the head.
-
     """
     poolers: dict[str, Pooler] = {}
     for spec in specs:
@@ -102,7 +101,6 @@ def train(
 
     Raises:
         ConfigError: the loss is not finite.
-
     """
     fit_to, dev, test = (Split(task, states.of(task.parts)) for task in (splits.train, splits.dev, splits.test))
     fitted = {pooler.spec: _fit(pooler, recipe, fit_to, dev, settings, seeds, on_epoch) for pooler in poolers}

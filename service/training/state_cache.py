@@ -59,7 +59,6 @@ class StateCache:
         artifacts: the folder cache to store states in.
         dtype: of the stored states.
         limit: bytes that all states in the cache may take; beyond, the least recently used ones are removed.
-
     """
 
     def __init__(self, model: Embedder, artifacts: Artifacts, *, dtype: DType, limit: int) -> None:
@@ -72,7 +71,6 @@ class StateCache:
 
         Raises:
             DataError: a text has no token that the model knows.
-
         """
         seen: set[tuple[Role | None, str]] = set()
         shards: list[Shard] = []
@@ -91,7 +89,6 @@ class StateCache:
 
         Raises:
             ConfigError: the limit or the disk is too small.
-
         """
         total, missing = sum(shard.bytes for shard in shards), self.missing(shards)
         remedy = "Use fewer texts or a smaller --max-tokens"

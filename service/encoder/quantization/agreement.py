@@ -33,7 +33,6 @@ class Agreement:
         least_cosine: the least of these cosines.
         rank_correlation: Spearman's, between the similarities of all pairs of texts.
         neighbours: share of a text's five nearest neighbours that stay among the five nearest.
-
     """
 
     texts: int
@@ -47,7 +46,6 @@ class Agreement:
 
         Raises:
             CheckpointError: with the measured and the required values, and what to do.
-
         """
         short = [
             f"{label} is {value:.3f} and must be {least:.3f}"
@@ -90,7 +88,6 @@ def measure(reference: Vectors, candidate: Vectors) -> Agreement:
 
     Raises:
         ValueError: the shapes differ, or there are fewer than three texts.
-
     """
     if reference.shape != candidate.shape or len(reference) < 3:
         raise ValueError(f"vectors of {reference.shape} and {candidate.shape} cannot be compared")

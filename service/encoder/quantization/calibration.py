@@ -37,7 +37,6 @@ def calibration_texts(path: Path | None) -> tuple[list[str], list[str]]:
 
     Raises:
         ConfigError: the file cannot be used.
-
     """
     if path is None:
         texts = _distinct(files(__package__).joinpath("texts.txt").read_text(encoding="utf-8"))
@@ -56,7 +55,6 @@ def batches(rows: Sequence[Ids], *, pad_id: int, most_tokens: int = 1024) -> Ite
         rows: token ids, one array a text.
         pad_id: the token id that fills a batch up.
         most_tokens: most tokens of a batch, padding included; a longer text is a batch of its own.
-
     """
     waiting = sorted(rows, key=len, reverse=True)
     while waiting:

@@ -34,7 +34,6 @@ def quantize_graph(
 
     Raises:
         ConfigError: NNCF is not installed.
-
     """
     nncf = _nncf()
     texts = _Texts(batches, progress)

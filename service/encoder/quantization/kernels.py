@@ -115,7 +115,6 @@ def best_kernel() -> type[Fbgemm] | type[OneDnn]:
 
     Raises:
         ConfigError: it has none.
-
     """
     for kernel in (Fbgemm, OneDnn):
         if kernel.is_available():

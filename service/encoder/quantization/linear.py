@@ -78,7 +78,6 @@ def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Prog
     Raises:
         CheckpointError: there is no layer to replace.
         ConfigError: this build of PyTorch has no int8 layers.
-
     """
     best_kernel()
     paths = _paths(module, nn.Linear)
@@ -121,7 +120,6 @@ def load_quantized(module: nn.Module, path: Path) -> nn.Module:
     Raises:
         CheckpointError: the file is missing or damaged, or belongs to another encoder; the module is unchanged.
         ConfigError: this build of PyTorch has no int8 layers.
-
     """
     best_kernel()
     try:

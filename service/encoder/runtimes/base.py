@@ -21,7 +21,6 @@ class Unfit(Exception):
     Args:
         error: what the user gets where no other runtime may take its place.
         reason: why, in a sentence, for `/info` where another one does.
-
     """
 
     def __init__(self, error: ServiceError, reason: str) -> None:
@@ -58,7 +57,6 @@ class Runtime(ABC):
         Raises:
             Unfit: this installation, this machine or the encoder's architecture is not for this runtime.
             ConfigError, CheckpointError: no runtime could do it.
-
         """
 
     def prepare_thread(self) -> None:

@@ -37,7 +37,6 @@ def cpu_precision(config: RuntimeConfig) -> str:
 
     Raises:
         ConfigError: this CPU cannot do it, or gains nothing by it.
-
     """
     if config.precision == "auto":
         return "bf16" if has_native_bf16() else "fp32"

@@ -49,7 +49,6 @@ class OpenVINORuntime(Runtime):
         precision: fp32, bf16, or int8 for a quantised graph.
         threads: cores to use; all by default.
         agreement: for int8, how near its vectors are to those of float32.
-
     """
 
     backend = "openvino"
@@ -161,7 +160,6 @@ def convert(module: Any) -> Any:
 
     Raises:
         ConversionError: it cannot be converted, or the graph gives other states than the module.
-
     """
     import openvino
 

@@ -32,7 +32,6 @@ class Quantizer:
 
     Raises:
         ConfigError: the calibration texts cannot be used.
-
     """
 
     def __init__(self, source: Source, calibration: Path | None) -> None:
@@ -67,7 +66,6 @@ class Quantizer:
 
         Raises:
             CheckpointError: int8 changes the vectors too much.
-
         """
         name = self._source.checkpoint.name
 

@@ -13,7 +13,6 @@ def find(name: str) -> type[Runtime]:
 
     Raises:
         ConfigError: another package offers it, and it cannot be imported.
-
     """
     try:
         found: type[Runtime] = runtimes()[name].load()
@@ -33,7 +32,6 @@ def load_runtime(source: Source, config: RuntimeConfig) -> tuple[Runtime, str]:
     Raises:
         ConfigError: this machine or this installation cannot do what the config asks for.
         CheckpointError: the weights cannot be used, or not in int8.
-
     """
     if config.backend == "auto":
         kinds = sorted(map(find, runtimes()), key=lambda kind: kind.rank, reverse=True)

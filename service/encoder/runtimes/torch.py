@@ -51,7 +51,6 @@ class TorchRuntime(Runtime):
         threads: cores to use; all by default.
         device: where it runs.
         agreement: for int8, how near its vectors are to those of float32.
-
     """
 
     backend = "torch"
