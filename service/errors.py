@@ -216,5 +216,10 @@ def shortened(value: object) -> str:
     return _BRIEF.repr(value)
 
 
+def brief(error: Exception, most: int) -> str:
+    """Return a foreign error's class and what it says, in one line, which is cut after so many characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"
+
+
 def _to_text(definition: Mapping[str, Any], key: str) -> str:
     return json.dumps(definition[key], sort_keys=True) if key in definition else "nothing"

@@ -40,13 +40,8 @@ def paired_bootstrap(
 ) -> tuple[float, float]:
     """Compute the 95 % interval of a difference between two things measured on the same items.
 
-    If it contains 0, the difference is within noise.
-
-    Args:
-        statistic: from the indices of the drawn items, `n` of them with repeats, to the difference.
-        n: number of items.
-        samples: number of bootstrap samples.
-        seed: of the draws.
+    If it contains 0, the difference is within noise. The arguments are those of `resample`; `statistic` computes the
+    difference.
     """
     low, high = interval(resample(statistic, n, samples, seed))
     return float(low), float(high)

@@ -61,8 +61,7 @@ class Classification(Task):
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
         """Predict the class of each text."""
         vectors = parts[0][self._indices]
-        predicted: Outcomes = predictions(vectors, self._classes, [vectors])[0]
-        return predicted
+        return predictions(vectors, self._classes, [vectors]).squeeze(0)
 
     def score(self, outcomes: Outcomes, chosen: Indices) -> Values:
         """Compute accuracy and macro-averaged F1."""
@@ -118,5 +117,4 @@ def macro_f1(predicted: Labels, labels: Labels, classes: int) -> Values:
             continue
         present += 1
         total += 2 * (guessed & true).sum(axis=-1) / (guessed.sum(axis=-1) + true.sum())
-    found: Values = total / present
-    return found
+    return total / present

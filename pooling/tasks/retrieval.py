@@ -54,15 +54,11 @@ class Retrieval(Task):
 
     def limited(self, count: int) -> Retrieval:
         """Return the task of the first `count` queries over what is relevant to them and `count` other documents."""
-        relevance = dict(islice(self.relevance.items(), count))
-        relevant = {document for grades in relevance.values() for document in grades}
-        others = islice((document for document in self.documents if document not in relevant), count)
-        return self._restricted({*relevant, *others}, relevance)
+        return self._restricted(dict(islice(self.relevance.items(), count)), count)
 
     def relevant_only(self) -> Retrieval:
         """Return the task without the documents that are relevant to no query."""
-        relevant = {document for grades in self.relevance.values() for document in grades}
-        return self._restricted(relevant, self.relevance)
+        return self._restricted(self.relevance, 0)
 
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
         """Compute the metrics of each query."""
@@ -86,7 +82,9 @@ class Retrieval(Task):
         """Compute the metrics of each perturbed query."""
         return np.stack([self._measured(search(queries, parts[0], DEPTH), chosen) for queries in versions])
 
-    def _restricted(self, kept: set[str], relevance: Relevance) -> Retrieval:
+    def _restricted(self, relevance: Relevance, others: int) -> Retrieval:
+        relevant = {document for grades in relevance.values() for document in grades}
+        kept = {*relevant, *islice((document for document in self.documents if document not in relevant), others)}
         documents = {document: text for document, text in self.documents.items() if document in kept}
         return Retrieval(documents, self.queries, relevance)
 

@@ -70,8 +70,7 @@ def _best_of_block(queries: torch.Tensor, cosines: _Cosines, k: int) -> Indices:
         best = torch.cat([best, _keys(scores, start)], dim=1)
         best = best.topk(min(k, best.shape[1]), dim=1).values
         start += scores.shape[1]
-    indices: Indices = (_MAX_INDEX - (best & _MAX_INDEX)).numpy()
-    return indices
+    return (_MAX_INDEX - (best & _MAX_INDEX)).numpy()
 
 
 def _normalized(vectors: Vectors) -> torch.Tensor:

@@ -72,8 +72,7 @@ def cosines(first: Vectors, second: Vectors) -> Values:
     """
     normalize = torch.nn.functional.normalize
     left, right = (torch.from_numpy(np.ascontiguousarray(vectors)) for vectors in (first, second))
-    found: Values = (normalize(left, dim=1) * normalize(right, dim=1)).sum(dim=1).numpy().astype(np.float64)
-    return found
+    return (normalize(left, dim=1) * normalize(right, dim=1)).sum(dim=1).numpy().astype(np.float64)
 
 
 def spearman(predicted: Values, scores: Values) -> Values:

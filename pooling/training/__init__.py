@@ -4,7 +4,7 @@ Token states are written once (`Writer`) and memory-mapped (`States`). `read_spl
 by and test on; `fit` fits a pooler; `assess` tells whether it is better than poolings that need no fitting.
 """
 
-from pooling.training.fit import Epoch, Head, Settings, Split, TrainingError, averaged, fit, followed_by
+from pooling.training.fit import Epoch, Settings, Split, TrainingError, averaged, fit, followed_by
 from pooling.training.objectives import objective
 from pooling.training.significance import Verdict, assess
 from pooling.training.splits import Splits, read_splits
@@ -13,7 +13,6 @@ from pooling.training.states import DType, States, StatesError, Writer
 __all__ = [
     "DType",
     "Epoch",
-    "Head",
     "Settings",
     "Split",
     "Splits",

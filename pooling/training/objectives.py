@@ -69,9 +69,8 @@ class RankDocuments(Objective):
         self._relevant = [
             dict.fromkeys(numbers[document] for document in grades) for grades in task.relevance.values()
         ]
-        pairs = [(query, document) for query, documents in enumerate(self._relevant) for document in documents]
-        self._pairs = np.array(pairs)
-        self.examples = len(pairs)
+        self._pairs = np.array([(query, document) for query, of in enumerate(self._relevant) for document in of])
+        self.examples = len(self._pairs)
 
     def loss(self, vectors: Vectors, examples: Indices) -> Tensor:
         """Compute the loss of a batch; documents relevant to more of its queries are no negatives of those."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal, Self
 
 import numpy as np
@@ -65,11 +64,9 @@ class Writer:
         kept.tofile(self._file)
         self._offsets.append(self._offsets[-1] + len(kept))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._file.close()
-        if error is None:
+        if kind is None:
             np.save(self._folder / OFFSETS_FILE, np.array(self._offsets, dtype=np.int64))
             about = {"dim": self._dim, "dtype": self._dtype}
             (self._folder / ABOUT_FILE).write_text(json.dumps(about))

@@ -1,6 +1,6 @@
 """What a model folder declares, read strictly, and where a folder comes from."""
 
-from service.checkpoint.checkpoint import Checkpoint, HeadModule, UnknownModule, read_checkpoint
+from service.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS
 from service.checkpoint.folder import BUNDLED, HUB_FILES, find_folder
 from service.checkpoint.hashing import sha256
@@ -12,8 +12,6 @@ __all__ = [
     "LEARNED_POOLINGS",
     "TRANSFORMER_CONFIGS",
     "Checkpoint",
-    "HeadModule",
-    "UnknownModule",
     "find_folder",
     "read_checkpoint",
     "sha256",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from service.checkpoint.hashing import sha256
-from service.errors import CheckpointError, did_you_mean
+from service.errors import CheckpointError, brief, did_you_mean
 
 BUNDLED: Final = {
     "all-MiniLM-L6-v2": (
@@ -71,8 +71,7 @@ def _download(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub client raises many kinds, and each means the same here
         at = f" at revision {revision!r}" if revision else ""
-        reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
             f"encoder {name!r}{at}: is neither a folder here nor to be had from the Hugging Face hub "
-            f"({type(error).__name__}: {reason}). Check the name and the network, or give a folder."
+            f"({brief(error, 300)}). Check the name and the network, or give a folder."
         ) from None

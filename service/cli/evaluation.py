@@ -9,8 +9,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from service.cli.console import out, say
+from service.evaluation.comparison import Score
 from service.evaluation.perturbations import CUT, FILLER, NOISE, Perturbation
-from service.evaluation.report import DataSet, Report, Row, Score
+from service.evaluation.report import DataSet, Report, Row
 
 _SHOWN: Final = (
     Perturbation(NOISE, 0.2),

@@ -16,6 +16,7 @@ from service.doctor.strategies import alternatives, vectors_of, vectors_under
 from service.embedding.embedder import Embedder
 from service.embedding.head import Head
 from service.embedding.recipe import Recipe
+from service.encoder.tokenizer import pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,12 @@ async def padded_variants(embedder: Embedder, texts: Sequence[str], variant: Var
     prompt = embedder.recipe.prompts[variant.prompt] if variant.prompt else ""
     encoded = embedder.encoder.tokenizer.encode(texts, prompt=prompt)
     lengths = [len(text.ids) for text in encoded]
-    ids = np.full((len(texts), max(lengths)), embedder.encoder.tokenizer.pad_id, dtype=np.int64)
-    for row, text in zip(ids, encoded, strict=True):
-        row[: len(text.ids)] = text.ids
-    mask = from_lengths(lengths)
+    ids, real = pad([text.ids for text in encoded], embedder.encoder.tokenizer.pad_id)
+    mask = torch.from_numpy(real)
 
     def run() -> Tensor:
         embedder.encoder.runtime.prepare_thread()
-        return embedder.encoder.runtime.states(ids, mask.numpy()).float()
+        return embedder.encoder.runtime.states(ids, real).float()
 
     states = await asyncio.to_thread(run)
     recipe = dict(_recipes(embedder.recipe, variant.prompt))[variant]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,7 +19,6 @@ from service.arrays import Ids, Vectors
 from service.config import make_config
 from service.embedding import bulk, late
 from service.embedding.chunking import Mode
-from service.embedding.fingerprint import fingerprint, fingerprint_parts
 from service.embedding.inputs import Inputs, InputTokenizer, Where, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Encoders, load
@@ -127,13 +128,26 @@ class Embedder:
 
     @cached_property
     def fingerprint_parts(self) -> dict[str, Any]:
-        """Everything that changes a vector, by name."""
-        return fingerprint_parts(self.encoder, self.recipe)
+        """Everything that changes a vector, by name; the encoder's precision is left out on purpose."""
+        recipe = self.recipe
+        return {
+            "encoder": self.encoder.fingerprint,
+            "tokenizer": self.encoder.tokenizer.fingerprint(),
+            "max_tokens": recipe.max_tokens,
+            "pooling": recipe.pooler.spec,
+            "pooling_parameters": recipe.pooler.fingerprint(),
+            "head": recipe.head.fingerprint(),
+            "normalize": recipe.normalize,
+            "truncate_dim": recipe.truncate_dim,
+            "prompts": dict(recipe.prompts),
+            "default_prompt": recipe.default_prompt,
+            "include_prompt": recipe.include_prompt,
+        }
 
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits over `fingerprint_parts`."""
-        return fingerprint(self.fingerprint_parts)
+        return hashlib.sha256(json.dumps(self.fingerprint_parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def encode(
         self,

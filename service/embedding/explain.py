@@ -137,10 +137,18 @@ async def explain(
         max_total=MOST_TOKENS,
         where=[Place(name) for name in names].__getitem__,
     )
-    for name, embedder in ((name, embedder) for name in names for embedder in embedders):
-        _check_size(found[names.index(name)], embedder.recipe, Place(name))
+    for name, states in zip(names, found, strict=True):
+        for embedder in embedders:
+            _check_size(states, embedder.recipe, Place(name))
     if matrices and other is not None:
-        _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
+        entries = len(found[0].tokens) * len(found[1].tokens) * len(embedders)
+        if entries > MOST_ENTRIES:
+            raise TooLarge(
+                f"the matrices asked for have {entries} entries, and one answer holds {MOST_ENTRIES}. Ask for fewer "
+                "poolings at once, send shorter texts, or leave 'matrix' out.",
+                where=Place("matrix"),
+                limit=MOST_ENTRIES,
+            )
     explanations = [
         await asyncio.get_running_loop().run_in_executor(_EXPLAINING, partial(_explain, embedder.recipe, *found))
         for embedder in embedders
@@ -166,16 +174,6 @@ def _check_size(text: TokenStates, recipe: Recipe, where: Place) -> None:
             "for a smaller pooling.",
             where=where,
             limit=MOST_NUMBERS,
-        )
-
-
-def _check_entries(entries: int) -> None:
-    if entries > MOST_ENTRIES:
-        raise TooLarge(
-            f"the matrices asked for have {entries} entries, and one answer holds {MOST_ENTRIES}. Ask for fewer "
-            "poolings at once, send shorter texts, or leave 'matrix' out.",
-            where=Place("matrix"),
-            limit=MOST_ENTRIES,
         )
 
 
@@ -220,5 +218,4 @@ def _finite(recipe: Recipe, found: Tensor) -> Tensor:
 
 
 def _floats(found: Tensor) -> Floats:
-    floats: Floats = found.float().numpy()
-    return floats
+    return found.float().numpy()

@@ -51,9 +51,6 @@ class LayerNorm(nn.Module):
 class Normalize(nn.Module):
     """L2 normalisation between other modules."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__()
-
     def forward(self, vectors: Tensor) -> Tensor:
         """(batch, dim) -> (batch, dim)."""
         return nn.functional.normalize(vectors, dim=-1)
@@ -62,7 +59,7 @@ class Normalize(nn.Module):
 _KINDS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], set[str]]]] = {
     "Dense": (Dense, {"in_features", "out_features", "bias", "activation_function", "use_residual"}),
     "LayerNorm": (LayerNorm, {"dimension"}),
-    "Normalize": (Normalize, set()),
+    "Normalize": (lambda _: Normalize(), set()),
 }
 
 

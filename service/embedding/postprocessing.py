@@ -64,8 +64,7 @@ class ToVectors:
         vectors = complete(self.recipe, pooled, normalize=self.normalize, dimensions=self.dimensions)
         if not torch.isfinite(vectors).all():
             raise BrokenModel(self.recipe.name)
-        found: Vectors = vectors.numpy()
-        return found
+        return vectors.numpy()
 
 
 @dataclass(frozen=True)
@@ -82,5 +81,4 @@ class WithoutPrompt:
 
 def all_states(states: Tensor, mask: Tensor) -> Sequence[Vectors]:
     """Return the states themselves, padding included."""
-    found: Vectors = states.float().numpy()
-    return list(found)
+    return list(states.float().numpy())

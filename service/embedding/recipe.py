@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -114,8 +114,15 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         ConfigError, CheckpointError: naming the key or file, and the remedy.
     """
     at = f"models.{name}"
-    notes: list[str] = []
-    pooler = _configured_pooler(declared_or(settings.pooling, checkpoint, at), dim, at, notes.append)
+    spec = declared_or(settings.pooling, checkpoint, at)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            weights = isinstance(spec, dict) and "weights" in spec
+            pooler = load_pooler(spec, dim) if weights else pooling.build(spec, dim)
+    except PoolingError as error:
+        raise ConfigError(f"{at}.pooling: {error}") from None
+    notes = [str(warning.message) for warning in caught]
     head = Head(checkpoint.head, pooler.output_dim)
     normalize = head.normalize if settings.normalize == "declared" else settings.normalize
     prompts = dict(checkpoint.prompts) if settings.prompts == "declared" else settings.prompts
@@ -167,22 +174,6 @@ def declared_or(spec: Any, checkpoint: Checkpoint, at: str) -> Any:
     return checkpoint.pooling if checkpoint.pooler is None else {"weights": str(checkpoint.pooler)}
 
 
-def _configured_pooler(spec: Any, dim: int, at: str, note: Callable[[str], None]) -> Pooler:
-    """Build the pooling of a config, or load it if it names fitted weights."""
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            if isinstance(spec, dict) and "weights" in spec:
-                pooler = load_pooler(spec, dim)
-            else:
-                pooler = pooling.build(spec, dim)
-    except PoolingError as error:
-        raise ConfigError(f"{at}.pooling: {error}") from None
-    for warning in caught:
-        note(str(warning.message))
-    return pooler
-
-
 def load_pooler(spec: Mapping[str, Any], dim: int) -> Pooler:
     """Load a saved pooler from the folder `weights`; other options in the spec must agree with it.
 
@@ -212,21 +203,17 @@ def _check_positions(checkpoint: Checkpoint, pooler: Pooler, prompts: Mapping[st
 
 
 def _max_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: ModelConfig, at: str) -> int:
-    limits = [checkpoint.position_limit]
-    if settings.max_tokens != "declared":
-        limits.append(settings.max_tokens)
-        if checkpoint.position_limit is not None and settings.max_tokens > checkpoint.position_limit:
-            raise ConfigError(
-                f"{at}.max_tokens: {settings.max_tokens} is more than the {checkpoint.position_limit} positions "
-                f"that {checkpoint.name} has."
-            )
-    else:
-        limits.append(checkpoint.max_tokens or tokenizer.declared_limit)
-    known = [limit for limit in limits if limit is not None]
-    if not known:
-        raise ConfigError(f"{at}.max_tokens: {checkpoint.name} declares no longest text; give a number here.")
-    if min(known) <= tokenizer.num_special:
+    positions, asked = checkpoint.position_limit, settings.max_tokens
+    if asked != "declared" and positions is not None and asked > positions:
         raise ConfigError(
-            f"{at}.max_tokens: {min(known)} leaves no room beside the {tokenizer.num_special} special tokens."
+            f"{at}.max_tokens: {asked} is more than the {positions} positions that {checkpoint.name} has."
         )
-    return min(known)
+    limit = (checkpoint.max_tokens or tokenizer.declared_limit) if asked == "declared" else asked
+    most = min((each for each in (positions, limit) if each is not None), default=None)
+    if most is None:
+        raise ConfigError(f"{at}.max_tokens: {checkpoint.name} declares no longest text; give a number here.")
+    if most <= tokenizer.num_special:
+        raise ConfigError(
+            f"{at}.max_tokens: {most} leaves no room beside the {tokenizer.num_special} special tokens."
+        )
+    return most

@@ -33,7 +33,8 @@ class Artifacts:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = (root or _user_cache()).expanduser().absolute()
+        root = root or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "millpond"
+        self.root = root.expanduser().absolute()
         self._temporary: list[tempfile.TemporaryDirectory[str]] = []
 
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
@@ -108,7 +109,3 @@ def _is_whole(folder: Path) -> bool:
 def _sum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "millpond"

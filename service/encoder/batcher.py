@@ -58,11 +58,14 @@ class Batcher:
         """Forward passes so far."""
         self._running: list[list[Row]] = []
         self._threads = [
-            threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(self._next_batch, False), name=f"stream-{number}", daemon=True)
             for number in range(runtime.streams)
         ]
         # One thread makes all wide passes: each that made some would have helpers of its own, waiting on the cores.
-        self._threads.append(threading.Thread(target=self._express, name="express", daemon=True))
+        express = threading.Thread(
+            target=self._work, args=(self._next_express_batch, True), name="express", daemon=True
+        )
+        self._threads.append(express)
         for thread in self._threads:
             thread.start()
 
@@ -118,14 +121,9 @@ class Batcher:
         with self._wake:
             self._admitted -= cost
 
-    def _stream(self) -> None:
-        _yield_to_others()
-        self._work(self._next_batch, wide=False)
-
-    def _express(self) -> None:
-        self._work(self._next_express_batch, wide=True)
-
-    def _work(self, take: Callable[[], list[Row]], *, wide: bool) -> None:
+    def _work(self, take: Callable[[], list[Row]], wide: bool) -> None:
+        if not wide:
+            _yield_to_others()
         self._runtime.prepare_thread()
         while True:
             with self._wake:

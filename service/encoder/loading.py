@@ -16,7 +16,7 @@ from service.checkpoint import Checkpoint, sha256
 from service.encoder.artifacts import Artifacts
 from service.encoder.progress import Progress, no_progress
 from service.encoder.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
-from service.errors import CheckpointError
+from service.errors import CheckpointError, brief
 
 _ARTIFACT_FORMAT: Final = 1
 """Raised when what is made of the same checkpoint by the same versions changes."""
@@ -78,7 +78,7 @@ class Source:
             config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
             return int(config.get_text_config().hidden_size)
         except Exception as error:  # transformers raises many kinds for a damaged config
-            raise CheckpointError(f"{folder}: its config.json describes no encoder ({_brief(error, 300)}).") from None
+            raise CheckpointError(f"{folder}: its config.json describes no encoder ({brief(error, 300)}).") from None
 
     def module(self, dtype: torch.dtype = torch.float32) -> Any:
         """Load the weights; see `load_module`."""
@@ -145,7 +145,7 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
         )
     except Exception as error:  # transformers raises many kinds for a damaged folder
         raise CheckpointError(
-            f"{checkpoint.transformer}: its weights cannot be loaded ({_brief(error, 400)})."
+            f"{checkpoint.transformer}: its weights cannot be loaded ({brief(error, 400)})."
         ) from None
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     missing += sorted(key for key, *_ in report["mismatched_keys"])
@@ -157,7 +157,3 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # keys and values are never asked for again
     return model.eval().requires_grad_(False)
-
-
-def _brief(error: Exception, most: int) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"

@@ -6,6 +6,7 @@ from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -48,17 +49,13 @@ class Job:
 
     def fail(self, error: BaseException) -> None:
         """Fail the whole request."""
-        try:
+        with suppress(InvalidStateError):  # cancelled, or failed by another batch
             self.future.set_exception(error)
-        except InvalidStateError:  # cancelled, or failed by another batch
-            return
 
     def deliver(self) -> None:
         """Deliver the results."""
-        try:
+        with suppress(InvalidStateError):
             self.future.set_result(self.results)
-        except InvalidStateError:
-            return
 
 
 class Row:

@@ -16,7 +16,7 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
 from service.arrays import Ids
-from service.errors import CheckpointError, InvalidInput, Place
+from service.errors import CheckpointError, InvalidInput, Place, brief
 
 if TYPE_CHECKING:
     from service.checkpoint import Checkpoint
@@ -95,9 +95,8 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
         loaded: Any = AutoTokenizer.from_pretrained(checkpoint.transformer, trust_remote_code=trust_remote_code)
         backend = loaded.backend_tokenizer
     except Exception as error:  # transformers raises many kinds for a damaged folder
-        reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"{checkpoint.transformer}: its tokenizer cannot be loaded ({type(error).__name__}: {reason})."
+            f"{checkpoint.transformer}: its tokenizer cannot be loaded ({brief(error, 300)})."
         ) from None
     # Without its files transformers silently makes a tokenizer with an empty vocabulary.
     files = sorted({"tokenizer.json", *loaded.vocab_files_names.values()})
@@ -182,14 +181,11 @@ class Tokenizer:
                 where=where,
             )
         framed = list(ids)
-        if not self._is_framed(framed):
+        starts = framed[: len(self._prefix)] == self._prefix
+        ends = framed[len(ids) - len(self._suffix) :] == self._suffix
+        if not (len(ids) >= self.num_special and starts and ends):
             framed = [*self._prefix, *framed, *self._suffix]
         return TokenizedText(np.array(framed, dtype=np.int64), len(framed))
-
-    def _is_framed(self, ids: list[int]) -> bool:
-        starts = ids[: len(self._prefix)] == self._prefix
-        ends = ids[len(ids) - len(self._suffix) :] == self._suffix
-        return len(ids) >= self.num_special and starts and ends
 
     def is_blank(self, text: str) -> bool:
         """Return whether a text has no tokens except special ones."""
@@ -229,9 +225,9 @@ class Tokenizer:
         return hashlib.sha256((self.spec.backend + split).encode()).hexdigest()[:16]
 
 
-def pad(rows: Sequence[Ids], pad_id: int) -> tuple[Ids, NDArray[np.bool_]]:
-    """Lay out rows of token ids as one batch: ids and mask, both (rows, longest row), padded at the right."""
-    ids = np.full((len(rows), max(map(len, rows))), pad_id, dtype=np.int64)
+def pad(rows: Sequence[Ids], pad_id: int, width: int = 0) -> tuple[Ids, NDArray[np.bool_]]:
+    """Lay out rows of token ids as one batch: ids and mask, both (rows, longest or `width`), padded at the right."""
+    ids = np.full((len(rows), max(width, *map(len, rows))), pad_id, dtype=np.int64)
     mask = np.zeros(ids.shape, dtype=np.bool_)
     for place, row in enumerate(rows):
         ids[place, : len(row)], mask[place, : len(row)] = row, True

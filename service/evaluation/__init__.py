@@ -1,7 +1,8 @@
 """Evaluates poolings of one encoder on data sets, with the scores of `pooling.tasks`."""
 
-from service.evaluation.evaluate import Progress, evaluate
-from service.evaluation.spans import BySpans, both_modes
-from service.evaluation.strategies import FIXED, Strategy, choose
+from service.encoder.progress import Progress
+from service.evaluation.evaluate import evaluate
+from service.evaluation.spans import both_modes
+from service.evaluation.strategies import FIXED, choose
 
-__all__ = ["FIXED", "BySpans", "Progress", "Strategy", "both_modes", "choose", "evaluate"]
+__all__ = ["FIXED", "Progress", "both_modes", "choose", "evaluate"]

@@ -11,19 +11,6 @@ from service.evaluation.comparison import Comparison
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A strategy to choose from.
-
-    Args:
-        name: as in the comparisons.
-        learned: whether it has fitted weights.
-    """
-
-    name: str
-    learned: bool = False
-
-
-@dataclass(frozen=True)
 class Advice:
     """Which strategy to use.
 
@@ -38,7 +25,9 @@ class Advice:
     fit: bool = False
 
 
-def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], declared: str | None = None) -> Advice:
+def advise(
+    fixed: Sequence[str], learned: Sequence[str], comparisons: Sequence[Comparison], declared: str | None = None
+) -> Advice:
     """Choose a strategy.
 
     A strategy is better than another if it is so beyond noise on some data set, and worse beyond noise on none. The
@@ -48,30 +37,27 @@ def advise(candidates: Sequence[Candidate], comparisons: Sequence[Comparison], d
     was not trained for any pooling, and fitting one is advised.
 
     Args:
-        candidates: at least one, simpler ones first.
-        comparisons: of all candidates, one per data set.
-        declared: the candidate that the checkpoint declares, if any.
+        fixed: strategies without fitted weights, simpler ones first.
+        learned: strategies with fitted weights, at least one if none is fixed.
+        comparisons: of all of them, one per data set.
+        declared: the strategy that the checkpoint declares, if any.
     """
-    fixed = [candidate.name for candidate in candidates if not candidate.learned] or [candidates[0].name]
-    highest = max(fixed, key=lambda name: _mean_score(name, comparisons))
+
+    def score(name: str) -> float:
+        return _mean_score(name, comparisons)
+
+    fixed = fixed or learned[:1]
+    highest = max(fixed, key=score)
     if declared is not None:
-        better = [name for name in fixed if _better(name, declared, comparisons)]
-        base = max(better, key=lambda name: _mean_score(name, comparisons)) if better else declared
+        base = max((name for name in fixed if _better(name, declared, comparisons)), key=score, default=declared)
     else:
         base = next(name for name in fixed if name == highest or _equal(name, highest, comparisons))
-    learned = [
-        candidate.name
-        for candidate in candidates
-        if candidate.learned
-        and _better(candidate.name, base, comparisons)
-        and (base == highest or _better(candidate.name, highest, comparisons))
-    ]
-    if learned:
-        choice = max(learned, key=lambda name: _mean_score(name, comparisons))
+    if better := [name for name in learned if all(_better(name, other, comparisons) for other in {base, highest})]:
+        choice = max(better, key=score)
         return Advice(choice, f"Use {choice}: {_gain(choice, highest, comparisons)}, beyond noise.")
     if declared is None:
         why = "no other fixed pooling scores higher" if base == highest else f"{highest} scores higher within noise"
-        if any(candidate.learned for candidate in candidates):
+        if learned:
             return Advice(base, f"Use {base}: {why}, and no learned one is better beyond noise.")
         fit = "the checkpoint declares no pooling, so one that is fitted to your data is likely to be better"
         return Advice(base, f"Use {base} for now: {why}, but {fit}.", fit=True)

@@ -15,12 +15,17 @@ Verdict = Literal["better", "worse", "within noise"]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Difference of two strategies' scores on the deciding metric, with its interval."""
+class Score:
+    """A score and its 95 % interval."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Difference(Score):
+    """Difference of two strategies' scores on the deciding metric, with its interval."""
 
     @property
     def verdict(self) -> Verdict:

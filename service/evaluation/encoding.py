@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +19,14 @@ from service.arrays import Vectors
 from service.embedding.embedder import Embedder
 from service.embedding.postprocessing import ToVectors
 from service.encoder import PostProcess
+from service.encoder.tokenizer import pad
 from service.evaluation.report import Speed
 
 _PADDING: Final = 16
 """Padding tokens after the longest text."""
 _ROUNDS: Final = 3
+SPEED_PASSES: Final = 2 * _ROUNDS
+"""Passes of `Encoding.speed` over each text."""
 _BLOCK: Final = 1024
 """Texts that are tokenized at once."""
 
@@ -57,18 +60,14 @@ class Encoding:
             np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float32, (len(part.texts), embedder.dim))
             for number, embedder in enumerate(self._embedders)
         ]
-
-        def keep(text: int, row: Any) -> None:
+        for text, row in enumerate(self._run(part, _AllAtOnce(self._embedders), advance)):
             for vectors, vector in zip(found, row, strict=True):
                 vectors[text] = vector
-
-        self._pass(part, _AllAtOnce(self._embedders), keep, advance)
         return found
 
     def few_vectors(self, part: Part) -> list[Vectors]:
         """Embed a few texts with each pooling, in memory."""
-        rows: list[Sequence[Vectors]] = []
-        self._pass(part, _AllAtOnce(self._embedders), lambda _, row: rows.append(row))
+        rows = self._run(part, _AllAtOnce(self._embedders), lambda _: None)
         return [np.stack(vectors) for vectors in zip(*rows, strict=True)]
 
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
@@ -94,11 +93,6 @@ class Encoding:
                     spans.append(offset)
             found.append(spans)
         return found
-
-    @property
-    def speed_passes(self) -> int:
-        """Number of passes of `speed` over each text."""
-        return 2 * _ROUNDS
 
     def speed(self, part: Part, advance: Advance) -> tuple[Speed, list[float]]:
         """Time passes of the encoder alone and with every pooling, in turn; the fastest of several rounds count.
@@ -128,11 +122,7 @@ class Encoding:
     def _padding(self, texts: Sequence[str]) -> list[float]:
         ids = self.ids(texts)
         width = min(max(map(len, ids)) + _PADDING, self._model.recipe.max_tokens)
-        batch = np.full((len(ids), width), self._tokenizer.pad_id, dtype=np.int64)
-        mask = np.zeros(batch.shape, dtype=np.bool_)
-        for text, row in enumerate(ids):
-            batch[text, : len(row)], mask[text, : len(row)] = row, True
-        padded = self._unit_vectors(batch, mask)
+        padded = self._unit_vectors(*pad(ids, self._tokenizer.pad_id, width))
         alone = [self._unit_vectors(row[None], np.ones((1, len(row)), np.bool_)) for row in ids]
         return [
             max(float(np.abs(rows[text] - single[strategy][0]).max()) for text, single in enumerate(alone))
@@ -149,19 +139,13 @@ class Encoding:
 
     def _timed(self, part: Part, post_process: PostProcess, advance: Advance) -> float:
         began = time.perf_counter()
-        self._pass(part, post_process, lambda *_: None, advance)
+        for _ in self._run(part, post_process, advance):
+            pass
         return time.perf_counter() - began
 
-    def _pass(
-        self,
-        part: Part,
-        post_process: PostProcess,
-        keep: Callable[[int, Any], None],
-        advance: Advance = lambda _: None,
-    ) -> None:
+    def _run(self, part: Part, post_process: PostProcess, advance: Advance) -> Iterator[Any]:
         prompt = self._model.prompt(role=part.role)
-        for text, row in enumerate(self._model.run(part.texts, post_process, prompt=prompt, advance=advance)):
-            keep(text, row)
+        return self._model.run(part.texts, post_process, prompt=prompt, advance=advance)
 
 
 class _AllAtOnce:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +17,14 @@ from pooling.tasks import Part, Retrieval, Task
 from pooling.tasks.task import Indices, Outcomes
 from service.arrays import Vectors
 from service.embedding.embedder import Embedder
+from service.encoder.progress import Progress, no_progress
 from service.errors import InvalidInput
 from service.evaluation import information, robustness
-from service.evaluation.advice import Candidate, advise, advise_spans
-from service.evaluation.comparison import Comparison, compare
-from service.evaluation.encoding import Advance, Encoding
+from service.evaluation.advice import advise, advise_spans
+from service.evaluation.comparison import Comparison, Score, compare
+from service.evaluation.encoding import SPEED_PASSES, Advance, Encoding
 from service.evaluation.information import Information
-from service.evaluation.report import DataSet, DataSetWithSpans, Perturbed, Report, Row, Score, Scored, Speed
+from service.evaluation.report import DataSet, Perturbed, Report, Row, Scored
 from service.evaluation.spans import BySpans
 from service.evaluation.strategies import Strategy
 
@@ -35,24 +37,21 @@ _TIMED_TOKENS: Final = 2048
 _INFORMATIVE: Final = 2000
 """Most texts by which the information in vectors is measured."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with the stage of work, how much of it is done, and its total."""
-
 
 @dataclass(frozen=True)
 class _Measured:
-    """Measurements on one data set; lists are by strategy."""
+    """Measurements on one data set.
 
-    name: str
-    task: Task
+    Args:
+        comparison: of all strategies.
+        further: by strategy over whole documents, the fields that `Row` adds to `Scored`.
+        data: makes the `DataSet`, of which it lacks the reference and what is compared with it.
+        truncated: how many texts are longer than the model takes.
+    """
+
     comparison: Comparison
-    robustness: list[dict[str, list[Perturbed]]]
-    padding: list[float]
-    information: list[Information | None]
-    speed: Speed
-    shares: list[float]
-    seconds: dict[str, float]
-    sample: int
+    further: list[tuple[dict[str, list[Perturbed]], float, Information | None, float]]
+    data: partial[DataSet]
     truncated: int
 
 
@@ -86,7 +85,7 @@ def evaluate(
     *,
     by_spans: Sequence[BySpans] = (),
     notes: Sequence[str] = (),
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Report:
     """Evaluate strategies on data sets.
 
@@ -117,13 +116,14 @@ def evaluate(
         whole, spans = ([each.name for each in some] for some in (strategies, by_spans))
         advice = advise_spans(whole, spans, comparisons, declared)
     else:
-        candidates = [Candidate(strategy.name, strategy.weights is not None) for strategy in strategies]
-        advice = advise(candidates, comparisons, declared)
+        fixed = [each.name for each in strategies if each.weights is None]
+        learned = [each.name for each in strategies if each.weights is not None]
+        advice = advise(fixed, learned, comparisons, declared)
     compared = (*strategies, *by_spans)
     limit, read = model.recipe.max_tokens, "not read but in spans" if by_spans else "not read"
     truncated = [
-        f"{each.name}: {each.truncated} texts are longer than {limit} tokens; what is beyond was {read}."
-        for each in measured
+        f"{name}: {each.truncated} texts are longer than {limit} tokens; what is beyond was {read}."
+        for (name, _), each in zip(tasks, measured, strict=True)
         if each.truncated
     ]
     return Report(
@@ -180,21 +180,22 @@ def _measure(
         advance(1)
         robust = robustness.measure(encoding, task, chosen, vectors, advance)
     timed = _timed(first, encoding)
-    with stages.stage("speed", encoding.speed_passes * len(timed.texts)) as advance:
+    with stages.stage("speed", SPEED_PASSES * len(timed.texts)) as advance:
         speed, shares = encoding.speed(timed, advance)
-    return _Measured(
+    data = partial(
+        DataSet,
         name=name,
-        task=task,
-        comparison=comparison,
-        robustness=robust,
-        padding=padding,
-        information=retained,
+        kind=task.kind,
+        items=task.items,
+        size=task.size,
+        texts=len(texts),
+        metrics=task.metrics,
         speed=speed,
-        shares=shares,
         seconds=stages.seconds,
         sample=len(chosen),
-        truncated=encoding.truncated(texts),
     )
+    further = list(zip(robust, padding, retained, shares, strict=True))
+    return _Measured(comparison, further, data, encoding.truncated(texts))
 
 
 def _outcomes_by_spans(
@@ -223,7 +224,7 @@ def _spread(count: int, most: int) -> Indices:
 
 
 def _data_set(measured: _Measured, reference: str) -> DataSet:
-    comparison, task = measured.comparison, measured.task
+    comparison = measured.comparison
     low, high = comparison.intervals()
     differences = comparison.against(reference)
     scored = []
@@ -231,20 +232,6 @@ def _data_set(measured: _Measured, reference: str) -> DataSet:
         figures = zip(comparison.scores[number].tolist(), low[number].tolist(), high[number].tolist(), strict=True)
         scores = dict(zip(comparison.metrics, (Score(*each) for each in figures), strict=True))
         scored.append(Scored(strategy, scores, None if strategy == reference else differences[strategy]))
-    further = zip(measured.robustness, measured.padding, measured.information, measured.shares, strict=True)
-    rows = [Row(each.strategy, each.scores, each.difference, *of) for of, each in zip(further, scored, strict=False)]
-    found = DataSet(
-        name=measured.name,
-        kind=task.kind,
-        items=task.items,
-        size=task.size,
-        texts=sum(len(part.texts) for part in task.parts),
-        metrics=task.metrics,
-        reference=reference,
-        rows=tuple(rows),
-        speed=measured.speed,
-        seconds=measured.seconds,
-        sample=measured.sample,
-    )
-    by_spans = tuple(scored[len(rows) :])
-    return DataSetWithSpans(**vars(found), by_spans=by_spans) if by_spans else found
+    whole = zip(scored, measured.further, strict=False)
+    rows = tuple(Row(each.strategy, each.scores, each.difference, *further) for each, further in whole)
+    return measured.data(reference=reference, rows=rows, by_spans=tuple(scored[len(rows) :]))

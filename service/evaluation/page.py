@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from service.evaluation.comparison import Difference
+from service.evaluation.comparison import Score
 from service.evaluation.perturbations import LABELS
-from service.evaluation.report import DataSet, Report, Row, Score
+from service.evaluation.report import DataSet, Report, Row
 from service.pages import render
 
 
@@ -32,7 +32,7 @@ def _plots(data: DataSet) -> tuple[Any, ...]:
     return scores, differences, [(label, _lines(data.best_first, kind)) for kind, label in LABELS.items()]
 
 
-def _bars(found: Iterable[tuple[str, Score | Difference, str]]) -> list[dict[str, Any]]:
+def _bars(found: Iterable[tuple[str, Score, str]]) -> list[dict[str, Any]]:
     return [
         {"label": label, "kind": kind} | {end: 100 * getattr(each, end) for end in ("value", "low", "high")}
         for label, each, kind in found

@@ -6,19 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from service.evaluation.comparison import Difference
+from service.evaluation.comparison import Difference, Score
 from service.evaluation.information import Information
 
 FORMAT: Final = 1
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -101,6 +92,7 @@ class DataSet:
         speed: of the encoder, alone and with all strategies.
         seconds: of each stage; `embedding` is the one pass with all strategies, the others follow it.
         sample: number of items that were perturbed to measure robustness.
+        by_spans: scores over spans of documents, where those were compared; the rows are over whole documents.
     """
 
     name: str
@@ -114,6 +106,7 @@ class DataSet:
     speed: Speed
     seconds: dict[str, float]
     sample: int
+    by_spans: tuple[Scored, ...] = ()
 
     @property
     def best_first(self) -> list[Row]:
@@ -122,8 +115,8 @@ class DataSet:
 
     @property
     def compared(self) -> Sequence[Scored]:
-        """Everything that was scored."""
-        return self.rows
+        """Everything that was scored: strategies over whole documents, then over spans."""
+        return *self.rows, *self.by_spans
 
     @property
     def compared_best_first(self) -> list[Scored]:
@@ -132,22 +125,6 @@ class DataSet:
 
     def _order(self, scored: Scored) -> float:
         return -scored.scores[self.metrics[0]].value
-
-
-@dataclass(frozen=True)
-class DataSetWithSpans(DataSet):
-    """The results on one data set whose documents were also cut into spans.
-
-    Args:
-        by_spans: scores over spans; the rows are over whole documents.
-    """
-
-    by_spans: tuple[Scored, ...]
-
-    @property
-    def compared(self) -> Sequence[Scored]:
-        """Strategies over whole documents, then over spans."""
-        return *self.rows, *self.by_spans
 
 
 @dataclass(frozen=True)
@@ -200,7 +177,9 @@ class Report:
         found = {"format": FORMAT, **asdict(self)}
         for written, data in zip(found["data"], self.data, strict=True):
             written["speed"]["ratio"] = data.speed.ratio
-            rows = (*written["rows"], *written.get("by_spans", ()))
+            rows = (*written["rows"], *written["by_spans"])
             for row_written, row in zip(rows, data.compared, strict=True):
                 row_written["verdict"] = row.difference.verdict if row.difference else None
+            if not data.by_spans:
+                del written["by_spans"]
         return found

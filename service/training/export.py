@@ -16,12 +16,7 @@ from service.errors import ConfigError
 
 POOLER: Final = "pooler"
 """The subfolder of the fitted pooler."""
-_TRANSFORMER: Final = {
-    "idx": 0,
-    "name": "0",
-    "path": "",
-    "type": "sentence_transformers.models.Transformer",
-}
+_TRANSFORMER: Final = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
 _MODULES: Final = "modules.json"
 _MODEL_CONFIG: Final = "config_sentence_transformers.json"
 
@@ -71,25 +66,20 @@ def save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) 
     Raises:
         ConfigError: the folder cannot be written to.
     """
-    with _writing(folder):
-        _save(folder, checkpoint, pooler, max_tokens)
-
-
-def _save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) -> None:
     source, transformer = checkpoint.folder, folder / checkpoint.transformer.relative_to(checkpoint.folder)
-    _copy(checkpoint.transformer, transformer)
-    modules = []
-    for module in _modules(checkpoint):
-        if module["type"] not in LEARNED_POOLINGS:
-            _copy(source / module["path"], folder / module["path"])
-        modules.append(module)
-    declared = next((name for name in TRANSFORMER_CONFIGS if (transformer / name).exists()), TRANSFORMER_CONFIGS[0])
-    _edit(transformer / declared, max_seq_length=max_tokens)
-    if (source / _MODEL_CONFIG).exists():
-        shutil.copyfile(source / _MODEL_CONFIG, folder / _MODEL_CONFIG)
-    (folder / _MODULES).write_text(json.dumps(modules, indent=2) + "\n")
-    pooler.save(folder / POOLER)
-    _edit(folder / POOLER / "config.json", include_prompt=checkpoint.include_prompt)
+    modules = _modules(checkpoint)
+    with _writing(folder):
+        _copy(checkpoint.transformer, transformer)
+        for module in modules:
+            if module["type"] not in LEARNED_POOLINGS:
+                _copy(source / module["path"], folder / module["path"])
+        given = (name for name in TRANSFORMER_CONFIGS if (transformer / name).exists())
+        _edit(transformer / next(given, TRANSFORMER_CONFIGS[0]), max_seq_length=max_tokens)
+        if (source / _MODEL_CONFIG).exists():
+            shutil.copyfile(source / _MODEL_CONFIG, folder / _MODEL_CONFIG)
+        (folder / _MODULES).write_text(json.dumps(modules, indent=2) + "\n")
+        pooler.save(folder / POOLER)
+        _edit(folder / POOLER / "config.json", include_prompt=checkpoint.include_prompt)
 
 
 def _modules(checkpoint: Checkpoint) -> list[dict[str, Any]]:

@@ -117,32 +117,29 @@ class StateCache:
         An interrupted call keeps the shards that are complete. `advance` is called with the number of further texts
         that are done.
         """
-        folders = []
-        for shard in shards:
-            done = 0
-
-            def more(count: int) -> None:
-                nonlocal done
-                done += count
-                advance(count)
-
-            def build(folder: Path, shard: Shard = shard, more: Callable[[int], None] = more) -> None:
-                self._encode(folder, shard.part, more)
-
-            folder = self._artifacts.get(_KIND, shard.key, build)
-            now = time.time_ns()  # finer than the clock that the file system stamps with
-            os.utime(folder, ns=(now, now))
-            folders.append(folder)
-            advance(len(shard.part.texts) - done)
+        folders = [self._stored(shard, advance) for shard in shards]
         texts = [(shard.part.role, text) for shard in shards for text in shard.part.texts]
         return CachedStates(States.open(folders), {text: row for row, text in enumerate(texts)})
 
-    def _encode(self, folder: Path, part: Part, advance: Callable[[int], None]) -> None:
-        prompt = self._model.prompt(role=part.role)
-        found = self._model.run(part.texts, _unpadded, prompt=prompt, advance=advance)
-        with Writer(folder, self._model.encoder.dim, self._dtype) as writer:
-            for states in found:
-                writer.add(states)
+    def _stored(self, shard: Shard, advance: Callable[[int], None]) -> Path:
+        part, done = shard.part, 0
+
+        def more(count: int) -> None:
+            nonlocal done
+            done += count
+            advance(count)
+
+        def build(folder: Path) -> None:
+            prompt = self._model.prompt(role=part.role)
+            with Writer(folder, self._model.encoder.dim, self._dtype) as writer:
+                for states in self._model.run(part.texts, _unpadded, prompt=prompt, advance=more):
+                    writer.add(states)
+
+        folder = self._artifacts.get(_KIND, shard.key, build)
+        now = time.time_ns()  # finer than the clock that the file system stamps with
+        os.utime(folder, ns=(now, now))
+        advance(len(part.texts) - done)
+        return folder
 
     def _shard(self, part: Part) -> Shard:
         prompt = self._model.prompt(role=part.role)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +34,6 @@ class Parts:
     bias: Tensor
     multiplier: Tensor
     zero_point: Tensor
-
-
-class Kernel(Protocol):
-    """One layer's product."""
-
-    def __call__(self, states: Tensor) -> Tensor:
-        """States (rows, ..., in) -> (rows, ..., out)."""
 
 
 class Fbgemm(nn.Module):

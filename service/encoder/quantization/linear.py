@@ -7,12 +7,10 @@ depend on the texts beside it.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -82,7 +80,7 @@ def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Prog
         ConfigError: this build of PyTorch has no int8 layers.
     """
     best_kernel()
-    paths = _linears(module)
+    paths = _paths(module, nn.Linear)
     with torch.inference_mode():
         seen = _observe(module, list(paths), batches, progress)
     kept: list[str] = []
@@ -107,19 +105,13 @@ def quantize_linears(module: nn.Module, batches: Sequence[Batch], progress: Prog
 
 
 def save_quantized(module: nn.Module, path: Path) -> None:
-    """Write the int8 layers of a module as safetensors, atomically."""
+    """Write the int8 layers of a module as safetensors."""
     tensors = {
-        f"{names[0]}.{key}": tensor
+        f"{names[0]}.{key}": tensor.contiguous()
         for layer, names in _paths(module, Int8Linear).items()
         for key, tensor in layer.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part, metadata={"format": _FORMAT})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    save_file(tensors, path, metadata={"format": _FORMAT})
 
 
 def load_quantized(module: nn.Module, path: Path) -> nn.Module:
@@ -137,7 +129,7 @@ def load_quantized(module: nn.Module, path: Path) -> nn.Module:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read as int8 weights ({error}). Delete it.") from None
-    known = {names[0]: (linear, names) for linear, names in _linears(module).items()}
+    known = {names[0]: (linear, names) for linear, names in _paths(module, nn.Linear).items()}
     fitted: dict[str, Int8Linear] = {}
     for name in sorted({key.rpartition(".")[0] for key in tensors}):
         parts = {key.rpartition(".")[2]: tensor for key, tensor in tensors.items() if key.rpartition(".")[0] == name}
@@ -148,10 +140,6 @@ def load_quantized(module: nn.Module, path: Path) -> nn.Module:
         for place in known[name][1]:
             module.set_submodule(place, layer)
     return module
-
-
-def _linears(module: nn.Module) -> dict[nn.Linear, list[str]]:
-    return _paths(module, nn.Linear)
 
 
 def _paths(module: nn.Module, kind: type[_Kind]) -> dict[_Kind, list[str]]:
@@ -206,30 +194,25 @@ def _observe(
     seen = {linear: _Seen() for linear in linears}
     generator = torch.Generator().manual_seed(0)
     most = -(-_ROWS // max(len(batches), 1))
-    for done, (ids, mask) in enumerate(batches):
-        progress("calibrate", done, len(batches))
-        real = torch.from_numpy(mask).bool()
-        with ExitStack() as hooks:
-            for linear in linears:
-                hooks.enter_context(_watched(linear, seen[linear], real, most, generator))
+    real = torch.empty(0)
+
+    def watch(linear: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen[cast(nn.Linear, linear)].add(inputs[0], real, most, generator)
+
+    hooks = [linear.register_forward_pre_hook(watch) for linear in linears]
+    try:
+        for done, (ids, mask) in enumerate(batches):
+            progress("calibrate", done, len(batches))
+            real = torch.from_numpy(mask).bool()
             module(input_ids=torch.from_numpy(ids), attention_mask=real.long())
+    finally:
+        for hook in hooks:
+            hook.remove()
     progress("calibrate", len(batches), len(batches))
     return seen
 
 
-@contextmanager
-def _watched(linear: nn.Linear, seen: _Seen, mask: Tensor, most: int, generator: torch.Generator) -> Iterator[None]:
-    def watch(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen.add(inputs[0], mask, most, generator)
-
-    handle = linear.register_forward_pre_hook(watch)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Form:
     """A candidate for the int8 form of a layer."""
 
@@ -251,22 +234,26 @@ def _fit(linear: nn.Linear, seen: _Seen) -> Int8Linear | None:
     states = torch.cat(seen.rows)
     states = states[:: max(1, len(states) // _ROWS)].clone()  # outside inference mode a clone is a plain tensor
     exact = states @ linear.weight.T
-    errors: dict[tuple[float, float], float] = {}
-    forms: dict[tuple[float, float], _Form] = {}
 
-    def consider(strength: float, clip: float) -> None:
-        form = forms[strength, clip] = _form(linear.weight, seen, strength, clip)
-        errors[strength, clip] = float((form.outputs(states) - exact).square().mean())
+    def error(form: _Form) -> float:
+        return float((form.outputs(states) - exact).square().mean())
 
-    for strength in _STRENGTHS:
-        consider(strength, 1.0)
-    strength, _ = min(errors, key=errors.__getitem__)
-    for clip in _CLIPS[1:]:
-        consider(strength, clip)
-    best = min(errors, key=errors.__getitem__)
-    if errors[best] > _MOST_ERROR * float(exact.var(0, correction=0).mean()):
+    smoothed = {_form(linear.weight, seen, strength, 1.0): strength for strength in _STRENGTHS}
+    best = min(smoothed, key=error)
+    clipped = (_form(linear.weight, seen, smoothed[best], clip) for clip in _CLIPS[1:])
+    best = min([best, *clipped], key=error)
+    if error(best) > _MOST_ERROR * float(exact.var(0, correction=0).mean()):
         return None
-    return _layer(linear, forms[best], (exact - forms[best].outputs(states)).mean(0))
+    correction = (exact - best.outputs(states)).mean(0)
+    return Int8Linear(
+        Parts(
+            weight=best.weight.to(torch.int8),
+            scale=best.weight_scale * best.input_scale,
+            bias=correction if linear.bias is None else correction + linear.bias,
+            multiplier=best.multiplier,
+            zero_point=torch.tensor([best.zero_point], dtype=torch.int32),
+        )
+    )
 
 
 def _form(weight: Tensor, seen: _Seen, strength: float, clip: float) -> _Form:
@@ -307,14 +294,3 @@ def _round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _integers(weight: Tensor, scale: Tensor) -> Tensor:
     return (weight / scale[:, None]).round_().clamp_(-WEIGHT_LEVELS, WEIGHT_LEVELS)
-
-
-def _layer(linear: nn.Linear, form: _Form, correction: Tensor) -> Int8Linear:
-    parts = Parts(
-        weight=form.weight.to(torch.int8),
-        scale=form.weight_scale * form.input_scale,
-        bias=correction if linear.bias is None else correction + linear.bias,
-        multiplier=form.multiplier,
-        zero_point=torch.tensor([form.zero_point], dtype=torch.int32),
-    )
-    return Int8Linear(parts)

@@ -24,7 +24,7 @@ from service.encoder.runtimes.equivalence import difference, sample, silenced
 from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_int8, threads
 from service.encoder.runtimes.quantizer import Quantizer
 from service.encoder.runtimes.torch import StatesOnly
-from service.errors import CheckpointError, ConfigError
+from service.errors import CheckpointError, ConfigError, brief
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def convert(module: Any) -> Any:
                 module, lambda ids, mask: torch.from_numpy(compiled([ids.numpy(), mask.numpy()])[0].copy())
             )
     except Exception as error:  # tracing raises whatever the architecture's code does
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = brief(error, 200)
     if reason is not None:
         raise ConversionError(reason)
     return graph

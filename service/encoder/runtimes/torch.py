@@ -19,7 +19,7 @@ from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.equivalence import difference, sample, silenced
 from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_bf16, threads
 from service.encoder.runtimes.quantizer import Quantizer
-from service.errors import ConfigError
+from service.errors import ConfigError, brief
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def _trace(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
             traced: Any = torch.jit.trace(plain, sample(module, 2, 7), check_trace=False)  # type: ignore[no-untyped-call]
         reason = difference(module, traced)
     except Exception as error:  # tracing raises whatever the architecture's code does
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = brief(error, 200)
     if reason is None:
         return lambda ids, mask: traced(ids, mask)
     logger.warning("its passes cannot be traced and are slower for it (%s)", reason)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import pooling
-from service.evaluation.comparison import Difference
+from service.evaluation.comparison import Difference, Score
 from service.evaluation.information import Information
 from service.evaluation.perturbations import PERTURBATIONS
-from service.evaluation.report import DataSet, Perturbed, Report, Row, Score, Speed, StrategySummary
+from service.evaluation.report import DataSet, Perturbed, Report, Row, Speed, StrategySummary
 from tests.support.checkpoints import DIM, TEXTS, plain_bert, sentence_transformer, served
 
 _WORDS = " ".join(TEXTS).replace(".", "").replace(",", "").split()

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from service.evaluation.advice import Candidate, advise, advise_spans
+from service.evaluation.advice import advise, advise_spans
 from service.evaluation.comparison import Comparison
 
-FIXED = [Candidate("mean"), Candidate("max"), Candidate("last")]
-LEARNED = Candidate("fitted/pooler", learned=True)
+FIXED = ["mean", "max", "last"]
+LEARNED = "fitted/pooler"
 
 
 def comparison(*scores, spread=0.01):
     """Of mean, max, last and a learned one, as many as there are scores; each difference has `spread`."""
-    names = ("mean", "max", "last", LEARNED.name)[: len(scores)]
+    names = ("mean", "max", "last", LEARNED)[: len(scores)]
     values = np.array(scores)[:, None]
     noise = np.random.default_rng(0).normal(size=(500, len(scores), 1)) * spread / np.sqrt(2)
     return Comparison(names, ("spearman",), values, values + noise)
@@ -29,7 +29,7 @@ def comparison(*scores, spread=0.01):
     ],
 )
 def test_the_declared_one_stays_unless_another_is_better_beyond_noise(found, choice):
-    advice = advise(FIXED, found, "mean")
+    advice = advise(FIXED, [], found, "mean")
     assert advice.strategy == choice
     assert not advice.fit
     if choice == "mean":
@@ -39,46 +39,45 @@ def test_the_declared_one_stays_unless_another_is_better_beyond_noise(found, cho
 
 
 def test_the_gain_is_named():
-    advice = advise(FIXED, [comparison(0.80, 0.9012, 0.70)], "mean")
+    advice = advise(FIXED, [], [comparison(0.80, 0.9012, 0.70)], "mean")
     assert advice.sentence == "Use max: 90.12 against 80.00 (spearman) of mean, beyond noise."
 
 
 def test_without_a_declaration_the_highest_or_a_simpler_one_within_noise():
-    advice = advise(FIXED, [comparison(0.46, 0.40, 0.55)])
+    advice = advise(FIXED, [], [comparison(0.46, 0.40, 0.55)])
     assert (advice.strategy, advice.fit) == ("last", True)
     assert advice.sentence == (
         "Use last for now: no other fixed pooling scores higher, but the checkpoint declares no pooling, so one "
         "that is fitted to your data is likely to be better."
     )
-    advice = advise(FIXED, [comparison(0.54, 0.40, 0.55)])
+    advice = advise(FIXED, [], [comparison(0.54, 0.40, 0.55)])
     assert (advice.strategy, advice.fit) == ("mean", True)
     assert advice.sentence.startswith("Use mean for now: last scores higher within noise, but")
 
 
 @pytest.mark.parametrize("declared", [None, "mean"])
 def test_a_learned_one_must_be_better_beyond_noise(declared):
-    candidates = [*FIXED, LEARNED]
-    advice = advise(candidates, [comparison(0.46, 0.40, 0.45, 0.67)], declared)
-    assert advice.strategy == LEARNED.name
+    advice = advise(FIXED, [LEARNED], [comparison(0.46, 0.40, 0.45, 0.67)], declared)
+    assert advice.strategy == LEARNED
     assert advice.sentence == "Use fitted/pooler: 67.00 against 46.00 (spearman) of mean, beyond noise."
-    advice = advise(candidates, [comparison(0.46, 0.40, 0.45, 0.47)], declared)
+    advice = advise(FIXED, [LEARNED], [comparison(0.46, 0.40, 0.45, 0.47)], declared)
     assert (advice.strategy, advice.fit) == ("mean", False)
     # Better than what is declared is not enough where a fixed one does as well.
-    advice = advise(candidates, [comparison(0.46, 0.60, 0.45, 0.605)], declared)
+    advice = advise(FIXED, [LEARNED], [comparison(0.46, 0.60, 0.45, 0.605)], declared)
     assert advice.strategy == "max"
 
 
 def test_a_learned_one_that_is_not_better_is_said_to_be_not():
-    advice = advise([*FIXED, LEARNED], [comparison(0.46, 0.40, 0.45, 0.47)])
+    advice = advise(FIXED, [LEARNED], [comparison(0.46, 0.40, 0.45, 0.47)])
     assert advice.sentence == (
         "Use mean: no other fixed pooling scores higher, and no learned one is better beyond noise."
     )
 
 
 def test_saved_poolers_alone():
-    alone = Comparison((LEARNED.name,), ("spearman",), np.ones((1, 1)), np.ones((9, 1, 1)))
-    advice = advise([LEARNED], [alone])
-    assert (advice.strategy, advice.fit) == (LEARNED.name, False)
+    alone = Comparison((LEARNED,), ("spearman",), np.ones((1, 1)), np.ones((9, 1, 1)))
+    advice = advise([], [LEARNED], [alone])
+    assert (advice.strategy, advice.fit) == (LEARNED, False)
     assert advice.sentence == (
         "Use fitted/pooler: no other fixed pooling scores higher, and no learned one is better beyond noise."
     )

@@ -74,7 +74,7 @@ def test_whole_documents_score_what_they_do_without_spans(model, stories):
     alone = evaluate(model, strategies, [("data", stories)])
     told = []
     report = run(model, stories, CHUNKINGS[0], ["mean", "max"], progress=lambda *each: told.append(each))
-    assert not hasattr(alone.data[0], "by_spans") and "by_spans" not in alone.to_json()["data"][0]
+    assert not alone.data[0].by_spans and "by_spans" not in alone.to_json()["data"][0]
     for row, same in zip(report.data[0].rows, alone.data[0].rows, strict=True):
         assert (row.strategy, row.scores, row.robustness) == (same.strategy, same.scores, same.robustness)
     assert [row.strategy for row in report.data[0].by_spans] == [
