@@ -21,6 +21,7 @@ def test_the_promised_configs_are_there() -> None:
     assert names >= {"mean", "cls", "max", "last", "attention", "gem", "side-by-side"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_each_config_can_be_served(path: Path) -> None:
     models = load_config(path, env={}).models

@@ -34,6 +34,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         millpond.Embeder  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_names_our_module_does_not_import_the_server() -> None:
     program = "import sys; from millpond import LearnedPooling; print('service' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

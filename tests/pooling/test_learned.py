@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -123,7 +123,6 @@ def test_a_projection_too_large_to_hold_is_refused():
         MultiHeadAttention(4096, heads=64, projection=True)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), magnitude=st.integers(-12, 12))
 def test_gem_with_p_1_is_the_mean_to_the_last_bit(seed, magnitude):
     torch.manual_seed(seed)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -48,7 +48,6 @@ def test_windows_may_overlap_or_leave_gaps():
     assert shown(masks.windows(mask, size=9, stride=1)[0]) == ["xxxxxx"]
 
 
-@settings(deadline=None)
 @given(row=rows, size=st.integers(1, 6), stride=st.integers(1, 6))
 def test_windows_lose_no_token_and_none_is_empty(row, size, stride):
     mask = torch.tensor([row])
@@ -61,7 +60,6 @@ def test_windows_lose_no_token_and_none_is_empty(row, size, stride):
         assert (cut[:-1].sum(1) == size).all()
 
 
-@settings(deadline=None)
 @given(row=rows, n=st.integers(1, 8))
 def test_adaptive_segments_are_those_of_pytorch(row, n):
     mask = torch.tensor([row])

@@ -3,7 +3,7 @@
 from math import log2
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
@@ -17,7 +17,6 @@ def test_scores_by_hand():
     assert found == pytest.approx([gain / ideal, 2 / 3, 1 / 2, (1 / 2 + 2 / 3) / 3])
 
 
-@settings(deadline=None)
 @given(st.permutations(range(12)), st.dictionaries(st.integers(0, 11), st.integers(1, 5), min_size=1))
 def test_ndcg_is_that_of_scikit_learn(ranking, grades):
     scores = [[-ranking.index(document) for document in range(12)]]

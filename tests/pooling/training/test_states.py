@@ -30,7 +30,7 @@ def test_a_batch_is_padded_in_the_order_asked_for(tmp_path):
         assert not row[len(wanted) :].any()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12), data=st.data())
 def test_any_selection_pools_as_the_texts_do(tmp_path_factory, lengths, data):
     given = texts(lengths)

@@ -69,7 +69,7 @@ likely: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("route", likely)
-@settings(max_examples=80, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_body_is_a_bug(http: httpx.Client, collection: str, route: str, data: st.DataObject) -> None:
     path = f"{collection}{route}" if route in ("/documents", "/search") else route
@@ -89,7 +89,7 @@ def test_no_body_is_a_bug(http: httpx.Client, collection: str, route: str, data:
         answer.json()
 
 
-@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=40) | st.text('{}[]":,aeinput0189.\\u', max_size=30).map(str.encode))
 def test_no_bytes_are_a_bug(http: httpx.Client, body: bytes) -> None:
     answer = http.post("/embed", content=body, headers={"content-type": "application/json"})

@@ -18,6 +18,7 @@ DOCUMENTS = {
 }
 
 
+@pytest.mark.slow
 def test_a_collection_under_another_pooling_is_refused_until_the_first_is_back(tmp_path: Path) -> None:
     store = tmp_path / "store"
     with Server(ROOT / "configs" / "mean.yaml", store) as server:

@@ -66,6 +66,7 @@ def test_order_is_kept_over_many_requests(asking, side_by_side):
     np.testing.assert_allclose(found, direct, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_embedded(asking, tmp_path):
     latin = tmp_path / "latin.txt"
     latin.write_bytes(b"fine\nna\xefve\n")

@@ -487,7 +487,7 @@ def mixed(tmp_path_factory):
         yield models, pool, {text: embed(models, [text])[0] for text in pool}
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=9), min_size=1, max_size=5))
 def test_a_vector_does_not_depend_on_its_company(mixed, requests):
     models, pool, alone = mixed

@@ -276,6 +276,7 @@ def test_a_model_that_cannot_be_loaded_leaves_no_threads(declared, plain):
     assert streams() <= before
 
 
+@pytest.mark.slow
 def test_every_config_that_is_shipped_loads():
     from service.config import load_config
 

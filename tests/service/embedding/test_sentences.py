@@ -90,7 +90,7 @@ PIECES += [
 ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text(max_size=40))
 def test_every_character_is_in_one_sentence_and_none_is_split(text):
     found = sentences(text)

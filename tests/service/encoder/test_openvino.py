@@ -231,6 +231,7 @@ def test_bf16_where_the_processor_has_it(tmp_path):
         assert close(embed(models, TEXTS), embed(wanted, TEXTS), 0.02)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_over_many_shapes(minilm, tmp_path):
     """Within the tokens of one batch, hundreds of shapes cost less than the weights do."""
     module = load_module(read_checkpoint(str(minilm)), torch.float32)

@@ -119,10 +119,10 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestQueue.settings = settings(stateful_step_count=40)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.lists(LENGTHS, min_size=1, max_size=8), BUDGETS, STREAMS)
 def test_every_row_is_handed_out_once(requests, budget, streams):
     queue = TokenQueue(budget, streams)

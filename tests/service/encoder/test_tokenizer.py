@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Reference
 from transformers import AutoTokenizer
@@ -41,7 +41,6 @@ def bundled(minilm):
     return tokenizer_of(minilm)
 
 
-@settings(deadline=None, max_examples=100)
 @given(text=TEXT)
 def test_ids(pair, text):
     ours, bare, special = pair
@@ -51,7 +50,6 @@ def test_ids(pair, text):
     assert found.full_length == len(found.ids)
 
 
-@settings(deadline=None, max_examples=100)
 @given(text=TEXT, limit=st.integers(3, 30), side=st.sampled_from(["left", "right"]))
 def test_truncation_is_that_of_tokenizers(pair, text, limit, side):
     ours, bare, _ = pair
@@ -68,7 +66,6 @@ def test_truncation_is_that_of_tokenizers(pair, text, limit, side):
     assert list(found.offsets) == wanted
 
 
-@settings(deadline=None, max_examples=100)
 @given(text=TEXT)
 def test_ids_framed_or_not_are_the_text(pair, text):
     ours, bare, _ = pair
@@ -92,7 +89,6 @@ def test_the_vocabulary_ends_where_the_embedding_table_does(tmp_path):
     assert tokenizer_of(folder).vocab_size == 50
 
 
-@settings(deadline=None, max_examples=60)
 @given(text=st.text(st.characters(min_codepoint=33, max_codepoint=0x17F), min_size=1, max_size=40))
 @pytest.mark.parametrize("prompt", ["", "query: "])
 def test_offsets_count_from_the_text(bundled, text, prompt):

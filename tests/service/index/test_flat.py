@@ -3,7 +3,7 @@ import threading
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.index import flat as index_module
@@ -57,7 +57,6 @@ def test_the_callers_arrays_stay_as_they_are():
         np.testing.assert_array_equal(array, copy)
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from([0, 1, 2]), min_size=1, max_size=60), st.integers(1, 70), st.data())
 def test_equal_scores_come_by_key(choices, k, data):
     """With three distinct vectors almost every cut goes through equal scores."""
@@ -71,7 +70,6 @@ def test_equal_scores_come_by_key(choices, k, data):
         assert found[0].tolist() == sorted(eligible.tolist(), key=lambda key: (choices[key - 10], key))[:k]
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     st.lists(st.tuples(st.booleans(), st.sampled_from([0, 1, 2])), min_size=1, max_size=120),
     st.integers(1, 30),
