@@ -116,14 +116,14 @@ def _options() -> argparse.Namespace:
 
 
 def _require_data(scenarios: Sequence[Scenario]) -> None:
-    """Raises `MissingData` with what to do, before anything is started."""
+    """Raise `MissingData` with what to do, before anything is started."""
     folder = datasets.folder()
     if any(scenario.searches for scenario in scenarios) and not (folder / "cranfield" / "corpus.jsonl").exists():
         raise datasets.MissingData(f"no cranfield/ in {folder}, which the scenarios search and mixed need")
 
 
 def _command(options: argparse.Namespace) -> str:
-    """The command that gives this report again, without the paths of this machine and the credentials of a URL."""
+    """Return the command that makes this report again, without the paths of this machine and the credentials of a URL."""
     if options.url:
         url = httpx.URL(options.url)
         asked = ["--url", str(url.copy_with(username=None, password=None))]

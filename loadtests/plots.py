@@ -83,7 +83,7 @@ def plot_machine(runs: Sequence[Run], samples: Sequence[Sample], path: Path) -> 
 
 
 def _smoothed(values: Sequence[float], most: int = 5) -> list[float]:
-    """The mean of each value and the few before it."""
+    """Return the mean of each value and the few before it."""
     windows = (values[max(0, place - most + 1) : place + 1] for place in range(len(values)))
     return [sum(window) / len(window) for window in windows]
 

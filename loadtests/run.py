@@ -71,7 +71,7 @@ class Run:
         return (top, end) if top < end else (self.started, end)
 
     def steady_records(self) -> list[Record]:
-        """The requests that were over in the steady part."""
+        """Return the requests that ended in the steady part."""
         start, end = self.steady
         return [record for record in self.records if start <= record.at < end]
 
@@ -148,13 +148,13 @@ class Run:
 
 
 def percentiles(records: Iterable[Record]) -> tuple[float, float, float]:
-    """The 50th, 95th and 99th percentile of latency."""
+    """Return the 50th, 95th and 99th percentile of latency."""
     p50, p95, p99 = np.percentile([record.milliseconds for record in records], (50, 95, 99))
     return float(p50), float(p95), float(p99)
 
 
 def _now(reader: Reader, done: float, seconds: int, sampler: Sampler) -> str:
-    """What goes on: the last two seconds, and all failures."""
+    """Describe the last two seconds, and all failures."""
     lately = [record for record in reader.records if record.at > time.time() - 2 and record.outcome == OK]
     outcomes = Counter(record.outcome for record in reader.records)
     memory = sampler.samples[-1].resident if sampler.samples else 0.0

@@ -85,7 +85,7 @@ class Sampler:
 
 
 def within(samples: Sequence[Sample], start: float, end: float) -> list[Sample]:
-    """The samples of a stretch of time, its ends included."""
+    """Return the samples of an interval, its ends included."""
     return [sample for sample in samples if start <= sample.at <= end]
 
 

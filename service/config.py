@@ -234,7 +234,7 @@ def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...]
 
 
 def _source(keys: tuple[str, ...], sources: Mapping[tuple[str, ...], str]) -> str | None:
-    """The variable or flag that set a key, the section around it, or something within it."""
+    """Return the variable or flag that set a key, the section around it, or something within it."""
     for set_keys, source in reversed(list(sources.items())):  # the more particular name is the later one
         shared = min(len(keys), len(set_keys))
         if keys[:shared] == set_keys[:shared]:

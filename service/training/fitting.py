@@ -145,7 +145,7 @@ def _fit(
 
 
 def _fixed(recipe: Recipe) -> dict[str, Encode]:
-    """The poolings that a fitted one must beat: those without parameters, and the declared one."""
+    """Return the poolings that a fitted one must beat: those without parameters, and the declared one."""
     further = () if recipe.checkpoint.pooling in (None, *FIXED) else ("declared",)
     recipes = {name: recipe.with_pooling(name) for name in (*FIXED, *further)}
     return {name: _encode(each, each.pooler) for name, each in recipes.items()}
