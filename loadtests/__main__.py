@@ -123,7 +123,7 @@ def _require_data(scenarios: Sequence[Scenario]) -> None:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """Return the command that makes this report again, without the paths of this machine and the credentials of a URL."""
+    """Return the command that makes this report again, without paths of this machine or credentials."""
     if options.url:
         url = httpx.URL(options.url)
         asked = ["--url", str(url.copy_with(username=None, password=None))]
