@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.ways import layer
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +24,7 @@ def ways(markdown: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_ways_of_requests_are_those_that_they_take() -> None:
     traced = subprocess.run(
         [sys.executable, "-m", "tests.support.ways"], cwd=ROOT, capture_output=True, text=True, check=True

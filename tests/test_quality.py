@@ -72,6 +72,7 @@ def test_every_sts_sentence_equals_sentence_transformers(
     np.testing.assert_allclose(found, reference.encode(sentences), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_in_small_requests(sentences: list[str], side_by_side: Server, reference: SentenceTransformer) -> None:
     found = embed(side_by_side, sentences[-500:], 17, model="mean")
     np.testing.assert_allclose(found, reference.encode(sentences[-500:]), atol=1e-5)

@@ -68,6 +68,7 @@ likely: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", likely)
 @settings(database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())

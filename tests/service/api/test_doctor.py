@@ -103,6 +103,7 @@ def test_the_document_tells_the_shape(server: Server) -> None:
     assert operation["parameters"][0]["name"] == "model"
 
 
+@pytest.mark.slow
 def test_the_packaged_model_under_another_pooling(side_by_side: Server) -> None:
     reports = side_by_side.http.get("/doctor", params={"model": "cls"}).json()["models"]
     assert reports["cls"]["faults"] == ["pooling"] and reports["cls"]["warnings"] == ["evidence"]

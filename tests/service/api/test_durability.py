@@ -29,7 +29,9 @@ def name_of(writer: int) -> str:
     return ("reports", "chunks")[writer % 2]
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.peers)])
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(5, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.peers)]
+)
 def test_kill_in_the_middle_of_indexing(tmp_path: Path, kills: int) -> None:
     """Each request replaces a whole group of documents by its next version; some are cut into their sentences."""
     store = tmp_path / "store"

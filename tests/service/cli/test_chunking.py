@@ -19,6 +19,7 @@ def stories(jsonl):
     return jsonl({"id": "story", "text": STORY}, {"id": "cat", "text": "A cat sleeps in the sun. It dreams."})
 
 
+@pytest.mark.slow
 def test_index_search_and_reindex(asking, stories, name, side_by_side):
     def described():
         return side_by_side.http.get(f"/collections/{name}").json()

@@ -101,6 +101,7 @@ def test_all_kinds_of_data_in_one_run(millpond, bert, pairs, labels, beir, tmp_p
     assert left == {"beir", "found.html", "found.json", "labels.csv", "pairs.csv"}
 
 
+@pytest.mark.slow
 def test_a_deployment_without_a_declaration_is_told_to_fit(millpond, llama, pairs, tmp_path):
     models = {
         "other": {"encoder": "nowhere"},
@@ -164,6 +165,7 @@ def test_what_is_missing(tmp_path, beir, pairs, bert):
     assert "there is no such file" in problem(tmp_path / "none.yaml", "--pairs", pairs)
 
 
+@pytest.mark.slow
 def test_documents_in_spans(millpond, bert, beir, tmp_path):
     files = ("--json", tmp_path / "found.json", "--html", tmp_path / "found.html")
     result = millpond("evaluate", bert, "--retrieval", beir, "--chunking", "tokens=4,overlap=1", *files)
@@ -214,6 +216,7 @@ def test_what_cannot_be_cut_so(bert, beir, pairs, labels):
         assert said.startswith(f"--chunking '{written}': ") and words in said
 
 
+@pytest.mark.slow
 def test_interrupted_it_writes_nothing(environment, bert, table, tmp_path):
     rows = [(f"{text(0, place)} {place}", f"{text(1, place)} {place}", place % 6) for place in range(10_000)]
     path = table("sentence1,sentence2,score", rows, "pairs.csv")

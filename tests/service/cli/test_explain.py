@@ -76,6 +76,7 @@ def test_a_page_of_one_text(asking, tmp_path):
     assert [shown for shown in found.paragraphs if "naïve" in shown] == 2 * [f"[CLS]{text}[SEP]"]
 
 
+@pytest.mark.slow
 def test_in_process_equals_over_http(asking, millpond):
     command = ("explain", TEXT, OTHER, "--model", "mean", "--json")
     config = ROOT / "configs" / "side-by-side.yaml"
@@ -84,6 +85,7 @@ def test_in_process_equals_over_http(asking, millpond):
     assert inside["explanations"][0]["similarity"] == pytest.approx(over["explanations"][0]["similarity"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_explained(asking, tmp_path):
     for arguments, status, message in (
         (("",), 1, "the text is empty"),

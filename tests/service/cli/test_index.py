@@ -209,6 +209,7 @@ def test_no_service(millpond, few):
         assert all(part in result.stderr for part in ("http://127.0.0.1:9", "millpond serve", "--url", "--config"))
 
 
+@pytest.mark.slow
 def test_interrupted_and_run_again(asking, environment, jsonl, name, side_by_side):
     total = 1000
     path = jsonl(*({"id": str(n), "text": f"Document number {n} of many."} for n in range(total)))
@@ -237,6 +238,7 @@ def test_interrupted_and_run_again(asking, environment, jsonl, name, side_by_sid
     assert sorted(found, key=int) == [str(n) for n in range(total)]
 
 
+@pytest.mark.slow
 def test_the_service_is_stopped_midway(environment, jsonl, tmp_path, name):
     path = jsonl(*({"id": str(n), "text": f"Document number {n} of many."} for n in range(3000)))
     with Server(ROOT / "configs" / "mean.yaml", tmp_path / "store") as server:
@@ -282,6 +284,7 @@ def test_progress_on_a_terminal(environment, few, name, side_by_side):
     assert b"3/3" in seen
 
 
+@pytest.mark.slow
 def test_a_deployment_in_the_process(millpond, jsonl, tmp_path):
     """Whatever ends a command, its deployment is closed: threads that outlive it abort the process."""
     path = jsonl(

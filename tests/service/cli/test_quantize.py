@@ -40,6 +40,7 @@ def kept(tmp_path):
     return {folder.name: folder.stat().st_mtime_ns for folder in (tmp_path / "cache").glob("int8-*")}
 
 
+@pytest.mark.slow
 def test_prints_the_agreement_and_keeps_the_result(millpond, deployment, bert, tmp_path):
     config = deployment(first=bert, second=bert)
     result = millpond("quantize", "--config", config)
@@ -65,6 +66,7 @@ def _numbers(row):
     return [float(value) for value in row.removeprefix("at least").split()]
 
 
+@pytest.mark.slow
 def test_other_calibration_texts_give_another_result(millpond, deployment, bert, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(calibration_texts(None)[0][:90]), encoding="utf-8")
@@ -75,6 +77,7 @@ def test_other_calibration_texts_give_another_result(millpond, deployment, bert,
     assert len(kept(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_what_cannot_be_quantised(millpond, deployment, bert, tmp_path):
     config = deployment(default=bert)
     texts = tmp_path / "texts.txt"
@@ -90,6 +93,7 @@ def test_what_cannot_be_quantised(millpond, deployment, bert, tmp_path):
         assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_an_encoder_that_fails_does_not_stop_the_others(millpond, deployment, bert, tmp_path):
     gpt2 = checkpoints.plain_gpt2(tmp_path / "gpt2")
     result = millpond("quantize", "-c", deployment(first=gpt2, second=bert))
@@ -99,6 +103,7 @@ def test_an_encoder_that_fails_does_not_stop_the_others(millpond, deployment, be
     assert len(kept(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_interrupted_it_leaves_nothing(environment, deployment, minilm, tmp_path):
     config = deployment(default=minilm)
     process = subprocess.Popen(

@@ -237,6 +237,7 @@ def test_bad_arguments(run, data, tmp_path, arguments, message):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "sent"),
     [("token states of", signal.SIGINT), ("token states of", signal.SIGKILL), ("epoch 1:", signal.SIGINT)],
@@ -269,6 +270,7 @@ def test_stopped_it_leaves_nothing_half_done_and_goes_on_from_what_is_whole(
     assert len(made) == 5 and kept.items() <= made.items()
 
 
+@pytest.mark.slow
 def test_a_pooler_of_another_encoder_is_refused(run, millpond, data, tmp_path):
     assert run("--train", data, "--pooling", "gated", "--epochs", 1)[0] == 0
     other = checkpoints.plain_bert(tmp_path / "wider", hidden_size=48)
@@ -292,6 +294,7 @@ def test_the_figures_are_those_of_the_served_model(run, data, tmp_path):
     assert record["scores"]["attention"]["test"] == pytest.approx(found, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["scored", "beir"])
 def test_the_figures_are_those_of_an_evaluation(run, bert, data, tmp_path, layout):
     folder = data if layout == "scored" else beir(tmp_path / "beir")

@@ -119,6 +119,7 @@ def test_an_unknown_module(bert, tmp_path):
     assert (folder / "modules.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_unknown_weights_are_judged_by_evidence(minilm, tmp_path):
     """The same encoder, of which one number is changed, so that its sum is not known."""
     from safetensors.torch import load_file, save_file
@@ -136,6 +137,7 @@ def test_unknown_weights_are_judged_by_evidence(minilm, tmp_path):
     assert report.verdict.endswith("can be served, cls, not normalised, with 2 warnings (normalisation, evidence).")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plain", "mode"),
     [

@@ -203,6 +203,7 @@ def opened_minilm(minilm):
         yield embedder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "kind"), [("", "Millpond"), ("/v1", "OpenAI"), ("/v1/embeddings", "OpenAI"), ("/embed", "TEI")]
 )

@@ -45,6 +45,7 @@ def left_padded(folder, texts) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_company_and_padding_change_nothing(folder):
     texts = TEXTS[:4]
     expected = left_padded(folder, texts)

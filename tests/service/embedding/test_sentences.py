@@ -112,6 +112,7 @@ def test_white_space_between_sentences_changes_nothing(parts, data):
     assert shown(text) == parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [

@@ -119,6 +119,7 @@ def test_a_text_without_tokens_is_named_with_its_data_set(tmp_path, sentences):
         run(models.get(), labelled, ["mean"])
 
 
+@pytest.mark.slow
 def test_minilm_on_a_part_of_sts_b(minilm, data):
     pairs = read(data / "stsb-en" / "test.csv")
     some = Similarity(pairs.first[::23], pairs.second[::23], pairs.scores[::23])
