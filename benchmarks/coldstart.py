@@ -24,17 +24,17 @@ HEADS: Final = {
 
 def run(report: Report) -> None:
     """Measure, and fill the report."""
+    report.say(
+        "Seconds from the start of the process until it says that it is ready, and until the first sentence is "
+        "answered; resident memory of all its processes, in MB, at both moments. Converted models are in their "
+        f"cache from a start before. Median of {report.rounds} (least-most)."
+    )
     # The first start of each is not measured: it converts models, which stay in a cache, and shows what can run here.
     with field_of([*millponds(), *infinities(), Txtai()]) as field:
         report.servers(field)
     sentence = sts().first[0]
     rounds = report.interleave({server.name: partial(first_answer, server, sentence) for server in field.servers})
     found = {one: {figure: [each[figure] for each in figures] for figure in HEADS} for one, figures in rounds.items()}
-    report.say(
-        "Seconds from the start of the process until it says that it is ready, and until the first sentence is "
-        "answered; resident memory of all its processes, in MB, at both moments. Converted models are in their "
-        f"cache from a start before. Median of {report.rounds} (least-most)."
-    )
     table = {one: {HEADS[figure]: values for figure, values in figures.items()} for one, figures in found.items()}
     report.table("cold start", table, spread)
     panels = medians_by_column(table, [head for head in HEADS.values() if "answer" in head])

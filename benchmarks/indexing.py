@@ -69,11 +69,11 @@ def run(report: Report) -> None:
             server.index(client, documents[:64], each=BATCH, clients=IN_FLIGHT)
         rates = nested(
             report.interleave(
-                {(LIMIT, "gigaflops"): gigaflops}
-                | {(name, "indexed"): partial(encode, name) for name in libraries}
+                {(name, "indexed"): partial(encode, name) for name in libraries}
                 | {(server.name, "indexed"): partial(index, server) for server in servers}
                 | {(server.name, "searched"): partial(search, server) for server in servers}
                 | {(server.name, "embedded"): partial(embed, server) for server in servers}
+                | {(LIMIT, "gigaflops"): gigaflops}
             )
         )
         limits = rates[LIMIT].pop("gigaflops")
