@@ -121,7 +121,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def load_config(
-    path: Path, *, env: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None
+    path: str | Path, *, env: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Config:
     """Read a config file, then lay the environment over it, then the flags.
 
@@ -133,7 +133,7 @@ def load_config(
     Raises:
         ConfigError: naming the file or variable, the key, and what would be right.
     """
-    return make_config(_read_yaml(path), str(path), env=env, overrides=overrides)
+    return make_config(_read_yaml(Path(path)), str(path), env=env, overrides=overrides)
 
 
 def make_config(

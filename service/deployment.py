@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 from service.collections import Collections
 from service.collections.service import CollectionService
@@ -22,6 +21,12 @@ class Deployment:
     models: Models
     collections: CollectionService
     examinations: Examinations
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Finish pending writes, close the store and stop the queues of the encoders."""
@@ -43,13 +48,3 @@ def open_deployment(config: Config) -> Deployment:
         collections.close()
         raise
     return Deployment(config, models, CollectionService(models, collections), Examinations(models))
-
-
-@contextmanager
-def deployment(config: Config) -> Iterator[Deployment]:
-    """Open a deployment and close it on exit, so that its threads do not outlive the block."""
-    opened = open_deployment(config)
-    try:
-        yield opened
-    finally:
-        opened.close()

@@ -17,7 +17,7 @@ import torch
 import pooling
 from service.collections import Collections, Definition
 from service.config import Config
-from service.deployment import Deployment, deployment
+from service.deployment import Deployment, open_deployment
 from service.errors import Place, StoreUnavailable
 
 WRITTEN = Path(__file__).parent / "fixtures" / "v0_1"
@@ -42,7 +42,7 @@ def served(store: Path) -> Iterator[Deployment]:
             "store": {"path": str(store)},
         }
     )
-    with deployment(config) as opened:
+    with open_deployment(config) as opened:
         yield opened
 
 

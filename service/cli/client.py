@@ -135,11 +135,11 @@ async def connect(url: str, config: Path | None, *, stores: bool = True) -> Asyn
             yield Client(http, url)
         return
     from service.api import create_app
-    from service.deployment import deployment
+    from service.deployment import open_deployment
 
     with ExitStack() as stack:
         store = None if stores else stack.enter_context(TemporaryDirectory(prefix="millpond-"))
-        served = stack.enter_context(deployment(load_config(config, overrides={"store.path": store})))
+        served = stack.enter_context(open_deployment(load_config(config, overrides={"store.path": store})))
         transport = httpx.ASGITransport(create_app(served), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://millpond", timeout=None) as http:
             yield Client(http, str(config))

@@ -92,11 +92,11 @@ class Reindex:
 
     @property
     def running(self) -> bool:
-        """Whether it goes on."""
+        """Whether the reindex is still running."""
         return not self._task.done()
 
     def progress(self) -> Progress:
-        """Return how far it is."""
+        """Return the progress of the reindex."""
         state: State = "running" if self.running else "failed" if self._error else "complete"
         total = self._collection.count()
         missing = 0 if state == "complete" else total if self._missing is None else min(self._missing, total)
@@ -105,11 +105,11 @@ class Reindex:
         return Progress(state, total - missing, total, rate, self._source, self.target, self._error)
 
     def cancel(self) -> None:
-        """Stop it; what was embedded is kept."""
+        """Stop the reindex; what was embedded is kept."""
         self._task.cancel()
 
     async def stopped(self) -> None:
-        """Stop it, and wait until it has."""
+        """Stop the reindex and wait for its end."""
         self.cancel()
         await asyncio.wait([self._task])
 

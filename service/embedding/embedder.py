@@ -180,9 +180,14 @@ class Embedder:
             (texts, dim), or (dim,) for a single text given as a string.
 
         Raises:
-            InvalidInput: a text has no token, no prompt has this name, or `truncate_dim` is out of range.
+            InvalidInput: a text is no string or has no token, no prompt has this name, or a number is out of range.
         """
         listed = [texts] if isinstance(texts, str) else list(texts)
+        for index, text in enumerate(listed):
+            if not isinstance(text, str):
+                raise InvalidInput(f"texts[{index}] is {shortened(text)}; give strings.", where=Place("texts", index))
+        if batch_size < 1:
+            raise InvalidInput(f"batch_size must be 1 or more, not {batch_size}.", where=Place("batch_size"))
         recipe = self.recipe
         if truncate_dim is not None:
             _check_dimensions(recipe, truncate_dim, recipe.head.output_dim, "truncate_dim")

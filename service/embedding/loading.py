@@ -13,7 +13,7 @@ from service.encoder import Encoder
 logger = logging.getLogger(__name__)
 
 Encoders = dict[tuple[Any, ...], Encoder]
-"""Loaded encoders by what they were loaded from."""
+"""Loaded encoders, by folder and loading options."""
 
 
 def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe]:

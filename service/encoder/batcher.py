@@ -151,7 +151,7 @@ class Batcher:
         return self._queue.take()
 
     def _next_express_batch(self) -> list[Row]:
-        """Return what is small and alone; or quick requests, where all streams are busy with larger ones."""
+        """Return the waiting rows if few and alone, or quick requests if larger ones occupy all streams."""
         if self._small_and_alone():
             return self._queue.take()
         all_busy = len(self._running) >= self._runtime.streams
@@ -177,7 +177,7 @@ class Batcher:
                     _fail([batch[place] for place in places], error)
 
     def _complete(self, batch: list[Row]) -> list[Job]:
-        """Count a batch as done; return the jobs of which it was the last, whose clients may be told only then."""
+        """Count a batch as done, and return the jobs that are complete with it."""
         with self._wake:
             self.passes += 1
             self._running.remove(batch)

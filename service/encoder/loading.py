@@ -19,9 +19,9 @@ from service.encoder.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
 from service.errors import CheckpointError, brief
 
 _ARTIFACT_FORMAT: Final = 1
-"""Raised when what is made of the same checkpoint by the same versions changes."""
+"""Version of the cached artifacts; increase it when the same checkpoint and versions give other ones."""
 _TOKENIZER_FORMAT: Final = 2
-"""Raised when what is kept of the same tokenizer changes."""
+"""Version of the cached tokenizers; increase it likewise."""
 # Keys of config.json that say how it was saved, or how it is run, but change no state.
 _SILENT_KEYS: Final = {
     *("_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"),

@@ -81,7 +81,7 @@ def trace() -> dict[str, list[str]]:
     tracer = Tracer()
     from service.api.app import create_app
     from service.config import Config
-    from service.deployment import deployment
+    from service.deployment import open_deployment
 
     async def twice(http: httpx.AsyncClient) -> dict[str, list[str]]:
         async with http:
@@ -96,7 +96,7 @@ def trace() -> dict[str, list[str]]:
                 "store": {"path": folder},
             }
         )
-        with deployment(config) as served:
+        with open_deployment(config) as served:
             transport = httpx.ASGITransport(create_app(served))
             return asyncio.run(twice(httpx.AsyncClient(transport=transport, base_url="http://ways")))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Final, Self
 
 from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, create_model, model_validator
@@ -14,7 +14,7 @@ from service.embedding.chunking import GIVEN, Chunking, Mode
 from service.errors import InvalidInput
 
 MODE: Final = "`late`: pooled from one pass over the whole text. `early`: each span embedded by itself."
-_FIELDS: Final[dict[str, Any]] = {
+_OPTIONS: Final[dict[str, Any]] = {
     name: (int | None, Field(default=None, **option.metadata))
     if option.default is MISSING
     else (int, Field(default=option.default, **option.metadata))
@@ -32,17 +32,20 @@ class _OneOf:
         return core_schema.literal_schema(self._names)
 
 
-class _Cutting(create_model("_Cutting", __base__=Body, **_FIELDS)):  # type: ignore[misc]  # as registered
-    by: str
-
+class _Cutting(create_model("_Cutting", __base__=Body, by=(str, ...), **_OPTIONS)):  # type: ignore[misc]  # as registered
     def parsed(self) -> Chunker | Chunking:
         """Return what the request describes; raises `InvalidInput` if its fields contradict each other."""
         raise NotImplementedError
 
     def _options(self) -> dict[str, int]:
-        fields = type(self).__pydantic_fields__
-        asked = {name: getattr(self, name) for name in OPTIONS}
-        return {name: value for name, value in asked.items() if value != fields[name].default}
+        """Return the options given; one of another chunker counts only if it is not at its default."""
+        own = {option.name for option in fields(CHUNKERS[self.by])} if self.by in CHUNKERS else set()
+        given = {name: getattr(self, name) for name in OPTIONS if name in self.model_fields_set}
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None and (name in own or value != _OPTIONS[name][1].default)
+        }
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

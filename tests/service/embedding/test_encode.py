@@ -139,3 +139,18 @@ def test_its_threads_end_with_the_block(plain):
         model.encode("a mill")
         assert set(threading.enumerate()) > before
     assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), b"abc", [101, 102], 7])
+def test_what_is_no_text_is_refused_by_its_index(both, gap):
+    _, model = both
+    with pytest.raises(InvalidInput, match=r"texts\[1\] is .*give strings") as raised:
+        model.encode(["the wheel", gap, "the mill"])
+    assert raised.value.where.index == 1
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_holds_a_text(both, size):
+    _, model = both
+    with pytest.raises(InvalidInput, match=f"batch_size must be 1 or more, not {size}"):
+        model.encode(["the wheel"], batch_size=size)
