@@ -117,6 +117,7 @@ def test_interrupted_it_leaves_nothing(environment, deployment, minilm, tmp_path
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, message = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # CPython ends by the signal itself if the interrupt passed through code that C runs; a shell shows 130 for both.
+    assert process.returncode in (130, -signal.SIGINT), message
     assert "Interrupted: 0 of 1 encoders are quantised. Run the same command again to go on." in message
     assert not list((tmp_path / "cache").glob("*int8-*/*"))
