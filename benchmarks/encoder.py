@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
 from service.checkpoint.folder import find_folder
 from service.config import RuntimeConfig
 from service.encoder.loading import Source

@@ -18,7 +18,7 @@ import torch
 from benchmarks.encoder import MINILM, Batch, Ids, batches, gigaflop_of, gigaflops, load, token_ids
 from benchmarks.report import Report, progress
 from benchmarks.texts import cranfield, sentences, sts
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
 from service.encoder.loading import load_module
 from service.encoder.runtimes.openvino import convert
 

@@ -1,9 +1,9 @@
 """What a model folder declares, read strictly, and where a folder comes from."""
 
-from service.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from service.checkpoint.checkpoint import Checkpoint, HeadModule, UnknownModule, read_checkpoint
 from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS
 from service.checkpoint.folder import BUNDLED, HUB_FILES, find_folder
-from service.checkpoint.hashing import sha256
+from service.checkpoint.hashing import sha256, sha256_now
 
 __all__ = [
     "BUNDLED",
@@ -12,7 +12,10 @@ __all__ = [
     "LEARNED_POOLINGS",
     "TRANSFORMER_CONFIGS",
     "Checkpoint",
+    "HeadModule",
+    "UnknownModule",
     "find_folder",
     "read_checkpoint",
     "sha256",
+    "sha256_now",
 ]

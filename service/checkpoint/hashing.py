@@ -22,7 +22,16 @@ def sha256(path: Path) -> str:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, modified: int) -> str:
+def sha256_now(path: Path) -> str:
+    """Return the SHA-256 of a file as it is on disk now, in hex.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    return sha256_now(path)

@@ -39,7 +39,7 @@ def single_model(model: str, name: str | None, max_tokens: int | None) -> Embedd
 
 def lone_model(model: str, max_tokens: int | None) -> Embedder:
     """Load a folder, a Hugging Face id or `bundled/NAME` in float32 on PyTorch: for a pass no conversion pays off."""
-    from service.checkpoint.checkpoint import read_checkpoint
+    from service.checkpoint import read_checkpoint
     from service.embedding.embedder import Embedder
 
     pooling = "mean" if read_checkpoint(model).pooling is None else "declared"

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from service.arrays import Vectors
-from service.checkpoint.checkpoint import Checkpoint, UnknownModule
+from service.checkpoint import Checkpoint, UnknownModule
 from service.doctor.findings import Finding, Strategy
 from service.doctor.published import Published, sum_of
 from service.doctor.strategies import cosines

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.arrays import Vectors
-from service.checkpoint.checkpoint import UnknownModule
+from service.checkpoint import UnknownModule
 from service.config import ModelConfig
 from service.doctor import checks, probe
 from service.doctor.findings import Finding, Report, refused, summed_up

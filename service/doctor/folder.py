@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from service.checkpoint.checkpoint import Checkpoint, UnknownModule, read_checkpoint
+from service.checkpoint import Checkpoint, UnknownModule, read_checkpoint
 from service.config import make_config
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from service.checkpoint.checkpoint import HeadModule
+from service.checkpoint import HeadModule
 from service.errors import CheckpointError
 
 _NAMED_KEYS: Final = {"module_input_name", "module_output_name"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
 from service.config import Config
 from service.embedding.recipe import Recipe, declared_or, resolve
 from service.encoder import Encoder

@@ -11,7 +11,7 @@ import torch
 
 import pooling
 from pooling import Pooler, PoolingError
-from service.checkpoint.checkpoint import Checkpoint
+from service.checkpoint import Checkpoint
 from service.config import ModelConfig
 from service.embedding.head import Head
 from service.encoder import Tokenizer

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from service.checkpoint import sha256_now
 from service.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Artifacts:
         making.mkdir()
         try:
             build(making)
-            files = {path.name: _sum(path) for path in sorted(making.iterdir())}
+            files = {path.name: sha256_now(path) for path in sorted(making.iterdir())}
             (making / _MANIFEST).write_text(json.dumps({"key": key, "files": files}, indent=1, default=str))
             for path in making.iterdir():
                 with path.open("rb") as file:
@@ -101,11 +102,6 @@ class Artifacts:
 def _is_whole(folder: Path) -> bool:
     try:
         files = json.loads((folder / _MANIFEST).read_text())["files"]
-        return all(_sum(folder / name) == wanted for name, wanted in files.items())
+        return all(sha256_now(folder / name) == wanted for name, wanted in files.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

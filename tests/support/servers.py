@@ -27,8 +27,8 @@ class NotStarted(RuntimeError):
 class Launcher:
     """A command that serves HTTP: started and ready on entering the `with` block, ended on leaving it.
 
-    It runs in a session of its own, so that Ctrl-C reaches only the program that started it, and ends together with
-    all of its child processes.
+    It runs in a session of its own, so that Ctrl-C reaches only the program that started it. On leaving it is asked
+    to end; `kill` ends its child processes too.
 
     Args:
         command: what to run.

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 import pooling
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
 from service.doctor.strategies import FIXED
 from service.errors import CheckpointError
 from service.training import export

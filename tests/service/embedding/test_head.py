@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from service.checkpoint.checkpoint import HeadModule
+from service.checkpoint import HeadModule
 from service.embedding.head import Head
 from service.errors import CheckpointError
 

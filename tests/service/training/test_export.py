@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm,
 
 import pooling
 from pooling.sentence_transformers import LearnedPooling
-from service.checkpoint.checkpoint import read_checkpoint
+from service.checkpoint import read_checkpoint
 from service.errors import CheckpointError, ConfigError, InvalidInput
 from service.training import export
 from tests.support.checkpoints import (
