@@ -77,6 +77,11 @@ class BatchingConfig(_Section):
 
     max_batch_tokens: _Count = 1024
     max_queued_tokens: _Count = 131_072
+    max_state_bytes: _Count | Literal["auto"] = Field(
+        default="auto",
+        description="Memory for token states: of the passes under way, and again of requests that hold on to some. "
+        "`auto` is 1 GiB, or what ordinary batches take on all streams.",
+    )
 
 
 class StoreConfig(_Section):

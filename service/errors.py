@@ -79,14 +79,23 @@ class CheckpointError(ServiceError):
 
 
 class BrokenModel(ServiceError):
-    """A model produced a vector that is not finite."""
+    """A model produced a vector that is not finite, or failed on a text.
+
+    Args:
+        model: its name.
+        where: the text.
+        failure: how it failed; by default with a vector that is not finite.
+    """
 
     code = "broken_model"
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, where: Place | None = None, failure: str | None = None) -> None:
+        text = f" for {where}" if where else ""
+        what = f"failed{text} ({failure})" if failure else f"gave a vector that is not finite{text}"
         super().__init__(
-            f"model {model!r} gave a vector that is not finite. Its weights are damaged or it does not bear this "
-            "precision; try runtime.precision: fp32."
+            f"model {model!r} {what}. Its weights are damaged or it does not bear this precision; try "
+            "runtime.precision: fp32.",
+            where=where,
         )
 
 

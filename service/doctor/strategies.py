@@ -49,9 +49,10 @@ async def vectors_under(
     """
     blocks: dict[str, list[Vectors]] = {name: [] for name in recipes}
     for start in range(0, len(texts), _BLOCK):
-        found = await embedder.token_states(texts[start : start + _BLOCK], truncate="right", max_total=sys.maxsize)
-        for name, vectors in (await asyncio.to_thread(_pooled, recipes, found)).items():
-            blocks[name].append(vectors)
+        some = texts[start : start + _BLOCK]
+        async with embedder.token_states(some, truncate="right", max_total=sys.maxsize) as found:
+            for name, vectors in (await asyncio.to_thread(_pooled, recipes, found)).items():
+                blocks[name].append(vectors)
     return {name: np.concatenate(vectors) for name, vectors in blocks.items()}
 
 

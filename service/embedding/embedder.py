@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from pooling import EmptyTextError, PoolingError
 from service.arrays import Ids, Vectors
 from service.config import make_config
 from service.embedding import bulk, late
@@ -22,11 +23,11 @@ from service.embedding.chunking import Mode
 from service.embedding.inputs import Inputs, InputTokenizer, Where, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Encoders, load
-from service.embedding.postprocessing import ToVectors, WithoutPrompt, all_states
+from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
 from service.embedding.recipe import Recipe, Role, Spec
 from service.embedding.spans import Span, offsets_array
-from service.encoder import Encoder, PostProcess, Side
-from service.errors import InvalidInput, Place, TooLong, shortened
+from service.encoder import Encoder, PostProcess, RowFailed, Side
+from service.errors import BrokenModel, InvalidInput, Place, TooLong, brief, shortened
 from service.process import prepare_process
 
 _INPUTS: Final = partial(Place, "inputs")
@@ -282,10 +283,11 @@ class Embedder:
             prompt = ""
         to_vectors = WithoutPrompt(self._to_vectors(normalize, dimensions), self._inputs.unpooled(prompt))
         texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where)
-        vectors = await self._submit([text.ids for text in texts], to_vectors)
+        vectors = await self._run([text.ids for text in texts], to_vectors, where)
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
         return Embeddings(stacked, sum(len(text.ids) for text in texts))
 
+    @asynccontextmanager
     async def token_states(
         self,
         inputs: Sequence[str],
@@ -294,8 +296,10 @@ class Embedder:
         truncate: Side | None = None,
         max_total: int,
         where: Where = _INPUTS,
-    ) -> list[TokenStates]:
-        """Return the encoder's states of each text, before pooling; arguments and errors as for `embed`.
+    ) -> AsyncIterator[list[TokenStates]]:
+        """Give the encoder's states of each text, before pooling; arguments and errors as for `embed`.
+
+        Their memory counts as held within the `async with` block; where there is none left, this waits.
 
         Args:
             max_total: most tokens of all texts together, since states are large.
@@ -310,12 +314,13 @@ class Embedder:
                 length=total,
                 limit=max_total,
             )
-        states = await self._submit([text.ids for text in texts], all_states)
-        words, left_out = self.encoder.tokenizer.tokens, self._inputs.unpooled(prompt)
-        return [
-            TokenStates(words(text.ids), text.offsets, state[: len(text.ids)], left_out)
-            for text, state in zip(texts, states, strict=True)
-        ]
+        async with self.encoder.hold_states(total):
+            states = await self._run([text.ids for text in texts], ToStates(self.name), where)
+            words, left_out = self.encoder.tokenizer.tokens, self._inputs.unpooled(prompt)
+            yield [
+                TokenStates(words(text.ids), text.offsets, state[: len(text.ids)], left_out)
+                for text, state in zip(texts, states, strict=True)
+            ]
 
     async def embed_spans(
         self,
@@ -353,7 +358,8 @@ class Embedder:
         offsets = [offsets_array(text.offsets) for text in texts]
         found = await late.cut(inputs, offsets, spans, most, where, where_span)
         if mode == "late":
-            vectors = await late.pool_late(self.encoder, to_vectors, inputs, texts, offsets, found, prompt)
+            with self._named(where):
+                vectors = await late.pool_late(self.encoder, to_vectors, inputs, texts, offsets, found, prompt)
             return [SpanVectors(*each) for each in zip(found, vectors, strict=True)]
         places = [where_span(text, span) for text, of_text in enumerate(found) for span in range(len(of_text))]
         pieces = await self.embed(
@@ -368,8 +374,22 @@ class Embedder:
         rows = iter(pieces.vectors)
         return [SpanVectors(of_text, np.stack(list(islice(rows, len(of_text))))) for of_text in found]
 
-    async def _submit(self, ids: Sequence[Ids], post_process: PostProcess) -> list[Any]:
-        return await asyncio.wrap_future(self.encoder.batcher.submit(ids, post_process))
+    async def _run(self, ids: Sequence[Ids], post_process: PostProcess, where: Where) -> list[Any]:
+        with self._named(where):
+            return await self.encoder.batcher.run(ids, post_process)
+
+    @contextmanager
+    def _named(self, where: Where) -> Iterator[None]:
+        """Name the input on which the encoder failed."""
+        try:
+            yield
+        except RowFailed as failed:
+            reason, place = failed.reason, where(failed.index)
+            if isinstance(reason, BrokenModel):
+                raise BrokenModel(self.name, where=place) from None
+            if isinstance(reason, PoolingError | EmptyTextError):
+                raise reason from None
+            raise BrokenModel(self.name, where=place, failure=brief(reason, 200)) from reason
 
     def _to_vectors(self, normalize: bool | None, dimensions: int | None) -> ToVectors:
         if dimensions is not None:

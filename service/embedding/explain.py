@@ -130,29 +130,22 @@ async def explain(
         raise InvalidInput("a matrix is of the tokens of two texts; send 'other' too.", where=Place("matrix"))
     embedders = [_embedder(models, model, spec) for spec in poolings]
     names = ["text"] if other is None else ["text", "other"]
-    found = await embedders[0].token_states(
+    async with embedders[0].token_states(
         [text] if other is None else [text, other],
         prompt_name=prompt_name,
         truncate=truncate,
         max_total=MOST_TOKENS,
         where=[Place(name) for name in names].__getitem__,
-    )
-    for name, states in zip(names, found, strict=True):
-        for embedder in embedders:
-            _check_size(states, embedder.recipe, Place(name))
-    if matrices and other is not None:
-        entries = len(found[0].tokens) * len(found[1].tokens) * len(embedders)
-        if entries > MOST_ENTRIES:
-            raise TooLarge(
-                f"the matrices asked for have {entries} entries, and one answer holds {MOST_ENTRIES}. Ask for fewer "
-                "poolings at once, send shorter texts, or leave 'matrix' out.",
-                where=Place("matrix"),
-                limit=MOST_ENTRIES,
-            )
-    explanations = [
-        await asyncio.get_running_loop().run_in_executor(_EXPLAINING, partial(_explain, embedder.recipe, *found))
-        for embedder in embedders
-    ]
+    ) as found:
+        for name, states in zip(names, found, strict=True):
+            for embedder in embedders:
+                _check_size(states, embedder.recipe, Place(name))
+        if matrices and other is not None:
+            _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
+        explanations = [
+            await asyncio.get_running_loop().run_in_executor(_EXPLAINING, partial(_explain, embedder.recipe, *found))
+            for embedder in embedders
+        ]
     recipe = embedders[0].recipe
     return Explained(recipe.name, recipe.head.spec, found[0], found[1] if other is not None else None, explanations)
 
@@ -174,6 +167,16 @@ def _check_size(text: TokenStates, recipe: Recipe, where: Place) -> None:
             "for a smaller pooling.",
             where=where,
             limit=MOST_NUMBERS,
+        )
+
+
+def _check_entries(entries: int) -> None:
+    if entries > MOST_ENTRIES:
+        raise TooLarge(
+            f"the matrices asked for have {entries} entries, and one answer holds {MOST_ENTRIES}. Ask for fewer "
+            "poolings at once, send shorter texts, or leave 'matrix' out.",
+            where=Place("matrix"),
+            limit=MOST_ENTRIES,
         )
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -16,11 +16,11 @@ from pooling import masks, pool_spans
 from service.arrays import Offsets, Vectors
 from service.embedding.chunkers import Chunker
 from service.embedding.inputs import Where, parts
-from service.embedding.postprocessing import ToVectors, all_states
+from service.embedding.postprocessing import ToStates, ToVectors
 from service.embedding.spans import Span, check_amount, checked, trimmed
 from service.embedding.windows import Windows, windows
-from service.encoder import Encoder, TokenizedText
-from service.errors import InvalidInput, Place
+from service.encoder import Encoder, RowFailed, TokenizedText
+from service.errors import BrokenModel, InvalidInput, Place
 
 T = TypeVar("T")
 Spans = Chunker | Sequence[Sequence[Sequence[int]]]
@@ -66,6 +66,9 @@ async def pool_late(
 
     `texts` are the `inputs` tokenized with the prompt, `offsets` those of their tokens. Special tokens and those of
     the prompt are in every window and in no span. Returns (spans, dimensions) for each text.
+
+    Raises:
+        RowFailed: because of one of the texts.
     """
     front, back = encoder.tokenizer.frame_lengths(prompt)
     limit = to_vectors.recipe.max_tokens
@@ -74,12 +77,25 @@ async def pool_late(
     for some in _groups([len(text.ids) for text in texts], _STATES_AT_ONCE):
         plans = [windows(len(text.ids), limit, front=front, back=back) for text in texts[some]]
         passes = [ids for plan, text in zip(plans, texts[some], strict=True) for ids in plan.cut(text.ids)]
-        results = await asyncio.wrap_future(encoder.batcher.submit(passes, all_states))
-        states = iter(results)
-        for plan, of_tokens, of_spans in zip(plans, offsets[some], inner[some], strict=True):
-            of_passes = list(islice(states, len(plan.starts)))
-            vectors.append(await _on_thread(_pool, to_vectors, plan, of_passes, of_tokens, of_spans))
+        async with encoder.hold_states(sum(map(len, passes))):
+            try:
+                states = iter(await encoder.batcher.run(passes, ToStates(to_vectors.recipe.name)))
+            except RowFailed as failed:
+                text = next(index for index, last in enumerate(_ends(plans), some.start) if failed.index < last)
+                raise RowFailed(text, failed.reason) from failed
+            for text, plan in enumerate(plans, some.start):
+                of_passes = list(islice(states, len(plan.starts)))
+                try:
+                    pooled = await _on_thread(_pool, to_vectors, plan, of_passes, offsets[text], inner[text])
+                except BrokenModel as error:
+                    raise RowFailed(text, error) from error
+                vectors.append(pooled)
     return vectors
+
+
+def _ends(plans: Sequence[Windows]) -> Iterator[int]:
+    """Yield for each text how many passes there are up to its last one."""
+    return accumulate(len(plan.starts) for plan in plans)
 
 
 def _cut(

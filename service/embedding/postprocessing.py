@@ -79,6 +79,22 @@ class WithoutPrompt:
         return self.post_process(states, masks.exclude_prefix(mask, self.skip) if self.skip else mask)
 
 
-def all_states(states: Tensor, mask: Tensor) -> Sequence[Vectors]:
-    """Return the states themselves, padding included."""
-    return list(states.float().numpy())
+@dataclass(frozen=True)
+class ToStates:
+    """Return the states themselves, padding included.
+
+    Args:
+        model: the model's name, for errors.
+    """
+
+    model: str
+
+    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Vectors]:
+        """States (rows, time, dim) and mask (rows, time) -> for each row its states (time, dim).
+
+        Raises:
+            BrokenModel: a state is not finite.
+        """
+        if not torch.isfinite(states[mask]).all():
+            raise BrokenModel(self.model)
+        return list(states.float().numpy())

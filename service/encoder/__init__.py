@@ -1,6 +1,6 @@
 """Text to token states: tokenizer, runtimes, batching."""
 
-from service.encoder.batcher import Batcher, PostProcess
+from service.encoder.batcher import Batcher, PostProcess, RowFailed
 from service.encoder.encoder import Encoder
 from service.encoder.runtimes.base import Runtime
 from service.encoder.tokenizer import Side, TokenizedText, Tokenizer
@@ -9,6 +9,7 @@ __all__ = [
     "Batcher",
     "Encoder",
     "PostProcess",
+    "RowFailed",
     "Runtime",
     "Side",
     "TokenizedText",

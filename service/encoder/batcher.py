@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import os
-import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue
+from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue, deliver
 from service.encoder.runtimes.base import Runtime
 from service.encoder.tokenizer import pad
 from service.errors import Unavailable
 
-__all__ = ["Batcher", "PostProcess"]
+__all__ = ["Batcher", "PostProcess", "RowFailed"]
 
 logger = logging.getLogger(__name__)
 
 _SHARE_OF_QUEUE: Final = 4
 """A request counts for at most this fraction of the queue, a quarter, so that small ones still get in beside it."""
-_NICE: Final = 3
-"""Niceness of the streams, which yield to the event loop and the express lane. With a much higher one, other programs
-on the machine would starve them."""
+_WARM_WIDTH: Final = 32
+"""Widest pass that is warmed up: longer texts are rarer, and a pass over them is long beside its compilation."""
+_WARM_TOKENS: Final = 512
+"""Most tokens of a pass that is warmed up."""
+
+
+class RowFailed(Exception):
+    """A request failed because of one of its rows.
+
+    Args:
+        index: which row.
+        reason: how it failed.
+    """
+
+    def __init__(self, index: int, reason: Exception) -> None:
+        super().__init__(f"row {index}: {reason}")
+        self.index = index
+        self.reason = reason
 
 
 class Batcher:
@@ -37,40 +53,66 @@ class Batcher:
     An idle stream starts at once on whatever waits; what arrives meanwhile makes up the next batch. Rows of different
     requests and different poolings share a pass. Beside the streams there is an express lane, whose passes take all
     cores: it runs a small request that is alone, and lets a quick one overtake where every stream is busy with larger
-    requests.
+    requests. A thread that has nothing else to do runs the common shapes once, so that they are compiled.
 
     Args:
         runtime: what computes token states.
         pad_id: the token id that fills a batch up.
+        longest: most tokens of a row.
         max_batch_tokens: most tokens of one pass, padding included.
         max_queued_tokens: waiting tokens beyond which further requests are refused.
+        max_state_bytes: most memory of the passes under way; a larger one runs alone.
     """
 
-    def __init__(self, runtime: Runtime, *, pad_id: int, max_batch_tokens: int, max_queued_tokens: int) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        pad_id: int,
+        longest: int,
+        max_batch_tokens: int,
+        max_queued_tokens: int,
+        max_state_bytes: int,
+    ) -> None:
         self._runtime = runtime
         self._pad_id = pad_id
         self._limit = max_queued_tokens
-        self._queue = TokenQueue(max_batch_tokens, runtime.streams)
-        self._admitted = 0
-        self._wake = threading.Condition()
-        self._closed = False
+        self._memory = max_state_bytes
+        self.shapes = runtime.shapes(max_batch_tokens, longest)
+        """Which shapes passes may have."""
+        self.compiled: set[tuple[int, int, bool]] = set()
+        """Shapes (rows, time, wide) that passes had so far, where the runtime compiles each."""
         self.passes = 0
-        """Forward passes so far."""
-        self._running: list[list[Row]] = []
-        self._threads = [
-            threading.Thread(target=self._work, args=(self._next_batch, False), name=f"stream-{number}", daemon=True)
+        """Forward passes so far, without those that warm up."""
+        self._queue = TokenQueue(max_batch_tokens, runtime.streams, self.shapes)
+        self._admitted = 0
+        self._closed = False
+        self._running: list[_Pass] = []
+        self._short_of_memory = False
+        self._lock = threading.Lock()
+        self._for_streams, self._for_express = threading.Condition(self._lock), threading.Condition(self._lock)
+        streams = [
+            threading.Thread(
+                target=self._work, args=(self._next_batch, self._for_streams, False), name=f"stream-{number}"
+            )
             for number in range(runtime.streams)
         ]
         # One thread makes all wide passes: each that made some would have helpers of its own, waiting on the cores.
         express = threading.Thread(
-            target=self._work, args=(self._next_express_batch, True), name="express", daemon=True
+            target=self._work, args=(self._next_express_batch, self._for_express, True), name="express"
         )
-        self._threads.append(express)
+        self._threads = [*streams, express]
         for thread in self._threads:
+            thread.daemon = True
             thread.start()
 
+    @property
+    def most_compiled(self) -> int:
+        """How many shapes (rows, time, wide) passes may have; 0 where the runtime compiles none."""
+        return sum(1 + (rows * width <= QUICK) for rows, width in self.shapes)
+
     def submit(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> Future[list[Any]]:
-        """Queue a request.
+        """Queue a request for a thread that waits for its results.
 
         Args:
             ids: token ids, one array a text, none empty.
@@ -83,11 +125,48 @@ class Batcher:
             Unavailable: the queue is full, or the service is stopping.
         """
         job = Job(ids, post_process)
-        if not ids:
-            job.deliver()
-            return job.future
+        self._put(job)
+        return cast("Future[list[Any]]", job.future)
+
+    async def run(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> list[Any]:
+        """Queue a request and wait for its results; arguments and errors as for `submit`.
+
+        Raises:
+            RowFailed: because of one of its rows.
+        """
+        job = Job(ids, post_process, asyncio.get_running_loop())
+        self._put(job)
+        try:
+            return await cast("asyncio.Future[list[Any]]", job.future)
+        except Exception as error:
+            if job.failed_row is None:
+                raise
+            raise RowFailed(job.failed_row, error) from error
+
+    @property
+    def alive(self) -> bool:
+        """Whether all streams run."""
+        return not self._closed and all(thread.is_alive() for thread in self._threads)
+
+    def close(self) -> None:
+        """Stop after the batches under way; waiting requests fail with `Unavailable`."""
+        with self._lock:
+            self._closed = True
+            waiting = self._queue.clear()
+            self._for_streams.notify_all()
+            self._for_express.notify_all()
+        for job in waiting:
+            job.fail(_stopping())
+        deliver(waiting)
+        for thread in self._threads:
+            thread.join()
+
+    def _put(self, job: Job) -> None:
+        if not job.rows:
+            job.settle()
+            return
         cost = min(job.tokens, max(self._limit // _SHARE_OF_QUEUE, 1))
-        with self._wake:
+        with self._lock:
             if self._closed:
                 raise _stopping()
             if self._admitted and self._admitted + cost > self._limit:
@@ -97,48 +176,39 @@ class Batcher:
                 )
             self._admitted += cost
             self._queue.put(job)
-            self._wake.notify_all()
+            self._wanted().notify()
         job.future.add_done_callback(lambda _: self._release(cost))
-        return job.future
-
-    @property
-    def alive(self) -> bool:
-        """Whether all streams run."""
-        return not self._closed and all(thread.is_alive() for thread in self._threads)
-
-    def close(self) -> None:
-        """Stop after the batches under way; waiting requests fail with `Unavailable`."""
-        with self._wake:
-            self._closed = True
-            waiting = self._queue.clear()
-            self._wake.notify_all()
-        for job in waiting:
-            job.fail(_stopping())
-        for thread in self._threads:
-            thread.join()
 
     def _release(self, cost: int) -> None:
-        with self._wake:
+        with self._lock:
             self._admitted -= cost
 
-    def _work(self, take: Callable[[], list[Row]], wide: bool) -> None:
-        if not wide:
-            _yield_to_others()
+    def _work(self, take: Callable[[], list[Row]], work: threading.Condition, wide: bool) -> None:
         self._runtime.prepare_thread()
+        warm_up = self._common_shapes(wide)
         while True:
-            with self._wake:
-                while not (batch := take()):
+            with self._lock:
+                batch = take()
+                current = self._begin(batch) if batch else None
+                # A thread that could not take what waits wakes none of its kind, which could not either.
+                if self._queue.tokens and (current or self._wanted() is not work):
+                    self._wanted().notify()
+                if not current:
                     if self._closed:
                         return
-                    self._wake.wait()
-                self._running.append(batch)
-                self._wake.notify_all()  # what the other threads may take depends on what runs
-            try:
-                self._run(batch, wide=wide)
-            except Exception as error:  # for the clients that wait; the stream goes on
-                _fail(batch, error)
-            for job in self._complete(batch):
-                job.deliver()
+                    shape = next(warm_up, None)
+                    if shape is None:
+                        work.wait()
+            if current:
+                self._run(current.batch, wide=wide)
+                deliver(self._end(current))
+            elif shape is not None:
+                self._states(np.full(shape, self._pad_id), np.ones(shape, np.bool_), wide=wide)
+
+    def _wanted(self) -> threading.Condition:
+        """Return for which threads there may be work in what waits."""
+        free = len(self._running) < self._runtime.streams and not self._short_of_memory
+        return self._for_streams if free and not self._small_and_alone() else self._for_express
 
     def _small_and_alone(self) -> bool:
         """Whether what waits is small and nothing runs, so that all cores had best do it at once."""
@@ -148,56 +218,97 @@ class Batcher:
         """Return a stream's next batch; empty where the express lane takes it, or has the cores."""
         if len(self._running) >= self._runtime.streams or self._small_and_alone():
             return []
-        return self._queue.take()
+        batch = self._queue.take(self._rows_in_memory)
+        self._short_of_memory = not batch and self._queue.tokens > 0
+        return batch
 
     def _next_express_batch(self) -> list[Row]:
-        """Return the waiting rows if few and alone, or quick requests if larger ones occupy all streams."""
+        """Return the waiting rows if few and alone, or quick requests if larger ones keep the streams from them."""
         if self._small_and_alone():
             return self._queue.take()
-        all_busy = len(self._running) >= self._runtime.streams
-        if not all_busy or any(all(row.job.quick for row in batch) for batch in self._running):
+        busy = len(self._running) >= self._runtime.streams or self._short_of_memory
+        if not busy or any(all(row.job.quick for row in one.batch) for one in self._running):
             return []
         return self._queue.take_quick()
 
-    def _run(self, batch: list[Row], *, wide: bool) -> None:
-        ids, mask = pad([row.ids for row in batch], self._pad_id)
+    def _rows_in_memory(self, width: int) -> int:
+        """Return how many rows of a width there is memory for; any width has room for one if nothing else runs."""
+        left = self._memory - sum(one.size for one in self._running)
+        rows = max(left // self._runtime.footprint.of_pass(1, width), 0)
+        return rows if self._running else max(rows, 1)
+
+    def _begin(self, batch: list[Row]) -> _Pass:
+        size = self._runtime.footprint.of_pass(len(batch), self.shapes.width(len(batch[0])))
+        current = _Pass(batch, size)
+        self._running.append(current)
+        return current
+
+    def _end(self, current: _Pass) -> list[Job]:
+        """Count a batch as done, and return the jobs that are over with it."""
+        with self._lock:
+            self.passes += 1
+            self._running.remove(current)
+            self._short_of_memory = False
+            for row in current.batch:
+                row.job.remaining -= 1
+            jobs = {row.job for row in current.batch}
+            return [job for job in jobs if job.remaining == 0 or job.error is not None]
+
+    def _common_shapes(self, wide: bool) -> Iterator[tuple[int, int]]:
+        """Yield the shapes that most passes of short texts have."""
+        most = QUICK if wide else _WARM_TOKENS
+        return ((rows, width) for rows, width in self.shapes if width <= _WARM_WIDTH and rows * width <= most)
+
+    def _run(self, rows: Sequence[Row], *, wide: bool) -> None:
+        """Run a batch; what failed in it is run again by request, and then row by row, to find the row at fault."""
+        for failed, error in self._attempt(rows, wide=wide):
+            if len(failed) == 1:
+                logger.error("a text of %d tokens failed", len(failed[0]), exc_info=error)
+                failed[0].job.fail(error, failed[0].index)
+                continue
+            by_job: defaultdict[Job, list[Row]] = defaultdict(list)
+            for row in failed:
+                by_job[row.job].append(row)
+            for some in by_job.values() if len(by_job) > 1 else ([row] for row in failed):
+                if not some[0].job.over:
+                    self._run(some, wide=wide)
+
+    def _attempt(self, rows: Sequence[Row], *, wide: bool) -> list[tuple[Sequence[Row], Exception]]:
+        """Run rows in one pass; return those that failed together, with their error."""
+        failed: list[tuple[Sequence[Row], Exception]] = []
+        ids, mask = pad([row.ids for row in rows], self._pad_id, self.shapes.width(max(map(len, rows))))
         groups: defaultdict[PostProcess, list[int]] = defaultdict(list)
-        for place, row in enumerate(batch):
+        for place, row in enumerate(rows):
             groups[row.job.post_process].append(place)
         with torch.inference_mode():
-            states = self._runtime.states(ids, mask, wide=wide)
+            try:
+                states = self._states(ids, mask, wide=wide)
+            except Exception as error:  # for the clients that wait; the stream goes on
+                return [(rows, error)]
             counts = torch.from_numpy(mask)
             for post_process, places in groups.items():
                 chosen = slice(None) if len(groups) == 1 else places
                 try:
                     results = post_process(states[chosen], counts[chosen])
                     for place, result in zip(places, results, strict=True):
-                        batch[place].job.results[batch[place].index] = result
+                        rows[place].job.results[rows[place].index] = result
                 except Exception as error:  # concerns only the requests of this group
-                    _fail([batch[place] for place in places], error)
+                    failed.append(([rows[place] for place in places], error))
+        return failed
 
-    def _complete(self, batch: list[Row]) -> list[Job]:
-        """Count a batch as done, and return the jobs that are complete with it."""
-        with self._wake:
-            self.passes += 1
-            self._running.remove(batch)
-            self._wake.notify_all()
-            for row in batch:
-                row.job.remaining -= 1
-            return [job for job in {row.job for row in batch} if job.remaining == 0]
+    def _states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool) -> Tensor:
+        if len(self.shapes):
+            self.compiled.add((*ids.shape, wide))
+        return self._runtime.states(ids, mask, wide=wide)
 
 
-def _yield_to_others() -> None:
-    """Lower this thread's priority; only on Linux does a thread have its own."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """A batch under way, and the memory that it takes in bytes."""
+
+    batch: list[Row]
+    size: int
 
 
 def _stopping() -> Unavailable:
     return Unavailable("the service is stopping; send the request again in a moment.", retry_after=5)
-
-
-def _fail(rows: Sequence[Row], error: Exception) -> None:
-    logger.error("a batch of %d texts failed", len(rows), exc_info=error)
-    for job in {row.job for row in rows}:
-        job.fail(error)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 from service.checkpoint import Checkpoint
 from service.config import BatchingConfig, RuntimeConfig
 from service.encoder.batcher import Batcher
 from service.encoder.loading import Source
+from service.encoder.memory import StateBudget
+from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
 
 logger = logging.getLogger(__name__)
+
+
+_LONGEST: Final = 131_072
+"""Most tokens of a text for an encoder that has no limit of its own."""
+_STATE_BYTES: Final = 2**30
+_ORDINARY: Final = 512
+"""Tokens of a row in the passes that `max_state_bytes: auto` always has room for, on all streams at once."""
 
 
 class Encoder:
@@ -41,13 +52,29 @@ class Encoder:
             *(checkpoint.name, self.runtime.backend, self.runtime.precision, self.runtime.streams),
             self.runtime_reason,
         )
+        self.max_state_bytes = _state_bytes(batching, self.runtime)
+        """Most memory of the passes under way, and again of states that requests hold on to."""
+        self._states = StateBudget(self.max_state_bytes)
         self.batcher = Batcher(
             self.runtime,
             pad_id=self.tokenizer.pad_id,
+            longest=checkpoint.position_limit or _LONGEST,
             max_batch_tokens=batching.max_batch_tokens,
             max_queued_tokens=batching.max_queued_tokens,
+            max_state_bytes=self.max_state_bytes,
         )
+
+    def hold_states(self, tokens: int) -> AbstractAsyncContextManager[None]:
+        """Wait for memory for the states of so many tokens, and hold it within the `async with` block."""
+        return self._states.hold(tokens * self.dim * 4)
 
     def close(self) -> None:
         """Stop the queue."""
         self.batcher.close()
+
+
+def _state_bytes(batching: BatchingConfig, runtime: Runtime) -> int:
+    if batching.max_state_bytes != "auto":
+        return batching.max_state_bytes
+    width = min(batching.max_batch_tokens, _ORDINARY)
+    return max(_STATE_BYTES, runtime.streams * runtime.footprint.of_pass(batching.max_batch_tokens // width, width))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right, insort
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Final
@@ -12,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from service.encoder.shapes import Shapes
 
 PostProcess = Callable[[Tensor, Tensor], Sequence[Any]]
 """States (rows, time, dim) and mask (rows, time) -> one result per row, at the end of a pass.
@@ -27,12 +30,27 @@ QUICK: Final = 128
 
 
 class Job:
-    """The rows of one request, and the future of their results, in the order of the rows."""
+    """The rows of one request, and the future of their results, in the order of the rows.
 
-    def __init__(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> None:
+    Args:
+        ids: token ids, one array a text.
+        post_process: from states and mask to one result per row.
+        loop: the event loop in which the results are awaited; None for a thread that waits for them.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[NDArray[np.int64]],
+        post_process: PostProcess,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self.post_process = post_process
-        self.future: Future[list[Any]] = Future()
+        self.loop = loop
+        self.future: Future[list[Any]] | asyncio.Future[list[Any]] = loop.create_future() if loop else Future()
         self.results: list[Any] = [None] * len(ids)
+        self.error: Exception | None = None
+        self.failed_row: int | None = None
+        """Index of the row at fault, if the request failed because of one."""
         self.remaining = len(ids)
         self.tokens = sum(map(len, ids))
         self.rows = sorted((Row(self, index, row) for index, row in enumerate(ids)), key=len)
@@ -45,17 +63,40 @@ class Job:
     @property
     def over(self) -> bool:
         """Whether nobody waits for its results any more: delivered, failed or cancelled."""
-        return self.future.done()
+        return self.error is not None or self.future.done()
 
-    def fail(self, error: BaseException) -> None:
-        """Fail the whole request."""
-        with suppress(InvalidStateError):  # cancelled, or failed by another batch
-            self.future.set_exception(error)
+    def fail(self, error: Exception, row: int | None = None) -> None:
+        """Fail the whole request, because of one of its rows or of none in particular; `deliver` says so."""
+        if self.error is None:
+            self.error, self.failed_row = error, row
 
-    def deliver(self) -> None:
-        """Deliver the results."""
-        with suppress(InvalidStateError):
-            self.future.set_result(self.results)
+    def settle(self) -> None:
+        """Give the results, or the error, to who waits; in the thread of the event loop if there is one."""
+        if self.future.done():  # cancelled
+            return
+        with suppress(InvalidStateError):  # cancelled meanwhile, by another thread
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.results)
+
+
+def deliver(jobs: Iterable[Job]) -> None:
+    """Settle jobs from any thread, with one call for all that are awaited in the same event loop."""
+    by_loop: defaultdict[asyncio.AbstractEventLoop | None, list[Job]] = defaultdict(list)
+    for job in jobs:
+        by_loop[job.loop].append(job)
+    for loop, some in by_loop.items():
+        if loop is None:
+            _settle(some)
+        else:
+            with suppress(RuntimeError):  # the loop has ended, and with it who waited
+                loop.call_soon_threadsafe(_settle, some)
+
+
+def _settle(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        job.settle()
 
 
 class Row:
@@ -83,11 +124,13 @@ class TokenQueue:
     Args:
         max_batch_tokens: most tokens of one batch, padding included; a longer row is a batch of its own.
         streams: how many batches run at once.
+        shapes: which shapes batches may have.
     """
 
-    def __init__(self, max_batch_tokens: int, streams: int) -> None:
+    def __init__(self, max_batch_tokens: int, streams: int, shapes: Shapes) -> None:
         self._max_batch_tokens = max_batch_tokens
         self._streams = streams
+        self._shapes = shapes
         self._jobs: deque[Job] = deque()
         self._quick: deque[Job] = deque()
         self._by_length: dict[int, deque[Row]] = {}
@@ -109,31 +152,42 @@ class TokenQueue:
                 insort(self._lengths, len(row))
             self._by_length[len(row)].append(row)
 
-    def take(self) -> list[Row]:
-        """Return the next batch, its longest row first; empty where nothing waits."""
+    def take(self, room: Callable[[int], int] | None = None) -> list[Row]:
+        """Return the next batch, its longest row first; empty where nothing waits, or the longest row must wait.
+
+        Args:
+            room: from the width of a batch to how many rows there is memory for; by default for any number.
+        """
         share = max(self.tokens // self._streams, _LEAST_BATCH)
-        budget = min(self._max_batch_tokens, share)
-        leader = self._lead()
+        leader = self._leader()
         if leader is None:
             self._forget_rows()
             return []
+        width = self._shapes.width(len(leader))
+        most = max(min(self._max_batch_tokens // width, share // len(leader)), 1)
+        if room is not None:
+            most = min(most, room(width))
+        if not most:
+            return []
+        self._claim(leader)
+        self._jobs.rotate(-1)
         batch = [leader]
-        self._fill(batch, budget // len(leader))
+        self._fill(batch, most)
+        self._put_back(batch, self._shapes.rows(len(batch)))
         return batch
 
     def take_quick(self) -> list[Row]:
         """Return the next batch with rows of quick requests only, its longest row first; empty where none waits."""
-        batch: list[Row] = []
-        width = 0
-        while self._quick:
-            for row in self._quick[0].rows:
-                if row.taken:
-                    continue
-                if batch and max(width, len(row)) * (len(batch) + 1) > QUICK:
-                    return sorted(batch, key=len, reverse=True)
-                if self._claim(row):
-                    batch.append(row)
-                    width = max(width, len(row))
+        found: list[Row] = []
+        for row in self._quick_rows():
+            width = self._shapes.width(max(len(row), *map(len, found), 0))
+            if found and width * (len(found) + 1) > QUICK:
+                break
+            found.append(row)
+        batch = found[: self._shapes.rows(len(found))] if found else []
+        for row in batch:
+            self._claim(row)
+        while self._quick and all(row.taken for row in self._quick[0].rows):
             self._quick.popleft()
         return sorted(batch, key=len, reverse=True)
 
@@ -150,15 +204,23 @@ class TokenQueue:
         self._by_length.clear()
         self._lengths.clear()
 
-    def _lead(self) -> Row | None:
+    def _leader(self) -> Row | None:
+        """Return the longest waiting row of the job whose turn it is; it stays in the queue."""
         while self._jobs:
-            job = self._jobs.popleft()
-            while job.rows:
-                row = job.rows.pop()
-                if self._claim(row):
-                    self._jobs.append(job)
-                    return row
+            rows = self._jobs[0].rows
+            while rows:
+                if not rows[-1].taken and not rows[-1].job.over:
+                    return rows[-1]
+                self._claim(rows.pop())
+            self._jobs.popleft()
         return None
+
+    def _quick_rows(self) -> Iterator[Row]:
+        """Yield the waiting rows of quick requests in turn, dropping those that nobody waits for."""
+        for job in self._quick:
+            for row in job.rows:
+                if not row.taken and (not job.over or self._claim(row)):
+                    yield row
 
     def _claim(self, row: Row) -> bool:
         """Take a row off the queue; False where it was taken before, or nobody waits for it."""
@@ -182,3 +244,11 @@ class TokenQueue:
                 row = waiting.popleft()
                 if self._claim(row):
                     batch.append(row)
+
+    def _put_back(self, batch: list[Row], kept: int) -> None:
+        """Put the rows after the first `kept` ones back to where they were taken from."""
+        while len(batch) > kept:
+            row = batch.pop()
+            row.taken = False
+            self.tokens += len(row)
+            self._by_length[len(row)].appendleft(row)

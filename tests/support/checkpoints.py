@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from service.config import Config
+from service.embedding.embedder import Embedder, TokenStates
 from service.embedding.models import Models
 
 DIM = 24
@@ -202,6 +203,16 @@ def served(folder: Path | str, *, runtime: dict[str, Any] | None = None, **setti
 def embed(models: Models, inputs: Sequence[Any], spec: Any = None, **arguments: Any) -> np.ndarray:
     """Vectors of the default model."""
     return asyncio.run(models.get(None, spec).embed(inputs, **arguments)).vectors
+
+
+def token_states(embedder: Embedder, texts: Sequence[str], **arguments: Any) -> list[TokenStates]:
+    """Return the states of texts, held no longer."""
+
+    async def read() -> list[TokenStates]:
+        async with embedder.token_states(texts, **arguments) as found:
+            return found
+
+    return asyncio.run(read())
 
 
 def close(left: np.ndarray, right: np.ndarray, tolerance: float = 1e-5) -> bool:

@@ -49,18 +49,19 @@ async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
     """The encoder's token states of each text, before any pooling, with tokens and character offsets."""
     texts = body.texts
     check_count(served, len(texts), "inputs")
-    states = await served.models.get(body.model).token_states(
+    async with served.models.get(body.model).token_states(
         texts,
         prompt_name=body.prompt_name,
         truncate=body.side,
         max_total=MOST_STATES,
         where=places("inputs", several=body.several),
-    )
-    return await response_in_parts(
-        json_list_of(
-            json_object(tokens=text.tokens, offsets=text.offsets, states=json_list(text.states)) for text in states
+    ) as states:
+        return await response_in_parts(
+            json_list_of(
+                json_object(tokens=text.tokens, offsets=text.offsets, states=json_list(text.states))
+                for text in states
+            )
         )
-    )
 
 
 @router.post("/embed_spans", response_model=list[SpanVectorsBody], responses=PROBLEMS)

@@ -15,6 +15,7 @@ from service.collections.service import MOST_HITS
 from service.collections.vectorize import MOST_CHUNKS
 from service.embedding.explain import MOST_TOKENS
 from service.embedding.windows import MOST_WINDOWED
+from service.encoder import Batcher
 from service.errors import Unavailable
 
 router = APIRouter(tags=["status"])
@@ -56,6 +57,8 @@ async def info(served: Served) -> dict[str, Any]:
                 "backend": model.encoder.runtime.backend,
                 "precision": model.encoder.runtime.precision,
                 "streams": model.encoder.runtime.streams,
+                "shapes": _shapes(model.encoder.batcher),
+                "max_state_bytes": model.encoder.max_state_bytes,
                 "runtime_reason": model.encoder.runtime_reason,
                 "agreement_with_fp32": model.encoder.agreement,
                 "warnings": list(model.recipe.warnings),
@@ -75,3 +78,8 @@ async def info(served: Served) -> dict[str, Any]:
             "max_hits": MOST_HITS,
         },
     }
+
+
+def _shapes(batcher: Batcher) -> dict[str, int] | None:
+    """Return how many shapes of passes are compiled, and how many there are; None where a runtime compiles none."""
+    return {"compiled": len(batcher.compiled), "most": batcher.most_compiled} if batcher.most_compiled else None

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from service.config import RuntimeConfig
 from service.encoder.loading import Source
+from service.encoder.memory import Footprint
 from service.encoder.quantization import Agreement
+from service.encoder.shapes import AnyShape, Shapes
 from service.errors import ServiceError
 
 
@@ -34,7 +36,7 @@ class Runtime(ABC):
 
     `streams` is how many batches it computes best at once. One more may come beside them, from a thread of its
     own, for a small request that should not wait for a stream. `agreement` is, for int8, how near its vectors are
-    to those of float32.
+    to those of float32. `footprint` estimates the memory of a pass.
     """
 
     backend: ClassVar[str]
@@ -47,6 +49,7 @@ class Runtime(ABC):
     precision: str
     streams: int
     dim: int
+    footprint: Footprint = Footprint.of({}, fused_attention=True)
     agreement: Agreement | None = None
 
     @classmethod
@@ -58,6 +61,15 @@ class Runtime(ABC):
             Unfit: this installation, this machine or the encoder's architecture is not for this runtime.
             ConfigError, CheckpointError: no runtime could do it.
         """
+
+    def shapes(self, max_batch_tokens: int, longest: int) -> Shapes:
+        """Return the shapes that passes should have: any, unless the runtime compiles each new one.
+
+        Args:
+            max_batch_tokens: most tokens of one pass with several rows, padding included.
+            longest: most tokens of a row.
+        """
+        return AnyShape()
 
     def prepare_thread(self) -> None:
         """Prepare the calling thread; each thread does so once, before its first `states`."""

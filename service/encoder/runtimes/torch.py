@@ -14,6 +14,7 @@ from torch import Tensor
 
 from service.config import RuntimeConfig
 from service.encoder.loading import Source
+from service.encoder.memory import Footprint
 from service.encoder.quantization import Agreement, load_quantized, quantize_linears, save_quantized
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.equivalence import difference, sample, silenced
@@ -73,7 +74,9 @@ class TorchRuntime(Runtime):
         self.streams = cores if device == "cpu" else 1
         # An int8 pass over a few tokens is over before helpers have woken up.
         self._most_threads = 1 if precision == "int8" else cores
-        self.dim = int(module.config.get_text_config().hidden_size)
+        config = module.config.get_text_config()
+        self.dim = int(config.hidden_size)
+        self.footprint = Footprint.of(config.to_dict(), fused_attention=config._attn_implementation != "eager")
         # An int8 pass is so short that Python's share of it shows.
         self._states = _trace(module) if precision == "int8" else StatesOnly(module.to(self._device))
 

@@ -32,6 +32,7 @@ from tests.support.checkpoints import (
     reference,
     sentence_transformer,
     served,
+    token_states,
 )
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -508,7 +509,7 @@ def test_no_texts_give_no_vectors(mixed):
 
 def test_token_states_pool_to_the_vector(mixed):
     models, pool, alone = mixed
-    states = asyncio.run(models.get().token_states(pool, max_total=10_000))
+    states = token_states(models.get(), pool, max_total=10_000)
     for text, state in zip(pool, states, strict=True):
         assert len(state.tokens) == len(state.offsets) == len(state.states)
         pooled = np.concatenate([state.states.max(0), state.states.mean(0)])
@@ -516,7 +517,7 @@ def test_token_states_pool_to_the_vector(mixed):
         assert next(text[slice(*pair)] for pair in state.offsets if pair)[0] == text[0]
     total = sum(len(state.tokens) for state in states)
     with pytest.raises(TooLong, match=f"{total} tokens together"):
-        asyncio.run(models.get().token_states(pool, max_total=total - 1))
+        token_states(models.get(), pool, max_total=total - 1)
 
 
 def test_bf16_is_near_and_has_the_same_fingerprint(bert, tmp_path):

@@ -26,6 +26,7 @@ from tests.support.checkpoints import (
     plain_llama,
     sentence_transformer,
     served,
+    token_states,
 )
 
 
@@ -107,7 +108,7 @@ def test_a_saved_pooler(declared, tmp_path):
     with served(declared, pooling={"strategy": "attention", "weights": str(tmp_path / "pooler")}) as models:
         assert not any("untrained" in note for note in list(models.get("default").recipe.warnings))
         assert models.get().recipe.pooler.fingerprint() == pooler.fingerprint()
-        states = asyncio.run(models.get().token_states(TEXTS[:1], max_total=100))[0].states
+        states = token_states(models.get(), TEXTS[:1], max_total=100)[0].states
         expected = pooler(torch.from_numpy(states)[None], torch.ones(1, len(states), dtype=torch.bool))
         assert close(embed(models, TEXTS[:1], normalize=False), expected.detach().numpy())
 
@@ -197,21 +198,22 @@ def test_requests_for_several_poolings_share_passes(declared, monkeypatch):
         a, b = models.get("a"), models.get("b")
         expected = [asyncio.run(model.embed(TEXTS)).vectors for model in (a, b)]
         before = a.encoder.batcher.passes
-        submit = a.encoder.batcher.submit
+        run = a.encoder.batcher.run
         submitted = threading.Semaphore(0)
 
         def hold(states, mask):
             assert all(submitted.acquire(timeout=20) for _ in range(16))
             return [states[0].numpy()]
 
-        def submit_and_tell(ids, finish):
-            future = submit(ids, finish)
+        async def run_and_tell(ids, post_process):
+            running = asyncio.ensure_future(run(ids, post_process))
+            await asyncio.sleep(0)  # its first step puts it into the queue
             submitted.release()
-            return future
+            return await running
 
         async def many():
-            held = submit([np.array([5, 6])], hold)  # the only stream; the rest must wait for it
-            monkeypatch.setattr(a.encoder.batcher, "submit", submit_and_tell)
+            held = a.encoder.batcher.submit([np.array([5, 6])], hold)  # the only stream; the rest must wait for it
+            monkeypatch.setattr(a.encoder.batcher, "run", run_and_tell)
             found = await asyncio.gather(*(model.embed(TEXTS) for _ in range(8) for model in (a, b)))
             held.result()
             return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import threading
+import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
@@ -11,9 +14,10 @@ import pytest
 import torch
 
 from service.checkpoint import read_checkpoint
-from service.encoder.batcher import Batcher
+from service.encoder.batcher import Batcher, RowFailed
 from service.encoder.loading import load_module
 from service.encoder.runtimes.torch import TorchRuntime
+from service.encoder.shapes import ShapeBuckets
 from service.errors import CheckpointError, Unavailable
 from tests.support.checkpoints import DIM, plain_bert
 
@@ -25,6 +29,15 @@ def runtime(tmp_path_factory):
     checkpoint = read_checkpoint(str(plain_bert(tmp_path_factory.mktemp("bert"))))
     yield TorchRuntime(load_module(checkpoint, torch.float32), "fp32", threads=2)
     torch.set_num_threads(threads)
+
+
+LIMITS = {
+    "pad_id": 0,
+    "longest": 512,
+    "max_batch_tokens": 256,
+    "max_queued_tokens": 10_000,
+    "max_state_bytes": 1 << 30,
+}
 
 
 class Gate:
@@ -59,7 +72,7 @@ def ids(*lengths: int, start: int = 5) -> list[np.ndarray]:
 @contextmanager
 def batcher(runtime, streams=1, **limits):
     runtime.streams = streams
-    one = Batcher(runtime, pad_id=0, **{"max_batch_tokens": 256, "max_queued_tokens": 10_000, **limits})
+    one = Batcher(runtime, **{**LIMITS, **limits})
     try:
         yield one
     finally:
@@ -152,7 +165,7 @@ def test_failing_post_processing_fails_only_its_requests(runtime):
 
 def test_post_processing_that_loses_a_row_is_an_error(runtime):
     with batcher(runtime) as one, pytest.raises(ValueError, match="zip"):
-        one.submit(ids(4, 4), lambda states, mask: first(states, mask)[:1]).result(20)
+        one.submit(ids(4, 4), lambda states, mask: first(states, mask)[:-1]).result(20)
 
 
 def test_a_failing_pass_fails_its_requests_and_the_stream_goes_on(runtime):
@@ -162,6 +175,120 @@ def test_a_failing_pass_fails_its_requests_and_the_stream_goes_on(runtime):
             outside.result(20)
         assert one.alive
         assert_close(one.submit(ids(4), mean).result(20), expected(runtime, ids(4), mean))
+
+
+def bad_row(states, mask):
+    """Fail beside or on a text of 13 tokens."""
+    if 13 in mask.sum(1):
+        raise ValueError("a text of 13 tokens")
+    return mean(states, mask)
+
+
+def test_neighbours_of_a_failing_row_are_served(runtime):
+    with batcher(runtime) as one:
+        with held(one):
+            clean = [one.submit(ids(12, 11, start=i), bad_row) for i in range(5)]
+            poisoned = one.submit(ids(12, 13, 11), bad_row)
+        for i, future in enumerate(clean):
+            assert_close(future.result(20), expected(runtime, ids(12, 11, start=i), mean))
+        with pytest.raises(ValueError, match="a text of 13 tokens"):
+            poisoned.result(20)
+
+
+def test_neighbours_of_a_failing_pass_are_served(runtime):
+    outside = np.array([5, 10_000, 7])  # no such token: the embedding table ends before it
+    with batcher(runtime) as one:
+        with held(one):
+            clean = [one.submit(ids(3, 3, start=i), mean) for i in range(5)]
+            poisoned = one.submit([*ids(3), outside], mean)
+        for i, future in enumerate(clean):
+            assert_close(future.result(20), expected(runtime, ids(3, 3, start=i), mean))
+        with pytest.raises(IndexError):
+            poisoned.result(20)
+
+
+def test_a_coroutine_learns_which_row_failed(runtime):
+    async def run():
+        clean, poisoned = await asyncio.gather(
+            one.run(ids(9, 9), bad_row), one.run(ids(9, 9, 13, 9), bad_row), return_exceptions=True
+        )
+        assert_close(clean, expected(runtime, ids(9, 9), mean))
+        assert isinstance(poisoned, RowFailed)
+        assert poisoned.index == 2
+        assert isinstance(poisoned.reason, ValueError)
+
+    with batcher(runtime) as one:
+        asyncio.run(run())
+
+
+def test_a_failure_that_does_not_come_back_fails_nobody(runtime):
+    failures = iter([True])
+
+    def once(states, mask):
+        if next(failures, False):
+            raise ValueError("only this time")
+        return mean(states, mask)
+
+    with batcher(runtime) as one:
+        assert_close(one.submit(ids(9, 8), once).result(20), expected(runtime, ids(9, 8), mean))
+
+
+def test_passes_wait_for_memory_and_quick_ones_overtake(runtime):
+    """With room for one long pass at a time, the second stream waits, though it is free."""
+    gates = [Gate(), Gate()]
+    room = runtime.footprint.of_pass(2, 60)
+    with batcher(runtime, 2, max_state_bytes=room) as one:
+        futures = [one.submit(ids(60, 59, 58), gate) for gate in gates]
+        assert gates[0].entered.wait(20)
+        assert_close(one.submit(ids(6), mean).result(20), expected(runtime, ids(6), mean))
+        assert not gates[1].entered.is_set()
+        gates[0].open.set()
+        assert gates[1].entered.wait(20)
+        gates[1].open.set()
+        wait(futures, 20)
+
+
+def test_a_pass_beyond_the_memory_runs_alone(runtime):
+    with batcher(runtime, 2, max_state_bytes=1) as one:
+        futures = [one.submit(ids(60, 50, 40, start=i), mean) for i in range(4)]
+        for i, future in enumerate(futures):
+            assert_close(future.result(20), expected(runtime, ids(60, 50, 40, start=i), mean))
+
+
+class Compiling(TorchRuntime):
+    """Asks for shapes from a set."""
+
+    def __init__(self, module):
+        super().__init__(module, "fp32", threads=1)
+
+    def shapes(self, max_batch_tokens, longest):
+        return ShapeBuckets(max_batch_tokens, longest)
+
+
+def test_passes_have_shapes_of_the_set(tmp_path):
+    noting = Compiling(load_module(read_checkpoint(str(plain_bert(tmp_path))), torch.float32))
+    requests = [ids(*(1 + (5 * i + 3 * j) % 60 for j in range(1 + i % 7)), start=i) for i in range(30)]
+    with batcher(noting, 1, longest=64) as one:
+        futures = [one.submit(rows, mean) for rows in requests]
+        for rows, future in zip(requests, futures, strict=True):
+            assert_close(future.result(30), expected(noting, rows, mean))
+        known = {(*shape, wide) for shape in one.shapes for wide in (False, True)}
+        assert one.compiled <= known
+        assert len(one.compiled) <= one.most_compiled
+
+
+def test_common_shapes_are_run_before_anybody_asks(tmp_path):
+    noting = Compiling(load_module(read_checkpoint(str(plain_bert(tmp_path))), torch.float32))
+    with batcher(noting, 1, longest=64) as one:
+        common = {(rows, width) for rows, width in one.shapes if width <= 32}
+        wanted = {(*shape, False) for shape in common if math.prod(shape) <= 256}
+        wanted |= {(*shape, True) for shape in common if math.prod(shape) <= 128}
+        deadline = time.monotonic() + 60
+        while one.compiled < wanted and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert one.compiled == wanted
+        assert one.passes == 0
+        assert_close(one.submit(ids(20), mean).result(20), expected(noting, ids(20), mean))
 
 
 def test_a_request_that_failed_costs_no_further_pass(runtime):
@@ -278,7 +405,7 @@ def test_a_request_larger_than_the_queue_is_taken_when_it_is_alone(runtime):
 def test_close_finishes_what_runs_and_fails_what_waits(runtime):
     runtime.streams = 1
     others = set(threading.enumerate())
-    one = Batcher(runtime, pad_id=0, max_batch_tokens=256, max_queued_tokens=10_000)
+    one = Batcher(runtime, **LIMITS)
     streams = set(threading.enumerate()) - others
     gate = Gate()
     running = one.submit(ids(3), gate)

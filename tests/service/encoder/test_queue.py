@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.encoder.queue import QUICK, Job, TokenQueue
+from service.encoder.shapes import AnyShape, ShapeBuckets
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 BUDGETS = st.sampled_from([1, 16, 64, 200, 1024])
@@ -36,10 +37,11 @@ def drain(queue: TokenQueue) -> list[list]:
 class QueueMachine(RuleBasedStateMachine):
     """Puts, takes and cancellations in any order."""
 
-    @initialize(budget=BUDGETS, streams=STREAMS)
-    def start(self, budget, streams):
+    @initialize(budget=BUDGETS, streams=STREAMS, buckets=st.booleans())
+    def start(self, budget, streams, buckets):
         self.budget, self.streams = budget, streams
-        self.queue = TokenQueue(budget, streams)
+        self.shapes = ShapeBuckets(budget, 40) if buckets else AnyShape()
+        self.queue = TokenQueue(budget, streams, self.shapes)
         self.rows = {}  # job -> its rows; the job itself gives up those that lead
         self.handed_out = Counter()
         self.since_put = {}  # job without a lead so far -> (takes since, takes within which it must lead)
@@ -71,6 +73,8 @@ class QueueMachine(RuleBasedStateMachine):
         width = len(batch[0])
         assert all(len(row) <= width for row in batch)
         assert len(batch) == 1 or width * len(batch) <= budget
+        assert len(batch) == 1 or self.shapes.width(width) * len(batch) <= self.budget
+        assert self.shapes.rows(len(batch)) == len(batch)
         for row in batch:
             assert row.taken
             assert not row.job.over
@@ -93,7 +97,8 @@ class QueueMachine(RuleBasedStateMachine):
         batch = self.queue.take_quick()
         assert bool(batch) == bool(waiting)
         assert set(batch) <= waiting
-        assert len(batch) <= 1 or len(batch) * len(batch[0]) <= QUICK
+        assert len(batch) <= 1 or len(batch) * self.shapes.width(len(batch[0])) <= QUICK
+        assert not batch or self.shapes.rows(len(batch)) == len(batch)
         assert all(len(row) <= len(batch[0]) for row in batch)
         self.handed_out.update(batch)
 
@@ -125,7 +130,7 @@ TestQueue.settings = settings(stateful_step_count=40)
 @settings(max_examples=2 * settings.default.max_examples)
 @given(st.lists(LENGTHS, min_size=1, max_size=8), BUDGETS, STREAMS)
 def test_every_row_is_handed_out_once(requests, budget, streams):
-    queue = TokenQueue(budget, streams)
+    queue = TokenQueue(budget, streams, AnyShape())
     jobs = [job(*lengths) for lengths in requests]
     for one in jobs:
         queue.put(one)
@@ -137,14 +142,14 @@ def test_every_row_is_handed_out_once(requests, budget, streams):
 
 
 def test_a_row_beyond_the_budget_rides_alone():
-    queue = TokenQueue(100, 1)
+    queue = TokenQueue(100, 1, AnyShape())
     queue.put(job(500, 10, 10, 300))
     assert [[len(row) for row in batch] for batch in drain(queue)] == [[500], [300], [10, 10]]
 
 
 def test_padding_counts():
     """Four rows of 25 fill a budget of 100; a row of 26 in front of them makes it three."""
-    queue = TokenQueue(100, 1)
+    queue = TokenQueue(100, 1, AnyShape())
     queue.put(job(25, 25, 25, 25))
     assert [len(batch) for batch in drain(queue)] == [4]
     queue.put(job(25, 25, 25, 26))
@@ -152,19 +157,38 @@ def test_padding_counts():
 
 
 def test_rows_of_unlike_length_do_not_ride_together():
-    queue = TokenQueue(10_000, 1)
+    queue = TokenQueue(10_000, 1, AnyShape())
     queue.put(job(200, 200, 5, 5, 5))
     assert [[len(row) for row in batch] for batch in drain(queue)] == [[200, 200], [5, 5, 5]]
 
 
+def test_the_surplus_of_a_bucket_is_in_the_next_batch():
+    queue = TokenQueue(10_000, 1, ShapeBuckets(10_000, 40))
+    queue.put(job(*[10] * 7))
+    first = queue.take()
+    assert (len(first), queue.tokens) == (6, 10)
+    queue.put(job(10, 10))
+    assert [len(batch) for batch in drain(queue)] == [3]
+
+
+def test_a_row_waits_for_memory_and_keeps_its_turn():
+    queue = TokenQueue(1000, 1, AnyShape())
+    queue.put(job(100, 100))
+    queue.put(job(5))
+    assert queue.take(lambda width: 0) == []
+    assert queue.tokens == 205
+    assert [len(row) for row in queue.take(lambda width: 1 if width == 100 else 9)] == [100]
+    assert [[len(row) for row in batch] for batch in drain(queue)] == [[5], [100]]
+
+
 def test_idle_streams_get_a_share():
-    queue = TokenQueue(10_000, 2)
+    queue = TokenQueue(10_000, 2, AnyShape())
     queue.put(job(*[10] * 40))
     assert next(len(batch) for batch in drain(queue)) == 20
 
 
 def test_rows_of_several_requests_ride_together():
-    queue = TokenQueue(1024, 1)
+    queue = TokenQueue(1024, 1, AnyShape())
     jobs = [job(10, 11), job(10), job(11, 12)]
     for one in jobs:
         queue.put(one)
@@ -172,7 +196,7 @@ def test_rows_of_several_requests_ride_together():
 
 
 def test_a_small_request_waits_for_few_batches_of_a_huge_one():
-    queue = TokenQueue(64, 1)
+    queue = TokenQueue(64, 1, AnyShape())
     queue.put(job(*[32] * 5_000))
     for _ in range(10):
         queue.take()
@@ -182,7 +206,7 @@ def test_a_small_request_waits_for_few_batches_of_a_huge_one():
 
 
 def test_a_cancelled_request_is_dropped():
-    queue = TokenQueue(64, 1)
+    queue = TokenQueue(64, 1, AnyShape())
     gone, stays = job(*[10] * 100), job(9)
     queue.put(gone)
     queue.put(stays)
@@ -195,7 +219,7 @@ def test_a_cancelled_request_is_dropped():
 
 
 def test_clear_gives_what_waits_and_nothing_else():
-    queue = TokenQueue(64, 1)
+    queue = TokenQueue(64, 1, AnyShape())
     running, half, waits = job(50), job(*[20] * 5), job(30)
     queue.put(running)
     assert [row.job for row in queue.take()] == [running]
@@ -210,7 +234,7 @@ def test_clear_gives_what_waits_and_nothing_else():
 
 
 def test_memory_is_released_when_idle():
-    queue = TokenQueue(256, 2)
+    queue = TokenQueue(256, 2, AnyShape())
     kept = []
     for lengths in ([5, 9, 30], [100] * 20, [7]):
         one = job(*lengths)
@@ -225,7 +249,7 @@ def test_memory_is_released_when_idle():
 
 def test_memory_does_not_grow_while_busy():
     """A queue that is never empty keeps no row for long after it was handed out."""
-    queue = TokenQueue(64, 1)
+    queue = TokenQueue(64, 1, AnyShape())
     queue.put(job(*[3] * 30_000))
     rows = []
     for number in range(400):
