@@ -203,7 +203,11 @@ class Batcher:
                 self._run(current.batch, wide=wide)
                 deliver(self._end(current))
             elif shape is not None:
-                self._states(np.full(shape, self._pad_id), np.ones(shape, np.bool_), wide=wide)
+                try:
+                    self._states(np.full(shape, self._pad_id), np.ones(shape, np.bool_), wide=wide)
+                except Exception:  # a request of this shape will say so to who sent it
+                    logger.exception("a pass of %d texts of %d tokens cannot be warmed up", *shape)
+                    warm_up = iter(())
 
     def _wanted(self) -> threading.Condition:
         """Return for which threads there may be work in what waits."""
@@ -276,12 +280,12 @@ class Batcher:
     def _attempt(self, rows: Sequence[Row], *, wide: bool) -> list[tuple[Sequence[Row], Exception]]:
         """Run rows in one pass; return those that failed together, with their error."""
         failed: list[tuple[Sequence[Row], Exception]] = []
-        ids, mask = pad([row.ids for row in rows], self._pad_id, self.shapes.width(max(map(len, rows))))
         groups: defaultdict[PostProcess, list[int]] = defaultdict(list)
         for place, row in enumerate(rows):
             groups[row.job.post_process].append(place)
         with torch.inference_mode():
             try:
+                ids, mask = pad([row.ids for row in rows], self._pad_id, self.shapes.width(max(map(len, rows))))
                 states = self._states(ids, mask, wide=wide)
             except Exception as error:  # for the clients that wait; the stream goes on
                 return [(rows, error)]
