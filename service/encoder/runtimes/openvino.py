@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.config import RuntimeConfig
+from service.cores import available_cores
 from service.encoder.loading import Source
 from service.encoder.quantization import Agreement, quantize_graph
 from service.encoder.runtimes.base import Runtime, Unfit
 from service.encoder.runtimes.equivalence import difference, sample, silenced
-from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_int8, threads
+from service.encoder.runtimes.machine import cpu_precision, has_native_int8, threads
 from service.encoder.runtimes.quantizer import Quantizer
 from service.encoder.runtimes.torch import StatesOnly
 from service.errors import CheckpointError, ConfigError, brief
