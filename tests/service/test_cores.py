@@ -18,7 +18,7 @@ OTHERS = "25 1 0:23 / / rw - ext4 /dev/sda rw\n40 31 0:37 / /sys/fs/cgroup/cpuse
 
 
 def system(root: Path, groups: str, mounts: str, **files: str) -> Path:
-    """A root folder as a kernel would show it; `files` are contents by path below `sys/fs/cgroup`, `/` written `__`."""
+    """A root folder as a kernel shows it; `files` are contents by path below `sys/fs/cgroup`, with `__` for `/`."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(groups + "\n")
     (root / "proc/self/mountinfo").write_text(f"{OTHERS}\n{mounts}\n")

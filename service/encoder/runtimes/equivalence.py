@@ -20,6 +20,7 @@ _TOLERANCE: Final = 1e-4
 """Largest difference from the module's states, relative to the largest state."""
 _PRODUCTS: Final = 2e11
 """Most multiplications with weights in a checked pass: a few seconds on two cores."""
+_UNBOUNDED: Final = 512
 _SCORES: Final = 2**25
 """Most attention scores of one layer in a checked pass: 128 MiB in float32."""
 _BOUNDARIES: Final = (
@@ -36,7 +37,7 @@ def difference(module: Any, states: Callable[[Tensor, Tensor], Tensor]) -> str |
     """
     most = longest(module)
     with torch.inference_mode():
-        for rows, width in (*_SHAPES, (1, most), (1, 3), (2, most // 2 + 1), (2, 8)):
+        for rows, width in (*_SHAPES, (2, most // 2 + 1), (1, 3), (1, most), (2, 8)):
             ids, mask = sample(module, rows, width)
             wanted = module(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
             found = states(ids, mask)[mask.bool()]
@@ -62,8 +63,8 @@ def longest(module: Any) -> int:
 
 
 def _positions(module: Any) -> int:
-    """Return how many tokens a module has positions for, at most 2**20."""
-    limits = [getattr(module.config.get_text_config(), "max_position_embeddings", None) or 2**20]
+    """Return how many tokens a module has positions for; where it sets no bound, as T5, what such are trained on."""
+    limits = [getattr(module.config.get_text_config(), "max_position_embeddings", None) or _UNBOUNDED]
     for name, part in module.named_modules():
         if isinstance(part, torch.nn.Embedding) and name.endswith("position_embeddings"):
             # Models of the RoBERTa family count from behind the padding's own position.

@@ -8,8 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertModel, MistralConfig, MistralModel, ModernBertConfig
-from transformers import ModernBertModel, RobertaConfig, RobertaModel
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    MistralConfig,
+    MistralModel,
+    ModernBertConfig,
+    ModernBertModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from service.checkpoint import read_checkpoint
 from service.encoder.loading import Source, load_module
@@ -47,7 +56,7 @@ def texts(make: Make) -> list[list[int]]:
 
 
 def means(folder: Path, ids: list[list[int]]) -> np.ndarray:
-    """The mean state of each text alone, by transformers; a module of its own each, as some remember what they saw."""
+    """The mean state of each text alone, by transformers; each by a new module, as some remember what they saw."""
     found = []
     spec = Source(read_checkpoint(str(folder))).tokenizer.spec
     for text in ids:
@@ -55,7 +64,8 @@ def means(folder: Path, ids: list[list[int]]) -> np.ndarray:
         if hasattr(module, "set_attention_type"):
             module.set_attention_type("original_full")
         with torch.inference_mode():
-            found.append(module(input_ids=torch.tensor([[*spec.prefix, *text, *spec.suffix]])).last_hidden_state[0].mean(0).numpy())
+            states = module(input_ids=torch.tensor([[*spec.prefix, *text, *spec.suffix]])).last_hidden_state
+            found.append(states[0].mean(0).numpy())
     return np.stack(found)
 
 
