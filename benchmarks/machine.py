@@ -11,14 +11,14 @@ from typing import Final
 
 import psutil
 
+from service.cores import available_cores
+
 _PACKAGES: Final = ("torch", "transformers", "openvino", "nncf", "sentence-transformers", "faiss-cpu")
 _INSTRUCTIONS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
 
 
 def machine() -> str:
     """Describe the processor, its instructions that matter here, and the versions in this environment."""
-    from service.encoder.runtimes.machine import available_cores  # imports torch, which other users do not need
-
     flags = _cpu("flags").split()
     known = ", ".join(instruction for instruction in _INSTRUCTIONS if instruction in flags)
     versions = []

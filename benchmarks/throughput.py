@@ -16,7 +16,7 @@ from benchmarks.plots import rows
 from benchmarks.report import Report, medians_by_column, nested, ratios, spread
 from benchmarks.servers import Field, Target, field_of
 from benchmarks.texts import cranfield, sentences, sts, unit
-from service.encoder.runtimes.machine import available_cores
+from service.cores import available_cores
 
 STS: Final = "STS-B"
 CRANFIELD: Final = "Cranfield"

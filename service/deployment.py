@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Self
 
 from service.collections import Collections
 from service.collections.service import CollectionService
 from service.config import Config
+from service.cores import cores
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
+from service.encoder.runtimes.machine import threads
 from service.process import prepare_process
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ def open_deployment(config: Config) -> Deployment:
     Raises:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
     """
-    prepare_process()
+    prepare_process(threads(config.runtime))
+    logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     collections = Collections(config.store.path)  # before the models, as it fails fast
     try:
         models = Models(config)

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
+from typing import Final
+
+from service.cores import available_cores
+
+_TEAMS: Final = {"OMP_NUM_THREADS", "RAYON_NUM_THREADS"}
+"""The threads of OpenMP (PyTorch, FAISS, BLAS) and of the tokenizers; OpenVINO is told by its runtime."""
+_CHOSEN: Final = _TEAMS & os.environ.keys()
+"""What the user has set, which is left alone."""
 
 
-def prepare_process() -> None:
-    """Make the process fit to load models; call it once, before the first model is loaded.
+def prepare_process(threads: int | None = None) -> None:
+    """Make the process fit to load models; call it before the first model is loaded.
 
     OpenVINO and NNCF report each use to their makers through the package `openvino_telemetry`. From here on it
     counts as not installed in this process, so that nothing is reported.
+
+    Libraries that compute start a thread for every core of the machine, whatever a cgroup's quota leaves of it. From
+    here on they start no more than `threads`, unless the environment says how many.
+
+    Args:
+        threads: how many cores to use; all that this process may use by default.
     """
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    threads = threads or available_cores()
+    for name in _TEAMS - _CHOSEN:
+        os.environ[name] = str(threads)
+    # OpenMP has read the environment if PyTorch is there already, and importing it here would take a second.
+    if (torch := sys.modules.get("torch")) and "OMP_NUM_THREADS" not in _CHOSEN:
+        torch.set_num_threads(min(threads, torch.get_num_threads()))
 
 
 def freeze_and_trim() -> None:

@@ -154,6 +154,10 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
             f"{checkpoint.transformer}: {len(missing)} weights are missing or of another shape, such as "
             f"{missing[0]!r}; the encoder would run on random numbers. Get the folder anew."
         )
+    if hasattr(model, "set_attention_type"):
+        # BigBird's sparse attention depends on a batch's width, and one short text turns it into full attention for
+        # good. Only with full attention from the start does a text have one vector.
+        model.set_attention_type("original_full")
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # keys and values are never asked for again
     return model.eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -27,3 +28,36 @@ def test_nothing_is_reported_and_loaded_objects_are_frozen():
     """In a process of its own: this one is prepared already, and NNCF reports nothing from tests."""
     done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "True", "True"]
+
+
+THREADS = """
+import os, sys
+imported_first = sys.argv[1] == "first"
+if imported_first:
+    import torch
+from service.process import prepare_process
+prepare_process()
+prepare_process(1)
+import faiss, torch
+from threading import Thread
+counts = [torch.get_num_threads()]
+thread = Thread(target=lambda: counts.append(torch.get_num_threads()))
+thread.start(); thread.join()
+print(*counts, os.environ["OMP_NUM_THREADS"], os.environ["RAYON_NUM_THREADS"])
+"""
+
+
+def threads(when: str, **chosen: str) -> list[str]:
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")} | chosen
+    command = [sys.executable, "-c", THREADS, when]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize("when", ["first", "later"])
+def test_libraries_start_no_more_threads_than_there_are_cores_to_use(when):
+    assert threads(when) == ["1", "1", "1", "1"]
+
+
+def test_what_the_user_has_set_is_left_alone():
+    assert threads("first", OMP_NUM_THREADS="2") == ["2", "2", "2", "1"]
+    assert threads("later", RAYON_NUM_THREADS="3") == ["1", "1", "1", "3"]

@@ -18,15 +18,23 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     BertConfig,
     BertModel,
+    BigBirdConfig,
+    BigBirdModel,
     GPT2Config,
     GPT2Model,
     LlamaConfig,
     LlamaModel,
+    LongformerConfig,
+    LongformerModel,
+    ModernBertConfig,
+    ModernBertModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
     T5Config,
     T5EncoderModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 from service.config import Config
@@ -144,6 +152,46 @@ def plain_t5(folder: Path) -> Path:
     torch.manual_seed(5)
     config = T5Config(vocab_size=400, d_model=DIM, d_kv=6, d_ff=32, num_layers=2, num_heads=4)
     return _save(T5EncoderModel(config), byte_pairs("$A </s>"), folder)
+
+
+def plain_xlm_roberta(folder: Path) -> Path:
+    torch.manual_seed(6)
+    return _long(XLMRobertaModel(XLMRobertaConfig(**_LONG, max_position_embeddings=258, type_vocab_size=1)), folder)
+
+
+def plain_longformer(folder: Path) -> Path:
+    """Attention within eight tokens to either side."""
+    torch.manual_seed(7)
+    config = LongformerConfig(**_LONG, max_position_embeddings=258, type_vocab_size=1, attention_window=16)
+    return _long(LongformerModel(config), folder)
+
+
+def plain_bigbird(folder: Path) -> Path:
+    """Sparse attention from 29 tokens on."""
+    torch.manual_seed(8)
+    config = BigBirdConfig(**_LONG, max_position_embeddings=256, block_size=4, num_random_blocks=1)
+    assert config.attention_type == "block_sparse"
+    return _long(BigBirdModel(config), folder)
+
+
+def plain_modernbert(folder: Path) -> Path:
+    """Attention within 32 tokens to either side in two of its four layers."""
+    torch.manual_seed(9)
+    sizes = _LONG | {"num_hidden_layers": 4, "max_position_embeddings": 256}
+    config = ModernBertConfig(**sizes, local_attention=64)
+    return _long(ModernBertModel(config), folder)
+
+
+_LONG: dict[str, Any] = {
+    **{"vocab_size": 400, "hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 3},
+    **{"intermediate_size": 32, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
+}
+
+
+def _long(model: Any, folder: Path) -> Path:
+    tokenizer = byte_pairs()
+    tokenizer.model_max_length = 256
+    return _save(model, tokenizer, folder)
 
 
 def _save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:

@@ -13,6 +13,7 @@ from service.api.requests import Served
 from service.api.routes.embed import MOST_STATES
 from service.collections.service import MOST_HITS
 from service.collections.vectorize import MOST_CHUNKS
+from service.cores import available_cores
 from service.embedding.explain import MOST_TOKENS
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import Batcher
@@ -42,6 +43,7 @@ async def info(served: Served) -> dict[str, Any]:
     config = served.config
     return {
         "version": __version__,
+        "cores": available_cores(),
         "default_model": served.models.default,
         "models": {
             name: {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -12,34 +13,79 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+CHECK: Final = 2
+"""Version of the check; increase it when it comes to refuse more, so that what is cached is checked again."""
 _SHAPES: Final = ((1, 3), (2, 8), (3, 18), (1, 33))
-_FIRST_POSITION: Final = 2
-"""Where models of the RoBERTa family count positions from."""
 _TOLERANCE: Final = 1e-4
 """Largest difference from the module's states, relative to the largest state."""
+_PRODUCTS: Final = 2e11
+"""Most multiplications with weights in a checked pass: a few seconds on two cores."""
+_UNBOUNDED: Final = 512
+_SCORES: Final = 2**25
+"""Most attention scores of one layer in a checked pass: 128 MiB in float32."""
+_BOUNDARIES: Final = (
+    *("attention_window", "local_attention", "sliding_window", "local_radius", "attention_chunk_size"),
+    *("block_size", "global_block_size", "original_max_position_embeddings"),
+)
+"""Numbers of tokens in a config at which modelling code takes another way."""
 
 
 def difference(module: Any, states: Callable[[Tensor, Tensor], Tensor]) -> str | None:
-    """Say how `states` differ from a module's, over shapes and masks that reveal what tracing took for constant."""
+    """Say how `states` differ from a module's, over shapes and masks that reveal what tracing took for constant.
+
+    Short sequences come again after long ones, since what was compiled may have kept something of those.
+    """
+    most = longest(module)
     with torch.inference_mode():
-        for rows, width in _SHAPES:
+        for rows, width in (*_SHAPES, (2, most // 2 + 1), (1, 3), (1, most), (2, 8)):
             ids, mask = sample(module, rows, width)
             wanted = module(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
             found = states(ids, mask)[mask.bool()]
             apart = float((found - wanted).abs().max() / wanted.abs().max())
             if not apart <= _TOLERANCE:
-                return f"at {rows} x {width} tokens its states differ by {apart:.1e} of the largest"
+                return f"at {rows} x {ids.shape[1]} tokens its states differ by {apart:.1e} of the largest"
     return None
+
+
+def longest(module: Any) -> int:
+    """Return how many tokens the longest checked sequence has.
+
+    It is as long as the module's positions allow where that is cheap. An encoder of 8,192 tokens would keep a start
+    waiting for minutes, and need gigabytes, so there it goes twice as far as any number at which the config declares
+    that something changes.
+    """
+    config = module.config.get_text_config()
+    parts = [part for part in module.modules() if not isinstance(part, torch.nn.Embedding)]
+    weights = sum(weight.numel() for part in parts for weight in part.parameters(recurse=False))
+    heads = getattr(config, "num_attention_heads", None) or 1
+    cheap = min(int(_PRODUCTS / max(weights, 1)), math.isqrt(_SCORES // heads))
+    return min(_positions(module), max(cheap, 2 * _last_boundary(config), _SHAPES[-1][1]))
+
+
+def _positions(module: Any) -> int:
+    """Return how many tokens a module has positions for; where it sets no bound, as T5, what such are trained on."""
+    limits = [getattr(module.config.get_text_config(), "max_position_embeddings", None) or _UNBOUNDED]
+    for name, part in module.named_modules():
+        if isinstance(part, torch.nn.Embedding) and name.endswith("position_embeddings"):
+            # Models of the RoBERTa family count from behind the padding's own position.
+            limits.append(part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1))
+    return min(limits)
+
+
+def _last_boundary(config: Any) -> int:
+    rope = getattr(config, "rope_parameters", None) or {}
+    values = [getattr(config, name, None) for name in _BOUNDARIES]
+    values += [part.get(_BOUNDARIES[-1]) for part in (rope, *rope.values()) if isinstance(part, dict)]
+    numbers = [number for value in values for number in (value if isinstance(value, list | tuple) else [value])]
+    return max((number for number in numbers if isinstance(number, int)), default=0)
 
 
 def sample(module: Any, rows: int, width: int) -> tuple[Tensor, Tensor]:
     """Return token ids and a mask, both (rows, width), padded at the right except in the first row."""
-    config = module.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None) or width + _FIRST_POSITION
-    width = min(width, positions - _FIRST_POSITION)
+    width = min(width, _positions(module))
     generator = torch.Generator().manual_seed(rows * width)
-    ids = torch.randint(config.vocab_size, (rows, width), generator=generator)
-    lengths = torch.tensor([max(width - 2 * row, 1) for row in range(rows)])
+    ids = torch.randint(module.config.get_text_config().vocab_size, (rows, width), generator=generator)
+    lengths = torch.tensor([max(width // (row + 1), 1) for row in range(rows)])
     return ids, (torch.arange(width) < lengths[:, None]).long()
 
 

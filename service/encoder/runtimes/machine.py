@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from service.config import RuntimeConfig
+from service.cores import available_cores
 from service.errors import ConfigError
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads(config: RuntimeConfig) -> int:

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.config import RuntimeConfig
+from service.cores import available_cores
 from service.encoder.loading import Source
 from service.encoder.memory import Footprint
 from service.encoder.quantization import Agreement, quantize_graph
 from service.encoder.runtimes.base import Runtime, Unfit
-from service.encoder.runtimes.equivalence import difference, sample, silenced
-from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_int8, threads
+from service.encoder.runtimes.equivalence import CHECK, difference, sample, silenced
+from service.encoder.runtimes.machine import cpu_precision, has_native_int8, threads
 from service.encoder.runtimes.quantizer import Quantizer
 from service.encoder.runtimes.torch import StatesOnly
 from service.encoder.shapes import AnyShape, ShapeBuckets, Shapes
@@ -110,7 +111,7 @@ class OpenVINORuntime(Runtime):
             save(convert(source.module()), folder)
 
         try:
-            graph = source.artifact("graph", {"openvino": version("openvino")}, build) / GRAPH
+            graph = source.artifact("graph", {"openvino": version("openvino"), "check": CHECK}, build) / GRAPH
         except ConversionError as error:
             refused = f"{name} does not convert to OpenVINO: {error}. Set runtime.backend to torch or auto."
             reason = f"the architecture does not convert to OpenVINO ({error})"
@@ -182,6 +183,24 @@ def convert(module: Any) -> Any:
     Raises:
         ConversionError: it cannot be converted, or the graph gives other states than the module.
     """
+    try:
+        return _convert(module)
+    except ConversionError as error:
+        attention = module.config._attn_implementation
+        if attention == "eager" or not hasattr(module, "set_attn_implementation"):
+            raise
+        # OpenVINO's sdpa gives NaN to a padding token that sees only others, as in a sliding window, and the next
+        # layer spreads it. Transformers' own products with a finite mask do not, and are fused just as well.
+        module.set_attn_implementation("eager")
+        try:
+            return _convert(module)
+        except ConversionError:
+            raise error from None
+        finally:
+            module.set_attn_implementation(attention)
+
+
+def _convert(module: Any) -> Any:
     import openvino
 
     dynamic = openvino.PartialShape([-1, -1])
@@ -193,7 +212,8 @@ def convert(module: Any) -> Any:
                 example_input={"input_ids": ids, "attention_mask": mask},
                 input=[(name, dynamic, openvino.Type.i64) for name in _INPUTS],
             )
-            compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": available_cores()}
+            compiled = openvino.Core().compile_model(graph, "CPU", settings)
             reason = difference(
                 module, lambda ids, mask: torch.from_numpy(compiled([ids.numpy(), mask.numpy()])[0].copy())
             )

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.config import RuntimeConfig
+from service.cores import available_cores
 from service.encoder.loading import Source
 from service.encoder.memory import Footprint
 from service.encoder.quantization import Agreement, load_quantized, quantize_linears, save_quantized
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.equivalence import difference, sample, silenced
-from service.encoder.runtimes.machine import available_cores, cpu_precision, has_native_bf16, threads
+from service.encoder.runtimes.machine import cpu_precision, has_native_bf16, threads
 from service.encoder.runtimes.quantizer import Quantizer
 from service.errors import ConfigError, brief
 
