@@ -1,44 +1,33 @@
 """Where a forward pass's time goes, by kind of operation, and how near its matrix products are to this CPU's limit.
 
-One stream on one core, over all-MiniLM-L6-v2, as the service cuts batches. This says what the encoder allows; how
-much of that arrives over HTTP is what `throughput` measures.
+One stream on one core, over all-MiniLM-L6-v2 as OpenVINO converts it. This says what the encoder allows; how much of
+that arrives over HTTP is what `throughput` measures.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
-import openvino
 import torch
 
-from benchmarks.encoder import MINILM, Batch, Ids, batches, gigaflop_of, gigaflops, load, token_ids
+from benchmarks.ceiling import compiled
+from benchmarks.encoder import Batch, Ids, batches, gigaflop_of, gigaflops, token_ids
+from benchmarks.machine import has_bf16
 from benchmarks.report import Report, progress
 from benchmarks.texts import cranfield, sentences, sts
-from service.checkpoint import read_checkpoint
-from service.encoder.loading import load_module
-from service.encoder.runtimes.openvino import convert
 
 SHOWN: Final = 7
 KINDS: Final[Mapping[str, str]] = {
-    "quantized::linear_with_input_q_dq_qweight_dq_output_fp32": "matrix products in int8, and to int8 and back",
-    "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
     "ScaledDotProductAttention": "attention",
     "FullyConnected": "matrix products",
     "MatMul": "matrix products",
-    "aten::native_layer_norm": "layer norm",
     "MVN": "layer norm",
     "Subgraph": "GELU, sums and the like, fused",
-    "aten::gelu": "GELU",
-    "aten::mul": "scaling of inputs",
-    "aten::add": "sums",
 }
-
-Profile = Callable[[Sequence[Batch]], Mapping[str, float]]
-"""Runs batches and gives the seconds that each operation took."""
 
 
 def run(report: Report) -> None:
@@ -47,64 +36,40 @@ def run(report: Report) -> None:
         "STS-B sentences": token_ids(sentences(sts())[: report.size(512, 64)]),
         "Cranfield abstracts": token_ids(list(cranfield().documents.values())[: report.size(48, 8)]),
     }
-    profiles = {"OpenVINO, fp32": openvino_fp32(), "PyTorch and FBGEMM, int8": torch_int8()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for name, profile in profiles.items():
+    for precision in ("fp32", "bf16") if has_bf16() else ("fp32",):
+        request = compiled(precision, NUM_STREAMS=1, INFERENCE_NUM_THREADS=1, PERF_COUNT=True).create_infer_request()
         for kind, ids in kinds.items():
-            progress(f"{name}: {kind}")
-            report.say(f"## {name}: {kind}")
-            measure(report, profile, ids)
+            progress(f"{precision}: {kind}")
+            report.say(f"## OpenVINO, {precision}: {kind}")
+            measure(report, request, ids)
     torch.set_num_threads(threads)
 
 
-def openvino_fp32() -> Profile:
-    """Use OpenVINO's own counters."""
-    graph = convert(load_module(read_checkpoint(MINILM), torch.float32))
-    settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
-
-    def profile(batches: Sequence[Batch]) -> Mapping[str, float]:
-        spent: dict[str, float] = defaultdict(float)
-        for _, ids, mask in batches:
-            request.infer([ids, mask.astype(np.int64)])
-            for node in request.profiling_info:
-                spent[node.node_type] += node.real_time.total_seconds()
-        return spent
-
-    return profile
+def profile(request: Any, batches: Sequence[Batch]) -> Mapping[str, float]:
+    """Run batches, and give the seconds that each kind of node took by OpenVINO's own counters."""
+    spent: dict[str, float] = defaultdict(float)
+    for _, ids, mask in batches:
+        request.infer([ids, mask.astype(np.int64)])
+        for node in request.profiling_info:
+            spent[KINDS.get(node.node_type, node.node_type)] += node.real_time.total_seconds()
+    return spent
 
 
-def torch_int8() -> Profile:
-    """Use PyTorch's profiler over what the service runs where a CPU has no instructions for int8."""
-    _, runtime = load(MINILM, precision="int8")
-
-    def profile(batches: Sequence[Batch]) -> Mapping[str, float]:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-            for _, ids, mask in batches:
-                runtime.states(ids, mask)
-        return {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
-
-    return profile
-
-
-def measure(report: Report, profile: Profile, texts: Sequence[Ids]) -> None:
+def measure(report: Report, request: Any, texts: Sequence[Ids]) -> None:
     """Add a table of the kinds of operation, and the rate of the matrix products."""
     padded, gigaflop = batches(texts), gigaflop_of(texts)
-    profile(padded)  # shapes that are new are set up first
+    profile(request, padded)  # shapes that are new are set up first
     limit = gigaflops()
     began = time.perf_counter()
-    spent = profile(padded)
+    kinds = profile(request, padded)
     seconds = time.perf_counter() - began
-    kinds: dict[str, float] = defaultdict(float)
-    for operation, each in spent.items():
-        kinds[KINDS.get(operation, operation)] += each
     total = sum(kinds.values())
-    products = sum(each for kind, each in kinds.items() if kind.startswith("matrix products"))
     most = sorted(kinds.items(), key=lambda item: -item[1])[:SHOWN]
     table = {kind: {"ms": f"{each * 1e3:.0f}", "share": f"{each / total:.0%}"} for kind, each in most}
     report.table("operation", table)
     report.say(
         f"{gigaflop:.1f} billion operations in {seconds:.2f} s; in the matrix products alone "
-        f"{gigaflop / products:.0f} GFLOP/s, where one core's fp32 products of these shapes reach {limit:.0f}."
+        f"{gigaflop / kinds['matrix products']:.0f} GFLOP/s, where one core's fp32 products of these shapes reach {limit:.0f}."
     )

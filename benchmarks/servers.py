@@ -9,16 +9,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
-from benchmarks.load import Client, Load, Request
-from benchmarks.machine import resident_mb
+from benchmarks.load import Client, Load, Outcome, Request
+from benchmarks.machine import Usage, resident_mb, usage_of
 from benchmarks.report import progress
 from benchmarks.texts import Vectors
 from tests.support.servers import Launcher, NotStarted
+
+
+class Measured(NamedTuple):
+    """A load, and what it cost the server."""
+
+    outcome: Outcome
+    usage: Usage
+
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds of the server's processor time a text."""
+        return 1000 * self.usage.cpu / self.outcome.texts
 
 
 class Target(ABC):
@@ -54,6 +66,12 @@ class Target(ABC):
         """Make a load that embeds texts, `each` of them a request, by `clients` at once."""
         requests = [self.embed_request(texts[start : start + each]) for start in range(0, len(texts), each)]
         return Load(self.running.port, requests, clients, vectors=True, seconds=seconds)
+
+    def measure(self, client: Client, load: Load) -> Measured:
+        """Run a load on this server."""
+        with usage_of(self.running.process.pid) as usage:
+            outcome = client.run(load)
+        return Measured(outcome, usage)
 
     def warm_up(self, client: Client, texts: Sequence[str]) -> None:
         """Run every shape of load once, before anything is measured."""
