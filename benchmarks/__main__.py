@@ -30,9 +30,7 @@ TITLES: Final[Mapping[str, str]] = {
     "indexing": "Indexing and search",
     "quality": "Quality",
     "chunking": "Late and early chunking",
-    "scaling": "By length and by clients",
     "coldstart": "Cold start and memory",
-    "encoder_profile": "Where a forward pass goes",
     "http_profile": "The event loop under load",
 }
 """Of the results, by the module that measures them."""

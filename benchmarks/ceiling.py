@@ -21,6 +21,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from benchmarks.encoder import MAX_TOKENS, batches, minilm, token_ids
+from benchmarks.load import Outcome
+from benchmarks.machine import Usage
+from benchmarks.servers import Measured
 from service.encoder.runtimes.machine import available_cores
 from service.process import prepare_process
 from tests.support.servers import ROOT
@@ -29,8 +32,6 @@ PRECISIONS: Final = {"fp32": "f32", "bf16": "bf16"}
 """Those of the unmodified graph, as OpenVINO calls them."""
 HTTP_MS: Final = 0.03
 """A request's, on one core."""
-LEAST_SECONDS: Final = 3.0
-"""How long to measure."""
 
 
 class Cost(NamedTuple):
@@ -40,13 +41,12 @@ class Cost(NamedTuple):
     encoder_cpu: float
     tokenizer: float
 
-    def rate(self, each: int, client: float) -> float:
-        """Give texts a second with so many texts a request, by a client on the same cores that takes ms a text."""
-        return 1000 / (self.encoder + (self.tokenizer + HTTP_MS / each + client) / available_cores())
-
-    def cpu_ms(self, each: int) -> float:
-        """Give the milliseconds of processor time a text with so many texts a request."""
-        return self.encoder_cpu + self.tokenizer + HTTP_MS / each
+    def load(self, each: int, client: Outcome) -> Measured:
+        """Give what a load of 1,000 texts, so many a request, would show with a client as busy as this one was."""
+        beside = self.tokenizer + HTTP_MS / each
+        shared = beside + 1000 * client.cpu / client.texts  # in one thread at a time, while the others encode
+        seconds = self.encoder + shared / available_cores()
+        return Measured(Outcome(seconds, 1000), Usage(cpu=self.encoder_cpu + beside))
 
 
 def costs(precision: str, texts: Mapping[str, Sequence[str]]) -> dict[str, Cost]:
@@ -56,7 +56,7 @@ def costs(precision: str, texts: Mapping[str, Sequence[str]]) -> dict[str, Cost]
     return {name: Cost(*cost) for name, cost in json.loads(said.stdout).items()}
 
 
-def compiled(precision: str, **settings: Any) -> Any:
+def compiled(precision: str) -> Any:
     """Convert the checkpoint as it is and compile it: ids and mask (batch, time) -> states (batch, time, dim)."""
     import openvino
     import torch
@@ -65,13 +65,13 @@ def compiled(precision: str, **settings: Any) -> Any:
     model = AutoModel.from_pretrained(minilm(), add_pooling_layer=False).eval()
     example = torch.ones(2, 7, dtype=torch.long)
     graph = openvino.convert_model(model, example_input={"input_ids": example, "attention_mask": example})
-    return openvino.Core().compile_model(
-        graph, "CPU", {"INFERENCE_PRECISION_HINT": PRECISIONS[precision], **settings}
-    )
+    hint = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
+    streams = {"NUM_STREAMS": available_cores(), "INFERENCE_NUM_THREADS": available_cores()}
+    return openvino.Core().compile_model(graph, "CPU", hint | streams)
 
 
 def encoder_ms(model: Any, texts: Sequence[str]) -> tuple[float, float]:
-    """Time a compiled graph over texts, again and again for `LEAST_SECONDS`: on the clock, and processor time.
+    """Time a compiled graph over texts, again and again for three seconds: on the clock, and processor time.
 
     The first time does not count.
     """
@@ -87,7 +87,7 @@ def encoder_ms(model: Any, texts: Sequence[str]) -> tuple[float, float]:
 
     run()
     rounds, start, cpu = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < LEAST_SECONDS:
+    while time.perf_counter() - start < 3:
         run()
         rounds += 1
     each = 1000 / (rounds * len(texts))
@@ -111,11 +111,8 @@ def main(precision: str) -> None:
     """Measure the texts on stdin."""
     prepare_process()
     with redirect_stdout(sys.stderr):
-        cores = available_cores()
-        model = compiled(precision, NUM_STREAMS=cores, INFERENCE_NUM_THREADS=cores)
-        found = {
-            name: Cost(*encoder_ms(model, texts), tokenizer_ms(texts)) for name, texts in json.load(sys.stdin).items()
-        }
+        model, given = compiled(precision), json.load(sys.stdin)
+        found = {name: Cost(*encoder_ms(model, texts), tokenizer_ms(texts)) for name, texts in given.items()}
     print(json.dumps(found))
 
 

@@ -20,6 +20,7 @@ HOW: Final = (
     "over HTTP/1.1 connections that stay open, requests encoded before the clock starts, answers decoded and "
     "their vectors counted after it stopped, vectors as base64 where the server offers it."
 )
+RETRY: Final = 0.5  # seconds
 LONGEST: Final = 300.0
 """Seconds after which a load that still runs has failed."""
 
@@ -27,11 +28,12 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Answer(NamedTuple):
-    """When it came, in seconds from the start; how long it took; the texts of its request; its body."""
+    """When it came, in seconds from the start; how long it took; texts of its request; refusals before; its body."""
 
     at: float
     latency: float
     texts: int
+    refused: int
     body: bytes
 
 
@@ -55,6 +57,7 @@ class Load:
         clients: connections, each of which waits for its answer before it sends the next request.
         vectors: whether the answers hold a vector for each text, which is then checked.
         seconds: how long to repeat the requests; None to send each once.
+        patient: whether to send again what is refused with a 503, after `RETRY`.
 
     """
 
@@ -63,6 +66,7 @@ class Load:
     clients: int
     vectors: bool = False
     seconds: float | None = None
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,24 +147,28 @@ async def send_all(load: Load, encoded: Iterator[tuple[bytes, int]], done: list[
     async def take() -> None:
         connection = await asyncio.open_connection("127.0.0.1", load.port)
         for request, texts in encoded:
-            sent = time.perf_counter()
+            refused, sent = 0, time.perf_counter()
             if load.seconds and sent - start > load.seconds:
                 break
-            body = await _send(connection, request)
+            while (body := await _send(connection, request, patient=load.patient)) is None:
+                await asyncio.sleep(RETRY)
+                refused, sent = refused + 1, time.perf_counter()
             now = time.perf_counter()
-            done.append(Answer(now - start, now - sent, texts, body if load.vectors else b""))
+            done.append(Answer(now - start, now - sent, texts, refused, body if load.vectors else b""))
         connection[1].close()
 
     await asyncio.gather(*(take() for _ in range(load.clients)))
 
 
-async def _send(connection: Connection, request: bytes) -> bytes:
-    """Send a request and return the body of its answer, which has a Content-Length."""
+async def _send(connection: Connection, request: bytes, *, patient: bool) -> bytes | None:
+    """Send a request; gives the body of its answer, which has a Content-Length, or None for a 503 where patient."""
     reader, writer = connection
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
     fields = dict(line.partition(b":")[::2] for line in head.lower().split(b"\r\n"))
     body = await reader.readexactly(int(fields[b"content-length"]))
+    if patient and head.startswith(b"HTTP/1.1 503"):
+        return None
     if not head.startswith(b"HTTP/1.1 200"):
         raise LoadFailed((head + body)[:600].decode(errors="replace"))
     return body

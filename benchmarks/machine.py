@@ -40,14 +40,10 @@ def processor() -> str:
     return f"{_cpu('model name') or platform.processor()}, {available_cores()} cores, {most}"
 
 
-def instructions() -> list[str]:
-    """List the instructions that matter here and that programs started here may use."""
-    return [name for name in _known() if name == "avx2" or os.environ.get(_ONEDNN, "").upper() != "AVX2"]
-
-
 def has_bf16() -> bool:
     """Whether programs started here may use instructions for bf16."""
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(instructions())
+    limited = os.environ.get(_ONEDNN, "").upper() == "AVX2"
+    return not (limited or {"avx512_bf16", "amx_bf16"}.isdisjoint(_known()))
 
 
 def limit_to_avx2() -> str:
@@ -111,7 +107,7 @@ def _forget_peak(process: psutil.Process) -> float:
 
 def _peak_mb(process: psutil.Process) -> float:
     status = Path(f"/proc/{process.pid}/status").read_text()
-    return next((int(line.split()[1]) / 1e3 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
 
 
 def _total(pid: int, figure: Callable[[psutil.Process], float]) -> float:

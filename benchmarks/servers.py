@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import orjson
 
 from benchmarks.load import Client, Load, Outcome, Request
 from benchmarks.machine import Usage, resident_mb, usage_of
-from benchmarks.report import progress
+from benchmarks.report import number, progress
 from benchmarks.texts import Vectors
 from tests.support.servers import Launcher, NotStarted
 
@@ -31,6 +31,19 @@ class Measured(NamedTuple):
     def cpu_ms(self) -> float:
         """Milliseconds of the server's processor time a text."""
         return 1000 * self.usage.cpu / self.outcome.texts
+
+
+def by_round(
+    found: Mapping[str, Mapping[str, Sequence[Measured]]], figure: Callable[[Measured], float]
+) -> dict[str, dict[str, list[float]]]:
+    """Give a figure of each round, by row and column."""
+    return {one: {load: [figure(each) for each in of] for load, of in by.items()} for one, by in found.items()}
+
+
+def memory_cells(rounds: Sequence[Measured]) -> dict[str, str]:
+    """Give a table's cells for resident memory in MB: after the last round, and the most in any."""
+    most = max(each.usage.peak for each in rounds)
+    return {"memory": number(rounds[-1].usage.resident), "at most": number(most)} if most else {}
 
 
 class Target(ABC):

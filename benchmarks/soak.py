@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -26,9 +26,6 @@ from benchmarks.texts import cranfield, passage
 from tests.support.servers import NotStarted
 
 CLIENTS: Final = 32
-TEXTS: Final = 64
-WORDS: Final = 250
-"""The most of a request, and of a text."""
 EVERY: Final = 10.0
 """Seconds from one sample to the next."""
 SETTLED: Final = 0.2
@@ -59,21 +56,22 @@ class Soak:
             windows[min(int(answer.at / EVERY), len(windows) - 1)].append(1000 * answer.latency)
         return [float(np.percentile(window, 99)) if window else None for window in windows]
 
-    def row(self, settled: int) -> dict[str, str]:
-        """Give the cells of a table; `settled` is the place of the sample that the last one is compared with."""
-        early, last = self.memory[min(settled, len(self.memory) - 1)], self.memory[-1]
+    def row(self, early: int) -> dict[str, str]:
+        """Give the cells of a table; memory is early after so many samples."""
+        before, last = self.memory[:early][-1], self.memory[-1]
         p50, p99, longest = np.percentile([1000 * each.latency for each in self.answers], (50, 99, 100)).tolist()
         silence = max((later.at - one.at for one, later in pairwise(self.answers)), default=0.0)
         return {
-            "early": number(early),
+            "early": number(before),
             "at the end": number(last),
-            "growth": f"{last / early - 1:+.1%}",
+            "growth": f"{last / before - 1:+.1%}",
             "at most": number(self.usage.peak),
             "p50": number(p50),
             "p99": number(p99),
             "longest": number(longest),
             "longest without an answer": number(1000 * silence),
             "requests": f"{len(self.answers)}",
+            "refused": f"{sum(each.refused for each in self.answers)}",
             "CPU": number(1000 * self.usage.cpu / sum(each.texts for each in self.answers)),
             "shapes": "" if self.shapes is None else f"{self.shapes}",
         }
@@ -81,7 +79,7 @@ class Soak:
 
 def run(report: Report) -> None:
     """Measure, and fill the report; where it is interrupted, write it first."""
-    seconds = report.size(600, 60)
+    seconds, texts, words = report.size(600, 60), report.size(64, 8), report.size(250, 50)
     found: dict[str, Soak] = {}
     left_out, interrupted = [], False
     for server in millponds():
@@ -91,25 +89,39 @@ def run(report: Report) -> None:
             with server.serving():
                 found[server.name] = soak
                 with usage_of(server.running.process.pid) as soak.usage:
-                    uvloop.run(fill(soak, server, seconds))
+                    uvloop.run(fill(soak, server, requests(server, texts, words), seconds))
                 soak.shapes = server.info.get("shapes")
         except NotStarted as error:
             left_out.append(f"{server.name} is left out: {error}")
         except KeyboardInterrupt:
             interrupted = True
             break
-    show(report, {one: soak for one, soak in found.items() if soak.memory and soak.answers}, seconds)
+    found = {one: soak for one, soak in found.items() if soak.memory and soak.answers}
+    report.say(
+        f"{CLIENTS} clients in a closed loop, {seconds} s: 1 to {texts} texts of 1 to {words} words a request, "
+        "random passages of Cranfield, cut to 256 tokens. Resident memory in MB, early being after "
+        f"{SETTLED * seconds:.0f} s; latency of requests in milliseconds, from when they were sent last where the "
+        "queue was full and refused them; CPU is the server's milliseconds of processor time a text."
+    )
+    rows = {one: soak.row(round(SETTLED * seconds / EVERY)) for one, soak in found.items()}
+    report.table("", rows)
     report.note(left_out)
+    memory = {one: soak.memory for one, soak in found.items()}
+    p99 = {one: soak.p99() for one, soak in found.items()}
+    if found:
+        panels = [panel("Resident memory", "MB", memory), panel(f"p99 of every {EVERY:.0f} s", "ms", p99)]
+        report.plot(curves(panels, "Requests in random shapes"), "soak", "Memory and latency over time")
+    report.keep(rows=rows, every_seconds=EVERY, memory_mb=memory, p99_ms=p99, interrupted=interrupted)
     if interrupted:
         report.say("**It was interrupted.**")
         report.write()
         raise KeyboardInterrupt
 
 
-async def fill(soak: Soak, server: Millpond, seconds: float) -> None:
-    """Load a server and take samples, until the answer to the last request that began within these seconds."""
-    load = Load(server.running.port, (), CLIENTS, seconds=seconds)
-    encoded = ((encode(load.port, request), request.texts) for request in requests(server))
+async def fill(soak: Soak, server: Millpond, sent: Iterator[Request], seconds: float) -> None:
+    """Send requests for so many seconds and take samples, until the last is answered."""
+    load = Load(server.running.port, (), CLIENTS, seconds=seconds, patient=True)
+    encoded = ((encode(load.port, request), request.texts) for request in sent)
     sending = asyncio.create_task(send_all(load, encoded, soak.answers))
     began = time.perf_counter()
     while not sending.done():
@@ -123,40 +135,16 @@ async def fill(soak: Soak, server: Millpond, seconds: float) -> None:
     await sending
 
 
-def requests(server: Millpond, seed: int = 0) -> Iterator[Request]:
-    """Give requests in random shapes without end, the same for each server."""
+def requests(server: Millpond, texts: int, words: int, seed: int = 0) -> Iterator[Request]:
+    """Give requests of at most so many texts of so many words without end, the same for each server."""
     draw = random.Random(seed)
-    words = " ".join(cranfield().documents.values()).split()
+    source = " ".join(cranfield().documents.values()).split()
     while True:
-        texts = [passage(words, draw.randint(1, WORDS), draw) for _ in range(draw.randint(1, TEXTS))]
-        yield server.embed_request(texts)
+        lengths = [draw.randint(1, words) for _ in range(draw.randint(1, texts))]
+        yield server.embed_request([passage(source, length, draw) for length in lengths])
 
 
-def show(report: Report, found: dict[str, Soak], seconds: float) -> None:
-    """Add the table and the plot."""
-    settled = round(SETTLED * seconds / EVERY) - 1
-    report.say(
-        f"{CLIENTS} clients in a closed loop, {seconds} s: 1 to {TEXTS} texts of 1 to {WORDS} words a request, random "
-        "passages of Cranfield, cut to 256 tokens. Resident memory in MB, early being after "
-        f"{SETTLED * seconds:.0f} s; latency of requests in milliseconds; CPU is the server's milliseconds of "
-        "processor time a text."
-    )
-    report.table("", {one: soak.row(settled) for one, soak in found.items()})
-    if found:
-        panels = [
-            panel("Resident memory", "MB", {one: soak.memory for one, soak in found.items()}),
-            panel(f"p99 of every {EVERY:.0f} s", "ms", {one: soak.p99() for one, soak in found.items()}),
-        ]
-        report.plot(curves(panels, "Requests in random shapes"), "soak", "Memory and latency over time")
-    report.keep(
-        every_seconds=EVERY,
-        memory_mb={one: soak.memory for one, soak in found.items()},
-        p99_ms={one: soak.p99() for one, soak in found.items()},
-        shapes={one: soak.shapes for one, soak in found.items()},
-    )
-
-
-def panel(title: str, unit: str, series: dict[str, Sequence[float | None]]) -> Panel:
+def panel(title: str, unit: str, series: Mapping[str, Sequence[float | None]]) -> Panel:
     """Give axes over time, with a mark at each minute."""
     values = {one: [float("nan") if value is None else value for value in of] for one, of in series.items()}
     ends = [(place + 1) * EVERY / 60 for place in range(max(map(len, values.values())))]

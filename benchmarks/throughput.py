@@ -15,14 +15,13 @@ from itertools import islice
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.ceiling import PRECISIONS, Cost, costs
-from benchmarks.load import HOW, Client, Load, Outcome, percentiles
-from benchmarks.machine import Usage
+from benchmarks.ceiling import PRECISIONS, costs
+from benchmarks.load import HOW, Client, Load, percentiles
 from benchmarks.millpond import Millpond, millponds, millponds_in
 from benchmarks.peers.infinity import infinities
 from benchmarks.plots import rows
-from benchmarks.report import Report, medians_by_column, nested, number, progress, ratio, ratios, spread
-from benchmarks.servers import Measured, Target, field_of
+from benchmarks.report import Report, Rows, medians_by_column, nested, number, progress, ratio, ratios, spread
+from benchmarks.servers import Measured, Target, by_round, field_of, memory_cells
 from benchmarks.texts import fresh_abstracts, fresh_sentences, unit
 
 SOURCES: Final = {"STS-B": fresh_sentences, "Cranfield": fresh_abstracts}
@@ -50,7 +49,6 @@ CROWD: Final = Kind("STS-B", 8, 32)
 ALONE: Final = Kind("STS-B", 1, 1)
 KINDS: Final = (CROWD, Kind("STS-B", 64, 1), Kind("Cranfield", 8, 8), ALONE)
 NAMES: Final = [kind.name for kind in KINDS]
-PERCENTILES: Final = ("p50", "p99", "longest")
 HEADS: Final = ("texts/s", "of the ceiling", "CPU", "by CPU", "p50", "p99", "longest", "memory", "at most")
 
 
@@ -69,10 +67,6 @@ class Row:
         texts = list(islice(self._texts, requests * self.kind.each))
         most = seconds if repeated else None
         return self.server.load(texts, clients=self.kind.clients, each=self.kind.each, seconds=most)
-
-
-Found = dict[str, dict[str, list[Measured]]]
-"""The rounds of each server, and of each ceiling, by kind of load."""
 
 
 def run(report: Report) -> None:
@@ -106,39 +100,26 @@ def run(report: Report) -> None:
             for kind in (CROWD, long) if isinstance(server, Millpond) else (CROWD,):
                 company = Row(server, kind, by_kind[CROWD].pace)
                 contestants[server.name, f"beside {kind.name}"] = partial(beside, by_kind[ALONE], company)
-        found: Found = nested(report.interleave(contestants))
+        found: dict[str, dict[str, list[Any]]] = nested(report.interleave(contestants))
+        spent = {ceiling: by.pop("") for ceiling, by in found.items() if "" in by}
         for name, ceiling in ceilings.items():
-            if ceiling in found:
-                best, found[ceiling] = ceiling, limits(found[ceiling][""], found[name])
-            else:  # quantised
-                ceilings[name] = best
+            ceilings[name] = ceiling if ceiling in spent else [*spent][-1]  # the last is the fastest
+            for kind in KINDS[:-1] if ceiling in spent else ():
+                pairs = zip(spent[ceiling], found[name][kind.name], strict=True)
+                found[ceiling][kind.name] = [cost[kind.data].load(kind.each, one.outcome) for cost, one in pairs]
         show(report, found, ceilings)
         cosines = agreement(field.servers, sample["STS-B"][:64])
         least = ", ".join(f"{cosine:.4f} ({one})" for one, cosine in cosines.items())
         report.say(f"{HOW} The least cosine of 64 sentences' vectors to those of {field.servers[0].name}: {least}.")
         report.servers(field)
-    report.keep(least_cosine=cosines)
+    report.keep(least_cosine=cosines, ceiling_ms=spent)
 
 
-def limits(rounds: Sequence[Any], loads: Mapping[str, Sequence[Measured]]) -> dict[str, list[Measured]]:
-    """Turn the costs of each round into what a server at the ceiling would show, with the client of these loads."""
-    found = {}
-    for kind in KINDS[:-1]:
-        pairs = zip((each[kind.data] for each in rounds), loads[kind.name], strict=True)
-        found[kind.name] = [limit(cost, kind.each, load.outcome) for cost, load in pairs]
-    return found
-
-
-def limit(cost: Cost, each: int, client: Outcome) -> Measured:
-    """Give what a server would show with so many texts a request, for a client that works as this one did."""
-    rate = cost.rate(each, 1000 * client.cpu / client.texts)
-    return Measured(Outcome(1000 / rate, 1000), Usage(cpu=cost.cpu_ms(each)))
-
-
-def show(report: Report, found: Found, ceilings: Mapping[str, str]) -> None:
-    """Fill the report; `ceilings` names the one of each Millpond."""
-    rates = {one: {kind: [each.outcome.rate for each in of] for kind, of in by.items()} for one, by in found.items()}
-    cpu = {one: {kind: [each.cpu_ms for each in of] for kind, of in by.items()} for one, by in found.items()}
+def show(report: Report, found: Rows[Sequence[Measured]], ceilings: Mapping[str, str]) -> None:
+    """Fill the report with the rounds of servers and ceilings; `ceilings` names the one of each Millpond."""
+    rates = by_round(found, lambda each: each.outcome.rate)
+    cpu = by_round(found, lambda each: each.cpu_ms)
+    memory = by_round(found, lambda each: each.usage.resident)
     waits = {
         one: {kind: percentiles([each.outcome for each in of]) for kind, of in by.items()}
         for one, by in found.items()
@@ -147,8 +128,8 @@ def show(report: Report, found: Found, ceilings: Mapping[str, str]) -> None:
     others = [one for one in waits if one not in ceilings]
     report.say(
         "A load is *clients x texts a request*, of sentences like STS-B's or abstracts like Cranfield's, cut to 256 "
-        f"tokens. No text comes twice in a row. Medians of {report.rounds} (least-most); ratios are the medians of the "
-        "rounds' ratios."
+        f"tokens. No text comes twice in a row. Medians of {report.rounds} (least-most); ratios are the medians of "
+        "the rounds' ratios."
     )
     report.say(
         "The ceiling is what this machine could give, measured in each round: the encoder's unmodified OpenVINO "
@@ -176,25 +157,19 @@ def show(report: Report, found: Found, ceilings: Mapping[str, str]) -> None:
                 table[one]["by CPU"] = number(ratio(cpu[ceiling][kind], cpu[one][kind]))
             if one in waits:
                 table[one] |= {p: number(median(of)) for p, of in waits[one][kind].items()}
-                most = max(each.usage.peak for each in found[one][kind])
-                table[one] |= {"memory": number(found[one][kind][-1].usage.resident), "at most": number(most)}
+                table[one] |= memory_cells(found[one][kind])
         report.table(kind, table, heads=HEADS)
     report.say("A single client, one sentence a request, beside others, milliseconds; *x* is the ratio to alone:")
     besides = {
-        f"{one}, {kind}": {p: spread(of[kind][p]) for p in PERCENTILES}
-        | {f"{p} x": number(ratio(of[kind][p], of[ALONE.name][p])) for p in PERCENTILES}
+        f"{one}, {kind}": {p: spread(rounds) for p, rounds in of[kind].items()}
+        | {f"{p} x": number(ratio(of[kind][p], of[ALONE.name][p])) for p in ("p50", "p99")}
         for one, of in waits.items()
         for kind in of
         if kind not in NAMES
     }
     report.table("beside others", besides)
-    panels = medians_by_column(rates, NAMES[:-1])
-    report.plot(
-        rows(panels, "Texts a second by load, clients x texts (higher is better)"), "throughput", "Throughput"
-    )
-    memory = {
-        one: {kind: [each.usage.resident for each in of] for kind, of in by.items()} for one, by in found.items()
-    }
+    title = "Texts a second by load, clients x texts (higher is better)"
+    report.plot(rows(medians_by_column(rates, NAMES[:-1]), title), "throughput", "Throughput")
     report.keep(ratios=compared, texts_per_second=rates, cpu_ms=cpu, latency_ms=waits, memory_mb=memory)
 
 
