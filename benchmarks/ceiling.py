@@ -10,11 +10,13 @@ takes. Nothing of the service is in it, so that it stays where it is while the s
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -51,9 +53,10 @@ class Cost(NamedTuple):
 
 def costs(precision: str, texts: Mapping[str, Sequence[str]]) -> dict[str, Cost]:
     """Measure what texts cost, by name, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.ceiling", precision]
-    said = subprocess.run(command, input=json.dumps(texts), stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
-    return {name: Cost(*cost) for name, cost in json.loads(said.stdout).items()}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ceiling", precision]
+    quiet = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    run = partial(subprocess.run, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=quiet)
+    return {name: Cost(*cost) for name, cost in json.loads(run(command, input=json.dumps(texts)).stdout).items()}
 
 
 def compiled(precision: str) -> Any:

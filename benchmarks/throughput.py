@@ -25,7 +25,7 @@ from benchmarks.servers import Measured, Target, by_round, field_of, memory_cell
 from benchmarks.texts import fresh_abstracts, fresh_sentences, unit
 
 SOURCES: Final = {"STS-B": fresh_sentences, "Cranfield": fresh_abstracts}
-SAMPLES: Final = {"STS-B": (2048, 64), "Cranfield": (256, 16)}
+SAMPLES: Final = {"STS-B": (2048, 256), "Cranfield": (256, 32)}
 """How many texts the ceiling is measured with, in full and with --quick."""
 HEAD_START: Final = 1.0
 """Seconds that others run before a single client begins, and at least after its end."""
