@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.encoder import batches
-from benchmarks.load import Answer
+from benchmarks.load import Answer, Outcome
 from benchmarks.machine import Usage, processor
 from benchmarks.plots import Panel, curves, rows
 from benchmarks.report import Report, medians_by_column, nested, number, ratio, ratios, spread
+from benchmarks.servers import Measured
 from benchmarks.soak import EVERY, Soak
 from benchmarks.texts import fresh
+from benchmarks.throughput import ALONE, KINDS, show
 
 
 def test_a_ratio_pairs_the_rounds() -> None:
@@ -66,6 +68,28 @@ def test_a_soak_shows_memory_that_grows_and_the_slowest_of_each_stretch() -> Non
         f"{1600 * EVERY:.0f}",
     ]
     assert [row[head] for head in ("requests", "refused", "CPU", "shapes")] == ["3", "1", "20.0", "42"]
+
+
+def test_loads_are_compared_with_the_ceiling_and_a_single_client_with_itself_alone(tmp_path: Path) -> None:
+    ceiling = [Measured(Outcome(1.0, 200), Usage(cpu=0.4))] * 2
+    usage = Usage(cpu=0.25, resident=500.0, peak=600.0)
+    here = [Measured(Outcome(1.0, 100, [0.010, 0.030]), usage), Measured(Outcome(1.0, 50, [0.010, 0.030]), usage)]
+    crowded = [Measured(Outcome(1.0, 10, [0.020, 0.060]), usage)] * 2
+    found = {
+        "ceiling fp32": {kind.name: ceiling for kind in KINDS if kind is not ALONE},
+        "Millpond fp32": {kind.name: here for kind in KINDS} | {"beside others": crowded},
+    }
+    report = Report("demo", "A demonstration", rounds=2, quick=False, folder=tmp_path)
+    show(report, found, {"Millpond fp32": "ceiling fp32"})
+    report.write()
+    page = (tmp_path / "demo.md").read_text()
+    assert "| Millpond fp32 / ceiling fp32 | 0.38 | 0.38 | 0.38 |  |" in page
+    row = "| Millpond fp32 | 75.0 (50.0-100) | 0.38 | 3.75 | 0.60 | 20.0 | 29.8 | 30.0 | 500 | 600 |"
+    assert page.count(row) == len(KINDS) - 1
+    assert (
+        "| Millpond fp32, beside others | 40.0 (40.0-40.0) | 59.6 (59.6-59.6) | 60.0 (60.0-60.0) | 2.00 | 2.00 |"
+        in page
+    )
 
 
 def test_batches_hold_every_text_within_their_tokens() -> None:

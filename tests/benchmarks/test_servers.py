@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from benchmarks.peers import MissingPeer
 from benchmarks.peers.infinity import FP32, Infinity
 from benchmarks.peers.txtai import Txtai
 from benchmarks.servers import Field, Target, field_of
+from benchmarks.throughput import Kind, Row
 
 
 @pytest.mark.slow
@@ -74,6 +76,17 @@ def test_a_load_costs_its_server_processor_time_and_memory(field: Field) -> None
     assert measured.outcome.texts == 40
     assert measured.cpu_ms > 0
     assert 100 < measured.usage.resident <= measured.usage.peak * 1.01
+
+
+@pytest.mark.slow
+def test_a_row_sends_no_text_twice_and_the_same_to_all(field: Field) -> None:
+    (server,) = field.servers
+    rows = [Row(server, Kind("STS-B", 2, 8), pace=40.0) for _ in range(2)]
+    first, second = ([json.loads(request.body)["input"] for request in rows[0].load(1.0).requests] for _ in range(2))
+    assert [len(texts) for texts in first] == [8] * 5
+    sent = [text for request in (*first, *second) for text in request]
+    assert len(set(sent)) == len(sent) == 80
+    assert [json.loads(request.body)["input"] for request in rows[1].load(1.0).requests] == first
 
 
 @pytest.mark.slow
