@@ -3,8 +3,9 @@
     python -m benchmarks                      # rewrite benchmarks/results
     python -m benchmarks throughput --quick   # check that it works
 
-Peers are measured where MILLPOND_INFINITY and MILLPOND_TXTAI name their environments. Run nothing else on the machine
-meanwhile. Ctrl-C ends the servers too.
+Every table names the processor; `--isa avx2` keeps a newer one to what older ones have. Peers are measured where
+MILLPOND_INFINITY and MILLPOND_TXTAI name their environments. Run nothing else on the machine meanwhile. Ctrl-C ends
+the servers too.
 """
 
 from __future__ import annotations
@@ -16,21 +17,20 @@ import time
 import traceback
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Final
 
+from benchmarks.machine import limit_to_avx2
 from benchmarks.report import RESULTS, Report, progress
 from service.process import prepare_process
 
 TITLES: Final[Mapping[str, str]] = {
-    "throughput": "Throughput and latency over HTTP",
+    "throughput": "Throughput, latency and memory over HTTP",
+    "soak": "Memory and latency over time",
     "indexing": "Indexing and search",
     "quality": "Quality",
     "chunking": "Late and early chunking",
-    "training": "Fitted poolers",
-    "fairness": "A single query among others",
-    "scaling": "By length and by clients",
     "coldstart": "Cold start and memory",
-    "encoder_profile": "Where a forward pass goes",
     "http_profile": "The event loop under load",
 }
 """Of the results, by the module that measures them."""
@@ -41,18 +41,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(TITLES)}; all by default")
     parser.add_argument("--rounds", type=int, help="rounds to take the median of: 3, with --quick 1")
-    parser.add_argument("--quick", action="store_true", help="use small samples and write to results/quick")
+    parser.add_argument("--quick", action="store_true", help="use small samples and write to quick/ in the folder")
+    parser.add_argument(
+        "--isa", choices=["avx2"], help="the most that libraries and servers may use of the processor"
+    )
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="for the results; default: benchmarks/results")
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in TITLES]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(TITLES)}")
     rounds = max(1, given.rounds or (1 if given.quick else 3))
-    folder = RESULTS / "quick" if given.quick else RESULTS
+    folder = given.folder / "quick" if given.quick else given.folder
+    options = ["--isa", given.isa] if given.isa else []
+    if given.isa:  # before anything is loaded that would look at the processor
+        progress(limit_to_avx2())
     prepare_process()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed, began = [], time.monotonic()
     for name in given.names or TITLES:
         progress(f"== {name}")
-        report = Report(name, TITLES[name], rounds=rounds, quick=given.quick, folder=folder)
+        report = Report(name, TITLES[name], rounds=rounds, quick=given.quick, folder=folder, options=options)
         try:
             import_module(f"benchmarks.{name}").run(report)
             report.write()

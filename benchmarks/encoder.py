@@ -1,13 +1,11 @@
-"""MiniLM without a server: token ids, padded batches of them, the service's runtime, and the operations of a pass."""
+"""MiniLM without a server: token ids, padded batches of them, and the service's runtime."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
@@ -20,8 +18,7 @@ from service.encoder.runtimes.registry import load_runtime
 from service.encoder.tokenizer import Tokenizer
 
 MINILM: Final = "bundled/all-MiniLM-L6-v2"
-LAYERS, DIM, INNER = 6, 384, 1536
-"""Its shape."""
+DIM: Final = 384
 BATCH_TOKENS: Final = 1024
 MAX_TOKENS: Final = 256
 
@@ -76,25 +73,3 @@ def batches(texts: Sequence[Ids], tokens: int = BATCH_TOKENS, *, least: int = 0,
             mask[row, : len(texts[place])] = True
         found.append(Batch(places, ids, mask))
     return found
-
-
-def gigaflop_of(texts: Sequence[Ids]) -> float:
-    """Count the operations in the matrix products of one pass over texts, in billions."""
-    weights = LAYERS * (4 * DIM * DIM + 2 * DIM * INNER)
-    lengths = [len(ids) for ids in texts]
-    return sum(2 * length * weights + LAYERS * 4 * length * length * DIM for length in lengths) / 1e9
-
-
-def gigaflops(seconds: float = 1.0) -> float:
-    """Measure fp32 matrix products of MiniLM's shapes over all cores, in billions of operations a second.
-
-    This bounds every fp32 implementation.
-    """
-    left, right = torch.randn(BATCH_TOKENS, DIM), torch.randn(DIM, INNER)
-    for _ in range(5):
-        left @ right
-    rounds, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        left @ right
-        rounds += 1
-    return rounds * 2 * BATCH_TOKENS * DIM * INNER / (time.perf_counter() - start) / 1e9

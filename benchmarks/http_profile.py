@@ -1,4 +1,4 @@
-"""Where the event loop's time goes: cProfile over the thread that serves HTTP, under three small loads."""
+"""Where the event loop's time goes: cProfile over the thread that serves HTTP, under small loads of fresh texts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import pstats
 import re
 import tempfile
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 import uvicorn
@@ -15,29 +17,31 @@ import uvloop
 
 from benchmarks.load import Client, Load, Request
 from benchmarks.report import Report, progress
+from benchmarks.texts import fresh_sentences
 from service.api import create_app
 from service.config import load_config
 from service.deployment import open_deployment
 from tests.support.servers import ROOT
 
 SHOWN: Final = 12
+LOADS: Final = {
+    "One client, one text, `/embed`": ("/embed", 1, 1, 300),
+    "64 clients, one text each, `/v1/embeddings` in base64": ("/v1/embeddings", 64, 1, 1024),
+    "8 clients, 32 texts each, `/v1/embeddings` in base64": ("/v1/embeddings", 8, 32, 64),
+    "One request of 4,000 texts, `/embed`": ("/embed", 1, 4000, 1),
+}
+"""By title: path, clients, texts a request, requests."""
 HEADS: Final = ("calls a request", "by itself, µs", "with what it calls, µs")
 
 
-def loads(port: int) -> dict[str, Load]:
-    """Give the loads by their titles: clients that each send the same request of some texts, again and again."""
-
-    def load(path: str, texts: int, clients: int, each: int, **more: str) -> Load:
-        sent = [f"A man is playing harp number {number} and nobody listens." for number in range(texts)]
-        body = {"inputs" if path == "/embed" else "input": sent, **more}
-        return Load(port, [Request("POST", path, json.dumps(body), texts)] * (clients * each), clients, vectors=True)
-
-    base64 = {"model": "default", "encoding_format": "base64"}
-    return {
-        "One client, one text, `/embed`": load("/embed", 1, 1, 300),
-        "8 clients, 32 texts each, `/v1/embeddings` in base64": load("/v1/embeddings", 32, 8, 8, **base64),
-        "One request of 4,000 texts, `/embed`": load("/embed", 4000, 1, 1),
-    }
+def load(port: int, path: str, clients: int, each: int, count: int, texts: Iterator[str]) -> Load:
+    """Make a load of texts that are taken from many."""
+    requests = []
+    for _ in range(count):
+        some = list(islice(texts, each))
+        openai = {"model": "default", "input": some, "encoding_format": "base64"}
+        requests.append(Request("POST", path, json.dumps({"inputs": some} if path == "/embed" else openai), each))
+    return Load(port, requests, clients, vectors=True)
 
 
 def run(report: Report) -> None:
@@ -61,14 +65,15 @@ async def profile_loop(report: Report) -> None:
         while not (server.started or serving.done()):
             await asyncio.sleep(0.01)
         try:
-            port = server.servers[0].sockets[0].getsockname()[1]
-            for title, load in list(loads(port).items())[: report.size(3, 2)]:
+            port, texts = server.servers[0].sockets[0].getsockname()[1], fresh_sentences()
+            for title, kind in list(LOADS.items())[: report.size(4, 3)]:
                 progress(title)
-                await asyncio.to_thread(client.run, load)  # warm up
+                first, second = (load(port, *kind, texts) for _ in range(2))
+                await asyncio.to_thread(client.run, first)  # warm up
                 with cProfile.Profile() as profile:
-                    await asyncio.to_thread(client.run, load)
+                    await asyncio.to_thread(client.run, second)
                 report.say(f"## {title}")
-                show(report, profile, len(load.requests))
+                show(report, profile, kind[-1])
         finally:
             server.should_exit = True
             await serving

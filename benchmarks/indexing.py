@@ -1,29 +1,32 @@
 """Indexing and searching Cranfield, and vectors as JSON: against txtai and the library, interleaved in one run.
 
 Both servers' documents are searchable when the clock stops; those of Millpond are on disk as well. The library only
-makes vectors.
+makes vectors. Every round has other texts.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Final
 
-from benchmarks.encoder import MAX_TOKENS, gigaflop_of, gigaflops, minilm, token_ids
-from benchmarks.load import HOW, Client, Load
+from benchmarks.encoder import MAX_TOKENS, minilm
+from benchmarks.load import HOW, Client, Load, Outcome
 from benchmarks.loop import seconds
+from benchmarks.machine import Usage, usage_of
 from benchmarks.millpond import Millpond, millponds
 from benchmarks.peers import MissingPeer
 from benchmarks.peers.infinity import infinity_python, quantized_folder
 from benchmarks.peers.txtai import Txtai
 from benchmarks.plots import rows
 from benchmarks.report import Report, medians_by_column, nested, number, ratio, ratios, spread
-from benchmarks.servers import field_of
-from benchmarks.texts import cranfield, sentences, sts
+from benchmarks.servers import Measured, by_round, field_of, memory_cells
+from benchmarks.texts import cranfield, fresh, fresh_abstracts, fresh_sentences
 
 BATCH: Final = 64
 IN_FLIGHT: Final = 2
@@ -32,7 +35,6 @@ SEARCHERS: Final = 16
 HITS: Final = 10
 LIBRARY: Final = "SentenceTransformer.encode, defaults"
 FASTEST: Final = "SentenceTransformer.encode, ONNX int8"
-LIMIT: Final = "limit of fp32 matrix products here"
 
 Engine = Millpond | Txtai
 """A server that indexes documents and searches them by text."""
@@ -40,79 +42,90 @@ Engine = Millpond | Txtai
 
 def run(report: Report) -> None:
     """Measure, and fill the report."""
-    data = cranfield()
-    documents = [{"id": key, "text": text} for key, text in data.documents.items()][: report.size(192, 64)]
-    texts = [document["text"] for document in documents]
-    queries = list(data.queries.values())
-    single = sentences(sts())[: report.size(1024, 256)]
+    count, sentences = report.size(192, 64), report.size(1024, 256)
+    asked = list(cranfield().queries.values())
+    abstracts: dict[str, Iterator[str]] = defaultdict(fresh_abstracts)  # each contestant has the same
+    singles: dict[str, Iterator[str]] = defaultdict(fresh_sentences)
+    queries: dict[str, Iterator[str]] = defaultdict(partial(fresh, asked))
     with field_of([*millponds(), Txtai()]) as field, Client() as client:
         servers = [server for server in field.servers if isinstance(server, Millpond | Txtai)]
         libraries, notes = find_libraries()
 
-        def encode(name: str) -> float:
-            python, *words = libraries[name]
-            return len(texts) / seconds("benchmarks.loop", *words, texts=texts, python=python)
+        def encode(name: str) -> Measured:
+            spent = seconds(*libraries[name], texts=list(islice(abstracts[name], count)))
+            return Measured(Outcome(spent, count), Usage())
 
-        def index(server: Engine) -> float:
-            return len(documents) / server.index(client, documents, each=BATCH, clients=IN_FLIGHT)
+        def index(server: Engine, texts: Iterator[str], count: int) -> Measured:
+            documents = [{"id": str(place), "text": text} for place, text in enumerate(islice(texts, count))]
+            with usage_of(server.running.process.pid) as usage:
+                spent = server.index(client, documents, each=BATCH, clients=IN_FLIGHT)
+            return Measured(Outcome(spent, count), usage)
 
-        def search(server: Engine) -> float:
-            searches = [server.search_request(query, HITS) for query in queries]
-            return client.run(Load(server.running.port, searches, SEARCHERS)).rate
+        def search(server: Engine) -> Measured:
+            searches = [server.search_request(query, HITS) for query in islice(queries[server.name], len(asked))]
+            return server.measure(client, Load(server.running.port, searches, SEARCHERS))
 
-        def embed(server: Engine) -> float:
-            requests = [server.json_request(single[at : at + 32]) for at in range(0, len(single), 32)]
-            return client.run(Load(server.running.port, requests, 8, vectors=True)).rate
+        def embed(server: Engine) -> Measured:
+            texts = list(islice(singles[server.name], sentences))
+            requests = [server.json_request(texts[at : at + 32]) for at in range(0, len(texts), 32)]
+            return server.measure(client, Load(server.running.port, requests, 8, vectors=True))
 
         for server in servers:
-            server.warm_up(client, single[:256])
-            server.index(client, documents[:64], each=BATCH, clients=IN_FLIGHT)
-        rates = nested(
+            server.warm_up(client, list(islice(singles[server.name], 256)))
+            index(server, singles[server.name], BATCH)
+        rounds = nested(
             report.interleave(
                 {(name, "indexed"): partial(encode, name) for name in libraries}
-                | {(server.name, "indexed"): partial(index, server) for server in servers}
+                | {(one.name, "indexed"): partial(index, one, abstracts[one.name], count) for one in servers}
                 | {(server.name, "searched"): partial(search, server) for server in servers}
                 | {(server.name, "embedded"): partial(embed, server) for server in servers}
-                | {(LIMIT, "gigaflops"): gigaflops}
             )
         )
-        limits = rates[LIMIT].pop("gigaflops")
-        work = gigaflop_of(token_ids(texts))
-        rates[LIMIT]["indexed"] = [len(texts) * limit / work for limit in limits]
+        rates = by_round(rounds, lambda each: each.outcome.rate)
+        cpu = by_round(rounds, lambda each: each.cpu_ms)
         report.say(
-            f"{len(texts)} Cranfield abstracts, cut to {MAX_TOKENS} tokens, sent as {BATCH} a request by {IN_FLIGHT} "
-            f"clients; median of {report.rounds} (least-most):"
+            f"{count} Cranfield abstracts, cut to {MAX_TOKENS} tokens, sent as {BATCH} a request by {IN_FLIGHT} "
+            f"clients; median of {report.rounds} (least-most). CPU is the server's milliseconds of processor time a "
+            "document; memory is resident, in MB, at the end and at most."
         )
         table = {
             one: {
                 "documents/s": spread(found["indexed"]),
                 "ratio to the library's defaults": number(ratio(found["indexed"], rates[LIBRARY]["indexed"])),
             }
+            | ({"CPU": number(used)} if (used := median(cpu[one]["indexed"])) else {})
+            | memory_cells(rounds[one]["indexed"])
             for one, found in rates.items()
         }
         report.table("indexing", table)
         report.say(
-            f"Searching those by text: {len(queries)} queries by {SEARCHERS} clients, {HITS} hits with their texts. "
-            f"And vectors as JSON, Millpond's `/embed` against txtai's `/batchtransform`: {len(single)} STS-B "
-            "sentences, 8 clients x 32. Queries and texts a second:"
+            f"Searching those by text: {len(asked)} queries by {SEARCHERS} clients, {HITS} hits with their texts. "
+            f"And vectors as JSON, Millpond's `/embed` against txtai's `/batchtransform`: {sentences} STS-B "
+            "sentences, 8 clients x 32. Queries and texts a second, and the server's milliseconds of processor time "
+            "for each:"
         )
-        report.table("servers", {one.name: rates[one.name] for one in servers}, spread, ["searched", "embedded"])
-        notes += compare_to_txtai(report, servers, rates, queries[:20])
+        heads = {"searched": "searches/s", "embedded": "texts to JSON vectors/s"}
+        both = {
+            server.name: {head: spread(rates[server.name][kind]) for kind, head in heads.items()}
+            | {f"{kind}, CPU": number(median(cpu[server.name][kind])) for kind in heads}
+            for server in servers
+        }
+        report.table("servers", both)
+        notes += compare_to_txtai(report, servers, rates, asked[:20])
         report.say(HOW)
         report.servers(field, notes)
-    heads = {"indexed": "abstracts indexed/s", "searched": "searches/s", "embedded": "texts to JSON vectors/s"}
+    heads = {"indexed": "abstracts indexed/s", **heads}
     panels = {heads[kind]: by for kind, by in medians_by_column(rates, heads).items()}
     report.plot(rows(panels, "Indexing and search (higher is better)"), "indexing", "Indexing")
-    del rates[LIMIT]
     by_kind = {kind: {one: by[kind] for one, by in rates.items() if kind in by} for kind in heads}
-    report.keep(per_second=by_kind, fp32_gigaflops=limits)
+    report.keep(per_second=by_kind)
 
 
-def find_libraries() -> tuple[dict[str, tuple[str | Path, ...]], list[str]]:
+def find_libraries() -> tuple[dict[str, list[str | Path]], list[str]]:
     """Give interpreter and arguments of `benchmarks.loop` by name, and a note where the fastest is left out."""
-    found: dict[str, tuple[str | Path, ...]] = {LIBRARY: (sys.executable, minilm())}
+    found: dict[str, list[str | Path]] = {LIBRARY: [sys.executable, minilm()]}
     try:
-        found[FASTEST] = (infinity_python(), quantized_folder(), "model_quantized.onnx")
+        found[FASTEST] = [infinity_python(), quantized_folder(), "model_quantized.onnx"]
     except MissingPeer as error:
         return found, [f"SentenceTransformer's ONNX backend is left out, run in Infinity's environment: {error}"]
     return found, []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
 from multiprocessing import get_context
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -20,10 +20,21 @@ HOW: Final = (
     "over HTTP/1.1 connections that stay open, requests encoded before the clock starts, answers decoded and "
     "their vectors counted after it stopped, vectors as base64 where the server offers it."
 )
+RETRY: Final = 0.5  # seconds
 LONGEST: Final = 300.0
 """Seconds after which a load that still runs has failed."""
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Answer(NamedTuple):
+    """When it came, in seconds from the start; how long it took; texts of its request; refusals before; its body."""
+
+    at: float
+    latency: float
+    texts: int
+    refused: int
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -42,18 +53,20 @@ class Load:
 
     Args:
         port: where the server listens.
-        requests: sent in this order, each by the first client that is free.
+        requests: sent in this order, each by the first client that is free; a `Client` takes no iterator.
         clients: connections, each of which waits for its answer before it sends the next request.
         vectors: whether the answers hold a vector for each text, which is then checked.
         seconds: how long to repeat the requests; None to send each once.
+        patient: whether to send again what is refused with a 503, after `RETRY`.
 
     """
 
     port: int
-    requests: Sequence[Request]
+    requests: Iterable[Request]
     clients: int
     vectors: bool = False
     seconds: float | None = None
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,7 @@ class Outcome:
         seconds: from the first request to the last answer.
         texts: in all requests that were answered.
         latencies: seconds of each request, in the order of the answers.
-        cpu: the client's share of one core.
+        cpu: seconds of processor time, of the client or of the loop.
 
     """
 
@@ -80,8 +93,9 @@ class Outcome:
 
 
 def percentiles(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
-    """Give p50 and p99 of the latencies of each outcome, in milliseconds."""
-    return {f"p{p}": [1000 * float(np.percentile(each.latencies, p)) for each in outcomes] for p in (50, 99)}
+    """Give p50, p99 and the longest of the latencies of each outcome, in milliseconds."""
+    heads = {"p50": 50, "p99": 99, "longest": 100}
+    return {name: [1000 * float(np.percentile(each.latencies, p)) for each in outcomes] for name, p in heads.items()}
 
 
 class LoadFailed(RuntimeError):
@@ -110,55 +124,66 @@ class Client(ProcessPoolExecutor):
 
 
 def _run(load: Load) -> Outcome:
-    return uvloop.run(asyncio.wait_for(_send_all(load), LONGEST))
+    return uvloop.run(asyncio.wait_for(_measure(load), LONGEST))
 
 
-async def _send_all(load: Load) -> Outcome:
+async def _measure(load: Load) -> Outcome:
     """Only write bytes and count those that come back while the clock runs."""
-    encoded = [(_encode(load.port, request), request.texts) for request in load.requests]
-    waiting: Iterator[tuple[bytes, int]] = cycle(encoded) if load.seconds else iter(encoded)
-    connections = [await asyncio.open_connection("127.0.0.1", load.port) for _ in range(load.clients)]
-    done: list[tuple[float, int, bytes]] = []
-
-    async def take(connection: Connection) -> None:
-        for request, texts in waiting:
-            sent = time.perf_counter()
-            if load.seconds and sent - start > load.seconds:
-                return
-            answer = await _send(connection, request)
-            done.append((time.perf_counter() - sent, texts, answer))
-
+    encoded = [(encode(load.port, request), request.texts) for request in load.requests]
+    done: list[Answer] = []
     cpu, start = time.process_time(), time.perf_counter()
-    await asyncio.gather(*map(take, connections))
+    await send_all(load, cycle(encoded) if load.seconds else iter(encoded), done)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    for _, writer in connections:
-        writer.close()
-    for _, texts, answer in done if load.vectors else ():
-        _check(answer, texts)
-    return Outcome(seconds, sum(texts for _, texts, _ in done), [latency for latency, *_ in done], cpu / seconds)
+    for answer in done if load.vectors else ():
+        _check(answer)
+    latencies = [answer.latency for answer in done]
+    return Outcome(seconds, sum(answer.texts for answer in done), latencies, cpu)
 
 
-async def _send(connection: Connection, request: bytes) -> bytes:
-    """Send a request and return the body of its answer, which has a Content-Length."""
+async def send_all(load: Load, encoded: Iterator[tuple[bytes, int]], done: list[Answer]) -> None:
+    """Send requests, each with the number of its texts, as a load says; what comes back is appended to `done`."""
+    start = time.perf_counter()
+
+    async def take() -> None:
+        connection = await asyncio.open_connection("127.0.0.1", load.port)
+        for request, texts in encoded:
+            refused, sent = 0, time.perf_counter()
+            if load.seconds and sent - start > load.seconds:
+                break
+            while (body := await _send(connection, request, patient=load.patient)) is None:
+                await asyncio.sleep(RETRY)
+                refused, sent = refused + 1, time.perf_counter()
+            now = time.perf_counter()
+            done.append(Answer(now - start, now - sent, texts, refused, body if load.vectors else b""))
+        connection[1].close()
+
+    await asyncio.gather(*(take() for _ in range(load.clients)))
+
+
+async def _send(connection: Connection, request: bytes, *, patient: bool) -> bytes | None:
+    """Send a request; gives the body of its answer, which has a Content-Length, or None for a 503 where patient."""
     reader, writer = connection
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
     fields = dict(line.partition(b":")[::2] for line in head.lower().split(b"\r\n"))
     body = await reader.readexactly(int(fields[b"content-length"]))
+    if patient and head.startswith(b"HTTP/1.1 503"):
+        return None
     if not head.startswith(b"HTTP/1.1 200"):
         raise LoadFailed((head + body)[:600].decode(errors="replace"))
     return body
 
 
-def _encode(port: int, request: Request) -> bytes:
+def encode(port: int, request: Request) -> bytes:
+    """Give a request's bytes."""
     body = request.body.encode()
     head = f"{request.method} {request.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n"
     return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def _check(answer: bytes, texts: int) -> None:
+def _check(answer: Answer) -> None:
     """Raise `LoadFailed` unless an answer, bare or in OpenAI's shape, has a vector for each text."""
-    found = orjson.loads(answer)
+    found = orjson.loads(answer.body)
     vectors = len(found["data"] if isinstance(found, dict) else found)
-    if vectors != texts:
-        raise LoadFailed(f"{vectors} vectors came back for {texts} texts")
+    if vectors != answer.texts:
+        raise LoadFailed(f"{vectors} vectors came back for {answer.texts} texts")

@@ -14,9 +14,9 @@ import yaml
 
 from benchmarks.encoder import MINILM
 from benchmarks.load import Client, Load, Request
+from benchmarks.machine import has_bf16
 from benchmarks.servers import Field, Target
 from benchmarks.texts import Vectors
-from service.encoder.runtimes.machine import has_native_bf16
 from tests.support.servers import ROOT, Launcher, NotStarted, Server
 
 PRECISIONS: Final = ("fp32", "bf16", "int8")
@@ -39,8 +39,8 @@ class Millpond(Target):
 
     def launcher(self, folder: Path) -> Launcher:
         """Write the config; the first start at a precision converts the model, which takes its time."""
-        if self.precision == "bf16" and not has_native_bf16():
-            raise NotStarted("this processor has no instructions for it.")
+        if self.precision == "bf16" and not has_bf16():
+            raise NotStarted("this processor has no instructions for it, or may not use them.")
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(self._config))
         return Server(config, folder / "store", patience=900, precision=None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, processor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,12 +35,16 @@ class Report:
         rounds: how often to measure; the median counts.
         quick: whether to measure little, only to check that the benchmark works.
         folder: for the files.
+        options: further words of the command that makes it.
 
     """
 
-    def __init__(self, name: str, title: str, *, rounds: int, quick: bool, folder: Path) -> None:
+    def __init__(
+        self, name: str, title: str, *, rounds: int, quick: bool, folder: Path, options: Sequence[str] = ()
+    ) -> None:
         self._name, self.rounds, self._quick, self._folder = name, rounds, quick, folder
-        flags = f"{'--quick ' if quick else ''}--rounds {rounds}"
+        self._processor = processor()
+        flags = shlex.join([*(["--quick"] if quick else []), *options, "--rounds", str(rounds)])
         self._data: dict[str, Any] = {
             "made": datetime.now(UTC).strftime("%Y-%m-%d"),
             "machine": machine(),
@@ -58,9 +62,10 @@ class Report:
         """Measure all contestants in every round, so that what slows the machine for a while slows them alike."""
         found: dict[Key, list[Value]] = {key: [] for key in contestants}
         for done in range(self.rounds):
-            for key, measure in contestants.items():
+            for place, (key, measure) in enumerate(contestants.items(), 1):
                 found[key].append(measure())
-            progress(f"{self._name}: round {done + 1} of {self.rounds}")
+                at = f"{place} of {len(contestants)} in round {done + 1} of {self.rounds}"
+                progress(f"{self._name}: {at}, {', '.join(key) if isinstance(key, tuple) else key}")
         return found
 
     def say(self, text: str) -> None:
@@ -75,7 +80,8 @@ class Report:
     def table(
         self, corner: str, rows: Rows[Value], show: Callable[[Value], str] = str, heads: Sequence[str] = ()
     ) -> None:
-        """Add a table of what is found by row and column; a cell that is missing stays empty."""
+        """Add a table of what is found by row and column, headed by the processor; a missing cell stays empty."""
+        corner = ": ".join(filter(None, (corner, self._processor)))
         heads = heads or list(dict.fromkeys(head for row in rows.values() for head in row))
         lines = [[corner, *heads], ["---", *["---:"] * len(heads)]]
         for name, row in rows.items():

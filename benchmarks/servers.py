@@ -5,20 +5,45 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
-from benchmarks.load import Client, Load, Request
-from benchmarks.machine import resident_mb
-from benchmarks.report import progress
+from benchmarks.load import Client, Load, Outcome, Request
+from benchmarks.machine import Usage, resident_mb, usage_of
+from benchmarks.report import number, progress
 from benchmarks.texts import Vectors
 from tests.support.servers import Launcher, NotStarted
+
+
+class Measured(NamedTuple):
+    """A load, and what it cost the server."""
+
+    outcome: Outcome
+    usage: Usage
+
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds of the server's processor time a text."""
+        return 1000 * self.usage.cpu / self.outcome.texts
+
+
+def by_round(
+    found: Mapping[str, Mapping[str, Sequence[Measured]]], figure: Callable[[Measured], float]
+) -> dict[str, dict[str, list[float]]]:
+    """Give a figure of each round, by row and column."""
+    return {one: {load: [figure(each) for each in of] for load, of in by.items()} for one, by in found.items()}
+
+
+def memory_cells(rounds: Sequence[Measured]) -> dict[str, str]:
+    """Give a table's cells for resident memory in MB: after the last round, and the most in any."""
+    most = max(each.usage.peak for each in rounds)
+    return {"memory": number(rounds[-1].usage.resident), "at most": number(most)} if most else {}
 
 
 class Target(ABC):
@@ -54,6 +79,12 @@ class Target(ABC):
         """Make a load that embeds texts, `each` of them a request, by `clients` at once."""
         requests = [self.embed_request(texts[start : start + each]) for start in range(0, len(texts), each)]
         return Load(self.running.port, requests, clients, vectors=True, seconds=seconds)
+
+    def measure(self, client: Client, load: Load) -> Measured:
+        """Run a load on this server."""
+        with usage_of(self.running.process.pid) as usage:
+            outcome = client.run(load)
+        return Measured(outcome, usage)
 
     def warm_up(self, client: Client, texts: Sequence[str]) -> None:
         """Run every shape of load once, before anything is measured."""

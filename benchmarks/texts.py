@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,9 +17,9 @@ Vectors = NDArray[np.float32]
 """(texts, dim)."""
 
 
-def sts(count: int | None = None) -> Similarity:
-    """Read the first pairs of STS-B's test split, or all of them; scores are from 0 to 5."""
-    data = read(datasets.folder() / "stsb-en")
+def sts(count: int | None = None, split: str = "test") -> Similarity:
+    """Read the first pairs of a split of STS-B, or all of them; scores are from 0 to 5."""
+    data = read(datasets.folder() / "stsb-en", split)
     assert isinstance(data, Similarity)
     return data.select(range(data.size)[:count])
 
@@ -33,6 +34,38 @@ def cranfield() -> Retrieval:
     data = read(datasets.folder() / "cranfield")
     assert isinstance(data, Retrieval)
     return data
+
+
+def fresh_sentences(seed: int = 0) -> Iterator[str]:
+    """Give sentences like STS-B's, none twice."""
+    return fresh(sentences(sts(split="train")), seed)
+
+
+def fresh_abstracts(seed: int = 0) -> Iterator[str]:
+    """Give documents like Cranfield's, none twice."""
+    return fresh(list(cranfield().documents.values()), seed)
+
+
+def fresh(texts: Sequence[str], seed: int = 0) -> Iterator[str]:
+    """Give texts in random order, then passages of their words without end, as long as they are; none comes twice.
+
+    Batches of them keep coming in new shapes, as they do from users; texts that repeat also repeat shapes.
+    """
+    draw = random.Random(seed)
+    seen = dict.fromkeys(texts)
+    yield from draw.sample(list(seen), len(seen))
+    lengths, words = [len(text.split()) for text in seen], [word for text in seen for word in text.split()]
+    while True:
+        text = passage(words, draw.choice(lengths), draw)
+        if text not in seen:
+            seen[text] = None
+            yield text
+
+
+def passage(words: Sequence[str], length: int, draw: random.Random) -> str:
+    """Cut so many words out of many, at a random place."""
+    start = draw.randrange(len(words) - length + 1)
+    return " ".join(words[start : start + length])
 
 
 def copy_head(source: Path, target: Path, names: Sequence[str], lines: int) -> Path:

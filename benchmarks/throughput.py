@@ -1,36 +1,43 @@
-"""Texts a second over HTTP against a bare loop over the same tokens, and against Infinity, interleaved in one run."""
+"""Throughput, latency and memory over HTTP: against what this machine could give, and against Infinity, in one run.
+
+No text comes twice in a row of a table, so that batches keep coming in new shapes. A single client is measured beside
+others too: 8 that send 32 texts a request, and one that sends 10,000.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
-from benchmarks.load import HOW, Client, Outcome, percentiles
-from benchmarks.loop import seconds
-from benchmarks.millpond import millponds, millponds_in
+from benchmarks.ceiling import PRECISIONS, costs
+from benchmarks.load import HOW, Client, Load, percentiles
+from benchmarks.millpond import Millpond, millponds, millponds_in
 from benchmarks.peers.infinity import infinities
 from benchmarks.plots import rows
-from benchmarks.report import Report, medians_by_column, nested, ratios, spread
-from benchmarks.servers import Field, Target, field_of
-from benchmarks.texts import cranfield, sentences, sts, unit
-from service.cores import available_cores
+from benchmarks.report import Report, Rows, medians_by_column, nested, number, progress, ratio, ratios, spread
+from benchmarks.servers import Measured, Target, by_round, field_of, memory_cells
+from benchmarks.texts import fresh_abstracts, fresh_sentences, unit
 
-STS: Final = "STS-B"
-CRANFIELD: Final = "Cranfield"
+SOURCES: Final = {"STS-B": fresh_sentences, "Cranfield": fresh_abstracts}
+SAMPLES: Final = {"STS-B": (2048, 256), "Cranfield": (256, 32)}
+"""How many texts the ceiling is measured with, in full and with --quick."""
+HEAD_START: Final = 1.0
+"""Seconds that others run before a single client begins, and at least after its end."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of load: texts of one data set, `each` a request, by `clients` at once; and how many texts in all."""
+    """A kind of load: texts of one data set, `each` a request, by `clients` at once."""
 
     data: str
     clients: int
     each: int
-    full: int
-    quick: int
 
     @property
     def name(self) -> str:
@@ -38,81 +45,132 @@ class Kind:
         return f"{self.data} {self.clients} x {self.each}"
 
 
-KINDS: Final = (
-    Kind(STS, 8, 32, 1280, 256),
-    Kind(STS, 64, 1, 512, 128),
-    Kind(STS, 1, 1, 200, 30),
-    Kind(CRANFIELD, 4, 16, 96, 64),
-    Kind(CRANFIELD, 16, 1, 64, 32),
-)
-BATCHED: Final = (KINDS[0], KINDS[3])
-"""The kinds over whose texts the bare loops run too."""
-ALONE: Final = KINDS[2]
-"""The kind whose latency is reported."""
+CROWD: Final = Kind("STS-B", 8, 32)
+ALONE: Final = Kind("STS-B", 1, 1)
+KINDS: Final = (CROWD, Kind("STS-B", 64, 1), Kind("Cranfield", 8, 8), ALONE)
+NAMES: Final = [kind.name for kind in KINDS]
+HEADS: Final = ("texts/s", "of the ceiling", "CPU", "by CPU", "p50", "p99", "longest", "memory", "at most")
+
+
+class Row:
+    """A server under one kind of load; other servers get the same texts, and none comes twice."""
+
+    def __init__(self, server: Target, kind: Kind, pace: float = 100.0) -> None:
+        self.server, self.kind = server, kind
+        self.pace = pace
+        """Texts a second, as far as that is known."""
+        self._texts = SOURCES[kind.data](seed=kind.clients)
+
+    def load(self, seconds: float, *, repeated: bool = False) -> Load:
+        """Take the texts of so many seconds at this pace; `repeated` where they do not last them."""
+        requests = max(self.kind.clients, math.ceil(self.pace * seconds / self.kind.each))
+        texts = list(islice(self._texts, requests * self.kind.each))
+        most = seconds if repeated else None
+        return self.server.load(texts, clients=self.kind.clients, each=self.kind.each, seconds=most)
 
 
 def run(report: Report) -> None:
     """Measure, and fill the report."""
-    source = {STS: sentences(sts()), CRANFIELD: list(cranfield().documents.values())}
-    texts = {kind: source[kind.data][: report.size(kind.full, kind.quick)] for kind in KINDS}
-    with field_of([*millponds(), *infinities()]) as field, Client() as client:
+    seconds, brief = report.size(20, 2), report.size(5, 1)
+    long = Kind("STS-B", 1, report.size(10_000, 500))
+    sample = {name: list(islice(source(), report.size(*SAMPLES[name]))) for name, source in SOURCES.items()}
+    with field_of([*millponds(), *infinities()]) as field, Client() as client, Client() as others:
+
+        def measure(row: Row) -> Measured:
+            return row.server.measure(client, row.load(seconds))
+
+        def beside(row: Row, company: Row) -> Measured:
+            busy = others.start(company.load(brief + 2 * HEAD_START, repeated=True))
+            time.sleep(HEAD_START)
+            measured = row.server.measure(client, row.load(brief, repeated=True))
+            busy.result()
+            return measured
+
+        contestants: dict[tuple[str, str], Any] = {}
+        ceilings = {server.name: f"ceiling {server.precision}" for server in millponds_in(field)}
+        for one in millponds_in(field):
+            if one.precision in PRECISIONS:
+                contestants[ceilings[one.name], ""] = partial(costs, one.precision, sample)
         for server in field.servers:
-            server.warm_up(client, [*source[STS][-64:], *source[CRANFIELD][-16:]])
-
-        def over_http(server: Target, kind: Kind) -> Outcome:
-            return client.run(server.load(texts[kind], clients=kind.clients, each=kind.each))
-
-        def in_a_loop(words: Sequence[str], kind: Kind) -> Outcome:
-            return Outcome(seconds("benchmarks.bare", *words, texts=texts[kind]), len(texts[kind]))
-
-        loops = bare_loops(field)
-        outcomes = nested(
-            report.interleave(
-                {(one, kind.name): partial(in_a_loop, loops[one], kind) for kind in BATCHED for one in loops}
-                | {(one.name, kind.name): partial(over_http, one, kind) for kind in KINDS for one in field.servers}
-            )
-        )
-        rates = {one: {kind: [o.rate for o in found] for kind, found in by.items()} for one, by in outcomes.items()}
-        latency = {server.name: percentiles(outcomes[server.name][ALONE.name]) for server in field.servers}
-        memory = {server.name: server.memory for server in field.servers}
-        counts = ", ".join(f"{kind.name}: {len(texts[kind])}" for kind in KINDS)
-        report.say(
-            f"Texts a second, median of {report.rounds} (least-most). A load is *clients x texts a request*; "
-            f"texts of each: {counts}. STS-B is sentences, Cranfield abstracts cut to 256 tokens. A bare loop runs "
-            "the encoder in one process over texts already tokenized, sorted by length and batched by tokens."
-        )
-        heads = [kind.name for kind in KINDS if kind is not ALONE]
-        report.table("texts/s", rates, spread, heads)
-        report.say(
-            f"One client, one sentence a request ({len(texts[ALONE])} of them), milliseconds; memory afterwards:"
-        )
-        middles = {one: {p: median(found) for p, found in by.items()} for one, by in latency.items()}
-        table = {one: by | {"memory, MB": memory[one]} for one, by in middles.items()}
-        report.table("latency", table, "{:.1f}".format)
-        report.say("Ratios of texts a second (above 1 Millpond is faster), each the median of the rounds' ratios:")
-        compared = compare(rates, field)
-        report.table("ratio", compared, heads=[kind.name for kind in KINDS])
-        cosines = agreement(field.servers, source[STS][:64])
-        busiest = max(outcome.cpu for by in outcomes.values() for found in by.values() for outcome in found)
-        report.say(
-            f"{HOW} It used at most {busiest:.0%} of one core. The least cosine of 64 sentences' vectors to those of "
-            f"{field.servers[0].name}: {', '.join(f'{cosine:.4f} ({one})' for one, cosine in cosines.items())}."
-        )
+            progress(f"warming {server.name} up")
+            by_kind = {kind: Row(server, kind) for kind in KINDS}
+            for row in by_kind.values():
+                row.pace = client.run(row.load(brief, repeated=True)).rate
+                contestants[server.name, row.kind.name] = partial(measure, row)
+            for kind in (CROWD, long) if isinstance(server, Millpond) else (CROWD,):
+                company = Row(server, kind, by_kind[CROWD].pace)
+                contestants[server.name, f"beside {kind.name}"] = partial(beside, by_kind[ALONE], company)
+        found: dict[str, dict[str, list[Any]]] = nested(report.interleave(contestants))
+        spent = {ceiling: by.pop("") for ceiling, by in found.items() if "" in by}
+        for name, ceiling in ceilings.items():
+            ceilings[name] = ceiling if ceiling in spent else [*spent][-1]  # the last is the fastest
+            for kind in KINDS[:-1] if ceiling in spent else ():
+                pairs = zip(spent[ceiling], found[name][kind.name], strict=True)
+                found[ceiling][kind.name] = [cost[kind.data].load(kind.each, one.outcome) for cost, one in pairs]
+        show(report, found, ceilings)
+        cosines = agreement(field.servers, sample["STS-B"][:64])
+        least = ", ".join(f"{cosine:.4f} ({one})" for one, cosine in cosines.items())
+        report.say(f"{HOW} The least cosine of 64 sentences' vectors to those of {field.servers[0].name}: {least}.")
         report.servers(field)
-    panels = {f"{kind}\n(clients x texts)": by for kind, by in medians_by_column(rates, heads).items()}
-    report.plot(rows(panels, "Throughput in texts/s (higher is better)"), "throughput", "Throughput")
-    report.keep(ratios=compared, texts_per_second=rates, latency_ms=latency, memory_mb=memory, least_cosine=cosines)
+    report.keep(least_cosine=cosines, ceiling_ms=spent)
 
 
-def bare_loops(field: Field) -> dict[str, tuple[str, str]]:
-    """Give the loops to compare with, by name: arguments of `benchmarks.bare`."""
-    found = {}
-    for streams in sorted({1, available_cores()}):
-        shown = "1 stream over all cores" if streams == 1 else f"{streams} streams"
-        found[f"bare, transformers fp32, {shown}"] = ("torch", str(streams))
-    for server in millponds_in(field):
-        found[f"bare, as the service runs {server.runs_on}"] = ("service", server.precision)
-    return found
+def show(report: Report, found: Rows[Sequence[Measured]], ceilings: Mapping[str, str]) -> None:
+    """Fill the report with the rounds of servers and ceilings; `ceilings` names the one of each Millpond."""
+    rates = by_round(found, lambda each: each.outcome.rate)
+    cpu = by_round(found, lambda each: each.cpu_ms)
+    memory = by_round(found, lambda each: each.usage.resident)
+    waits = {
+        one: {kind: percentiles([each.outcome for each in of]) for kind, of in by.items()}
+        for one, by in found.items()
+        if one not in ceilings.values()
+    }
+    others = [one for one in waits if one not in ceilings]
+    report.say(
+        "A load is *clients x texts a request*, of sentences like STS-B's or abstracts like Cranfield's, cut to 256 "
+        f"tokens. No text comes twice in a row. Medians of {report.rounds} (least-most); ratios are the medians of "
+        "the rounds' ratios."
+    )
+    report.say(
+        "The ceiling is what this machine could give, measured in each round: the encoder's unmodified OpenVINO "
+        "graph, a stream a core, over texts sorted by length in batches of 1,024 tokens; the tokenizer; 30 µs a "
+        "request for HTTP; and the load client, which computes on the same cores. For int8 it is that of the fastest "
+        "other precision. Ratios of texts a second:"
+    )
+    compared = {
+        f"{one} / {other}": ratios(rates[one], rates[other])
+        for one, ceiling in ceilings.items()
+        for other in (ceiling, *others)
+    }
+    report.table("ratio", compared, heads=NAMES)
+    report.say(
+        "By load: CPU is the server's milliseconds of processor time a text, and *by CPU* those of the ceiling over "
+        "them, which suffers less from whatever else the machine does. Latency is of a request, in milliseconds; "
+        "memory is resident, in MB, after the last round and at most."
+    )
+    for kind in NAMES:
+        table = {}
+        for one in (one for one in found if kind in found[one]):
+            table[one] = {"texts/s": spread(rates[one][kind]), "CPU": number(median(cpu[one][kind]))}
+            if kind in rates[ceiling := ceilings.get(one, one)] and ceiling != one:
+                table[one]["of the ceiling"] = number(ratio(rates[one][kind], rates[ceiling][kind]))
+                table[one]["by CPU"] = number(ratio(cpu[ceiling][kind], cpu[one][kind]))
+            if one in waits:
+                table[one] |= {p: number(median(of)) for p, of in waits[one][kind].items()}
+                table[one] |= memory_cells(found[one][kind])
+        report.table(kind, table, heads=HEADS)
+    report.say("A single client, one sentence a request, beside others, milliseconds; *x* is the ratio to alone:")
+    besides = {
+        f"{one}, {kind}": {p: spread(rounds) for p, rounds in of[kind].items()}
+        | {f"{p} x": number(ratio(of[kind][p], of[ALONE.name][p])) for p in ("p50", "p99")}
+        for one, of in waits.items()
+        for kind in of
+        if kind not in NAMES
+    }
+    report.table("beside others", besides)
+    title = "Texts a second by load, clients x texts (higher is better)"
+    report.plot(rows(medians_by_column(rates, NAMES[:-1]), title), "throughput", "Throughput")
+    report.keep(ratios=compared, texts_per_second=rates, cpu_ms=cpu, latency_ms=waits, memory_mb=memory)
 
 
 def agreement(servers: Sequence[Target], texts: Sequence[str]) -> dict[str, float]:
@@ -120,16 +178,3 @@ def agreement(servers: Sequence[Target], texts: Sequence[str]) -> dict[str, floa
     vectors = {server.name: unit(server.embed(texts)) for server in servers}
     reference = vectors[servers[0].name]
     return {name: float((found * reference).sum(axis=1).min()) for name, found in vectors.items()}
-
-
-def compare(rates: Mapping[str, Mapping[str, list[float]]], field: Field) -> dict[str, dict[str, str]]:
-    """Divide Millpond's texts a second by those of the best bare loop of its precision, and of each peer."""
-    ours = millponds_in(field)
-    peers = {server.name: rates[server.name] for server in field.servers if server not in ours}
-    found = {}
-    for server in ours:
-        loops = [by for name, by in rates.items() if name.startswith("bare") and f" {server.precision}" in name]
-        best = {kind.name: max((by[kind.name] for by in loops), key=median) for kind in BATCHED}
-        for other, base in {f"the best bare {server.precision} loop": best, **peers}.items():
-            found[f"{server.name} / {other}"] = ratios(rates[server.name], base)
-    return found

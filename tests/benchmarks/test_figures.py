@@ -1,17 +1,23 @@
-"""What results are made of: ratios, texts of a length, cliffs, and the files."""
+"""What results are made of: fresh texts, ratios, batches, what a soak shows, and the files."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from benchmarks.encoder import batches, gigaflop_of, minilm
+from benchmarks.encoder import batches
+from benchmarks.load import Answer, Outcome
+from benchmarks.machine import Usage, processor
 from benchmarks.plots import Panel, curves, rows
 from benchmarks.report import Report, medians_by_column, nested, number, ratio, ratios, spread
-from benchmarks.scaling import cliffs, texts_of
+from benchmarks.servers import Measured
+from benchmarks.soak import EVERY, Soak
+from benchmarks.texts import fresh
+from benchmarks.throughput import ALONE, KINDS, show
 
 
 def test_a_ratio_pairs_the_rounds() -> None:
@@ -36,19 +42,54 @@ def test_figures_have_three_digits() -> None:
     assert spread([30.0, 10.0, 20.0]) == "20.0 (10.0-30.0)"
 
 
-@pytest.mark.parametrize("length", [16, 512])
-def test_texts_have_exactly_so_many_tokens(length: int) -> None:
-    from transformers import AutoTokenizer
+def test_no_text_comes_twice_and_all_have_the_lengths_of_the_data() -> None:
+    texts = [
+        " ".join(f"w{number}" for number in range(start, start + length)) for start in range(9) for length in (3, 7)
+    ]
+    found = list(islice(fresh(texts), 60))
+    assert len(set(found)) == 60
+    assert set(found[: len(texts)]) == set(texts)
+    assert {len(text.split()) for text in found} == {3, 7}
+    assert found == list(islice(fresh(texts), 60)) != list(islice(fresh(texts, seed=1), 60))
 
-    texts = texts_of(length, 5)
-    tokenizer = AutoTokenizer.from_pretrained(minilm())
-    assert [len(ids) for ids in tokenizer(texts)["input_ids"]] == [length] * 5
-    assert len(set(texts)) == 5
+
+def test_a_soak_shows_memory_that_grows_and_the_slowest_of_each_stretch() -> None:
+    answers = [
+        Answer(at, latency, 5, refused, b"")
+        for at, latency, refused in ((0.1 * EVERY, 0.25, 0), (0.9 * EVERY, 0.5, 1), (2.5 * EVERY, 2.0, 0))
+    ]
+    soak = Soak([500.0, 600.0, 660.0], answers, Usage(cpu=0.3, peak=700.0), shapes=42)
+    assert [round(p99) if p99 else None for p99 in soak.p99()] == [498, None, 2000]
+    row = soak.row(2)
+    assert [row[head] for head in ("early", "at the end", "growth", "at most")] == ["600", "660", "+10.0%", "700"]
+    assert [row[head] for head in ("p50", "longest", "longest without an answer")] == [
+        "500",
+        "2000",
+        f"{1600 * EVERY:.0f}",
+    ]
+    assert [row[head] for head in ("requests", "refused", "CPU", "shapes")] == ["3", "1", "20.0", "42"]
 
 
-def test_a_cliff_is_a_fall_of_more_than_a_quarter() -> None:
-    assert cliffs({1: [100.0], 2: [76.0], 4: [80.0]}) == []
-    assert cliffs({1: [100.0, 90.0, 110.0], 2: [74.0, 200.0, 10.0]}) == ["from 1 to 2 clients, 100 to 74.0 texts/s"]
+def test_loads_are_compared_with_the_ceiling_and_a_single_client_with_itself_alone(tmp_path: Path) -> None:
+    ceiling = [Measured(Outcome(1.0, 200), Usage(cpu=0.4))] * 2
+    usage = Usage(cpu=0.25, resident=500.0, peak=600.0)
+    here = [Measured(Outcome(1.0, 100, [0.010, 0.030]), usage), Measured(Outcome(1.0, 50, [0.010, 0.030]), usage)]
+    crowded = [Measured(Outcome(1.0, 10, [0.020, 0.060]), usage)] * 2
+    found = {
+        "ceiling fp32": {kind.name: ceiling for kind in KINDS if kind is not ALONE},
+        "Millpond fp32": {kind.name: here for kind in KINDS} | {"beside others": crowded},
+    }
+    report = Report("demo", "A demonstration", rounds=2, quick=False, folder=tmp_path)
+    show(report, found, {"Millpond fp32": "ceiling fp32"})
+    report.write()
+    page = (tmp_path / "demo.md").read_text()
+    assert "| Millpond fp32 / ceiling fp32 | 0.38 | 0.38 | 0.38 |  |" in page
+    row = "| Millpond fp32 | 75.0 (50.0-100) | 0.38 | 3.75 | 0.60 | 20.0 | 29.8 | 30.0 | 500 | 600 |"
+    assert page.count(row) == len(KINDS) - 1
+    assert (
+        "| Millpond fp32, beside others | 40.0 (40.0-40.0) | 59.6 (59.6-59.6) | 60.0 (60.0-60.0) | 2.00 | 2.00 |"
+        in page
+    )
 
 
 def test_batches_hold_every_text_within_their_tokens() -> None:
@@ -67,11 +108,6 @@ def test_batches_can_be_padded_further() -> None:
     assert (ids.tolist(), mask.tolist()) == ([[5, 6, 9, 9]], [[True, True, False, False]])
 
 
-def test_operations_grow_with_the_tokens_and_with_the_square_of_a_length() -> None:
-    short, long = gigaflop_of([[1] * 10] * 2), gigaflop_of([[1] * 20])
-    assert 0 < short < long < 2 * short
-
-
 def test_every_contestant_is_measured_in_every_round(tmp_path: Path) -> None:
     asked = []
     report = Report("demo", "A demonstration", rounds=2, quick=False, folder=tmp_path)
@@ -81,7 +117,8 @@ def test_every_contestant_is_measured_in_every_round(tmp_path: Path) -> None:
 
 
 def test_a_report_is_a_page_its_figures_and_its_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = Report("demo", "A demonstration", rounds=2, quick=False, folder=tmp_path / "new")
+    options = ("--isa", "avx2")
+    report = Report("demo", "A demonstration", rounds=2, quick=False, folder=tmp_path / "new", options=options)
     report.table("texts/s", {"x": {"a": 1.0}, "y": {"b": 20.0}}, number)
     report.plot(curves([Panel("", "clients", "texts/s", [1, 2], {"x": [1.0, 2.0]})], "Demo"), "demo-lines", "Demo")
     report.plot(rows({"p": {"x": 1.0}, "q": {"y": 2.0}}, "Demo"), "demo-bars", "Demo")
@@ -89,8 +126,8 @@ def test_a_report_is_a_page_its_figures_and_its_plots(tmp_path: Path, capsys: py
     report.write()
     page = (tmp_path / "new" / "demo.md").read_text()
     assert page == capsys.readouterr().out
-    assert "| texts/s | a | b |\n| --- | ---: | ---: |\n| x | 1.00 |  |\n| y |  | 20.0 |" in page
-    assert "python -m benchmarks demo --rounds 2" in page
+    assert f"| texts/s: {processor()} | a | b |\n| --- | ---: | ---: |\n| x | 1.00 |  |\n| y |  | 20.0 |" in page
+    assert "python -m benchmarks demo --isa avx2 --rounds 2" in page
     kept = json.loads((tmp_path / "new" / "demo.json").read_text())
     assert kept["rates"] == {"x": [1.0]}
     for plot in ("demo-lines", "demo-bars"):
