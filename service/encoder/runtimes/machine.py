@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from typing import Final
+
 import torch
 
 from service.config import RuntimeConfig
 from service.cores import available_cores
 from service.errors import ConfigError
+
+_WITHOUT_VNNI: Final = {"SSE41", "AVX", "AVX2", "AVX512_CORE"}
+_WITHOUT_BF16: Final = _WITHOUT_VNNI | {"AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE_VNNI"}
 
 
 def threads(config: RuntimeConfig) -> int:
@@ -15,15 +21,22 @@ def threads(config: RuntimeConfig) -> int:
 
 
 def has_native_bf16() -> bool:
-    """Whether the processor multiplies bf16 itself."""
+    """Whether the processor multiplies bf16 itself, and `ONEDNN_MAX_CPU_ISA` lets it."""
     capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    has = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return bool(has) and _isa_limit() not in _WITHOUT_BF16
 
 
 def has_native_int8() -> bool:
-    """Whether the processor has instructions for products of int8."""
+    """Whether the processor has instructions for products of int8, and `ONEDNN_MAX_CPU_ISA` lets it use them."""
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    has = any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    return has and _isa_limit() not in _WITHOUT_VNNI
+
+
+def _isa_limit() -> str:
+    """Return the newest instructions that oneDNN, which computes for PyTorch and OpenVINO, is allowed."""
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
 
 
 def cpu_precision(config: RuntimeConfig) -> str:
