@@ -175,34 +175,32 @@ def serve(client: Client, rest: Callable[[Send], Awaitable[None]]) -> asyncio.Ta
     return asyncio.ensure_future(CancelOnDisconnect(app)(scope, client.receive, client.send))
 
 
-def test_a_cancelled_request_ends_without_a_response() -> None:
+async def forever(_: Send) -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_request_that_its_client_left_ends_without_a_response() -> None:
     async def run() -> None:
         client = Client()
-
-        async def forever(_: Send) -> None:
-            client.leaves.set()
-            await asyncio.Event().wait()
-
         task = serve(client, forever)
+        client.leaves.set()
         await task
-        assert client.sent == [] and not task.cancelled() and not task.cancelling()
+        assert client.sent == [] and not task.cancelling()
 
     asyncio.run(run())
 
 
-def test_a_shutdown_cancels_a_request_that_its_client_left() -> None:
+def test_others_can_cancel_a_request_that_its_client_left() -> None:
+    """As a server does that is shut down meanwhile."""
+
     async def run() -> None:
         client = Client()
-
-        async def until_shutdown(_: Send) -> None:
-            client.leaves.set()
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                task.cancel()
-                raise
-
-        task = serve(client, until_shutdown)
+        task = serve(client, forever)
+        await client.heard.wait()
+        client.leaves.set()
+        await asyncio.sleep(0)
+        assert task.cancelling() == 1
+        task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
 
