@@ -35,7 +35,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
 
 
 class _Application(FastAPI):
-    """FastAPI inside of middleware: what is added by `add_middleware` is not in the way of lean routes."""
+    """FastAPI within the middleware of every request; `add_middleware` would add to FastAPI's own routes alone."""
 
     def __init__(self, served: Deployment) -> None:
         @asynccontextmanager
