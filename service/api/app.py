@@ -1,14 +1,18 @@
-"""The ASGI application: routes over a deployment."""
+"""The ASGI application: routes over a deployment, and the middleware around them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.api import errors
+from service.api.lean import LeanPaths
+from service.api.middleware import BodyLimit, CancelOnDisconnect
 from service.api.routes import collections, doctor, embed, explain, openai, status
 from service.deployment import Deployment
 from service.process import freeze_and_trim
@@ -18,24 +22,45 @@ DESCRIPTION = """Sentence embeddings and semantic search in which pooling is a v
 Errors are problem documents (RFC 9457); under `/v1` they have OpenAI's shape.
 """
 
+_ROUTERS: Final[tuple[APIRouter, ...]] = (
+    embed.router,
+    explain.router,
+    openai.router,
+    openai.models_router,
+    collections.router,
+    status.router,
+    doctor.router,
+    collections.search_router,
+)
+
+
+class _Application(FastAPI):
+    """FastAPI within the middleware of every request; `add_middleware` would add to FastAPI's own routes alone."""
+
+    def __init__(self, served: Deployment) -> None:
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            freeze_and_trim()
+            try:
+                yield
+            finally:
+                await served.examinations.close()
+                served.close()
+
+        super().__init__(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+        self.state.deployment = served
+        errors.install(self)
+        for router in _ROUTERS:
+            self.include_router(router)
+        errors.document(self)
+        app: ASGIApp = LeanPaths(super().__call__, self, (route for router in _ROUTERS for route in router.routes))
+        app = CancelOnDisconnect(app)
+        self._outermost = BodyLimit(app, served.config.server.max_body_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._outermost(scope, receive, send)
+
 
 def create_app(served: Deployment) -> FastAPI:
     """Return the ASGI application; its shutdown closes the deployment."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        freeze_and_trim()
-        try:
-            yield
-        finally:
-            await served.examinations.close()
-            served.close()
-
-    app = FastAPI(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
-    app.state.deployment = served
-    errors.install(app)
-    for module in (embed, explain, openai, collections, status, doctor):
-        app.include_router(module.router)
-    app.include_router(collections.search_router)
-    errors.document(app)
-    return app
+    return _Application(served)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -41,12 +41,14 @@ _UNION_BRANCH: Final = re.compile(r"^(str|int|float|bool|(list|dict|function|tag
 
 def install(app: FastAPI) -> None:
     """Register a handler for every error that a route can raise."""
-    app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(PoolingError, _pooling_error)
-    app.add_exception_handler(EmptyTextError, _pooling_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected_error)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def respond(request: Request, error: Exception) -> Response:
+    """Return the response to an error, as the application does where its own router leads to the route."""
+    handler = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
+    return await handler(request, error)
 
 
 def document(app: FastAPI) -> None:
@@ -187,3 +189,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _unexpected_error(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _respond(request, 500, "this is a bug in the service; its log has the details.", code="internal_error")
+
+
+_HANDLERS: Final[Mapping[type, Callable[[Request, Exception], Awaitable[Response]]]] = {
+    ServiceError: _service_error,
+    PoolingError: _pooling_error,
+    EmptyTextError: _pooling_error,
+    RequestValidationError: _validation_error,
+    HTTPException: _http_error,
+    Exception: _unexpected_error,
+}

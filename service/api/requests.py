@@ -1,10 +1,10 @@
-"""How requests are read: strictly, within limits, and no longer than their client stays."""
+"""How requests are read: strictly, and within limits."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from email.message import Message
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -13,21 +13,12 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
-from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive
 
 from service.deployment import Deployment
 from service.errors import InvalidInput, Place, TooLarge, did_you_mean, shortened
 
 MOST_NESTED: Final = 100
 """Nesting levels of a request body; code that recurses over one relies on this limit."""
-
-
-_WATCH_DELAY: Final = 0.05
-"""Seconds before a pending request is watched; most are done earlier, at no cost."""
-
-_CLIENT_CLOSED_REQUEST: Final = 499
-"""The status that nginx logs in this case; no client receives it."""
 
 
 async def _deployment(request: Request) -> Deployment:  # FastAPI runs plain functions in a thread pool
@@ -84,35 +75,39 @@ class Body(BaseModel):
         return data
 
 
-class _StrictRequest(Request):
-    async def body(self) -> bytes:
-        if not hasattr(self, "_body"):
-            limit = self.app.state.deployment.config.server.max_body_bytes
-            if int(self.headers.get("content-length", 0)) > limit:
-                raise HTTPException(413)
-            body = bytearray()
-            async for part in self.stream():
-                body += part
-                if len(body) > limit:
-                    raise HTTPException(413)
-            self._body = bytes(body)
-        return self._body
+def is_json(content_type: str) -> bool:
+    """Whether a body of this content type is read as JSON; FastAPI decides the same for its routes."""
+    if content_type == "application/json":
+        return True
+    message = Message()
+    message["content-type"] = content_type
+    subtype = message.get_content_subtype()
+    return message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
 
+
+def parse(body: bytes) -> Any:
+    """Parse JSON strictly: no NaN, no lone surrogates, no invalid UTF-8.
+
+    Raises:
+        json.JSONDecodeError: the body is no JSON, or nested too deeply.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _with_position(error, body) from None
+    # Counting brackets is a hundred times faster than walking the value, and few of them rule out deep nesting.
+    if body.count(b"[") + body.count(b"{") > MOST_NESTED and _is_deeper(value, MOST_NESTED):
+        raise json.JSONDecodeError(f"it is nested deeper than {MOST_NESTED} levels", "", 0)
+    return value
+
+
+class _StrictRequest(Request):
     async def json(self) -> Any:
-        # FastAPI turns only a json.JSONDecodeError into a validation error.
-        body = await self.body()
-        try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise _with_position(error, body) from None
-        # Counting brackets is a hundred times faster than walking the value, and few of them rule out deep nesting.
-        if body.count(b"[") + body.count(b"{") > MOST_NESTED and _is_deeper(value, MOST_NESTED):
-            raise json.JSONDecodeError(f"it is nested deeper than {MOST_NESTED} levels", "", 0)
-        return value
+        return parse(await self.body())
 
 
 class JSONRoute(APIRoute):
-    """A route with strict parsing of the body: no NaN, no lone surrogates, no invalid UTF-8."""
+    """A route with strict parsing of the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return a handler that parses the body strictly."""
@@ -122,6 +117,10 @@ class JSONRoute(APIRoute):
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return strict
+
+
+class ReadingRoute(JSONRoute):
+    """A route that changes nothing, so that a request ends when its client disconnects (`CancelOnDisconnect`)."""
 
 
 def _with_position(error: json.JSONDecodeError, body: bytes) -> json.JSONDecodeError:
@@ -145,60 +144,3 @@ def _is_deeper(value: Any, levels: int) -> bool:
         if not level:
             return False
     return True
-
-
-class ReadingRoute(JSONRoute):
-    """A JSONRoute that is cancelled when its client disconnects; for routes that change nothing."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return a handler that is cancelled when the client disconnects."""
-        handle = super().get_route_handler()
-
-        async def cancellable(request: Request) -> Response:
-            watch = _DisconnectWatch(request.receive)
-            try:
-                return await handle(Request(request.scope, watch))
-            except asyncio.CancelledError:
-                if not watch.disconnected:
-                    raise
-                watch.task.uncancel()
-                return Response(status_code=_CLIENT_CLOSED_REQUEST)
-            finally:
-                watch.stop()
-
-        return cancellable
-
-
-class _DisconnectWatch:
-    """A `receive` that keeps listening after the body and cancels its task when the client disconnects."""
-
-    def __init__(self, receive: Receive) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.task = task
-        self.disconnected = False
-        self._receive = receive
-        self._timer: asyncio.TimerHandle | None = None
-        self._listener: asyncio.Task[None] | None = None
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            self._timer = asyncio.get_running_loop().call_later(_WATCH_DELAY, self._listen)
-        return message
-
-    def stop(self) -> None:
-        """Stop listening."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._listener is not None:
-            self._listener.cancel()
-
-    def _listen(self) -> None:
-        self._listener = asyncio.get_running_loop().create_task(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.disconnected = True
-        self.task.cancel()

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
-from service.api.requests import ReadingRoute, Served, check_count, places
+from service.api.lean import LeanRoute
+from service.api.requests import Served, check_count, places
 from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.embed import (
     EmbedAllRequest,
@@ -25,7 +26,7 @@ from service.errors import InvalidInput, Place
 MOST_STATES: Final = 16_384
 """Token states in one response; as JSON, each is several kilobytes."""
 
-router = APIRouter(tags=["embed"], route_class=ReadingRoute)
+router = APIRouter(tags=["embed"], route_class=LeanRoute)
 
 
 @router.post("/embed", response_model=list[list[float]], responses=PROBLEMS)

@@ -7,7 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from service.api.requests import ReadingRoute, Served
+from service.api.lean import LeanRoute
+from service.api.requests import Served
 from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.explain import ExplainedBody, ExplainRequest
 from service.api.schemas.problem import PROBLEMS
@@ -16,7 +17,7 @@ from service.embedding.embedder import TokenStates
 from service.embedding.explain import Explained, Explanation
 from service.embedding.explain import explain as explain_texts
 
-router = APIRouter(tags=["embed"], route_class=ReadingRoute)
+router = APIRouter(tags=["embed"], route_class=LeanRoute)
 
 
 @router.post("/explain", response_model=ExplainedBody, responses=PROBLEMS)

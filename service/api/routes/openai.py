@@ -8,22 +8,20 @@ from typing import Any, Final, cast
 
 from fastapi import APIRouter, Response
 
-from service.api.requests import ReadingRoute, Served, check_count, places
+from service.api.lean import LeanRoute
+from service.api.requests import Served, check_count, places
 from service.api.responses import json_list, json_object, response_in_parts
 from service.api.schemas.openai import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
 from service.embedding.inputs import Inputs
 
 _STARTED: Final = int(time.time())
 
-router = APIRouter(
-    prefix="/v1",
-    tags=["OpenAI"],
-    route_class=ReadingRoute,
-    responses={
-        "4XX": {"model": OpenAIProblem, "description": "Invalid input, an unknown model, or too much at once"},
-        503: {"model": OpenAIProblem, "description": "The queue is full; try again after `Retry-After` seconds"},
-    },
-)
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    "4XX": {"model": OpenAIProblem, "description": "Invalid input, an unknown model, or too much at once"},
+    503: {"model": OpenAIProblem, "description": "The queue is full; try again after `Retry-After` seconds"},
+}
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=LeanRoute, responses=_RESPONSES)
+models_router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=_RESPONSES)
 
 
 @router.post("/embeddings", response_model=OpenAIEmbeddings)
@@ -53,7 +51,7 @@ async def embeddings(body: OpenAIEmbedRequest, served: Served) -> Response:
     )
 
 
-@router.get("/models")
+@models_router.get("/models")
 async def models(served: Served) -> OpenAIModels:
     """The served models."""
     return OpenAIModels(
@@ -61,7 +59,7 @@ async def models(served: Served) -> OpenAIModels:
     )
 
 
-@router.get("/models/{name:path}")
+@models_router.get("/models/{name:path}")
 async def model(name: str, served: Served) -> OpenAIModel:
     """One served model."""
     return OpenAIModel(id=served.models.get(name).name, created=_STARTED, owned_by="millpond")

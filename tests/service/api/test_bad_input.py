@@ -124,22 +124,6 @@ def test_no_body_and_the_wrong_content_type(http: httpx.Client) -> None:
         assert http.post("/embed", content=b'{"inputs": "a"}', headers={"content-type": sort}).status_code == 200
 
 
-def test_bodies_over_the_limit(small: Server) -> None:
-    def chunks() -> Iterator[bytes]:
-        yield b'{"inputs": "'
-        for _ in range(100):
-            yield b"a" * 1000
-        yield b'"}'
-
-    body = json.dumps({"inputs": "a" * 70_000}).encode()
-    for content in (body, chunks()):
-        problem(small.http.post("/embed", content=content, headers=JSON), 413, "server.max_body_bytes", "send less")
-    openai_problem(small.http.post("/v1/embeddings", content=body, headers=JSON), 413, "server.max_body_bytes")
-    just = json.dumps({"inputs": "a" * 65_000, "truncate": True}).encode()
-    assert len(just) < 65_536 and small.http.post("/embed", content=just, headers=JSON).status_code == 200
-    assert small.http.get("/ready").status_code == 200
-
-
 def test_a_full_queue_says_when_to_come_back(small: Server) -> None:
     texts = ["word " * 200] * 10  # each request counts for a quarter of the queue
 

@@ -87,12 +87,25 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
     [
         ("/embed", {"inputs": TEXTS}),
         ("/v1/embeddings", {"model": "default", "input": TEXTS}),
+        ("/embed_spans", {"inputs": TEXTS, "spans": {"tokens": 64}}),
         ("/search", {"queries": TEXTS}),
+        ("/collections/default/search", {"queries": TEXTS}),
     ],
 )
 def test_texts_that_have_not_run_are_dropped(here: InProcess, path: str, body: dict[str, Any]) -> None:
     passes = here.leave_during(path, body)
     assert passes < LEAST_TOKENS / here.service.config.batching.max_batch_tokens
+    assert here.http.post("/embed", json={"inputs": "after"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/embed", "/search", "/collections/default/documents"])
+def test_half_a_body_is_no_bug(here: InProcess, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    head = f"POST {path} HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", here.port)) as client:
+        client.sendall(head.encode() + b'{"inputs": ')
+        until(lambda: bool(here.server.server_state.tasks))
+    until(lambda: not here.server.server_state.tasks)
+    assert not caplog.records
     assert here.http.post("/embed", json={"inputs": "after"}).status_code == 200
 
 

@@ -1,0 +1,98 @@
+"""Lean routes: from a JSON body to a response with little in between, ahead of FastAPI's router."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api import errors
+from service.api.requests import ReadingRoute, is_json, parse
+
+
+class LeanRoute(ReadingRoute):
+    """The route of a function `(body, served)` from a model and the deployment to a response.
+
+    FastAPI describes it in the OpenAPI document and answers for its other methods and spellings. Its requests do not
+    pass through FastAPI: `LeanPaths` finds the route, and `respond` does all that is left.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the one handler, for requests that only FastAPI's router finds, such as those below a root path."""
+        return self.respond
+
+    async def respond(self, request: Request) -> Response:
+        """Return the function's response to a request.
+
+        Raises:
+            RequestValidationError: the body is not what the function takes.
+            HTTPException: the body is too large, or its client went away.
+        """
+        assert self.body_field is not None
+        content = await _content(request.receive)
+        if not content:
+            raise RequestValidationError([{"type": "missing", "loc": ("body",)}])
+        value: Any = content
+        if is_json(request.headers.get("content-type", "")):
+            try:
+                value = parse(content)
+            except json.JSONDecodeError as error:
+                problem = {"type": "json_invalid", "loc": ("body",), "ctx": {"error": error.msg}}
+                raise RequestValidationError([problem]) from None
+        body, problems = self.body_field.validate(value, loc=("body",))
+        if problems:
+            raise RequestValidationError(problems)
+        response: Response = await self.endpoint(body=body, served=request.app.state.deployment)
+        return response
+
+
+class LeanPaths:
+    """Middleware that serves lean routes, found by method and path, and passes other requests on.
+
+    Args:
+        app: what serves other requests.
+        owner: the application that the routes belong to.
+        routes: its routes, of which the lean ones are served.
+    """
+
+    def __init__(self, app: ASGIApp, owner: FastAPI, routes: Iterable[BaseRoute]) -> None:
+        self._app = app
+        self._owner = owner
+        self._routes: dict[tuple[Any, Any], LeanRoute] = {
+            (method, route.path): route
+            for route in routes
+            if isinstance(route, LeanRoute)
+            for method in route.methods or ()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a connection."""
+        route = self._routes.get((scope.get("method"), scope.get("path")))
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        scope["app"], scope["route"] = self._owner, route
+        request = Request(scope, receive)
+        try:
+            response = await route.respond(request)
+        except Exception as error:
+            response = await errors.respond(request, error)
+        await response(scope, receive, send)
+
+
+async def _content(receive: Receive) -> bytes:
+    parts = []
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HTTPException(400, "the client went away before the body was complete.")
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
