@@ -32,6 +32,15 @@ def has_native_int8() -> bool:
     return any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
+def int8_advice() -> str | None:
+    """Say what serves better on this CPU than int8, where something does."""
+    if not has_native_int8():
+        return "this CPU has no VNNI, and without it int8 is slower than fp32; set precision: auto"
+    if has_native_bf16():
+        return "on this CPU bf16 is as fast and nearer to fp32; set precision: auto"
+    return None
+
+
 def cpu_precision(config: RuntimeConfig) -> str:
     """Return the precision that the config asks for, on a CPU; `auto` is the fastest that leaves vectors as they are.
 
@@ -44,7 +53,6 @@ def cpu_precision(config: RuntimeConfig) -> str:
         raise ConfigError("runtime.precision: fp16 is for device: cuda; on a CPU use auto, fp32, bf16 or int8.")
     if config.precision == "bf16" and not has_native_bf16():
         raise ConfigError(
-            "runtime.precision: bf16 needs a CPU with AVX512-BF16 or AMX, and this one has neither. Use auto or "
-            "fp32; int8 is the fast one here."
+            "runtime.precision: bf16 needs a CPU with AVX512-BF16 or AMX, and this one has neither. Use auto or fp32."
         )
     return config.precision

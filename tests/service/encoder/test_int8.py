@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.encoder.runtimes.machine import has_native_int8
-from service.encoder.runtimes.openvino import is_installed
+from service.encoder.runtimes.machine import int8_advice
 from service.errors import ConfigError
 from tests.support.checkpoints import TEXTS, close, embed, plain_bert, served
+
+pytest.importorskip("openvino")
+pytest.importorskip("nncf")
 
 INT8 = {"backend": "auto", "precision": "int8", "threads": "auto"}
 
@@ -25,12 +27,12 @@ def test_int8_is_near_float32_and_made_once(minilm, wanted, caplog):
     with served(minilm, runtime=INT8) as models:
         found = embed(models, TEXTS)
         encoder = models.get(None).encoder
-        assert encoder.runtime.precision == "int8"
-        assert encoder.runtime.backend == ("openvino" if has_native_int8() and is_installed() else "torch")
+        assert (encoder.runtime.backend, encoder.runtime.precision) == ("openvino", "int8")
         assert encoder.agreement.mean_cosine > 0.98
         assert models.get(None).fingerprint == wanted[1], "precision is no part of a fingerprint"
     assert (found * wanted[0]).sum(1).min() > 0.95
     assert "quantising" in caplog.text
+    assert (int8_advice() or "") in caplog.text
     caplog.clear()
     with served(minilm, runtime=INT8) as models:
         assert np.array_equal(embed(models, TEXTS), found)
@@ -40,19 +42,11 @@ def test_int8_is_near_float32_and_made_once(minilm, wanted, caplog):
 
 @pytest.mark.slow
 def test_a_text_has_the_same_vector_in_any_company(minilm):
-    with served(minilm, runtime=INT8 | {"backend": "torch"}) as models:
+    with served(minilm, runtime=INT8) as models:
         together = embed(models, TEXTS)
         for place, text in enumerate(TEXTS):
             assert close(embed(models, [text]), together[place : place + 1])
             assert close(embed(models, [text, TEXTS[1] * 5])[:1], together[place : place + 1])
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not is_installed(), reason="the extra 'openvino' is not installed")
-def test_int8_on_openvino(minilm, wanted):
-    with served(minilm, runtime=INT8 | {"backend": "openvino"}) as models:
-        assert models.get(None).encoder.runtime.backend == "openvino"
-        assert (embed(models, TEXTS) * wanted[0]).sum(1).min() > 0.95
 
 
 def test_calibration_texts_that_are_none(tmp_path):
