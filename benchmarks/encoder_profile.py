@@ -15,7 +15,7 @@ import numpy as np
 import openvino
 import torch
 
-from benchmarks.encoder import MINILM, Batch, Ids, batches, gigaflop_of, gigaflops, load, token_ids
+from benchmarks.encoder import MINILM, Batch, Ids, batches, gigaflop_of, gigaflops, token_ids
 from benchmarks.report import Report, progress
 from benchmarks.texts import cranfield, sentences, sts
 from service.checkpoint import read_checkpoint
@@ -24,17 +24,11 @@ from service.encoder.runtimes.openvino import convert
 
 SHOWN: Final = 7
 KINDS: Final[Mapping[str, str]] = {
-    "quantized::linear_with_input_q_dq_qweight_dq_output_fp32": "matrix products in int8, and to int8 and back",
-    "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
     "ScaledDotProductAttention": "attention",
     "FullyConnected": "matrix products",
     "MatMul": "matrix products",
-    "aten::native_layer_norm": "layer norm",
     "MVN": "layer norm",
     "Subgraph": "GELU, sums and the like, fused",
-    "aten::gelu": "GELU",
-    "aten::mul": "scaling of inputs",
-    "aten::add": "sums",
 }
 
 Profile = Callable[[Sequence[Batch]], Mapping[str, float]]
@@ -47,14 +41,13 @@ def run(report: Report) -> None:
         "STS-B sentences": token_ids(sentences(sts())[: report.size(512, 64)]),
         "Cranfield abstracts": token_ids(list(cranfield().documents.values())[: report.size(48, 8)]),
     }
-    profiles = {"OpenVINO, fp32": openvino_fp32(), "PyTorch and FBGEMM, int8": torch_int8()}
+    profile = openvino_fp32()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for name, profile in profiles.items():
-        for kind, ids in kinds.items():
-            progress(f"{name}: {kind}")
-            report.say(f"## {name}: {kind}")
-            measure(report, profile, ids)
+    for kind, ids in kinds.items():
+        progress(f"OpenVINO, fp32: {kind}")
+        report.say(f"## OpenVINO, fp32: {kind}")
+        measure(report, profile, ids)
     torch.set_num_threads(threads)
 
 
@@ -71,19 +64,6 @@ def openvino_fp32() -> Profile:
             for node in request.profiling_info:
                 spent[node.node_type] += node.real_time.total_seconds()
         return spent
-
-    return profile
-
-
-def torch_int8() -> Profile:
-    """Use PyTorch's profiler over what the service runs where a CPU has no instructions for int8."""
-    _, runtime = load(MINILM, precision="int8")
-
-    def profile(batches: Sequence[Batch]) -> Mapping[str, float]:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-            for _, ids, mask in batches:
-                runtime.states(ids, mask)
-        return {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
 
     return profile
 

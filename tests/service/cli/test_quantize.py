@@ -16,7 +16,6 @@ from tests.support import checkpoints
 
 from .conftest import COMMAND, ROOT
 
-pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
 
