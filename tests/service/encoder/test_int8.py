@@ -65,9 +65,7 @@ def test_an_encoder_that_int8_ruins_is_refused(tmp_path):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     cache = tmp_path / "cache"
     with (
-        pytest.raises(
-            CheckpointError, match=r"int8 changes its vectors too much.* rank correlation is 0\.\d+ and must"
-        ),
+        pytest.raises(CheckpointError, match=r"int8 changes its vectors too much.* rank correlation is "),
         served(folder, pooling="mean", runtime=INT8 | {"cache": cache}),
     ):
         pass
