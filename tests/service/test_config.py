@@ -98,6 +98,7 @@ def test_defaults(load):
         ("MILLPOND_RUNTIME__CALIBRATION", "texts.txt", "runtime.calibration", Path("texts.txt")),
         ("MILLPOND_BATCHING__MAX_BATCH_TOKENS", "77", "batching.max_batch_tokens", 77),
         ("MILLPOND_BATCHING__MAX_QUEUED_TOKENS", "78", "batching.max_queued_tokens", 78),
+        ("MILLPOND_BATCHING__MAX_STATE_BYTES", "79", "batching.max_state_bytes", 79),
         ("MILLPOND_STORE__PATH", "/srv", "store.path", Path("/srv")),
         ("MILLPOND_STORE__DEFAULT_COLLECTION", "docs", "store.default_collection", "docs"),
         ("MILLPOND_SERVER__HOST", "0.0.0.0", "server.host", "0.0.0.0"),

@@ -71,8 +71,8 @@ def _nncf() -> Any:
             import nncf
     except ImportError as error:
         raise ConfigError(
-            f"runtime.precision: int8 on this CPU needs NNCF, which cannot be imported ({error}). Install it with: "
-            "pip install 'millpond[openvino]'. Or set precision: fp32."
+            f"runtime.precision: int8 needs NNCF, which cannot be imported ({error}). Install it with: "
+            "pip install 'millpond[openvino]'. Or set precision: auto."
         ) from None
     finally:
         logging.setLoggerClass(loggers)  # importing NNCF changes it for the whole process

@@ -25,7 +25,7 @@ from service.encoder.memory import Footprint
 from service.encoder.quantization import Agreement, quantize_graph
 from service.encoder.runtimes.base import Runtime, Unfit
 from service.encoder.runtimes.equivalence import CHECK, difference, sample, silenced
-from service.encoder.runtimes.machine import cpu_precision, has_native_int8, threads
+from service.encoder.runtimes.machine import cpu_precision, int8_advice, threads
 from service.encoder.runtimes.quantizer import Quantizer
 from service.encoder.runtimes.torch import StatesOnly
 from service.encoder.shapes import AnyShape, ShapeBuckets, Shapes
@@ -113,12 +113,18 @@ class OpenVINORuntime(Runtime):
         try:
             graph = source.artifact("graph", {"openvino": version("openvino"), "check": CHECK}, build) / GRAPH
         except ConversionError as error:
+            if precision == "int8":
+                raise CheckpointError(
+                    f"{name}: int8 is for OpenVINO, and it does not convert: {error}. Set runtime.precision to auto."
+                ) from None
             refused = f"{name} does not convert to OpenVINO: {error}. Set runtime.backend to torch or auto."
             reason = f"the architecture does not convert to OpenVINO ({error})"
             raise Unfit(CheckpointError(refused), reason) from None
         agreement = None
         if precision == "int8":
             graph, agreement = cls._quantized(graph, source, Quantizer(source, config.calibration))
+            if advice := int8_advice():
+                logger.warning("runtime.precision: int8: %s", advice)
         return cls(graph, precision, threads=threads(config), agreement=agreement, config=source.checkpoint.config)
 
     @classmethod
@@ -170,10 +176,9 @@ def _precision(config: RuntimeConfig) -> str:
         raise Unfit(error, "runtime.device is cuda")
     precision = cpu_precision(config)
     if not is_installed():
+        if precision == "int8":
+            raise ConfigError(f"runtime.precision: int8 is for OpenVINO. {_MISSING}. Or set precision: auto.")
         raise Unfit(ConfigError(f"runtime.backend: {_MISSING}. Or set backend: torch."), _MISSING)
-    if precision == "int8" and config.backend == "auto" and not has_native_int8():
-        reason = "this CPU has no VNNI, and without it PyTorch is the faster one in int8"
-        raise Unfit(ConfigError(f"runtime.backend: {reason}."), reason)
     return precision
 
 

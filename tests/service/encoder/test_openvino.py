@@ -164,6 +164,15 @@ def test_auto_serves_on_torch_what_does_not_convert(unconvertible):
         assert np.isfinite(embed(models, TEXTS)).all()
 
 
+def test_int8_of_what_does_not_convert(unconvertible):
+    runtime = {"backend": "auto", "precision": "int8"}
+    with (
+        pytest.raises(CheckpointError, match=r"does not convert: .*cannot be traced.*Set runtime\.precision to auto"),
+        served(unconvertible, pooling="mean", trust_remote_code=True, runtime=runtime),
+    ):
+        pass
+
+
 def test_a_backend_asked_for_by_name_is_not_replaced(unconvertible):
     settings = {"pooling": "mean", "trust_remote_code": True}
     with (

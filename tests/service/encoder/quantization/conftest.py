@@ -33,17 +33,6 @@ class Loaded:
         return list(batches(self.rows(texts), pad_id=self.tokenizer.pad_id))
 
 
-def states(module):
-    """A module as `vectors` takes it."""
-
-    def run(ids, mask):
-        with torch.inference_mode():
-            tokens = torch.from_numpy(ids)
-            return module(input_ids=tokens, attention_mask=torch.from_numpy(mask).long()).last_hidden_state
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def checkpoint_of(tmp_path_factory):
     """Makes a tiny checkpoint by one of the functions in tests/checkpoints.py, and loads what belongs to it."""

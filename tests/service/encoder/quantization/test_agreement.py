@@ -8,19 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from service.encoder.quantization import (
-    LEAST,
-    Agreement,
-    Int8Linear,
-    measure,
-    quantize_linears,
-    save_quantized,
-    vectors,
-)
-from service.encoder.quantization.kernels import Parts
+from service.encoder.quantization import LEAST, Agreement, measure
 from service.errors import CheckpointError
-
-from .conftest import Loaded, states
 
 GOOD = Agreement(texts=60, mean_cosine=0.99, least_cosine=0.95, rank_correlation=0.99, neighbours=0.9)
 
@@ -88,25 +77,3 @@ def test_each_measure_is_checked(field, label, least, bad):
         f"{least:.3f}. Set runtime.precision to fp32, or name texts of the kind that will be served in "
         "runtime.calibration."
     )
-
-
-@pytest.mark.slow
-def test_the_bundled_encoder_agrees_and_a_broken_one_is_refused(minilm, tmp_path):
-    loaded = Loaded(minilm)
-    module = loaded.module()
-    reference = vectors(states(module), loaded.held_out)
-    quantize_linears(module, loaded.fitting)
-    agreement = measure(reference, vectors(states(module), loaded.held_out))
-    agreement.check("all-MiniLM-L6-v2")
-    assert agreement.mean_cosine > 0.995
-    assert agreement.least_cosine > 0.98
-    assert agreement.rank_correlation > 0.99
-    save_quantized(module, tmp_path / "int8")
-    assert (tmp_path / "int8").stat().st_size < 12e6  # 10.8 million weights, a byte each
-
-    name = "encoder.layer.2.attention.self.value"
-    layer = module.get_submodule(name)
-    parts = Parts(**{field.name: getattr(layer, field.name) for field in dataclasses.fields(Parts)})
-    module.set_submodule(name, Int8Linear(dataclasses.replace(parts, scale=2 * parts.scale)))
-    with pytest.raises(CheckpointError, match=r"mean cosine is 0\.9"):
-        measure(reference, vectors(states(module), loaded.held_out)).check("broken")
