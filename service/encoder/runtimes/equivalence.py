@@ -1,4 +1,4 @@
-"""Whether what was made of a transformers module, traced or converted, computes the same states."""
+"""Whether what a transformers module was converted to computes the same states."""
 
 from __future__ import annotations
 

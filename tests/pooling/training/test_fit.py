@@ -98,6 +98,7 @@ def test_what_cannot_be_fitted(similarity):
         fit(build("attention", DIM), broken, dev, FAST)
 
 
+@pytest.mark.slow
 def test_the_average_of_poolers(similarity):
     poolers = [fitted("gated", *similarity, seed=seed)[0] for seed in (0, 1)]
     mean = averaged(poolers)

@@ -149,6 +149,7 @@ def stand_in():
         server.server_close()
 
 
+@pytest.mark.slow
 def test_a_busy_service_is_asked_again(millpond, stand_in):
     busy = (503, {"retry-after": "1"}, b'{"detail": "the queue is full"}')
     url, left = stand_in(busy, busy, (200, {}, b"[[0.5, 0.25]]"))

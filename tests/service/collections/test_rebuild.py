@@ -257,6 +257,7 @@ def test_documents_come_in_bounded_parts(collections):
     assert len(lengths(after=collection.unbuilt()[-1][0], most=1000)) == 203 - 64
 
 
+@pytest.mark.slow
 def test_searches_see_one_definition_whole(collections, collection):
     """Readers and writers go on while the collection is rebuilt again and again."""
     over = threading.Event()

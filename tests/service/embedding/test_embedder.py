@@ -408,6 +408,7 @@ def test_the_bundled_model(minilm):
 # Large requests, which are tokenized in parts
 
 
+@pytest.mark.slow
 def test_a_large_request_gives_what_small_ones_do(bert, tmp_path):
     folder = sentence_transformer(bert, tmp_path / "model", prompts=PROMPTS)
     many = [f"{text} {number}" for number in range(250) for text in TEXTS]

@@ -1,4 +1,4 @@
-"""Encoders as converted and traced: at any length, in any order and company, the states of transformers' module."""
+"""Encoders as converted: at any length, in any order and company, the states of transformers' module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.checkpoint import read_checkpoint
 from service.encoder.loading import Source, load_module
 from service.encoder.runtimes.equivalence import difference, longest
 from service.encoder.runtimes.openvino import ConversionError, convert, is_installed
-from service.encoder.runtimes.torch import StatesOnly, TorchRuntime
+from service.encoder.runtimes.torch import StatesOnly
 from service.errors import CheckpointError
 from tests.support.checkpoints import (
     close,
@@ -85,6 +85,7 @@ def test_a_text_has_one_vector_whatever_was_before_it_and_beside_it(make, backen
             assert ("its states differ" in encoder.runtime_reason) == (make is plain_longformer)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_by_name_what_differs_is_refused(tmp_path):
     folder = plain_longformer(tmp_path / "model")
@@ -93,18 +94,6 @@ def test_by_name_what_differs_is_refused(tmp_path):
         served(folder, pooling="mean", runtime={"backend": "openvino"}),
     ):
         pass
-
-
-@pytest.mark.parametrize("make", LONG)
-def test_what_cannot_be_traced_runs_untraced(make, tmp_path, caplog):
-    """int8 traces its module; here the weights are left as they are, so that only the trace can differ."""
-    folder = make(tmp_path / "model")
-    ids = texts(make)
-    runtime = TorchRuntime(load_module(read_checkpoint(str(folder)), torch.float32), "int8", threads=1)
-    for text, wanted in zip(ids, means(folder, ids), strict=True):
-        array = np.array([[0, *text, 2]])
-        assert close(runtime.states(array, np.ones(array.shape, bool))[0].mean(0).numpy(), wanted)
-    assert ("cannot be traced" in caplog.text) == (make is plain_longformer)
 
 
 class Branching(torch.nn.Module):
@@ -126,15 +115,6 @@ def test_a_graph_that_differs_only_at_the_limit_is_refused(tmp_path):
     module = load_module(read_checkpoint(str(plain_bert(tmp_path / "model"))), torch.float32)
     with pytest.raises(ConversionError, match="at 1 x 64 tokens its states differ"):
         convert(Branching(module, 63))
-
-
-def test_a_trace_that_differs_only_at_the_limit_is_not_run(tmp_path, caplog):
-    module = load_module(read_checkpoint(str(plain_bert(tmp_path / "model"))), torch.float32)
-    runtime = TorchRuntime(Branching(module, 63), "int8", threads=1)
-    assert "cannot be traced" in caplog.text and "at 1 x 64 tokens" in caplog.text
-    ids = np.full((1, 64), 7)
-    plain = StatesOnly(module)(torch.from_numpy(ids), torch.ones(1, 64, dtype=torch.int64))
-    assert close(runtime.states(ids, np.ones((1, 64), bool)).numpy(), 2 * plain.numpy())
 
 
 def test_what_keeps_something_of_a_long_sequence_differs_at_the_next_short_one(tmp_path):
