@@ -61,3 +61,32 @@ def test_libraries_start_no_more_threads_than_there_are_cores_to_use(when):
 def test_what_the_user_has_set_is_left_alone():
     assert threads("first", OMP_NUM_THREADS="2") == ["2", "2", "2", "1"]
     assert threads("later", RAYON_NUM_THREADS="3") == ["1", "1", "1", "3"]
+
+
+ARENAS = """
+import ctypes
+from threading import Barrier, Thread
+from service.process import prepare_process
+prepare_process()
+libc, together = ctypes.CDLL(None), Barrier(6)
+libc.malloc.restype = ctypes.c_void_p
+def allocate():
+    together.wait()
+    assert libc.malloc(1000)
+    together.wait()
+threads = [Thread(target=allocate) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+@pytest.mark.parametrize(("chosen", "arenas"), [({}, 2), ({"MALLOC_ARENA_MAX": "5"}, 5)])
+def test_threads_share_arenas_unless_the_user_says_otherwise(chosen, arenas):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | chosen
+    done = subprocess.run(
+        [sys.executable, "-c", ARENAS], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("<heap nr=") == arenas
