@@ -82,6 +82,7 @@ class StateBudget:
                 admitted = (size, turn) not in self._waiting
                 if not admitted:
                     self._waiting.remove((size, turn))
+                    self._admit()  # those behind it may fit
             if admitted:
                 self._release(size)
             raise

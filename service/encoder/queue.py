@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right, insort
-from collections import defaultdict, deque
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -133,7 +133,8 @@ class TokenQueue:
         self._shapes = shapes
         self._jobs: deque[Job] = deque()
         self._quick: deque[Job] = deque()
-        self._by_length: dict[int, deque[Row]] = {}
+        # The waiting rows and no others: a row that was taken would keep its job, and the job its results.
+        self._by_length: dict[int, OrderedDict[Row, None]] = {}
         self._lengths: list[int] = []
         self.tokens = 0
         """Waiting tokens."""
@@ -147,10 +148,7 @@ class TokenQueue:
             self._quick.append(job)
         self.tokens += job.tokens
         for row in job.rows:
-            if len(row) not in self._by_length:
-                self._by_length[len(row)] = deque()
-                insort(self._lengths, len(row))
-            self._by_length[len(row)].append(row)
+            self._of_length(len(row))[row] = None
 
     def take(self, room: Callable[[int], int] | None = None) -> list[Row]:
         """Return the next batch, its longest row first; empty where nothing waits, or the longest row must wait.
@@ -161,7 +159,7 @@ class TokenQueue:
         share = max(self.tokens // self._streams, _LEAST_BATCH)
         leader = self._leader()
         if leader is None:
-            self._forget_rows()
+            self._quick.clear()
             return []
         width = self._shapes.width(len(leader))
         most = max(min(self._max_batch_tokens // width, share // len(leader)), 1)
@@ -195,14 +193,18 @@ class TokenQueue:
         """Drop everything; return the jobs of which a row still waited."""
         jobs = [job for job in self._jobs if not all(row.taken for row in job.rows)]
         self._jobs.clear()
-        self._forget_rows()
-        self.tokens = 0
-        return jobs
-
-    def _forget_rows(self) -> None:
         self._quick.clear()
         self._by_length.clear()
         self._lengths.clear()
+        self.tokens = 0
+        return jobs
+
+    def _of_length(self, length: int) -> OrderedDict[Row, None]:
+        """Return the waiting rows of a length, to add one."""
+        if length not in self._by_length:
+            self._by_length[length] = OrderedDict()
+            insort(self._lengths, length)
+        return self._by_length[length]
 
     def _leader(self) -> Row | None:
         """Return the longest waiting row of the job whose turn it is; it stays in the queue."""
@@ -228,20 +230,23 @@ class TokenQueue:
             return False
         row.taken = True
         self.tokens -= len(row)
+        waiting = self._by_length[len(row)]
+        del waiting[row]
+        if not waiting:
+            del self._by_length[len(row)]
+            del self._lengths[bisect_left(self._lengths, len(row))]
         return not row.job.over
 
     def _fill(self, batch: list[Row], most: int) -> None:
         width = len(batch[0])
         padding = 0
-        for place in range(bisect_right(self._lengths, width) - 1, -1, -1):
-            length = self._lengths[place]
+        for length in reversed(self._lengths[: bisect_right(self._lengths, width)]):
             waiting = self._by_length[length]
             while waiting:
-                if not waiting[0].taken:
-                    padding += width - length
-                    if len(batch) >= most or padding > _FREE_PADDING + width * len(batch) // 8:
-                        return
-                row = waiting.popleft()
+                padding += width - length
+                if len(batch) >= most or padding > _FREE_PADDING + width * len(batch) // 8:
+                    return
+                row = next(iter(waiting))
                 if self._claim(row):
                     batch.append(row)
 
@@ -251,4 +256,6 @@ class TokenQueue:
             row = batch.pop()
             row.taken = False
             self.tokens += len(row)
-            self._by_length[len(row)].appendleft(row)
+            waiting = self._of_length(len(row))
+            waiting[row] = None
+            waiting.move_to_end(row, last=False)

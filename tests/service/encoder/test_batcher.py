@@ -195,6 +195,23 @@ def test_neighbours_of_a_failing_row_are_served(runtime):
             poisoned.result(20)
 
 
+def test_neighbours_are_run_again_by_request(runtime):
+    """After a pass over seven rows, one a request and not one a row; then the row at fault, and what is left."""
+    with batcher(runtime) as one:
+        calls = []
+
+        def counted(states, mask):
+            calls.append(len(states))
+            return bad_row(states, mask)
+
+        with held(one):
+            poisoned = one.submit(ids(13, 12), counted)
+            clean = [one.submit(ids(12, 12, start=i), counted) for i in range(3)]
+        wait([*clean, poisoned], 20)
+        assert calls[0] == 7
+        assert len(calls) <= 1 + 4 + 1 + 1
+
+
 def test_neighbours_of_a_failing_pass_are_served(runtime):
     outside = np.array([5, 10_000, 7])  # no such token: the embedding table ends before it
     with batcher(runtime) as one:
@@ -246,6 +263,23 @@ def test_passes_wait_for_memory_and_quick_ones_overtake(runtime):
         assert gates[1].entered.wait(20)
         gates[1].open.set()
         wait(futures, 20)
+
+
+def test_who_waits_for_memory_goes_on_after_an_express_pass(runtime):
+    """The express lane's pass is the last to end, and wakes a stream that found no room."""
+    gates = [Gate(), Gate()]
+    with batcher(runtime, 2, max_state_bytes=runtime.footprint.of_pass(1, 60)) as one:
+        long = one.submit(ids(60, 59, 58), gates[0])
+        assert gates[0].entered.wait(20)
+        quick = one.submit(ids(6), gates[1])
+        assert gates[1].entered.wait(20)
+        gates[0].open.set()
+        while one.passes < 1:
+            time.sleep(0.001)
+        time.sleep(0.05)  # time for the stream to find that there is no room, without which this shows nothing
+        gates[1].open.set()
+        assert len(quick.result(20)) == 1
+        assert len(long.result(20)) == 3
 
 
 def test_a_pass_beyond_the_memory_runs_alone(runtime):

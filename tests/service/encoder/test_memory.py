@@ -68,6 +68,35 @@ def test_more_than_all_is_held_alone():
     asyncio.run(run())
 
 
+def test_who_leaves_lets_those_behind_in():
+    async def run():
+        budget = StateBudget(100)
+        async with budget.hold(90):
+            first, small = asyncio.ensure_future(budget.hold(50).__aenter__()), budget.hold(5)
+            second = asyncio.ensure_future(small.__aenter__())
+            await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.wait_for(second, 20)
+            assert budget.held == 95
+
+    asyncio.run(run())
+
+
+def test_who_leaves_just_after_being_let_in_gives_it_back():
+    async def run():
+        budget = StateBudget(10)
+        async with budget.hold(10):
+            waiting = asyncio.ensure_future(budget.hold(5).__aenter__())
+            await asyncio.sleep(0)
+        assert budget.held == 5  # let in, though it has not run since
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert budget.held == 0
+
+    asyncio.run(run())
+
+
 def test_who_leaves_while_waiting_holds_nothing():
     async def run():
         budget = StateBudget(10)

@@ -247,6 +247,24 @@ def test_memory_is_released_when_idle():
     assert [ref() for ref in kept] == [None] * len(kept)
 
 
+def test_what_was_taken_by_the_express_lane_or_cancelled_is_released_while_busy():
+    queue = TokenQueue(256, 2, AnyShape())
+    queue.put(job(*[250] * 2_000))
+    gone = []
+    for number in range(300):
+        quick, cancelled = job(1 + number % 40), job(*[60] * 3)
+        gone += [weakref.ref(quick), weakref.ref(cancelled)]
+        for one in (quick, cancelled):
+            queue.put(one)
+        cancelled.future.cancel()
+        del one, quick, cancelled
+        queue.take_quick()
+        queue.take()
+    gc.collect()
+    assert queue.tokens > 0
+    assert sum(ref() is not None for ref in gone) < 10
+
+
 def test_memory_does_not_grow_while_busy():
     """A queue that is never empty keeps no row for long after it was handed out."""
     queue = TokenQueue(64, 1, AnyShape())
