@@ -269,7 +269,7 @@ def test_who_waits_for_memory_goes_on_after_an_express_pass(runtime):
     """The express lane's pass is the last to end, and wakes a stream that found no room."""
     gates = [Gate(), Gate()]
     with batcher(runtime, 2, max_state_bytes=runtime.footprint.of_pass(1, 60)) as one:
-        long = one.submit(ids(60, 59, 58), gates[0])
+        long = one.submit(ids(60, 59, 58, 57), gates[0])
         assert gates[0].entered.wait(20)
         quick = one.submit(ids(6), gates[1])
         assert gates[1].entered.wait(20)
@@ -279,7 +279,7 @@ def test_who_waits_for_memory_goes_on_after_an_express_pass(runtime):
         time.sleep(0.05)  # time for the stream to find that there is no room, without which this shows nothing
         gates[1].open.set()
         assert len(quick.result(20)) == 1
-        assert len(long.result(20)) == 3
+        assert len(long.result(20)) == 4
 
 
 def test_a_pass_beyond_the_memory_runs_alone(runtime):
