@@ -25,6 +25,8 @@ _LEAST_BATCH: Final = 64
 """Tokens below which splitting a batch between streams costs more than it gains."""
 _FREE_PADDING: Final = 8
 """Padding tokens that cost about as much as another forward pass."""
+_PADDED: Final = 16
+"""Beyond that, at most this fraction of a batch is padding, a sixteenth."""
 QUICK: Final = 128
 """Tokens up to which a request is quick: one query or a few, done in milliseconds unless it has to wait."""
 
@@ -244,7 +246,7 @@ class TokenQueue:
             waiting = self._by_length[length]
             while waiting:
                 padding += width - length
-                if len(batch) >= most or padding > _FREE_PADDING + width * len(batch) // 8:
+                if len(batch) >= most or padding > _FREE_PADDING + width * len(batch) // _PADDED:
                     return
                 row = next(iter(waiting))
                 if self._claim(row):
