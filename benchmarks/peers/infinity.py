@@ -37,11 +37,9 @@ class Infinity(Target):
     def launcher(self, folder: Path) -> Launcher:
         """Start it as its documentation has it, with nothing cached between requests."""
         program, port = environment(_VARIABLE, "infinity_emb") / "infinity_emb", free_port()
-        # Its optimum engine finds an ONNX file only in the working directory.
-        if self.name == INT8:
-            model, engine, folder_of_model = ".", "optimum", quantized_folder()
-        else:
-            model, engine, folder_of_model = minilm(), "torch", folder
+        model, engine, cwd = minilm(), "torch", folder
+        if self.name == INT8:  # this engine finds an ONNX file only in the working directory
+            model, engine, cwd = ".", "optimum", quantized_folder()
         command: list[str | Path] = [
             *(program, "v2", "--model-id", model, "--served-model-name", "m", "--engine", engine, "--device", "cpu"),
             # Its optimum engine does not read the folder's pooling: by default it takes the first token.
@@ -49,7 +47,7 @@ class Infinity(Target):
             *("--host", "127.0.0.1", "--port", str(port)),
         ]
         env = {**environment_without_settings(), **_QUIET}
-        return Launcher(command, port, folder / "infinity.log", cwd=folder_of_model, env=env, patience=120)
+        return Launcher(command, port, folder / "infinity.log", cwd=cwd, env=env, patience=120)
 
     @property
     def remark(self) -> str:
