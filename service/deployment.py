@@ -46,8 +46,8 @@ def open_deployment(config: Config) -> Deployment:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
     """
     prepare_process(threads(config.runtime))
-    logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     collections = Collections(config.store.path)  # before the models, as it fails fast
+    logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     try:
         models = Models(config)
     except BaseException:
