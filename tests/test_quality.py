@@ -51,6 +51,7 @@ def spearman(server: Server, sentences: Sequence[str], scores: Sequence[float], 
     return dict(zip(poolings, 100 * similarity.spearman(np.array(cosines), np.array(scores)), strict=True))
 
 
+@pytest.mark.slow
 def test_sts_spearman(pairs: Similarity, sentences: list[str], side_by_side: Server) -> None:
     assert spearman(side_by_side, sentences, pairs.scores.tolist(), list(STS)) == pytest.approx(STS, abs=0.05)
 

@@ -77,6 +77,7 @@ def beir(jsonl, tmp_path):
     return tmp_path / "beir"
 
 
+@pytest.mark.slow
 def test_all_kinds_of_data_in_one_run(millpond, bert, pairs, labels, beir, tmp_path):
     files = ("--json", tmp_path / "found.json", "--html", tmp_path / "found.html")
     given = ("--pairs", pairs, "--retrieval", beir, "--classification", labels)

@@ -73,6 +73,7 @@ def run(tmp_path, monkeypatch, capsys, bert):
     return call
 
 
+@pytest.mark.slow
 def test_from_files_to_a_model_that_is_served(millpond, bert, data, tmp_path):
     out = tmp_path / "out"
     command = ("train", "--model", bert, "--train", data, "--cache", tmp_path / "cache", "--max-tokens", 16)
