@@ -265,18 +265,32 @@ def test_passes_wait_for_memory_and_quick_ones_overtake(runtime):
         wait(futures, 20)
 
 
-def test_who_waits_for_memory_goes_on_after_an_express_pass(runtime):
+class Asked:
+    """A footprint that tells when a stream asks for room for a row."""
+
+    def __init__(self, footprint):
+        self.of = footprint
+        self.event = threading.Event()
+
+    def of_pass(self, rows, width):
+        if width > 50:
+            self.event.set()
+        return self.of.of_pass(rows, width)
+
+
+def test_who_waits_for_memory_goes_on_after_an_express_pass(runtime, monkeypatch):
     """The express lane's pass is the last to end, and wakes a stream that found no room."""
     gates = [Gate(), Gate()]
+    asked = Asked(runtime.footprint)
+    monkeypatch.setattr(runtime, "footprint", asked)
     with batcher(runtime, 2, max_state_bytes=runtime.footprint.of_pass(1, 60)) as one:
         long = one.submit(ids(60, 59, 58, 57), gates[0])
         assert gates[0].entered.wait(20)
         quick = one.submit(ids(6), gates[1])
         assert gates[1].entered.wait(20)
+        asked.event.clear()
         gates[0].open.set()
-        while one.passes < 1:
-            time.sleep(0.001)
-        time.sleep(0.05)  # time for the stream to find that there is no room, without which this shows nothing
+        assert asked.event.wait(20)  # its stream finds no room for the next row
         gates[1].open.set()
         assert len(quick.result(20)) == 1
         assert len(long.result(20)) == 4
