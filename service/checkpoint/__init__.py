@@ -1,7 +1,7 @@
 """What a model folder declares, read strictly, and where a folder comes from."""
 
 from service.checkpoint.checkpoint import Checkpoint, HeadModule, UnknownModule, read_checkpoint
-from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS
+from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS, read_json
 from service.checkpoint.folder import BUNDLED, HUB_FILES, find_folder
 from service.checkpoint.hashing import sha256, sha256_now
 
@@ -16,6 +16,7 @@ __all__ = [
     "UnknownModule",
     "find_folder",
     "read_checkpoint",
+    "read_json",
     "sha256",
     "sha256_now",
 ]

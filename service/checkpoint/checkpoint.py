@@ -27,8 +27,6 @@ from service.errors import CheckpointError
 
 _HEAD: Final = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _POOLER_FILE: Final = "pooler.json"
-# Absolute positions of the RoBERTa family start after the padding index.
-_OFFSET_POSITIONS: Final = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text"}
 _CAUSAL_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 _CAUSAL_TYPES: Final = {
     *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gpt2", "gpt_neox", "phi", "opt", "bloom"),
@@ -83,16 +81,6 @@ class Checkpoint:
         return self.config.get("model_type") in _CAUSAL_TYPES or any(
             name.endswith(_CAUSAL_SUFFIXES) for name in architectures
         )
-
-    @property
-    def position_limit(self) -> int | None:
-        """The most tokens that the encoder has positions for; None where it sets no bound."""
-        limit = self.config.get("max_position_embeddings")
-        if limit is None and "relative_attention_num_buckets" not in self.config:
-            limit = self.config.get("n_positions")  # GPT-2's name for it; T5 writes it too and has no such bound
-        if not isinstance(limit, int) or limit <= 0:
-            return None
-        return limit - 2 if self.config.get("model_type") in _OFFSET_POSITIONS else limit
 
     def weight_files(self) -> list[Path]:
         """Return the encoder's safetensors files, by name."""

@@ -191,6 +191,22 @@ class Collection:
             for row in zip(*(part.tolist() for part in found), strict=True)
         ]
 
+    def spells(self, strings: Sequence[str]) -> bool:
+        """Return whether a document's text has one of these strings in it."""
+        with self._reading():
+            return self._store.spells(self._row.key, strings)
+
+    def relabel(self, definition: Definition, rebuild: Definition | None) -> None:
+        """Store another definition of the same vectors, durably, and one of the rebuild's where it is given."""
+        with self._store.writing() as transaction:
+            self._require_present()
+            row = transaction.redefine(self._row, definition.to_json())
+            if rebuild is not None:
+                transaction.redefine_rebuild(row.key, rebuild.to_json())
+            with self._lock.writing():
+                transaction.commit()
+                self._row, self.definition = row, definition
+
     def rebuild(self) -> Rebuild | None:
         """Return the rebuild that was begun, in this process or an earlier one, if there is one."""
         with self._reading() as index:

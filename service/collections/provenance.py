@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from service.embedding.chunking import Chunking
+from service.embedding.fingerprint import FIRST, SCHEME, Spells
 from service.errors import FingerprintMismatch, InvalidInput, ServiceError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ class Definition:
     fingerprint: str
     parts: Mapping[str, Any]
     chunking: Chunking | None = None
+
+    @property
+    def scheme(self) -> int:
+        """By which rules the fingerprint was made."""
+        return int(self.parts.get("scheme", FIRST))
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Definition:
@@ -72,6 +78,21 @@ def define(
     return embedder, Definition(embedder.name, spec, parts.pop("pooling"), embedder.fingerprint, parts, chunking)
 
 
+def carried_over(stored: Definition, embedder: Embedder, spells: Spells) -> Definition | None:
+    """Return a definition of an older scheme as the present one has it; None where its vectors would be others now.
+
+    Args:
+        stored: the definition.
+        embedder: what is served under its model's name and pooling.
+        spells: whether one of the texts that were embedded has one of these strings in it.
+    """
+    if stored.scheme >= SCHEME or embedder.changes_since(stored.fingerprint, spells) != []:
+        return None
+    parts = {**stored.parts, **embedder.fingerprint_parts}
+    del parts["pooling"]
+    return replace(stored, fingerprint=embedder.fingerprint, parts=parts)
+
+
 def unserved(collection: str, stored: Definition, error: ServiceError) -> FingerprintMismatch:
     """Return the error for a collection whose model or pooling is not served any more, which `error` says."""
     return FingerprintMismatch(
@@ -83,10 +104,19 @@ def unserved(collection: str, stored: Definition, error: ServiceError) -> Finger
     )
 
 
-def mismatch(collection: str, stored: Definition, embedder: Embedder) -> FingerprintMismatch:
-    """Return the error for a collection whose vectors its embedder would no longer make."""
+def mismatch(collection: str, stored: Definition, embedder: Embedder, spells: Spells) -> FingerprintMismatch:
+    """Return the error for a collection whose vectors its embedder would no longer make; `spells` as above."""
     before = stored.to_json()
     served = {"model": embedder.name, **embedder.fingerprint_parts, "fingerprint": embedder.fingerprint}
+    if stored.scheme < SCHEME and (rules := embedder.changes_since(stored.fingerprint, spells)):
+        return FingerprintMismatch(
+            f"collection {collection!r} was filled by an earlier release, and since then {', and '.join(rules)}, so "
+            "its vectors cannot be compared with new ones. Re-embed it from its stored text: "
+            f"`millpond reindex {collection}`.",
+            collection=collection,
+            stored=before,
+            served=served,
+        )
     differences = {
         key: {"stored": before.get(key), "served": value} for key, value in served.items() if before.get(key) != value
     }

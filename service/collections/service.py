@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.collections import Collection, Collections, Hit
-from service.collections.provenance import Definition, define, mismatch, unserved
+from service.collections.provenance import Definition, carried_over, define, mismatch, unserved
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.vectorize import check_spans, embed_documents
 from service.embedding.chunking import Chunking
@@ -51,6 +51,7 @@ class CollectionService:
         self._collections = collections
         self.reindexes = Reindexes(models, collections)
         for collection in collections.list():
+            self._carry_over(collection)
             self._warn_about(collection)
 
     async def create(
@@ -188,8 +189,24 @@ class CollectionService:
         except ServiceError as error:
             raise unserved(name, stored, error) from None
         if embedder.fingerprint != stored.fingerprint:
-            raise mismatch(name, stored, embedder)
+            raise mismatch(name, stored, embedder, self.get(name).spells)
         return embedder
+
+    def _carry_over(self, collection: Collection) -> None:
+        """Give a collection of an earlier release its present fingerprint, where its vectors are unchanged."""
+        rebuild = collection.rebuild()
+        stored = (collection.definition, rebuild.definition if rebuild else None)
+        definition, target = (each and self._carried_over(collection, each) for each in stored)
+        if definition or target:
+            collection.relabel(definition or collection.definition, target)
+            logger.info("collection %r has the vectors of this release, and is relabelled so", collection.name)
+
+    def _carried_over(self, collection: Collection, stored: Definition) -> Definition | None:
+        try:
+            embedder = self._models.get(stored.model, stored.asked_pooling)
+        except ServiceError:
+            return None  # as `_warn_about` says
+        return carried_over(stored, embedder, collection.spells)
 
     def _warn_about(self, collection: Collection) -> None:
         """Log why a collection cannot be served, and a reindex of it that was interrupted."""

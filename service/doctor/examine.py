@@ -153,10 +153,10 @@ def _as_declared(embedder: Embedder) -> Recipe:
     encoder, checkpoint = embedder.encoder, embedder.encoder.checkpoint
     settings = ModelConfig(encoder=checkpoint.name, pooling="declared" if checkpoint.pooling else "mean")
     try:
-        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
+        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.anatomy)
     except ConfigError:  # only the config, not the checkpoint, limits the length of a text
         settings = settings.model_copy(update={"max_tokens": embedder.recipe.max_tokens})
-        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
+        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.anatomy)
 
 
 async def _embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:

@@ -14,7 +14,7 @@ from pooling import Pooler, PoolingError
 from service.checkpoint import Checkpoint
 from service.config import ModelConfig
 from service.embedding.head import Head
-from service.encoder import Tokenizer
+from service.encoder import Anatomy, Tokenizer
 from service.errors import CheckpointError, ConfigError, InvalidInput, Place, shortened
 
 Spec = str | Mapping[str, Any] | list[Any]
@@ -100,7 +100,9 @@ class Recipe:
         return replace(self, pooler=pooler, declared=declared, head=Head(self.checkpoint.head, pooler.output_dim))
 
 
-def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, dim: int) -> Recipe:
+def resolve(
+    name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, anatomy: Anatomy
+) -> Recipe:
     """Make the recipe of a model: what the checkpoint declares wherever the settings say `declared`.
 
     Args:
@@ -108,7 +110,7 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         settings: the model's settings in the config.
         checkpoint: what the model's folder declares.
         tokenizer: the folder's tokenizer.
-        dim: size of a token state.
+        anatomy: the encoder's sizes.
 
     Raises:
         ConfigError, CheckpointError: naming the key or file, and the remedy.
@@ -119,7 +121,7 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             weights = isinstance(spec, dict) and "weights" in spec
-            pooler = load_pooler(spec, dim) if weights else pooling.build(spec, dim)
+            pooler = load_pooler(spec, anatomy.dim) if weights else pooling.build(spec, anatomy.dim)
     except PoolingError as error:
         raise ConfigError(f"{at}.pooling: {error}") from None
     notes = [str(warning.message) for warning in caught]
@@ -143,7 +145,7 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         declared=declared,
         head=head,
         normalize=normalize,
-        max_tokens=_max_tokens(checkpoint, tokenizer, settings, at),
+        max_tokens=_max_tokens(checkpoint, tokenizer, settings, anatomy.positions, at),
         prompts=prompts,
         include_prompt=checkpoint.include_prompt,
         default_prompt=checkpoint.default_prompt if checkpoint.default_prompt in prompts else None,
@@ -202,8 +204,10 @@ def _check_positions(checkpoint: Checkpoint, pooler: Pooler, prompts: Mapping[st
         )
 
 
-def _max_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: ModelConfig, at: str) -> int:
-    positions, asked = checkpoint.position_limit, settings.max_tokens
+def _max_tokens(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, settings: ModelConfig, positions: int | None, at: str
+) -> int:
+    asked = settings.max_tokens
     if asked != "declared" and positions is not None and asked > positions:
         raise ConfigError(
             f"{at}.max_tokens: {asked} is more than the {positions} positions that {checkpoint.name} has."

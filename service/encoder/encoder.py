@@ -39,10 +39,17 @@ class Encoder:
         batching: BatchingConfig,
         *,
         trust_remote_code: bool = False,
+        parse_special_tokens: bool = False,
     ) -> None:
-        source = Source(checkpoint, runtime.cache, trust_remote_code=trust_remote_code)
+        source = Source(
+            checkpoint,
+            runtime.cache,
+            trust_remote_code=trust_remote_code,
+            parse_special_tokens=parse_special_tokens,
+        )
         self.checkpoint = checkpoint
         self.tokenizer = source.tokenizer
+        self.anatomy = source.anatomy
         self.fingerprint = source.fingerprint
         self.runtime, self.runtime_reason = load_runtime(source, runtime)
         self.agreement = self.runtime.agreement
@@ -58,7 +65,7 @@ class Encoder:
         self.batcher = Batcher(
             self.runtime,
             pad_id=self.tokenizer.pad_id,
-            longest=checkpoint.position_limit or _LONGEST,
+            longest=self.anatomy.positions or _LONGEST,
             max_batch_tokens=batching.max_batch_tokens,
             max_queued_tokens=batching.max_queued_tokens,
             max_state_bytes=self.max_state_bytes,
