@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,27 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
     if index.is_file():
         _check_equal(single, index)
     return [single]
+
+
+def not_finite(files: Iterable[Path]) -> tuple[Path, str] | None:
+    """Return the first tensor that holds NaN or infinity, as file and name; None where there is none."""
+    from safetensors import safe_open
+
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # it is no mapping
+                if not file.get_tensor(name).isfinite().all():
+                    return path, name
+    return None
+
+
+def count(files: Iterable[Path]) -> int:
+    """Return how many numbers safetensors files hold.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    return sum(prod(entry["shape"]) for path in files for entry in _header(path)[0].values())
 
 
 def _named(folder: Path, name: str) -> list[Path]:
@@ -93,28 +115,35 @@ def _summaries(files: Iterable[Path]) -> dict[str, Summary]:
     """
     found: dict[str, Summary] = {}
     for path in files:
-        try:
-            status = path.stat()
-            found |= _of_file(path, status.st_size, status.st_mtime_ns)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            raise CheckpointError(f"{path}: is damaged or cannot be read. Get it anew.") from None
+        status = path.stat()
+        found |= _of_file(path, status.st_size, status.st_mtime_ns)
     return found
 
 
 @lru_cache(maxsize=64)
 def _of_file(path: Path, size: int, modified: int) -> dict[str, Summary]:
+    header, start = _header(path)
+    found = {}
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if length > size:
-            raise ValueError("its header is cut off")
-        header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        if any(_LENGTH_BYTES + length + entry["data_offsets"][1] > size for entry in header.values()):
-            raise ValueError("it is cut off")
-        found = {}
         for name, entry in header.items():
             first, last = entry["data_offsets"]
-            file.seek(_LENGTH_BYTES + length + first)
+            file.seek(start + first)
             digest = hashlib.sha256(file.read(last - first)).hexdigest()
             found[name] = (str(entry["dtype"]), tuple(entry["shape"]), digest)
     return found
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file without its metadata, and where the numbers begin."""
+    try:
+        with path.open("rb") as file:
+            start = _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            size = path.stat().st_size
+            header = json.loads(file.read(start - _LENGTH_BYTES)) if start <= size else {}
+        header.pop("__metadata__", None)
+        whole = max(entry["data_offsets"][1] for entry in header.values()) + start == size
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise CheckpointError(f"{path}: is damaged or cannot be read. Get it anew.")
+    return header, start

@@ -13,13 +13,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from service.encoder.samples import affordable, draw
+
 CHECK: Final = 2
 """Version of the check; increase it when it comes to refuse more, so that what is cached is checked again."""
 _SHAPES: Final = ((1, 3), (2, 8), (3, 18), (1, 33))
 _TOLERANCE: Final = 1e-4
 """Largest difference from the module's states, relative to the largest state."""
-_PRODUCTS: Final = 2e11
-"""Most multiplications with weights in a checked pass: a few seconds on two cores."""
 _UNBOUNDED: Final = 512
 _SCORES: Final = 2**25
 """Most attention scores of one layer in a checked pass: 128 MiB in float32."""
@@ -58,7 +58,7 @@ def longest(module: Any) -> int:
     parts = [part for part in module.modules() if not isinstance(part, torch.nn.Embedding)]
     weights = sum(weight.numel() for part in parts for weight in part.parameters(recurse=False))
     heads = getattr(config, "num_attention_heads", None) or 1
-    cheap = min(int(_PRODUCTS / max(weights, 1)), math.isqrt(_SCORES // heads))
+    cheap = min(affordable(weights), math.isqrt(_SCORES // heads))
     return min(_positions(module), max(cheap, 2 * _last_boundary(config), _SHAPES[-1][1]))
 
 
@@ -83,8 +83,7 @@ def _last_boundary(config: Any) -> int:
 def sample(module: Any, rows: int, width: int) -> tuple[Tensor, Tensor]:
     """Return token ids and a mask, both (rows, width), padded at the right except in the first row."""
     width = min(width, _positions(module))
-    generator = torch.Generator().manual_seed(rows * width)
-    ids = torch.randint(module.config.get_text_config().vocab_size, (rows, width), generator=generator)
+    ids = torch.from_numpy(draw(module.config.get_text_config().vocab_size, (rows, width), seed=rows * width))
     lengths = torch.tensor([max(width // (row + 1), 1) for row in range(rows)])
     return ids, (torch.arange(width) < lengths[:, None]).long()
 
