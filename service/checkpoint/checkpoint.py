@@ -23,6 +23,7 @@ from service.checkpoint.declarations import (
 )
 from service.checkpoint.folder import find_folder
 from service.checkpoint.hashing import sha256
+from service.checkpoint.weights import weight_files
 from service.errors import CheckpointError
 
 _HEAD: Final = ("Dense", "LayerNorm", "Normalize", "Dropout")
@@ -83,8 +84,12 @@ class Checkpoint:
         )
 
     def weight_files(self) -> list[Path]:
-        """Return the encoder's safetensors files, by name."""
-        return sorted(self.transformer.glob("*.safetensors"))
+        """Return the safetensors files that the encoder is loaded from, by name.
+
+        Raises:
+            CheckpointError: an index is damaged or names a missing file, or two sets of weights differ.
+        """
+        return weight_files(self.transformer, self.config)
 
     def sums(self, *patterns: str) -> dict[str, str]:
         """Return the SHA-256 of each of the encoder's files whose name fits a pattern, by name."""
@@ -116,10 +121,11 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     declared = _declared(folder, transformer, modules) if modules else {}
     found = Checkpoint(name, folder, transformer, config, **declared)
     if not found.weight_files():
-        others = ", ".join(path.name for path in transformer.glob("*.bin")) or "no weights at all"
+        others = [path.name for kind in ("*.bin", "*.safetensors") for path in sorted(transformer.glob(kind))]
         raise CheckpointError(
-            f"{transformer}: has no *.safetensors file (there is {others}). Pickled weights can run code when "
-            "loaded and are never read; save the model with safetensors (`model.save_pretrained(folder)`)."
+            f"{transformer}: has no model.safetensors (there is {', '.join(others) or 'no weights at all'}). Pickled "
+            "weights can run code when loaded and are never read; save the model with safetensors "
+            "(`model.save_pretrained(folder)`)."
         )
     return found
 

@@ -17,6 +17,7 @@ import torch
 from service.checkpoint import Checkpoint, sha256
 from service.encoder.anatomy import Anatomy, auto_class, examine
 from service.encoder.artifacts import Artifacts
+from service.encoder.probe import check_module
 from service.encoder.progress import Progress, no_progress
 from service.encoder.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
 from service.errors import CheckpointError, brief
@@ -144,7 +145,7 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     """Load an encoder as a transformers module in evaluation mode, its weights from safetensors only.
 
     Raises:
-        CheckpointError: weights are damaged, or some that states depend on are missing.
+        CheckpointError: weights are damaged, or some that states depend on are missing, or it is no text encoder.
     """
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
@@ -177,4 +178,6 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
         model.set_attention_type("original_full")
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # keys and values are never asked for again
-    return model.eval().requires_grad_(False)
+    module = model.eval().requires_grad_(False)
+    check_module(module, checkpoint)
+    return module
