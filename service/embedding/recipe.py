@@ -16,6 +16,7 @@ from service.config import ModelConfig
 from service.embedding.head import Head
 from service.encoder import Tokenizer
 from service.errors import CheckpointError, ConfigError, InvalidInput, Place, shortened
+from service.similarity import SIMILARITIES
 
 Spec = str | Mapping[str, Any] | list[Any]
 """A pooling in any form that `pooling.build` takes, or `declared`."""
@@ -134,6 +135,11 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         notes.append(f"pooling {pooler.spec!r} overrides the declared {checkpoint.pooling!r}")
     if checkpoint.pooling is not None and normalize != head.normalize:
         notes.append(f"normalize {normalize} overrides the declared {head.normalize}")
+    if checkpoint.similarity not in SIMILARITIES:
+        notes.append(
+            f"its similarity is declared as {checkpoint.similarity!r}, by which collections are not searched; "
+            f"known are {', '.join(SIMILARITIES)}"
+        )
     if not pooler.trained:
         notes.append(f"pooling {pooler.spec!r} is learned and untrained; give it fitted weights")
     return Recipe(
