@@ -4,6 +4,7 @@ from service.checkpoint.checkpoint import Checkpoint, HeadModule, UnknownModule,
 from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS, read_json
 from service.checkpoint.folder import BUNDLED, HUB_FILES, find_folder
 from service.checkpoint.hashing import sha256, sha256_now
+from service.checkpoint.readme import quoted_prompts
 
 __all__ = [
     "BUNDLED",
@@ -15,6 +16,7 @@ __all__ = [
     "HeadModule",
     "UnknownModule",
     "find_folder",
+    "quoted_prompts",
     "read_checkpoint",
     "read_json",
     "sha256",

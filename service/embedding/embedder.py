@@ -22,7 +22,8 @@ from service.embedding.inputs import Inputs, InputTokenizer, Where, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Encoders, load
 from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
-from service.embedding.recipe import Recipe, Role, Spec
+from service.embedding.prompts import Role
+from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
 from service.encoder import Encoder, PostProcess, RowFailed, Side
 from service.errors import BrokenModel, InvalidInput, Place, TooLong, brief, shortened

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from service.embedding.prompts import role_prompts
 from service.embedding.recipe import Recipe
 from service.encoder import Encoder
 from service.encoder.loading import fingerprint as encoder_fingerprint
@@ -24,6 +25,8 @@ FIRST: Final = 1
 """The scheme of fingerprints that do not name theirs."""
 # In scheme 1, the model types whose positions were known to start behind the padding token's.
 _OFFSET_POSITIONS: Final = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text"}
+# In scheme 1, the names of the prompt of documents.
+_DOCUMENT_NAMES: Final = ("document", "passage", "corpus")
 
 Spells = Callable[[Sequence[str]], bool]
 """Whether one of the texts that were embedded has one of these strings in it."""
@@ -72,6 +75,11 @@ def _changed_rules(encoder: Encoder, recipe: Recipe, max_tokens: int, spells: Sp
     config = recipe.checkpoint.config
     if config.get("model_type") == "big_bird" and config.get("attention_type") != "original_full":
         yield "BigBird attends to all tokens, whatever texts came before"
+    if encoder.trial.equal_lengths:
+        yield "texts are not padded beside longer ones, which changes what this architecture makes of them"
+    known = (recipe.prompts[name] for name in _DOCUMENT_NAMES if name in recipe.prompts)
+    if next(known, "") != (prompt := role_prompts(recipe.prompts).get("document", "")):
+        yield f"documents have the prompt {prompt!r}, by the name that it is declared under"
     tokenizer = encoder.tokenizer
     plainly = not tokenizer.parses_special_tokens and not tokenizer.spec.split_special_tokens
     if plainly and spells(tokenizer.special_tokens):

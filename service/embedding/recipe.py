@@ -5,22 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 
 import pooling
 from pooling import Pooler, PoolingError
-from service.checkpoint import Checkpoint
+from service.checkpoint import Checkpoint, quoted_prompts
 from service.config import ModelConfig
 from service.embedding.head import Head
+from service.embedding.prompts import role_prompts
 from service.encoder import Anatomy, Tokenizer
 from service.errors import CheckpointError, ConfigError, InvalidInput, Place, shortened
+from service.similarity import SIMILARITIES
 
 Spec = str | Mapping[str, Any] | list[Any]
 """A pooling in any form that `pooling.build` takes, or `declared`."""
-Role = Literal["query", "document"]
-"""What a text is for."""
 
 _MOST_DIMENSIONS: Final = 65_536
 """The largest pooled vector that a request may ask for."""
@@ -136,6 +136,12 @@ def resolve(
         notes.append(f"pooling {pooler.spec!r} overrides the declared {checkpoint.pooling!r}")
     if checkpoint.pooling is not None and normalize != head.normalize:
         notes.append(f"normalize {normalize} overrides the declared {head.normalize}")
+    notes += _doubts(settings, checkpoint, prompts)
+    if checkpoint.similarity not in SIMILARITIES:
+        notes.append(
+            f"its similarity is declared as {checkpoint.similarity!r}, by which collections are not searched; "
+            f"known are {', '.join(SIMILARITIES)}"
+        )
     if not pooler.trained:
         notes.append(f"pooling {pooler.spec!r} is learned and untrained; give it fitted weights")
     return Recipe(
@@ -202,6 +208,22 @@ def _check_positions(checkpoint: Checkpoint, pooler: Pooler, prompts: Mapping[st
             f"{at}: weighted_mean without the prompt's tokens is ambiguous: sentence-transformers counts positions "
             "from the prompt on, Millpond from the first token that counts. Choose another pooling, or prompts: {}."
         )
+
+
+def _doubts(settings: ModelConfig, checkpoint: Checkpoint, prompts: Mapping[str, str]) -> list[str]:
+    """Return what is doubtful about prompts: none is that of a role, or only the README tells of them."""
+    named = [name for name, text in prompts.items() if text]
+    if named and not role_prompts(prompts):
+        return [
+            f"no prompt is called query or document, or by another usual name of the two, but {', '.join(named)}: "
+            "collections and searches use none; set `prompts` with those names"
+        ]
+    if not named and settings.prompts == "declared" and (quoted := quoted_prompts(checkpoint.folder)):
+        return [
+            f"no prompt is declared, and the README speaks of {', '.join(map(repr, quoted))}; if texts are to begin "
+            "so, set `prompts`, such as {query: 'query: ', document: 'passage: '}, else `prompts: {}`"
+        ]
+    return []
 
 
 def _max_tokens(

@@ -51,6 +51,7 @@ async def info(served: Served) -> dict[str, Any]:
                 "pooling": model.recipe.pooler.spec,
                 "declared_pooling": model.encoder.checkpoint.pooling,
                 "normalize": model.recipe.normalize,
+                "similarity": model.encoder.checkpoint.similarity,
                 "dimension": model.dim,
                 "max_tokens": model.recipe.max_tokens,
                 "prompts": model.recipe.prompts,
