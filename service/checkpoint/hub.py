@@ -18,7 +18,7 @@ from service.errors import CheckpointError, brief
 
 logger = logging.getLogger(__name__)
 
-HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja"]
+HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.jinja", "README.md"]
 """Patterns of the files that are downloaded from the hub; pickled weights are not among them."""
 
 _MODULES: Final = "modules.json"
