@@ -13,7 +13,6 @@ from service.encoder.loading import Source
 from service.encoder.memory import StateBudget
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
-from service.encoder.trial import tried
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class Encoder:
 
     Raises:
         ConfigError: this machine or this installation cannot do what the config asks for.
-        CheckpointError: tokenizer or weights cannot be used.
+        CheckpointError: tokenizer or weights cannot be used, or the vectors cannot be trusted.
     """
 
     def __init__(
@@ -45,8 +44,7 @@ class Encoder:
         self.checkpoint = checkpoint
         self.tokenizer = source.tokenizer
         self.fingerprint = source.fingerprint
-        self.runtime, self.runtime_reason = load_runtime(source, runtime)
-        self.trial = tried(source, self.runtime, runtime)
+        self.runtime, self.runtime_reason, self.trial = load_runtime(source, runtime)
         self.agreement = self.runtime.agreement
         self.dim = self.runtime.dim
         logger.info(

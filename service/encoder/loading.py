@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -127,6 +127,7 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     """
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
@@ -134,6 +135,12 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     encoder_decoder = checkpoint.config.get("is_encoder_decoder") or checkpoint.config.get("model_type") in {
         *("t5", "mt5", "umt5"),
     }
+    kind = checkpoint.config.get("model_type")
+    if encoder_decoder and kind not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES and not trust_remote_code:
+        raise CheckpointError(
+            f"{checkpoint.transformer}: is an encoder with a decoder ({kind}), and transformers does not load its "
+            "encoder alone. Choose another model."
+        )
     auto: Any = AutoModelForTextEncoding if encoder_decoder else AutoModel
     try:
         model, report = auto.from_pretrained(
@@ -149,7 +156,12 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
             f"{checkpoint.transformer}: its weights cannot be loaded ({brief(error, 400)})."
         ) from None
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    missing += sorted(key for key, *_ in report["mismatched_keys"])
+    if report["mismatched_keys"]:
+        key, found, wanted = min(report["mismatched_keys"])
+        raise CheckpointError(
+            f"{checkpoint.transformer}: {key!r} is {_size(found)} in the weights and {_size(wanted)} by config.json, "
+            "so the two are not of one model. Get both anew."
+        )
     if missing:
         raise CheckpointError(
             f"{checkpoint.transformer}: {len(missing)} weights are missing or of another shape, such as "
@@ -164,3 +176,7 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     module = model.eval().requires_grad_(False)
     check_module(module, checkpoint)
     return module
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

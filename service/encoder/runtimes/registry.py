@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.config import RuntimeConfig, runtimes
 from service.encoder.loading import Source
 from service.encoder.runtimes.base import Runtime, Unfit
+from service.encoder.trial import Trial, tried
 from service.errors import ConfigError
 
 
@@ -23,15 +24,15 @@ def find(name: str) -> type[Runtime]:
     return found
 
 
-def load_runtime(source: Source, config: RuntimeConfig) -> tuple[Runtime, str]:
+def load_runtime(source: Source, config: RuntimeConfig) -> tuple[Runtime, str, Trial]:
     """Load an encoder into the runtime that the config names; under `auto`, into the first by rank that is fit.
 
     Returns:
-        The runtime, and in a sentence why it is this one.
+        The runtime, in a sentence why it is this one, and what its trial found.
 
     Raises:
         ConfigError: this machine or this installation cannot do what the config asks for.
-        CheckpointError: the weights cannot be used, or not in int8.
+        CheckpointError: the weights cannot be used, or not in int8, or their vectors cannot be trusted.
     """
     if config.backend == "auto":
         kinds = sorted(map(find, runtimes()), key=lambda kind: kind.rank, reverse=True)
@@ -41,7 +42,8 @@ def load_runtime(source: Source, config: RuntimeConfig) -> tuple[Runtime, str]:
         reason = f"runtime.backend is {config.backend}"
     for kind in kinds:
         try:
-            return kind.load(source, config), reason
+            runtime = kind.load(source, config)
+            return runtime, reason, tried(source, runtime, config)
         except Unfit as unfit:
             reason, error = unfit.reason, unfit.error
     raise error
