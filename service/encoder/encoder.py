@@ -13,6 +13,7 @@ from service.encoder.loading import Source
 from service.encoder.memory import StateBudget
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
+from service.encoder.trial import tried
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ class Encoder:
         self.checkpoint = checkpoint
         self.tokenizer = source.tokenizer
         self.fingerprint = source.fingerprint
-        self.runtime, self.runtime_reason, self.trial = load_runtime(source, runtime)
+        self.runtime, self.runtime_reason, self.trial = load_runtime(
+            source, runtime, lambda loaded: tried(source, loaded, runtime)
+        )
         self.agreement = self.runtime.agreement
         self.dim = self.runtime.dim
         logger.info(

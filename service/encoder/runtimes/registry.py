@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from service.config import RuntimeConfig, runtimes
 from service.encoder.loading import Source
 from service.encoder.runtimes.base import Runtime, Unfit
-from service.encoder.trial import Trial, tried
 from service.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def find(name: str) -> type[Runtime]:
@@ -24,15 +28,18 @@ def find(name: str) -> type[Runtime]:
     return found
 
 
-def load_runtime(source: Source, config: RuntimeConfig) -> tuple[Runtime, str, Trial]:
+def load_runtime(source: Source, config: RuntimeConfig, accept: Callable[[Runtime], T]) -> tuple[Runtime, str, T]:
     """Load an encoder into the runtime that the config names; under `auto`, into the first by rank that is fit.
 
+    Args:
+        accept: looks at the loaded runtime, and raises `Unfit` where another one should take its place.
+
     Returns:
-        The runtime, in a sentence why it is this one, and what its trial found.
+        The runtime, in a sentence why it is this one, and what `accept` returned.
 
     Raises:
         ConfigError: this machine or this installation cannot do what the config asks for.
-        CheckpointError: the weights cannot be used, or not in int8, or their vectors cannot be trusted.
+        CheckpointError: the weights cannot be used, or not in int8.
     """
     if config.backend == "auto":
         kinds = sorted(map(find, runtimes()), key=lambda kind: kind.rank, reverse=True)
@@ -43,7 +50,7 @@ def load_runtime(source: Source, config: RuntimeConfig) -> tuple[Runtime, str, T
     for kind in kinds:
         try:
             runtime = kind.load(source, config)
-            return runtime, reason, tried(source, runtime, config)
+            return runtime, reason, accept(runtime)
         except Unfit as unfit:
             reason, error = unfit.reason, unfit.error
     raise error
