@@ -34,7 +34,8 @@ _MAX_PROBLEMS: Final = 10
 def read(path: str | Path, split: str = "test") -> Task:
     """Read a file, or the given split of a folder.
 
-    Documents without a text, or with one that shows nothing, are left out of retrieval, and so are the judgements of them.
+    Documents without a text, or with one of invisible characters alone, are left out of retrieval, and so are the
+    judgements of them.
 
     Raises:
         DataError: the layout is unknown, a field is missing, a text is empty, or a number is not finite. The message

@@ -132,15 +132,21 @@ class InputTokenizer:
             ]
         front = tokenizer.prompt_length(prompt) if prompt else 0
         framed_prompt = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
-        for place, text in enumerate(texts):
+
+        def is_empty(place: int, text: TokenizedText) -> bool:
             # A text may merge into the prompt's last token, so only tokenizing it alone tells whether it has any.
-            swallowed = len(text.ids) <= front and not self._recipe.include_prompt
-            if swallowed or (len(text.ids) <= framed_prompt and (not prompt or tokenizer.is_blank(strings[place]))):
-                raise InvalidInput(
-                    f"{where(start + place)} has no token that this model knows, so there is nothing to embed. "
-                    "Send a text with words in it, or leave this one out.",
-                    where=where(start + place),
-                )
+            if len(text.ids) <= front and not self._recipe.include_prompt:
+                return True
+            return len(text.ids) <= framed_prompt and (not prompt or tokenizer.is_blank(strings[place]))
+
+        if empty := [where(start + place) for place, text in enumerate(texts) if is_empty(place, text)]:
+            raise InvalidInput(
+                f"{empty[0]} has no token that this model knows, so there is nothing to embed. Send a text with "
+                "words in it, or leave this one out.",
+                where=empty[0],
+                without_tokens=[place.index for place in empty],
+            )
+        for place, text in enumerate(texts):
             if len(text.ids) > self._recipe.max_tokens:
                 texts[place] = fit(text, where(start + place), front)
         return texts
