@@ -18,7 +18,7 @@ from rich.table import Column, Table
 
 from service.cli.console import Failure
 from service.config import load_config
-from service.errors import FingerprintMismatch, Place, TooLong
+from service.errors import FingerprintMismatch, InvalidFilter, Place, TooLong
 
 _MAX_WAIT: Final = 60
 """Seconds that a request is retried for while the service responds with 503."""
@@ -56,8 +56,8 @@ class Refused(Failure):
                 "it was."
             )
             table = _comparison(self.problem["differences"])
-        if self.place is not None and self.place.field in _FLAGS:
-            field, flag = self.place.field, _FLAGS[self.place.field]
+        field = "filter" if self.code == InvalidFilter.code else self.place.field if self.place else ""
+        if flag := _FLAGS.get(field):
             message = message.replace(field, flag, 1) if message.startswith(field) else f"{flag}: {message}"
         super().__init__(message, table=table)
 

@@ -356,7 +356,8 @@ class Embedder:
         to_vectors = self._to_vectors(normalize, dimensions)
         texts = await self._inputs.tokenize(inputs, prompt, whole, where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]
-        found = await late.cut(inputs, offsets, spans, most, where, where_span)
+        at_once = self.recipe.max_tokens - sum(self.encoder.tokenizer.frame_lengths(prompt))
+        found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=at_once)
         if mode == "late":
             with self._named(where):
                 vectors = await late.pool_late(self.encoder, to_vectors, inputs, texts, offsets, found, prompt)
