@@ -16,7 +16,7 @@ import httpx
 import orjson
 from rich.table import Column, Table
 
-from service.cli.console import Failure
+from service.cli.console import Failure, warn
 from service.config import load_config
 from service.errors import FingerprintMismatch, InvalidFilter, Place, TooLong
 
@@ -173,6 +173,25 @@ def ask_once(
                 raise Failure(error.about(names[error.place.field])) from None
 
     return asyncio.run(ask())
+
+
+async def unknown_tokens(client: Client, model: str | None) -> int:
+    """Return how many unknown tokens a model has read so far, the default one for None; 0 where none is told."""
+    try:
+        info = await client.ask("GET", "/info")
+        count: int = info["models"][model or info["default_model"]]["unknown_tokens"]
+    except (Refused, LookupError, TypeError):
+        return 0
+    return count
+
+
+def warn_about_unknown(tokens: int) -> None:
+    """Warn of unknown tokens, if there were any."""
+    if tokens > 0:
+        warn(
+            f"{tokens} words or characters are unknown to the model and were read as one and the same token: words "
+            "with more characters than its tokenizer takes (100, as a rule), or characters that it has no token for."
+        )
 
 
 def check_text(text: str, name: str) -> None:

@@ -15,7 +15,16 @@ import orjson
 import typer
 
 from service.cli import options
-from service.cli.client import Client, Refused, check_text, connect, pipelined, without_empty
+from service.cli.client import (
+    Client,
+    Refused,
+    check_text,
+    connect,
+    pipelined,
+    unknown_tokens,
+    warn_about_unknown,
+    without_empty,
+)
 from service.cli.console import Failure, emit, warn
 
 _BATCH: Final = 64
@@ -56,18 +65,23 @@ def embed(
     write: Callable[[bytes], Any] = file.write if file else emit
 
     skipped: list[str] = []
+    unknown = 0
 
     async def run() -> None:
+        nonlocal unknown
         async with connect(url, config, stores=False) as client:
+            before = await unknown_tokens(client, model)
             vectors = _embed(client, named, settings, skipped)
             if form == "json":
                 async for batch in vectors:
                     write(b"".join(orjson.dumps(vector) + b"\n" for vector in batch))
             else:
                 write(_npy([vector async for batch in vectors for vector in batch]))
+            unknown = await unknown_tokens(client, model) - before
 
     with file or nullcontext():
         asyncio.run(run())
+    warn_about_unknown(unknown)
     if skipped:
         shown = ", ".join(skipped[:_SHOWN]) + (", ..." if len(skipped) > _SHOWN else "")
         warn(

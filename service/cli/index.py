@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli import options
-from service.cli.client import Client, Refused, collection_path, connect, pipelined, without_empty
+from service.cli.client import (
+    Client,
+    Refused,
+    collection_path,
+    connect,
+    pipelined,
+    unknown_tokens,
+    warn_about_unknown,
+    without_empty,
+)
 from service.cli.console import Failure, Interrupted, out, rated_bar, warn
 
 if TYPE_CHECKING:
@@ -29,6 +38,8 @@ class _Progress:
     unchanged: int = 0
     skipped: list[Line] = field(default_factory=list)
     """Documents of whose text the model knows no token."""
+    unknown: int = 0
+    """Tokens of all that are unknown to the model."""
     seconds: float = 0.0
 
 
@@ -62,12 +73,15 @@ def index(
     async def run() -> None:
         async with connect(url, config) as client:
             created = await _create(client, route, asked)
+            name = (await client.ask("GET", route))["model"]
+            before = await unknown_tokens(client, name)
             try:
                 await _upload(client, route, corpus, count, done, batch_size=batch_size, truncate=truncate)
             except Failure:
                 if created and not done.stored:
                     await _drop_empty(client, route)
                 raise
+            done.unknown = await unknown_tokens(client, name) - before
 
     go_on = "Run the same command again to go on."
     try:
@@ -81,6 +95,7 @@ def index(
             raise
         stored = f"{done.stored} of {count.documents} documents are stored. {go_on}"
         raise Failure(f"{error}\n{stored}", error.exit_status, table=error.table) from None
+    warn_about_unknown(done.unknown)
     if done.skipped:
         first = done.skipped[0]
         warn(

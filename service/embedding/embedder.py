@@ -20,7 +20,7 @@ from service.arrays import Ids, Vectors
 from service.config import make_config
 from service.embedding import bulk, late
 from service.embedding.chunking import Mode
-from service.embedding.inputs import Inputs, InputTokenizer, Where, whole
+from service.embedding.inputs import Inputs, InputTokenizer, UnknownTokens, Where, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Encoders, load
 from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
@@ -68,13 +68,16 @@ class SpanVectors:
 class Embedder:
     """An encoder, which other embedders may share, and a recipe for its states.
 
+    The unknown tokens of its texts are counted in `unknown`, which several may share too.
+
     `load` makes one without a server. `encode` waits for its vectors; the coroutines are for many requests at once.
     """
 
-    def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
+    def __init__(self, encoder: Encoder, recipe: Recipe, unknown: UnknownTokens | None = None) -> None:
         self.encoder = encoder
         self.recipe = recipe
-        self._inputs = InputTokenizer(encoder.tokenizer, recipe)
+        self.unknown = unknown or UnknownTokens()
+        self._inputs = InputTokenizer(encoder.tokenizer, recipe, self.unknown)
 
     @classmethod
     def load(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -34,12 +35,32 @@ _SHORT: Final = 2_048
 """Characters, or token ids, that are tokenized in less time than a switch of threads may take."""
 
 
+class UnknownTokens:
+    """Counts tokens of texts that stand for what a tokenizer does not know, and have no meaning to its model.
+
+    Such are characters that it has no token for, and in WordPiece whole words with more than (as a rule) 100
+    characters, as a long run of a script without spaces is one.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self, texts: Sequence[TokenizedText], unknown_id: int) -> None:
+        """Count those of some texts; several threads may do so at once."""
+        # Over texts of usual lengths, lists are counted faster than arrays are compared.
+        if found := sum(text.ids.tolist().count(unknown_id) for text in texts):
+            with self._lock:
+                self.count += found
+
+
 class InputTokenizer:
     """Tokenizes inputs as a recipe says: up to its longest text, and leaving a prompt out of pooling or not."""
 
-    def __init__(self, tokenizer: Tokenizer, recipe: Recipe) -> None:
+    def __init__(self, tokenizer: Tokenizer, recipe: Recipe, unknown: UnknownTokens) -> None:
         self._tokenizer = tokenizer
         self._recipe = recipe
+        self._unknown = unknown
 
     async def tokenize(
         self, inputs: Inputs, prompt: str, fit: Fit, where: Where, *, offsets: bool = False
@@ -125,6 +146,8 @@ class InputTokenizer:
         strings = [text for text in inputs if isinstance(text, str)]
         if strings:
             texts = tokenizer.encode(strings, prompt=prompt, offsets=offsets)
+            if tokenizer.unknown_id is not None:
+                self._unknown.add(texts, tokenizer.unknown_id)
         else:
             texts = [
                 tokenizer.frame([token for token in ids if isinstance(token, int)], where(place))

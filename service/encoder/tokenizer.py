@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Side = Literal["left", "right"]
 _NO_LIMIT: Final = 1_000_000
 """transformers writes a number beyond this for "no limit"."""
+_UNIGRAM: Final = re.compile(r'"type":\s*"Unigram",\s*"unk_id":\s*(\d+)')
 FEW: Final = 8
 """Texts up to which encoding one after the other is faster than over all cores."""
 
@@ -142,6 +144,8 @@ class Tokenizer:
         self.pad_id = spec.pad_id
         self.declared_limit = spec.declared_limit
         self.vocab_size = spec.vocab_size
+        self.unknown_id = _unknown_id(self._backend, spec)
+        """The id of what is no entry of the vocabulary: of a character, or of a word beyond the longest one taken."""
         self.prompt_length = lru_cache(maxsize=256)(self._prompt_length)
         self.framed_length = lru_cache(maxsize=256)(self._framed_length)
 
@@ -243,6 +247,14 @@ def _frame(backend: Any, checkpoint: Checkpoint) -> tuple[list[int], list[int]]:
             first, after = special.index(0), len(special) - special[::-1].index(0)
             return probe.ids[:first], probe.ids[after:]
     raise CheckpointError(f"{checkpoint.transformer}: its tokenizer finds no token in plain text.")
+
+
+def _unknown_id(backend: Any, spec: TokenizerSpec) -> int | None:
+    if (token := getattr(backend.model, "unk_token", None)) is not None:
+        found: int | None = backend.token_to_id(token)
+        return found
+    unigram = _UNIGRAM.search(spec.backend)  # which does not tell otherwise
+    return int(unigram[1]) if unigram else None
 
 
 def _offsets(encoding: tokenizers.Encoding, prompt: int) -> tuple[tuple[int, int] | None, ...]:

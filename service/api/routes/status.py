@@ -63,6 +63,7 @@ async def info(served: Served) -> dict[str, Any]:
                 "max_state_bytes": model.encoder.max_state_bytes,
                 "runtime_reason": model.encoder.runtime_reason,
                 "agreement_with_fp32": model.encoder.agreement,
+                "unknown_tokens": model.unknown.count,
                 "warnings": list(model.recipe.warnings),
             }
             for name, model in served.models
