@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.cli.console import Failure
 from service.config import Config, ModelConfig, load_config
-from service.errors import did_you_mean
+from service.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from service.embedding.embedder import Embedder
@@ -34,7 +37,8 @@ def single_model(model: str, name: str | None, max_tokens: int | None) -> Embedd
     chosen = named_model(settings, name)
     if max_tokens is not None:
         chosen = chosen.model_copy(update={"max_tokens": max_tokens})
-    return Models(settings.model_copy(update={"models": {name: chosen}})).get()
+    with _flagged(max_tokens):
+        return Models(settings.model_copy(update={"models": {name: chosen}})).get()
 
 
 def lone_model(model: str, max_tokens: int | None) -> Embedder:
@@ -44,7 +48,19 @@ def lone_model(model: str, max_tokens: int | None) -> Embedder:
 
     pooling = "mean" if read_checkpoint(model).pooling is None else "declared"
     runtime = {"backend": "torch", "precision": "fp32"}
-    return Embedder.load(model, pooling=pooling, runtime=runtime, max_tokens=max_tokens or "declared")
+    with _flagged(max_tokens):
+        return Embedder.load(model, pooling=pooling, runtime=runtime, max_tokens=max_tokens or "declared")
+
+
+@contextmanager
+def _flagged(max_tokens: int | None) -> Iterator[None]:
+    """Call the longest text by its flag in errors where it was given by that."""
+    try:
+        yield
+    except ConfigError as error:
+        if max_tokens is None:
+            raise
+        raise ConfigError(re.sub(r"^models\..*?\.max_tokens:", "--max-tokens:", str(error))) from None
 
 
 def named_model(settings: Config, name: str) -> ModelConfig:

@@ -16,7 +16,7 @@ from service.doctor.published import Published, sum_of
 from service.doctor.strategies import cosines
 from service.embedding.prompts import role_prompts
 from service.embedding.recipe import Recipe
-from service.encoder import Trial
+from service.encoder import TokenizedText, Trial
 from service.similarity import COSINE, SIMILARITIES
 
 TOLERANCE: Final = 1e-5
@@ -267,6 +267,23 @@ def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
         seen,
         "split such texts: Millpond refuses them unless `truncate` is given, other servers cut them in silence",
     )
+
+
+def unknown_tokens(texts: Sequence[TokenizedText], unknown_id: int | None, given: bool) -> list[Finding]:
+    """Warn where some of the texts that were given have words or characters that the tokenizer does not know."""
+    counts = [int((text.ids == unknown_id).sum()) for text in texts] if unknown_id is not None else []
+    if not given or not any(counts):
+        return []
+    return [
+        Finding(
+            "unknown words",
+            "warning",
+            f"{sum(counts)} words or characters in {sum(map(bool, counts))} of the {len(texts)} texts are unknown to "
+            "the tokenizer and read as one and the same token",
+            "choose a model of the language of these texts; split words with more characters than it takes (100, as "
+            "a rule)",
+        )
+    ]
 
 
 def evidence(served: str, expected: str, strategies: Sequence[Strategy]) -> Finding:

@@ -92,6 +92,7 @@ async def examine(
         checks.head(recipe, await _without_head(embedder, sample, served)),
         checks.prompt(recipe, await _without_prompt(embedder, sample)),
         checks.truncation([text.full_length for text in encoded], recipe.max_tokens, texts is not None),
+        *checks.unknown_tokens(encoded, embedder.encoder.tokenizer.unknown_id, texts is not None),
         checks.evidence(recipe.pooler.spec, expected, strategies),
     ]
     sound = f"{recipe.pooler.spec}, {'normalised' if recipe.normalize else 'not normalised'}"
