@@ -56,6 +56,14 @@ def evaluate(
     name: Annotated[
         str | None, typer.Option("--model", help="Which model of a deployment; by default the default one.")
     ] = None,
+    served: Annotated[
+        bool,
+        typer.Option(
+            "--served",
+            help="Run it as it would be served here, with runtime and precision chosen for this machine or by "
+            "MILLPOND_RUNTIME__PRECISION, and not in float32; a deployment's YAML file always says how.",
+        ),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="A file for all figures.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="A file for a page with plots.")] = None,
 ) -> None:
@@ -80,7 +88,7 @@ def evaluate(
         from service.cli.single import single_model
 
         notes: list[str] = []
-        with single_model(model, name, max_tokens) as embedder, _bar() as progress:
+        with single_model(model, name, max_tokens, served=served) as embedder, _bar() as progress:
             defaults: Sequence[str] = evaluation.FIXED
             if spans is not None:
                 defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)

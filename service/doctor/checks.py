@@ -17,6 +17,7 @@ from service.doctor.strategies import cosines
 from service.embedding.prompts import role_prompts
 from service.embedding.recipe import Recipe
 from service.encoder import TokenizedText, Trial
+from service.encoder.quantization import Agreement
 from service.similarity import COSINE, SIMILARITIES
 
 TOLERANCE: Final = 1e-5
@@ -116,6 +117,25 @@ def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
         "try runtime.backend: torch, and report it with the model's name"
         if precision == "fp32"
         else "serve it with runtime.precision: fp32",
+    )
+
+
+def precision(served: str, found: Agreement | None) -> Finding:
+    """Report how near the precision served is to float32, as measured on packaged texts when it was loaded."""
+    if served == "fp32":
+        return Finding("precision", "ok", "fp32: nothing is rounded")
+    if found is None:
+        return Finding(
+            "precision",
+            "warning",
+            f"{served}, and how near it is to float32 was not measured",
+            "compare a search in it with one in runtime.precision: fp32",
+        )
+    return Finding(
+        "precision",
+        "ok",
+        f"{served}: on {found.texts} texts, mean cosine {found.mean_cosine:.4f} to float32, least "
+        f"{found.least_cosine:.4f}; {found.neighbours:.0%} of the five nearest neighbours stay",
     )
 
 

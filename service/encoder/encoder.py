@@ -11,6 +11,7 @@ from service.config import BatchingConfig, RuntimeConfig
 from service.encoder.batcher import Batcher
 from service.encoder.loading import Source
 from service.encoder.memory import StateBudget
+from service.encoder.rounding import agreement_of
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
 from service.encoder.trial import tried
@@ -55,7 +56,7 @@ class Encoder:
         self.runtime, self.runtime_reason, self.trial = load_runtime(
             source, runtime, lambda loaded: tried(source, loaded, runtime)
         )
-        self.agreement = self.runtime.agreement
+        self.agreement = agreement_of(source, self.runtime, runtime)
         self.dim = self.runtime.dim
         logger.info(
             "%s runs on %s %s with %d streams: %s",
