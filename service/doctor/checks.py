@@ -141,13 +141,11 @@ def precision(served: str, found: Agreement | None) -> Finding:
 
 def trial(found: Trial) -> Finding:
     """Report the trial that the encoder passed before it was served."""
-    if found.equal_lengths:
-        return Finding(
-            "trial",
-            "ok",
-            f"{found}; it reads padding, so passes are of equal lengths and no text is padded",
-        )
-    return Finding("trial", "ok", str(found))
+    if found.not_finite:
+        seen = f"{found.not_finite} holds NaN or infinity, and texts that need it fail"
+        return Finding("trial", "fault", f"{seen}; {found}", "get the file anew")
+    apart = "; it reads padding, so only texts of equal length share a pass" if found.equal_lengths else ""
+    return Finding("trial", "ok", f"{found}{apart}")
 
 
 def padding(alone: Vectors, beside: Vectors, precision: str, pooled: str) -> Finding:

@@ -64,6 +64,11 @@ class Encoder:
             self.runtime_reason,
         )
         logger.info("%s was tried: %s", checkpoint.name, self.trial)
+        if self.trial.not_finite:
+            logger.warning(
+                "%s: NaN or infinity in %s; texts that need it fail. Get the file anew.",
+                *(checkpoint.name, self.trial.not_finite),
+            )
         if self.trial.equal_lengths:
             logger.warning("%s reads padding, so only texts of equal length share a pass", checkpoint.name)
         self.max_state_bytes = _state_bytes(batching, self.runtime)
