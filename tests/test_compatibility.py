@@ -93,7 +93,7 @@ def test_collections_answer_as_they_did(served: Deployment, store: Path) -> None
     for collection in served.collections.all():
         expected = STORED[collection.name]
         assert collection.definition.to_json() == expected["definition"]
-        assert asyncio.run(served.collections.describe(collection)) == expected["description"]
+        assert asyncio.run(served.collections.describe(collection)) == expected["description"] | {"similarity": "cosine"}
         assert asyncio.run(hits(served, collection.name)) == nearly(expected["hits"])
     assert definitions(store) == {name: expected["definition"] for name, expected in STORED.items()}
 
@@ -143,6 +143,7 @@ def test_a_definition_that_says_more_is_kept(store: Path) -> None:
         ("fingerprint", {}, "'fingerprint'"),
         ("chunking", {"chunking": {"by": "title", "mode": "late"}}, "'title' is no way to cut a text"),
         ("chunking", {"chunking": {"by": "sentence", "mode": "late", "titles": 1}}, "sentence"),
+        ("chunking", {"similarity": "jaccard"}, "'jaccard'"),
     ],
 )
 def test_a_definition_that_cannot_be_read_is_refused(
