@@ -93,7 +93,9 @@ def test_collections_answer_as_they_did(served: Deployment, store: Path) -> None
     for collection in served.collections.all():
         expected = STORED[collection.name]
         assert collection.definition.to_json() == expected["definition"]
-        assert asyncio.run(served.collections.describe(collection)) == expected["description"] | {"similarity": "cosine"}
+        assert asyncio.run(served.collections.describe(collection)) == expected["description"] | {
+            "similarity": "cosine"
+        }
         assert asyncio.run(hits(served, collection.name)) == nearly(expected["hits"])
     assert definitions(store) == {name: expected["definition"] for name, expected in STORED.items()}
 
