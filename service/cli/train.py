@@ -11,7 +11,7 @@ import typer
 from rich.table import Column, Table
 
 from service.cli import options
-from service.cli.console import Failure, Interrupted, err, out, progress_bar, say, warn
+from service.cli.console import Failure, Interrupted, err, out, progress_bar, require, say, warn
 from service.cli.single import lone_model
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def train(
     from service.training import fitting
     from service.training.export import new_folder
 
+    for option, path in (("--train", train), ("--dev", dev), ("--test", test)):
+        require(option, path)
     settings = Settings(epochs, batch_size, learning_rate, patience)
     try:
         with new_folder(output) as folder:
