@@ -54,7 +54,7 @@ def require(option: str, *paths: Path | None) -> None:
     """Raise `Failure` if there is nothing at a path that was given with an option."""
     for path in paths:
         if path is not None and not path.exists():
-            raise Failure(f"{option} {path}: there is no such file or folder.", 2)
+            raise Failure(f"{option} {path}: No such file or directory.", 2)
 
 
 def say(text: str) -> None:

@@ -71,13 +71,13 @@ def train(
     has had no part in fitting or choosing it, and recommended only where it is
     better beyond noise.
     """
+    for option, path in (("--train", train), ("--dev", dev), ("--test", test)):
+        require(option, path)
     from pooling.tasks import DataError
     from pooling.training import Settings, StatesError, read_splits
     from service.training import fitting
     from service.training.export import new_folder
 
-    for option, path in (("--train", train), ("--dev", dev), ("--test", test)):
-        require(option, path)
     settings = Settings(epochs, batch_size, learning_rate, patience)
     try:
         with new_folder(output) as folder:
