@@ -43,7 +43,7 @@ def read(path: str | Path, split: str = "test") -> Task:
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder.")
+        raise DataError(f"{path}: No such file or directory.")
     if not path.is_dir():
         return _read_table(path)
     if _is_beir(path):

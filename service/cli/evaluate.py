@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli import options
-from service.cli.console import Failure, Interrupted, progress_bar, say, warn
+from service.cli.console import Failure, Interrupted, progress_bar, require, say, warn
 from service.errors import shortened
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def evaluate(
     asked = {"pairs": pairs or [], "retrieval": retrieval or [], "classification": classification or []}
     for option, file in (("--json", json_file), ("--html", html_file)):
         _check_target(option, file)
+    for option, paths in asked.items():
+        require(f"--{option}", *paths)
     spans = None if chunking is None else _chunking(chunking, asked)
     try:
         tasks = [
