@@ -54,6 +54,11 @@ class ModelConfig(_Section):
     normalize: bool | Literal["declared"] = "declared"
     max_tokens: _Count | Literal["declared"] = "declared"
     prompts: dict[str, str] | Literal["declared"] = "declared"
+    parse_special_tokens: bool = Field(
+        default=False,
+        description="Read special tokens that a text spells out, such as `[SEP]`, as sentence-transformers does; by "
+        "default they are plain characters.",
+    )
     trust_remote_code: bool = False
 
 

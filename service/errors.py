@@ -172,7 +172,7 @@ class Conflict(ServiceError):
         super().__init__(
             f"collection {name!r} exists under another definition ({'; '.join(differences)}). "
             "Ask for the stored definition, choose another name, drop the collection first, or, to change its model, "
-            "pooling or chunking, reindex it.",
+            "pooling, chunking or similarity, reindex it.",
             stored=dict(stored),
             asked=dict(asked),
         )
@@ -209,7 +209,7 @@ class InvalidDocument(ServiceError):
 
 
 class InvalidVector(ServiceError):
-    """Vectors have the wrong shape or type, or values that no cosine is defined for."""
+    """Vectors have the wrong shape or type, or values that cannot be compared."""
 
     code = "invalid_vector"
 

@@ -1,10 +1,11 @@
 """What a model folder declares, read strictly, and where a folder comes from."""
 
 from service.checkpoint.checkpoint import Checkpoint, HeadModule, UnknownModule, read_checkpoint
-from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS
+from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS, read_json
 from service.checkpoint.folder import BUNDLED, find_folder
 from service.checkpoint.hashing import sha256, sha256_now
 from service.checkpoint.hub import HUB_FILES
+from service.checkpoint.readme import quoted_prompts
 
 __all__ = [
     "BUNDLED",
@@ -16,7 +17,9 @@ __all__ = [
     "HeadModule",
     "UnknownModule",
     "find_folder",
+    "quoted_prompts",
     "read_checkpoint",
+    "read_json",
     "sha256",
     "sha256_now",
 ]

@@ -23,12 +23,11 @@ from service.checkpoint.declarations import (
 )
 from service.checkpoint.folder import find_folder
 from service.checkpoint.hashing import sha256
+from service.checkpoint.weights import weight_files
 from service.errors import CheckpointError
 
 _HEAD: Final = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _POOLER_FILE: Final = "pooler.json"
-# Absolute positions of the RoBERTa family start after the padding index.
-_OFFSET_POSITIONS: Final = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text"}
 _CAUSAL_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 _CAUSAL_TYPES: Final = {
     *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gpt2", "gpt_neox", "phi", "opt", "bloom"),
@@ -73,6 +72,7 @@ class Checkpoint:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     truncate_dim: int | None = None
+    similarity: str = "cosine"
 
     @property
     def causal(self) -> bool:
@@ -84,19 +84,13 @@ class Checkpoint:
             name.endswith(_CAUSAL_SUFFIXES) for name in architectures
         )
 
-    @property
-    def position_limit(self) -> int | None:
-        """The most tokens that the encoder has positions for; None where it sets no bound."""
-        limit = self.config.get("max_position_embeddings")
-        if limit is None and "relative_attention_num_buckets" not in self.config:
-            limit = self.config.get("n_positions")  # GPT-2's name for it; T5 writes it too and has no such bound
-        if not isinstance(limit, int) or limit <= 0:
-            return None
-        return limit - 2 if self.config.get("model_type") in _OFFSET_POSITIONS else limit
-
     def weight_files(self) -> list[Path]:
-        """Return the encoder's safetensors files, by name."""
-        return sorted(self.transformer.glob("*.safetensors"))
+        """Return the safetensors files that the encoder is loaded from, by name.
+
+        Raises:
+            CheckpointError: an index is damaged or names a missing file, or two sets of weights differ.
+        """
+        return weight_files(self.transformer, self.config)
 
     def sums(self, *patterns: str) -> dict[str, str]:
         """Return the SHA-256 of each of the encoder's files whose name fits a pattern, by name."""
@@ -128,10 +122,11 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     declared = _declared(folder, transformer, modules) if modules else {}
     found = Checkpoint(name, folder, transformer, config, **declared)
     if not found.weight_files():
-        others = ", ".join(path.name for path in transformer.glob("*.bin")) or "no weights at all"
+        others = [path.name for kind in ("*.bin", "*.safetensors") for path in sorted(transformer.glob(kind))]
         raise CheckpointError(
-            f"{transformer}: has no *.safetensors file (there is {others}). Pickled weights can run code when "
-            "loaded and are never read; save the model with safetensors (`model.save_pretrained(folder)`)."
+            f"{transformer}: has no model.safetensors (there is {', '.join(others) or 'no weights at all'}). Pickled "
+            "weights can run code when loaded and are never read; save the model with safetensors "
+            "(`model.save_pretrained(folder)`)."
         )
     return found
 
@@ -147,6 +142,7 @@ def _declared(folder: Path, transformer: Path, modules: Sequence[Module]) -> dic
         "prompts": model.prompts or {},
         "default_prompt": model.default_prompt_name,
         "truncate_dim": model.truncate_dim,
+        "similarity": model.similarity,
     }
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 
 from service.config import expected
 from service.errors import CheckpointError
+from service.similarity import COSINE
 
 LEARNED_POOLING: Final = "millpond.LearnedPooling"
 """The module of ours that may stand where sentence-transformers' Pooling does."""
@@ -188,6 +189,12 @@ class ModelSettings(_Declaration):
     prompts: dict[str, str] | None = None
     default_prompt_name: str | None = None
     truncate_dim: _Count | None = None
+    similarity_fn_name: str | None = None
+
+    @property
+    def similarity(self) -> str:
+        """The similarity that vectors are to be compared by; whether it is one of ours is for others to say."""
+        return {None: COSINE.name, "dot_product": "dot"}.get(self.similarity_fn_name, str(self.similarity_fn_name))
 
     @model_validator(mode="after")
     def _default_is_a_prompt(self) -> Self:

@@ -66,4 +66,4 @@ def _resolve(name: str, model: ModelConfig, cache: Path | None) -> Recipe:
 
     checkpoint = read_checkpoint(model.encoder, model.revision)
     source = Source(checkpoint, cache, trust_remote_code=model.trust_remote_code)
-    return resolve(name, model, checkpoint, source.tokenizer, source.dim())
+    return resolve(name, model, checkpoint, source.tokenizer, source.anatomy)

@@ -39,19 +39,24 @@ def index(
     model: options.Model = None,
     pooling: options.Pooling = None,
     chunking: options.Chunking = None,
+    similarity: Annotated[
+        str | None,
+        typer.Option(help="How vectors are compared: cosine, dot or euclidean; as the model declares unless given."),
+    ] = None,
     truncate: options.Truncate = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents in one request.")] = 64,
 ) -> None:
     """Store the documents of a file in a collection, which is created where it is missing.
 
     It may be stopped at any time and run again: what is stored already is not embedded a second time. A
-    collection that exists keeps its model, pooling and chunking; naming others is refused.
+    collection that exists keeps its model, pooling, chunking and similarity; naming others is refused.
     """
     from service.cli.chunks import parse_chunking
     from service.cli.documents import check, corpus_file
 
     route = collection_path(collection)
-    asked = {"model": model, "pooling": pooling, "chunking": None if chunking is None else parse_chunking(chunking)}
+    cut = None if chunking is None else parse_chunking(chunking)
+    asked = {"model": model, "pooling": pooling, "chunking": cut, "similarity": similarity}
     corpus = corpus_file(file)
     count = check(corpus)
     done = _Progress()

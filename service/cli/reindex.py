@@ -32,6 +32,13 @@ def reindex(
             "by itself; none for one vector a document. As they are unless given."
         ),
     ] = None,
+    similarity: Annotated[
+        str | None,
+        typer.Option(
+            help="How vectors are to be compared: cosine, dot or euclidean; as they are unless given, or as --model "
+            "declares."
+        ),
+    ] = None,
     truncate: options.Truncate = False,
     force: Annotated[bool, typer.Option("--force", help="Embed it again also where nothing differs.")] = False,
     abandon: Annotated[
@@ -46,6 +53,8 @@ def reindex(
     """
     route = f"{collection_path(name)}/reindex"
     asked: dict[str, Any] = {"model": model, "pooling": pooling, "truncate": truncate, "force": force}
+    if similarity is not None:
+        asked["similarity"] = similarity
     if chunking is not None:
         asked["chunking"] = parse_chunking(chunking)
     progress: dict[str, Any] = {}

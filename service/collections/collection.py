@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A document that a search found, or a span of one; `score` is the cosine of its vector and the query's."""
+    """A document that a search found, or a span of one; `score` is by the collection's similarity."""
 
     id: str
     score: float
@@ -138,6 +138,7 @@ class Collection:
             self._require_present()
             self._require_current(under)
             validated = validate(vectors, self.dim, len(rows))
+            self.definition.similarity.check(validated.vectors)
             replaced, keys = transaction.put(self._row.key, rows, validated)
             if also is not None:
                 self._put_rebuilt(transaction, keys, *also)
@@ -183,6 +184,7 @@ class Collection:
         with self._reading() as index:
             self._require_current(under)
             queries = checked_vectors(vectors, self.dim)
+            self.definition.similarity.check(queries)
             allowed = self._store.matching(self._row.key, *condition) if condition else None
             found = index.search(queries, k, allowed, distinct=grouped)
             documents = self._store.by_keys(np.unique(found[1]))
@@ -190,6 +192,22 @@ class Collection:
             [_hit(documents[key], score, ordinal) for score, key, ordinal in zip(*row, strict=True)]
             for row in zip(*(part.tolist() for part in found), strict=True)
         ]
+
+    def spells(self, strings: Sequence[str]) -> bool:
+        """Return whether a document's text has one of these strings in it."""
+        with self._reading():
+            return self._store.spells(self._row.key, strings)
+
+    def relabel(self, definition: Definition, rebuild: Definition | None) -> None:
+        """Store another definition of the same vectors, durably, and one of the rebuild's where it is given."""
+        with self._store.writing() as transaction:
+            self._require_present()
+            row = transaction.redefine(self._row, definition.to_json())
+            if rebuild is not None:
+                transaction.redefine_rebuild(row.key, rebuild.to_json())
+            with self._lock.writing():
+                transaction.commit()
+                self._row, self.definition = row, definition
 
     def rebuild(self) -> Rebuild | None:
         """Return the rebuild that was begun, in this process or an earlier one, if there is one."""
@@ -303,7 +321,9 @@ class Collection:
         begun = transaction.rebuild(self._row.key)
         if begun is None or Definition.from_json(begun.definition) != definition:
             return False
-        transaction.put_rebuilt(keys, validate(vectors, begun.dim, len(keys)))
+        validated = validate(vectors, begun.dim, len(keys))
+        definition.similarity.check(validated.vectors)
+        transaction.put_rebuilt(keys, validated)
         return True
 
     def _require_present(self) -> None:
@@ -366,7 +386,7 @@ class ReadWriteLock:
 
 
 def _filled(row: CollectionRow, blocks: Iterable[tuple[Keys, Vectors]]) -> VectorIndex:
-    index = indexes.build(row.index_kind, row.dim)
+    index = indexes.build(row.index_kind, row.dim, Definition.from_json(row.definition).similarity)
     for keys, vectors in blocks:
         index.add(keys, vectors)
     return index

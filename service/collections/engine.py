@@ -50,7 +50,7 @@ class Collections:
             )
         if dim < 1:
             raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
-        indexes.build(index, dim)  # an unknown kind must fail before anything is stored
+        indexes.build(index, dim, definition.similarity)  # an unknown kind must fail before anything is stored
         with self._store.writing() as transaction:
             if existing := self._by_name.get(name):
                 stored = _described(existing.definition, existing.dim, existing.index_kind)
@@ -94,4 +94,4 @@ class Collections:
 
 
 def _described(definition: Definition, dim: int, index: str) -> dict[str, Any]:
-    return {"dimension": dim, "index": index, **definition.to_json()}
+    return {"dimension": dim, "index": index, **definition.to_json(), "similarity": definition.similarity.name}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from service.embedding.chunking import Chunking
-from service.errors import FingerprintMismatch, InvalidInput, ServiceError, StoreUnavailable
+from service.embedding.fingerprint import FIRST, SCHEME, Spells
+from service.errors import FingerprintMismatch, InvalidInput, Place, ServiceError, StoreUnavailable
+from service.similarity import COSINE, SIMILARITIES, Similarity
 
 if TYPE_CHECKING:
     from service.embedding.embedder import Embedder
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What vectors are made under: those of equal definitions can be compared.
+    """What vectors are made under, those of equal definitions can be compared, and how they are compared.
 
     Args:
         model: name of the model.
@@ -27,6 +29,7 @@ class Definition:
         fingerprint: of the model with this pooling.
         parts: what else the fingerprint covers, by name, and whatever else was stored.
         chunking: how documents are cut into spans; None for one vector a document.
+        similarity: how a search compares vectors.
     """
 
     model: str
@@ -35,6 +38,12 @@ class Definition:
     fingerprint: str
     parts: Mapping[str, Any]
     chunking: Chunking | None = None
+    similarity: Similarity = COSINE
+
+    @property
+    def scheme(self) -> int:
+        """By which rules the fingerprint was made."""
+        return int(self.parts.get("scheme", FIRST))
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Definition:
@@ -43,7 +52,9 @@ class Definition:
         try:
             own = {key: parts.pop(key) for key in ("model", "asked_pooling", "pooling", "fingerprint")}
             chunking = parts.pop("chunking", None)
-            return cls(**own, parts=parts, chunking=None if chunking is None else Chunking.from_json(chunking))
+            chunking = None if chunking is None else Chunking.from_json(chunking)
+            similarity = SIMILARITIES[parts.pop("similarity", COSINE.name)]
+            return cls(**own, parts=parts, chunking=chunking, similarity=similarity)
         except (KeyError, InvalidInput) as error:
             raise StoreUnavailable(
                 f"a collection is defined in a way that this version of Millpond does not know ({error!r}): "
@@ -51,25 +62,61 @@ class Definition:
             ) from None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that is stored and shown in errors."""
+        """Return the JSON object that is stored and shown in errors; a similarity is named unless it is cosine."""
         own = {key: getattr(self, key) for key in ("model", "asked_pooling", "pooling", "fingerprint")}
         chunking = {} if self.chunking is None else {"chunking": self.chunking.to_json()}
-        return {**own, **self.parts, **chunking}
+        similarity = {} if self.similarity is COSINE else {"similarity": self.similarity.name}
+        return {**own, **self.parts, **chunking, **similarity}
 
 
 def define(
-    models: Models, model: str | None, spec: Spec | None, chunking: Chunking | None
+    models: Models,
+    model: str | None,
+    spec: Spec | None,
+    chunking: Chunking | None,
+    similarity: Similarity | None = None,
 ) -> tuple[Embedder, Definition]:
     """Return the embedder of a model, the default one for None, with a pooling, and the definition of its vectors.
 
+    They are compared by what the model declares, where no similarity is given.
+
     Raises:
-        UnknownModel, InvalidInput: as `Models.get` does.
+        UnknownModel, InvalidInput: as `Models.get` does; or the model declares a similarity that is not known.
     """
     embedder = models.get(model, spec)
     if embedder.fingerprint == models.get(model).fingerprint:
         spec = None  # the model's own pooling, however it was spelled
     parts = dict(embedder.fingerprint_parts)
-    return embedder, Definition(embedder.name, spec, parts.pop("pooling"), embedder.fingerprint, parts, chunking)
+    if similarity is None:
+        similarity = _declared_similarity(embedder)
+    pooling = parts.pop("pooling")
+    return embedder, Definition(embedder.name, spec, pooling, embedder.fingerprint, parts, chunking, similarity)
+
+
+def _declared_similarity(embedder: Embedder) -> Similarity:
+    declared = embedder.recipe.checkpoint.similarity
+    if declared not in SIMILARITIES:
+        raise InvalidInput(
+            f"model {embedder.name!r} declares the similarity {declared!r}, by which collections are not searched "
+            f"here. Where another will do, ask for it: {', '.join(map(repr, SIMILARITIES))}.",
+            where=Place("similarity"),
+        )
+    return SIMILARITIES[declared]
+
+
+def carried_over(stored: Definition, embedder: Embedder, spells: Spells) -> Definition | None:
+    """Return a definition of an older scheme as the present one has it; None where its vectors would be others now.
+
+    Args:
+        stored: the definition.
+        embedder: what is served under its model's name and pooling.
+        spells: whether one of the texts that were embedded has one of these strings in it.
+    """
+    if stored.scheme >= SCHEME or embedder.changes_since(stored.fingerprint, spells) != []:
+        return None
+    parts = {**stored.parts, **embedder.fingerprint_parts}
+    del parts["pooling"]
+    return replace(stored, fingerprint=embedder.fingerprint, parts=parts)
 
 
 def unserved(collection: str, stored: Definition, error: ServiceError) -> FingerprintMismatch:
@@ -83,10 +130,19 @@ def unserved(collection: str, stored: Definition, error: ServiceError) -> Finger
     )
 
 
-def mismatch(collection: str, stored: Definition, embedder: Embedder) -> FingerprintMismatch:
-    """Return the error for a collection whose vectors its embedder would no longer make."""
+def mismatch(collection: str, stored: Definition, embedder: Embedder, spells: Spells) -> FingerprintMismatch:
+    """Return the error for a collection whose vectors its embedder would no longer make; `spells` as above."""
     before = stored.to_json()
     served = {"model": embedder.name, **embedder.fingerprint_parts, "fingerprint": embedder.fingerprint}
+    if stored.scheme < SCHEME and (rules := embedder.changes_since(stored.fingerprint, spells)):
+        return FingerprintMismatch(
+            f"collection {collection!r} was filled by an earlier release, and since then {', and '.join(rules)}, so "
+            "its vectors cannot be compared with new ones. Re-embed it from its stored text: "
+            f"`millpond reindex {collection}`.",
+            collection=collection,
+            stored=before,
+            served=served,
+        )
     differences = {
         key: {"stored": before.get(key), "served": value} for key, value in served.items() if before.get(key) != value
     }

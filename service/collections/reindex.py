@@ -29,6 +29,7 @@ from service.errors import (
     Unavailable,
     UnknownModel,
 )
+from service.similarity import COSINE, Similarity
 from service.store import Document, Embedded
 
 logger = logging.getLogger(__name__)
@@ -201,18 +202,19 @@ class Reindexes:
         model: str | None,
         spec: Spec | None,
         chunking: Chunking | None,
+        similarity: Similarity | None = None,
         *,
         truncate: bool,
         force: bool,
     ) -> Progress:
         """Begin to embed a collection anew, go on with it, or join the run that does.
 
-        It keeps its model unless one is given, and its pooling unless a model or a pooling is. `force` embeds it even
-        if nothing would change. Raises `ReindexRunning` while a reindex to something else runs, and `UnknownModel` or
-        `InvalidInput` for what is not served.
+        It keeps its model unless one is given, and its pooling and its similarity unless a model or another one is.
+        `force` embeds it even if nothing would change. Raises `ReindexRunning` while a reindex to something else
+        runs, and `UnknownModel` or `InvalidInput` for what is not served.
         """
         begun = await asyncio.to_thread(collection.rebuild)
-        embedder, target = self._target(collection, model, spec, chunking)
+        embedder, target = self._target(collection, model, spec, chunking, similarity)
         last = self.last.get(collection)
         if last is not None and last.running:
             if (last.target, last.truncate) != (target, truncate):
@@ -260,13 +262,19 @@ class Reindexes:
             last.cancel()
 
     def _target(
-        self, collection: Collection, model: str | None, spec: Spec | None, chunking: Chunking | None
+        self,
+        collection: Collection,
+        model: str | None,
+        spec: Spec | None,
+        chunking: Chunking | None,
+        similarity: Similarity | None,
     ) -> tuple[Embedder, Definition]:
         if model is not None:
-            return define(self._models, model, spec, chunking)
+            return define(self._models, model, spec, chunking, similarity)
         stored = collection.definition
+        spec = stored.asked_pooling if spec is None else spec
         try:
-            return define(self._models, stored.model, stored.asked_pooling if spec is None else spec, chunking)
+            return define(self._models, stored.model, spec, chunking, similarity or stored.similarity)
         except UnknownModel as error:
             raise InvalidInput(
                 f"collection {collection.name!r} was built with a model that is not there: {error.detail} Name the "
@@ -285,7 +293,8 @@ def interrupted(collection: Collection) -> Progress | None:
 
 def _described(definition: Definition) -> str:
     chunking = "" if definition.chunking is None else f" and chunking {json.dumps(definition.chunking.to_json())}"
-    return f"model {definition.model!r} with pooling {definition.pooling!r}{chunking}"
+    similarity = "" if definition.similarity is COSINE else f" and similarity {definition.similarity.name!r}"
+    return f"model {definition.model!r} with pooling {definition.pooling!r}{chunking}{similarity}"
 
 
 def _name(document: Document) -> str:

@@ -13,14 +13,15 @@ from typing import Any, Final
 import numpy as np
 
 from service.collections import Collection, Collections, Hit
-from service.collections.provenance import Definition, define, mismatch, unserved
+from service.collections.provenance import Definition, carried_over, define, mismatch, unserved
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.vectorize import check_spans, embed_documents
 from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
-from service.errors import InvalidInput, Place, ServiceError, StaleDefinition, TooLarge
+from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge
+from service.similarity import SIMILARITIES, Similarity
 from service.store import Document
 from service.store.document import require_distinct
 
@@ -51,13 +52,26 @@ class CollectionService:
         self._collections = collections
         self.reindexes = Reindexes(models, collections)
         for collection in collections.list():
+            self._carry_over(collection)
             self._warn_about(collection)
 
     async def create(
-        self, name: str, model: str | None, spec: Spec | None, index: str, chunking: Chunking | None
+        self,
+        name: str,
+        model: str | None,
+        spec: Spec | None,
+        index: str,
+        chunking: Chunking | None,
+        similarity: Similarity | None = None,
     ) -> tuple[Collection, bool]:
-        """Create a collection or return the equal one that exists, and whether it is new."""
-        embedder, definition = define(self._models, model, spec, chunking)
+        """Create a collection or return the equal one that exists, and whether it is new.
+
+        One that exists has its own similarity, where none is asked for.
+        """
+        if similarity is None:
+            with suppress(NotFound):
+                similarity = self.get(name).definition.similarity
+        embedder, definition = define(self._models, model, spec, chunking, similarity)
         return await self._collections.write(self._collections.create, name, definition, embedder.dim, index)
 
     def all(self) -> Sequence[Collection]:
@@ -85,6 +99,7 @@ class CollectionService:
             "fingerprint": definition.fingerprint,
             "dimension": collection.dim,
             "index": collection.index_kind,
+            "similarity": definition.similarity.name,
             "count": count,
             **chunked,
             "memory_bytes": memory,
@@ -188,15 +203,44 @@ class CollectionService:
         except ServiceError as error:
             raise unserved(name, stored, error) from None
         if embedder.fingerprint != stored.fingerprint:
-            raise mismatch(name, stored, embedder)
+            raise mismatch(name, stored, embedder, self.get(name).spells)
         return embedder
+
+    def _carry_over(self, collection: Collection) -> None:
+        """Give a collection of an earlier release its present fingerprint, where its vectors are unchanged."""
+        rebuild = collection.rebuild()
+        stored = (collection.definition, rebuild.definition if rebuild else None)
+        definition, target = (each and self._carried_over(collection, each) for each in stored)
+        if definition or target:
+            collection.relabel(definition or collection.definition, target)
+            logger.info("collection %r has the vectors of this release, and is relabelled so", collection.name)
+
+    def _carried_over(self, collection: Collection, stored: Definition) -> Definition | None:
+        try:
+            embedder = self._models.get(stored.model, stored.asked_pooling)
+        except ServiceError:
+            return None  # as `_warn_about` says
+        return carried_over(stored, embedder, collection.spells)
 
     def _warn_about(self, collection: Collection) -> None:
         """Log why a collection cannot be served, and a reindex of it that was interrupted."""
+        stored = collection.definition
         try:
-            self._embedder(collection.name, collection.definition)
+            declared = self._embedder(collection.name, stored).recipe.checkpoint.similarity
         except ServiceError as error:
             logger.warning("%s", error.detail)
+        else:
+            if declared != stored.similarity.name and declared in SIMILARITIES:
+                logger.warning(
+                    "collection %r is searched by %s, and its model %r declares %s; `millpond reindex %s "
+                    "--similarity %s` follows the model",
+                    collection.name,
+                    stored.similarity.name,
+                    stored.model,
+                    declared,
+                    collection.name,
+                    declared,
+                )
         if progress := interrupted(collection):
             logger.warning(
                 "collection %r: a reindex was interrupted when %d of %d documents were embedded; "

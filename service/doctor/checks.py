@@ -10,11 +10,13 @@ from typing import Final
 import numpy as np
 
 from service.arrays import Vectors
-from service.checkpoint import Checkpoint, UnknownModule
+from service.checkpoint import Checkpoint, UnknownModule, quoted_prompts
 from service.doctor.findings import Finding, Strategy
 from service.doctor.published import Published, sum_of
 from service.doctor.strategies import cosines
+from service.embedding.prompts import role_prompts
 from service.embedding.recipe import Recipe
+from service.similarity import COSINE, SIMILARITIES
 
 TOLERANCE: Final = 1e-5
 """Largest difference that float32 rounding explains, for values up to 1."""
@@ -24,9 +26,6 @@ _UNIT: Final = 1e-3
 _MANY: Final = 0.05
 """Share of truncated texts from which truncation is a fault."""
 _MODULE_FOLDER: Final = re.compile(r"\d+_(Dense|LayerNorm)")
-_PREFIX: Final = re.compile(
-    r"""["'`“]((?:query|passage|search_query|search_document): |Represent this [^"'`”\n]{0,80}: ?)"""
-)
 
 
 def weights(checkpoint: Checkpoint, known: Published | None) -> Finding:
@@ -131,7 +130,7 @@ def padding(alone: Vectors, beside: Vectors, precision: str, pooled: str) -> Fin
 
 def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> Finding:
     """Check whether vectors may be compared by inner product."""
-    norms = norms_of(vectors)
+    norms, similarity = norms_of(vectors), recipe.checkpoint.similarity
     meant = known.normalize if known else recipe.head.normalize
     by_length = "an inner product ranks by length too"
     if is_unit(vectors):
@@ -153,12 +152,31 @@ def normalisation(recipe: Recipe, known: Published | None, vectors: Vectors) -> 
             if recipe.head.normalize
             else "put a Normalize module at the end of modules.json, or set `normalize: true` in the config",
         )
+    if similarity != COSINE.name:
+        return Finding("normalisation", "ok", f"{norms}: lengths count, and {similarity} is the declared similarity")
     return Finding(
         "normalisation",
         "warning",
         f"{norms}: {by_length}",
         "unless it was trained for that, set `normalize: true` or compare by cosine, as Millpond's collections do",
     )
+
+
+def similarity(recipe: Recipe) -> list[Finding]:
+    """Check that collections can be searched by the similarity that is declared, if it is not cosine."""
+    declared = recipe.checkpoint.similarity
+    if declared == COSINE.name:
+        return []
+    if declared in SIMILARITIES:
+        return [Finding("similarity", "ok", f"{declared} is declared, and new collections are searched by it")]
+    return [
+        Finding(
+            "similarity",
+            "warning",
+            f"{declared} is declared, by which collections are not searched",
+            f"create them with another `similarity`, {', '.join(SIMILARITIES)}, and see whether its order will do",
+        )
+    ]
 
 
 def head(recipe: Recipe, skipped: float | None) -> Finding:
@@ -187,8 +205,9 @@ def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
     """Check that declared prompts are served; `unprompted` is the cosine of vectors with and without a prompt."""
     checkpoint = recipe.checkpoint
     declared = {name: text for name, text in checkpoint.prompts.items() if text}
-    missing = [name for name in declared if not recipe.prompts.get(name)]
-    changed = [name for name, text in declared.items() if name not in missing and recipe.prompts[name] != text]
+    served = set(recipe.prompts.values())
+    missing = [name for name, text in declared.items() if not recipe.prompts.get(name) and text not in served]
+    changed = [name for name, text in declared.items() if recipe.prompts.get(name, text) not in (text, "")]
     shown = ", ".join(f"{name} {text!r}" for name, text in declared.items())
     worth = "" if unprompted is None else f"; a text with it and without it has cosine {unprompted:.2f}"
     if missing or changed:
@@ -200,9 +219,19 @@ def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
             "leave `prompts` out of the config, or repeat the declared ones there",
         )
     if declared:
+        of_role = role_prompts(recipe.prompts)
+        if not of_role:
+            return Finding(
+                "prompt",
+                "warning",
+                f"{shown}; none of these names is a usual one for queries or documents, so collections and searches "
+                f"use none{worth}",
+                "set `prompts` in the config with the names query and document",
+            )
         default = f"{recipe.default_prompt!r} by default" if recipe.default_prompt else "by default none"
-        return Finding("prompt", "ok", f"{shown}; {default}, the others by role or prompt_name{worth}")
-    if not any(recipe.prompts.values()) and (quoted := _quoted_prefixes(checkpoint)):
+        roles = " and ".join(f"{role} {of_role.get(role, 'none')!r}" for role in ("query", "document"))
+        return Finding("prompt", "ok", f"{shown}; {default}, by role {roles}, the others by prompt_name{worth}")
+    if not any(recipe.prompts.values()) and (quoted := quoted_prompts(checkpoint.folder)):
         return Finding(
             "prompt",
             "warning",
@@ -270,12 +299,3 @@ def _apart(strategies: Mapping[str, Strategy], other: str) -> str:
 def _is_worse(strategy: Strategy | None) -> bool:
     """Return whether the evidence is significantly against a pooling."""
     return strategy is not None and strategy.evidence is not None and strategy.evidence.interval[1] < 0
-
-
-def _quoted_prefixes(checkpoint: Checkpoint) -> list[str]:
-    """Return prefixes that the folder's README quotes."""
-    try:
-        text = (checkpoint.folder / "README.md").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return sorted(set(_PREFIX.findall(text)))[:4]

@@ -87,6 +87,7 @@ async def examine(
         agreement,
         checks.padding(*await _beside(embedder, sample), precision, recipe.pooler.spec),
         checks.normalisation(recipe, known, served),
+        *checks.similarity(recipe),
         checks.head(recipe, await _without_head(embedder, sample, served)),
         checks.prompt(recipe, await _without_prompt(embedder, sample)),
         checks.truncation([text.full_length for text in encoded], recipe.max_tokens, texts is not None),
@@ -128,6 +129,7 @@ def declares(recipe: Recipe) -> dict[str, Any]:
         "prompts": dict(checkpoint.prompts),
         "default_prompt": checkpoint.default_prompt,
         "truncate_dim": checkpoint.truncate_dim,
+        "similarity": checkpoint.similarity,
     }
 
 
@@ -153,10 +155,10 @@ def _as_declared(embedder: Embedder) -> Recipe:
     encoder, checkpoint = embedder.encoder, embedder.encoder.checkpoint
     settings = ModelConfig(encoder=checkpoint.name, pooling="declared" if checkpoint.pooling else "mean")
     try:
-        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
+        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.anatomy)
     except ConfigError:  # only the config, not the checkpoint, limits the length of a text
         settings = settings.model_copy(update={"max_tokens": embedder.recipe.max_tokens})
-        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.dim)
+        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.anatomy)
 
 
 async def _embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -18,13 +16,14 @@ from rich.progress import Progress
 from pooling import EmptyTextError, PoolingError
 from service.arrays import Ids, Vectors
 from service.config import make_config
-from service.embedding import bulk, late
+from service.embedding import bulk, fingerprint, late
 from service.embedding.chunking import Mode
 from service.embedding.inputs import Inputs, InputTokenizer, Where, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Encoders, load
 from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
-from service.embedding.recipe import Recipe, Role, Spec
+from service.embedding.prompts import Role
+from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
 from service.encoder import Encoder, PostProcess, RowFailed, Side
 from service.errors import BrokenModel, InvalidInput, Place, TooLong, brief, shortened
@@ -130,25 +129,16 @@ class Embedder:
     @cached_property
     def fingerprint_parts(self) -> dict[str, Any]:
         """Everything that changes a vector, by name; the encoder's precision is left out on purpose."""
-        recipe = self.recipe
-        return {
-            "encoder": self.encoder.fingerprint,
-            "tokenizer": self.encoder.tokenizer.fingerprint(),
-            "max_tokens": recipe.max_tokens,
-            "pooling": recipe.pooler.spec,
-            "pooling_parameters": recipe.pooler.fingerprint(),
-            "head": recipe.head.fingerprint(),
-            "normalize": recipe.normalize,
-            "truncate_dim": recipe.truncate_dim,
-            "prompts": dict(recipe.prompts),
-            "default_prompt": recipe.default_prompt,
-            "include_prompt": recipe.include_prompt,
-        }
+        return fingerprint.parts(self.encoder, self.recipe)
 
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits over `fingerprint_parts`."""
-        return hashlib.sha256(json.dumps(self.fingerprint_parts, sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint.digest(self.fingerprint_parts)
+
+    def changes_since(self, older: str, spells: Callable[[Sequence[str]], bool]) -> list[str] | None:
+        """Say what has changed since a fingerprint of an older scheme; as `fingerprint.changes` does."""
+        return fingerprint.changes(self.encoder, self.recipe, older, spells)
 
     def encode(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
-from service.embedding.recipe import Recipe, Role
+from service.embedding.prompts import Role, role_prompts
+from service.embedding.recipe import Recipe
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import Side, TokenizedText, Tokenizer
 from service.encoder.tokenizer import FEW
@@ -21,11 +22,6 @@ Where = Callable[[int], Place]
 Fit = Callable[[TokenizedText, Place, int], TokenizedText]
 """Makes a text fit that is too long for the model: the text, its place, how many tokens at its front must stay."""
 
-# The names that sentence-transformers' encode_query and encode_document look for.
-_ROLE_PROMPTS: Final[Mapping[Role, tuple[str, ...]]] = {
-    "query": ("query",),
-    "document": ("document", "passage", "corpus"),
-}
 # Tokenizing uses all cores by itself; the second thread serves others while one huge text is at work on the first.
 _TOKENIZING: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
 _PART: Final = 16_384
@@ -40,6 +36,7 @@ class InputTokenizer:
     def __init__(self, tokenizer: Tokenizer, recipe: Recipe) -> None:
         self._tokenizer = tokenizer
         self._recipe = recipe
+        self._of_role = role_prompts(recipe.prompts)
 
     async def tokenize(
         self, inputs: Inputs, prompt: str, fit: Fit, where: Where, *, offsets: bool = False
@@ -82,8 +79,7 @@ class InputTokenizer:
                     where=Place("prompt_name"),
                 )
             return prompts[name]
-        candidates = _ROLE_PROMPTS[role] if role else (self._recipe.default_prompt or "",)
-        return next((prompts[candidate] for candidate in candidates if candidate in prompts), "")
+        return self._of_role.get(role, "") if role else prompts.get(self._recipe.default_prompt or "", "")
 
     def unpooled(self, prompt: str) -> int:
         """Return how many tokens at the front of a text with this prompt are left out of pooling."""

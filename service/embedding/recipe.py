@@ -5,22 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 
 import pooling
 from pooling import Pooler, PoolingError
-from service.checkpoint import Checkpoint
+from service.checkpoint import Checkpoint, quoted_prompts
 from service.config import ModelConfig
 from service.embedding.head import Head
-from service.encoder import Tokenizer
+from service.embedding.prompts import role_prompts
+from service.encoder import Anatomy, Tokenizer
 from service.errors import CheckpointError, ConfigError, InvalidInput, Place, shortened
+from service.similarity import SIMILARITIES
 
 Spec = str | Mapping[str, Any] | list[Any]
 """A pooling in any form that `pooling.build` takes, or `declared`."""
-Role = Literal["query", "document"]
-"""What a text is for."""
 
 _MOST_DIMENSIONS: Final = 65_536
 """The largest pooled vector that a request may ask for."""
@@ -100,7 +100,9 @@ class Recipe:
         return replace(self, pooler=pooler, declared=declared, head=Head(self.checkpoint.head, pooler.output_dim))
 
 
-def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, dim: int) -> Recipe:
+def resolve(
+    name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, anatomy: Anatomy
+) -> Recipe:
     """Make the recipe of a model: what the checkpoint declares wherever the settings say `declared`.
 
     Args:
@@ -108,7 +110,7 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         settings: the model's settings in the config.
         checkpoint: what the model's folder declares.
         tokenizer: the folder's tokenizer.
-        dim: size of a token state.
+        anatomy: the encoder's sizes.
 
     Raises:
         ConfigError, CheckpointError: naming the key or file, and the remedy.
@@ -119,7 +121,7 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             weights = isinstance(spec, dict) and "weights" in spec
-            pooler = load_pooler(spec, dim) if weights else pooling.build(spec, dim)
+            pooler = load_pooler(spec, anatomy.dim) if weights else pooling.build(spec, anatomy.dim)
     except PoolingError as error:
         raise ConfigError(f"{at}.pooling: {error}") from None
     notes = [str(warning.message) for warning in caught]
@@ -134,6 +136,12 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         notes.append(f"pooling {pooler.spec!r} overrides the declared {checkpoint.pooling!r}")
     if checkpoint.pooling is not None and normalize != head.normalize:
         notes.append(f"normalize {normalize} overrides the declared {head.normalize}")
+    notes += _doubts(settings, checkpoint, prompts)
+    if checkpoint.similarity not in SIMILARITIES:
+        notes.append(
+            f"its similarity is declared as {checkpoint.similarity!r}, by which collections are not searched; "
+            f"known are {', '.join(SIMILARITIES)}"
+        )
     if not pooler.trained:
         notes.append(f"pooling {pooler.spec!r} is learned and untrained; give it fitted weights")
     return Recipe(
@@ -143,7 +151,7 @@ def resolve(name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer:
         declared=declared,
         head=head,
         normalize=normalize,
-        max_tokens=_max_tokens(checkpoint, tokenizer, settings, at),
+        max_tokens=_max_tokens(checkpoint, tokenizer, settings, anatomy.positions, at),
         prompts=prompts,
         include_prompt=checkpoint.include_prompt,
         default_prompt=checkpoint.default_prompt if checkpoint.default_prompt in prompts else None,
@@ -202,8 +210,26 @@ def _check_positions(checkpoint: Checkpoint, pooler: Pooler, prompts: Mapping[st
         )
 
 
-def _max_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer, settings: ModelConfig, at: str) -> int:
-    positions, asked = checkpoint.position_limit, settings.max_tokens
+def _doubts(settings: ModelConfig, checkpoint: Checkpoint, prompts: Mapping[str, str]) -> list[str]:
+    """Return what is doubtful about prompts: none is that of a role, or only the README tells of them."""
+    named = [name for name, text in prompts.items() if text]
+    if named and not role_prompts(prompts):
+        return [
+            f"no prompt is called query or document, or by another usual name of the two, but {', '.join(named)}: "
+            "collections and searches use none; set `prompts` with those names"
+        ]
+    if not named and settings.prompts == "declared" and (quoted := quoted_prompts(checkpoint.folder)):
+        return [
+            f"no prompt is declared, and the README speaks of {', '.join(map(repr, quoted))}; if texts are to begin "
+            "so, set `prompts`, such as {query: 'query: ', document: 'passage: '}, else `prompts: {}`"
+        ]
+    return []
+
+
+def _max_tokens(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, settings: ModelConfig, positions: int | None, at: str
+) -> int:
+    asked = settings.max_tokens
     if asked != "declared" and positions is not None and asked > positions:
         raise ConfigError(
             f"{at}.max_tokens: {asked} is more than the {positions} positions that {checkpoint.name} has."

@@ -1,11 +1,13 @@
 """Text to token states: tokenizer, runtimes, batching."""
 
+from service.encoder.anatomy import Anatomy
 from service.encoder.batcher import Batcher, PostProcess, RowFailed
 from service.encoder.encoder import Encoder
 from service.encoder.runtimes.base import Runtime
 from service.encoder.tokenizer import Side, TokenizedText, Tokenizer
 
 __all__ = [
+    "Anatomy",
     "Batcher",
     "Encoder",
     "PostProcess",

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue, deliver
 from service.encoder.runtimes.base import Runtime
+from service.encoder.shapes import Shapes
 from service.encoder.tokenizer import pad
 from service.errors import Unavailable
 
@@ -57,8 +58,8 @@ class Batcher:
 
     Args:
         runtime: what computes token states.
+        shapes: which shapes passes may have.
         pad_id: the token id that fills a batch up.
-        longest: most tokens of a row.
         max_batch_tokens: most tokens of one pass, padding included.
         max_queued_tokens: waiting tokens beyond which further requests are refused.
         max_state_bytes: most memory of the passes under way; a larger one runs alone.
@@ -68,8 +69,8 @@ class Batcher:
         self,
         runtime: Runtime,
         *,
+        shapes: Shapes,
         pad_id: int,
-        longest: int,
         max_batch_tokens: int,
         max_queued_tokens: int,
         max_state_bytes: int,
@@ -78,7 +79,7 @@ class Batcher:
         self._pad_id = pad_id
         self._limit = max_queued_tokens
         self._memory = max_state_bytes
-        self.shapes = runtime.shapes(max_batch_tokens, longest)
+        self.shapes = shapes
         """Which shapes passes may have."""
         self.compiled: set[tuple[int, int, bool]] = set()
         """Shapes (rows, time, wide) that passes had so far, where the runtime compiles each."""

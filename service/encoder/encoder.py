@@ -13,6 +13,7 @@ from service.encoder.loading import Source
 from service.encoder.memory import StateBudget
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
+from service.encoder.trial import tried
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,20 @@ class Encoder:
         batching: BatchingConfig,
         *,
         trust_remote_code: bool = False,
+        parse_special_tokens: bool = False,
     ) -> None:
-        source = Source(checkpoint, runtime.cache, trust_remote_code=trust_remote_code)
+        source = Source(
+            checkpoint,
+            runtime.cache,
+            trust_remote_code=trust_remote_code,
+            parse_special_tokens=parse_special_tokens,
+        )
         self.checkpoint = checkpoint
         self.tokenizer = source.tokenizer
+        self.anatomy = source.anatomy
         self.fingerprint = source.fingerprint
         self.runtime, self.runtime_reason = load_runtime(source, runtime)
+        self.trial = tried(source, self.runtime, runtime)
         self.agreement = self.runtime.agreement
         self.dim = self.runtime.dim
         logger.info(
@@ -52,13 +61,16 @@ class Encoder:
             *(checkpoint.name, self.runtime.backend, self.runtime.precision, self.runtime.streams),
             self.runtime_reason,
         )
+        logger.info("%s was tried: %s", checkpoint.name, self.trial)
+        if self.trial.equal_lengths:
+            logger.warning("%s reads padding, so only texts of equal length share a pass", checkpoint.name)
         self.max_state_bytes = _state_bytes(batching, self.runtime)
         """Most memory of the passes under way, and again of states that requests hold on to."""
         self._states = StateBudget(self.max_state_bytes)
         self.batcher = Batcher(
             self.runtime,
+            shapes=self.trial.shapes(self.runtime, batching.max_batch_tokens, self.anatomy.positions or _LONGEST),
             pad_id=self.tokenizer.pad_id,
-            longest=checkpoint.position_limit or _LONGEST,
             max_batch_tokens=batching.max_batch_tokens,
             max_queued_tokens=batching.max_queued_tokens,
             max_state_bytes=self.max_state_bytes,

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from service.checkpoint import Checkpoint, sha256
+from service.encoder.anatomy import Anatomy, auto_class, examine
 from service.encoder.artifacts import Artifacts
+from service.encoder.probe import check_module
 from service.encoder.progress import Progress, no_progress
 from service.encoder.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
 from service.errors import CheckpointError, brief
 
 _ARTIFACT_FORMAT: Final = 1
 """Version of the cached artifacts; increase it when the same checkpoint and versions give other ones."""
-_TOKENIZER_FORMAT: Final = 2
+_TOKENIZER_FORMAT: Final = 3
 """Version of the cached tokenizers; increase it likewise."""
+_ANATOMY_FORMAT: Final = 1
+"""Version of the cached sizes; increase it likewise."""
 # Keys of config.json that say how it was saved, or how it is run, but change no state.
 _SILENT_KEYS: Final = {
     *("_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"),
@@ -36,10 +42,11 @@ class Source:
         checkpoint: the model folder.
         cache: where what is made of it is kept; the user's own cache where None.
         trust_remote_code: run modelling code that the checkpoint brings.
+        parse_special_tokens: read special tokens that a text spells out as such, and not as plain characters.
         progress: receives the steps of a quantisation.
 
     Raises:
-        CheckpointError: its tokenizer cannot be used.
+        CheckpointError: its tokenizer cannot be used, its config describes no encoder, or the two do not agree.
     """
 
     def __init__(
@@ -48,37 +55,28 @@ class Source:
         cache: Path | None = None,
         *,
         trust_remote_code: bool = False,
+        parse_special_tokens: bool = False,
         progress: Progress = no_progress,
     ) -> None:
         self.checkpoint = checkpoint
         self.artifacts = Artifacts(cache)
         self.trust_remote_code = trust_remote_code
         self.progress = progress
-        self.tokenizer = Tokenizer(self._tokenizer())
+        self.tokenizer = Tokenizer(self._tokenizer(), parse_special_tokens=parse_special_tokens)
+        self.anatomy = self._anatomy()
+        rows, last = self.anatomy.vocabulary, self.tokenizer.vocab_size - 1
+        if rows is not None and last >= rows:
+            (token,) = self.tokenizer.tokens(np.array([last]))
+            raise CheckpointError(
+                f"{checkpoint.transformer}: its tokenizer has ids up to {last} ({token!r}), and its embedding table "
+                f"has {rows} rows, so a text could ask for a row that is not there. One of the two is of another "
+                "model; or tokens were added without `model.resize_token_embeddings(len(tokenizer))`, and training."
+            )
 
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits over the weights and the part of config.json that changes a state."""
-        config = {key: value for key, value in self.checkpoint.config.items() if key not in _SILENT_KEYS}
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        for path in self.checkpoint.weight_files():
-            digest.update(f"{path.name} {sha256(path)}".encode())
-        return digest.hexdigest()[:16]
-
-    def dim(self) -> int:
-        """Return the size of a token state, as the encoder's config gives it.
-
-        Raises:
-            CheckpointError: the config describes no encoder.
-        """
-        from transformers import AutoConfig
-
-        folder = self.checkpoint.transformer
-        try:
-            config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
-            return int(config.get_text_config().hidden_size)
-        except Exception as error:  # transformers raises many kinds for a damaged config
-            raise CheckpointError(f"{folder}: its config.json describes no encoder ({brief(error, 300)}).") from None
+        return fingerprint(self.checkpoint, self.checkpoint.weight_files())
 
     def module(self, dtype: torch.dtype = torch.float32) -> Any:
         """Load the weights; see `load_module`."""
@@ -117,25 +115,45 @@ class Source:
         folder = self.artifacts.get("tokenizer", key, build)
         return TokenizerSpec.from_json((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
+    def _anatomy(self) -> Anatomy:
+        """Return the encoder's sizes, from the cache: building one without its weights takes transformers as well."""
+        key = {
+            "config": dict(self.checkpoint.config),
+            "code": self.checkpoint.sums("*.py") if self.trust_remote_code else {},
+            "format": _ANATOMY_FORMAT,
+            "versions": {name: version(name) for name in ("torch", "transformers")},
+        }
+
+        def build(folder: Path) -> None:
+            anatomy = examine(self.checkpoint, trust_remote_code=self.trust_remote_code)
+            (folder / "anatomy.json").write_text(json.dumps(asdict(anatomy)))
+
+        folder = self.artifacts.get("anatomy", key, build)
+        return Anatomy(**json.loads((folder / "anatomy.json").read_text()))
+
+
+def fingerprint(checkpoint: Checkpoint, files: Iterable[Path]) -> str:
+    """Return sixteen hex digits over files of weights and the part of config.json that changes a state."""
+    config = {key: value for key, value in checkpoint.config.items() if key not in _SILENT_KEYS}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for path in files:
+        digest.update(f"{path.name} {sha256(path)}".encode())
+    return digest.hexdigest()[:16]
+
 
 def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
     """Load an encoder as a transformers module in evaluation mode, its weights from safetensors only.
 
     Raises:
-        CheckpointError: weights are damaged, or some that states depend on are missing.
+        CheckpointError: weights are damaged, or some that states depend on are missing, or it is no text encoder.
     """
     from huggingface_hub.utils.tqdm import enable_progress_bars
-    from transformers import AutoModel, AutoModelForTextEncoding
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
     enable_progress_bars()  # of downloads, which the line above turns off as well
-    encoder_decoder = checkpoint.config.get("is_encoder_decoder") or checkpoint.config.get("model_type") in {
-        *("t5", "mt5", "umt5"),
-    }
-    auto: Any = AutoModelForTextEncoding if encoder_decoder else AutoModel
     try:
-        model, report = auto.from_pretrained(
+        model, report = auto_class(checkpoint).from_pretrained(
             checkpoint.transformer,
             dtype=dtype,
             use_safetensors=True,
@@ -160,4 +178,6 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
         model.set_attention_type("original_full")
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # keys and values are never asked for again
-    return model.eval().requires_grad_(False)
+    module = model.eval().requires_grad_(False)
+    check_module(module, checkpoint)
+    return module

@@ -180,8 +180,10 @@ class TokenQueue:
         """Return the next batch with rows of quick requests only, its longest row first; empty where none waits."""
         found: list[Row] = []
         for row in self._quick_rows():
-            width = self._shapes.width(max(len(row), *map(len, found), 0))
-            if found and width * (len(found) + 1) > QUICK:
+            lengths = [len(row), *map(len, found)]
+            longest = max(lengths)
+            too_large = self._shapes.width(longest) * len(lengths) > QUICK
+            if found and (too_large or min(lengths) < self._shapes.shortest(longest)):
                 break
             found.append(row)
         batch = found[: self._shapes.rows(len(found))] if found else []
@@ -242,7 +244,8 @@ class TokenQueue:
     def _fill(self, batch: list[Row], most: int) -> None:
         width = len(batch[0])
         padding = 0
-        for length in reversed(self._lengths[: bisect_right(self._lengths, width)]):
+        first = bisect_left(self._lengths, self._shapes.shortest(width))
+        for length in reversed(self._lengths[first : bisect_right(self._lengths, width)]):
             waiting = self._by_length[length]
             while waiting:
                 padding += width - length

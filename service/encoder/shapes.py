@@ -1,4 +1,4 @@
-"""The shapes of forward passes: as texts come, or from a fixed set where a runtime compiles each new shape."""
+"""The shapes of forward passes: as texts come, of equal lengths, or from a fixed set where each shape is compiled."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ class Shapes(Protocol):
     def rows(self, count: int) -> int:
         """Return how many of `count` rows make up a pass: 1 or more, the others wait for the next one."""
 
+    def shortest(self, length: int) -> int:
+        """Return the fewest tokens of a row that may share a pass with one of `length` tokens."""
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield every shape (rows, time), the narrow ones first; none if there is no fixed set."""
 
@@ -36,11 +39,23 @@ class AnyShape:
         """Return `count`."""
         return count
 
+    def shortest(self, length: int) -> int:
+        """Return 1."""
+        return 1
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(())
 
     def __len__(self) -> int:
         return 0
+
+
+class EqualLengths(AnyShape):
+    """Rows of a pass have the same length, so that nothing is padded; for encoders that read padding."""
+
+    def shortest(self, length: int) -> int:
+        """Return `length`."""
+        return length
 
 
 class ShapeBuckets:
@@ -67,6 +82,10 @@ class ShapeBuckets:
         """Return the next number of rows from `count` down: 1, 2, 3, 4, 6, 8, 12, 16, 24, ..."""
         power = 1 << (count.bit_length() - 1)
         return power + power // 2 if count >= power + power // 2 else power
+
+    def shortest(self, length: int) -> int:
+        """Return 1."""
+        return 1
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -14,8 +15,11 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
+from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
+from tokenizers.pre_tokenizers import Split
 
 from service.arrays import Ids
+from service.checkpoint import read_json
 from service.errors import CheckpointError, InvalidInput, Place, brief
 
 if TYPE_CHECKING:
@@ -52,8 +56,9 @@ class TokenizerSpec:
         special_ids: ids of all special tokens.
         pad_id: the id that fills a batch up.
         declared_limit: most tokens of a text, where the checkpoint's tokenizer says so.
-        vocab_size: ids that have a row in the encoder's embedding table.
-        split_special_tokens: read a special token spelled out in a text as plain characters; not part of `backend`.
+        vocab_size: one more than the highest id.
+        split_special_tokens: the checkpoint wants special tokens that a text spells out read as plain characters;
+            not part of `backend`.
     """
 
     backend: str
@@ -109,21 +114,21 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
         before = [backend.normalizer] if backend.normalizer is not None else []
         backend.normalizer = NormalizerSequence([Lowercase(), *before])
     prefix, suffix = _frame(backend, checkpoint)
+    _check_frame(checkpoint, loaded, prefix, suffix)
     if "token_type_ids" in loaded.model_input_names and any(backend.encode("a").type_ids):
         raise CheckpointError(
             f"{checkpoint.transformer}: its tokenizer gives a single text token types other than 0, which are "
             "not passed to the encoder here."
         )
     limit = loaded.model_max_length
-    known = backend.get_vocab_size(with_added_tokens=True)
     return TokenizerSpec(
         backend=backend.to_str(),
         prefix=tuple(prefix),
         suffix=tuple(suffix),
         special_ids=tuple(sorted(set(loaded.all_special_ids))),
-        pad_id=loaded.pad_token_id if loaded.pad_token_id is not None else 0,
+        pad_id=loaded.pad_token_id if loaded.pad_token_id is not None else checkpoint.config.get("pad_token_id") or 0,
         declared_limit=limit if limit and limit < _NO_LIMIT else None,
-        vocab_size=min(known, int(checkpoint.config.get("vocab_size", known))),
+        vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
         split_special_tokens=bool(backend.encode_special_tokens),
     )
 
@@ -131,13 +136,23 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
 class Tokenizer:
     """A tokenizer made from its spec, without transformers. Safe to call from several threads.
 
-    Special tokens are assumed to frame a text, some before and some after, as in every encoder's template.
+    Special tokens are assumed to frame a text, some before and some after, as in every encoder's template. One that
+    is spelled out in a text, such as `[SEP]`, is read as plain characters, so that nobody's text can end another's.
+    After a prompt that spells one itself, both are read as sentence-transformers does.
+
+    Args:
+        spec: what it is made from.
+        parse_special_tokens: read special tokens in every text as sentence-transformers does.
     """
 
-    def __init__(self, spec: TokenizerSpec) -> None:
+    def __init__(self, spec: TokenizerSpec, *, parse_special_tokens: bool = False) -> None:
         self.spec = spec
+        self.parses_special_tokens = parse_special_tokens and not spec.split_special_tokens
         self._backend = tokenizers.Tokenizer.from_str(spec.backend)
-        self._backend.encode_special_tokens = spec.split_special_tokens
+        added = self._backend.get_added_tokens_decoder().values()
+        self.special_tokens = tuple(sorted(token.content for token in added if token.special))
+        if not self.parses_special_tokens:
+            _read_plainly(self._backend, self.special_tokens)
         self._prefix, self._suffix = list(spec.prefix), list(spec.suffix)
         self.pad_id = spec.pad_id
         self.declared_limit = spec.declared_limit
@@ -153,12 +168,13 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], *, prompt: str = "", offsets: bool = False) -> list[TokenizedText]:
         """Tokenize whole texts, each after `prompt`; offsets count from the start of the text, not of the prompt."""
         prompted = [prompt + text for text in texts] if prompt else list(texts)
+        backend = self._backend_after(prompt)
         if len(prompted) <= FEW:
-            encodings = [self._backend.encode(text) for text in prompted]
+            encodings = [backend.encode(text) for text in prompted]
         elif offsets:
-            encodings = self._backend.encode_batch(prompted)
+            encodings = backend.encode_batch(prompted)
         else:
-            encodings = self._backend.encode_batch_fast(prompted)
+            encodings = backend.encode_batch_fast(prompted)
         texts_ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
         if not offsets:
             return [TokenizedText(ids, len(ids)) for ids in texts_ids]
@@ -208,11 +224,11 @@ class Tokenizer:
 
     def _framed_length(self, prompt: str) -> int:
         """Return how many tokens a prompt alone has, special tokens included."""
-        return len(self._backend.encode(prompt).ids)
+        return len(self._backend_after(prompt).encode(prompt).ids)
 
     def _prompt_length(self, prompt: str) -> int:
         """Return how many tokens a prompt takes at the front, by sentence-transformers' rule."""
-        ids = self._backend.encode(prompt).ids
+        ids = self._backend_after(prompt).encode(prompt).ids
         return len(ids) - 1 if ids and ids[-1] in self.spec.special_ids else len(ids)
 
     def tokens(self, ids: Ids) -> list[str]:
@@ -220,9 +236,19 @@ class Tokenizer:
         return [self._backend.id_to_token(int(token)) or "" for token in ids]
 
     def fingerprint(self) -> str:
-        """Return sixteen hex digits over vocabulary, normalisation and template."""
-        split = "split special tokens" if self.spec.split_special_tokens else ""
-        return hashlib.sha256((self.spec.backend + split).encode()).hexdigest()[:16]
+        """Return sixteen hex digits over vocabulary, normalisation and template, and how special tokens are read."""
+        plain = "" if self.parses_special_tokens else "split special tokens"
+        return hashlib.sha256((self.spec.backend + plain).encode()).hexdigest()[:16]
+
+    def _backend_after(self, prompt: str) -> tokenizers.Tokenizer:
+        """Return what reads texts with a prompt: one that spells a special token means that token."""
+        if not prompt or self.spec.split_special_tokens or not any(token in prompt for token in self.special_tokens):
+            return self._backend
+        return self._parsing
+
+    @cached_property
+    def _parsing(self) -> tokenizers.Tokenizer:
+        return tokenizers.Tokenizer.from_str(self.spec.backend)
 
 
 def pad(rows: Sequence[Ids], pad_id: int, width: int = 0) -> tuple[Ids, NDArray[np.bool_]]:
@@ -243,6 +269,43 @@ def _frame(backend: Any, checkpoint: Checkpoint) -> tuple[list[int], list[int]]:
             first, after = special.index(0), len(special) - special[::-1].index(0)
             return probe.ids[:first], probe.ids[after:]
     raise CheckpointError(f"{checkpoint.transformer}: its tokenizer finds no token in plain text.")
+
+
+def _check_frame(checkpoint: Checkpoint, loaded: Any, prefix: Sequence[int], suffix: Sequence[int]) -> None:
+    """Refuse a template that contradicts what tokenizer_config.json says of the first or the last token.
+
+    transformers before release 5 followed the latter, and follows the template since: `last` and `cls` pool exactly
+    those tokens, so that nobody may guess which of the two a model was trained with.
+    """
+    declared = read_json(checkpoint.transformer / "tokenizer_config.json") or {}
+    for flag, token, frame, place in (
+        ("add_bos_token", loaded.bos_token_id, prefix, "before"),
+        ("add_eos_token", loaded.eos_token_id, suffix, "after"),
+    ):
+        wanted = declared.get(flag)
+        if isinstance(wanted, bool) and token is not None and wanted != (token in frame):
+            spelled = loaded.convert_ids_to_tokens(token)
+            raise CheckpointError(
+                f"{checkpoint.transformer}: tokenizer_config.json has {flag}: {json.dumps(wanted)}, and the template "
+                f"in tokenizer.json puts {'no' if wanted else 'a'} {spelled!r} {place} a text. Make the two agree on "
+                f"what the model was trained with: correct {flag}, or the post_processor in tokenizer.json."
+            )
+
+
+def _read_plainly(backend: tokenizers.Tokenizer, special: Sequence[str]) -> None:
+    """Make a tokenizer read special tokens that a text spells out as plain characters."""
+    backend.encode_special_tokens = True
+    # SentencePiece has them among its ordinary pieces too, so there each is split behind its first character.
+    whole = [
+        token
+        for token in special
+        if len(token) > 1 and backend.token_to_id(token) in backend.encode(token, add_special_tokens=False).ids
+    ]
+    if whole:
+        firsts = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in whole)
+        split = Split(tokenizers.Regex(firsts), "isolated")
+        before = [backend.pre_tokenizer] if backend.pre_tokenizer is not None else []
+        backend.pre_tokenizer = PreTokenizerSequence([split, *before])
 
 
 def _offsets(encoding: tokenizers.Encoding, prompt: int) -> tuple[tuple[int, int] | None, ...]:

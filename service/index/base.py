@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 from service.arrays import Keys, Ordinals, Vectors
+from service.similarity import Similarity
 
 
 class VectorIndex(Protocol):
-    """Vectors under keys, searched by cosine similarity; a key may have several vectors.
+    """Vectors under keys, searched by a similarity; a key may have several vectors.
 
-    It is created empty, from the dimension of its vectors, which are finite and not zero but need not be normalised.
+    It is created empty, from the dimension of its vectors, which have passed the similarity's check, and the
+    similarity.
     A call that changes the index never overlaps another call; searches may overlap each other.
     """
 
@@ -19,7 +21,7 @@ class VectorIndex(Protocol):
     summary: ClassVar[str]
     """What it does, in a few words, for the API's documentation."""
 
-    def __init__(self, dim: int) -> None: ...
+    def __init__(self, dim: int, similarity: Similarity) -> None: ...
 
     def __len__(self) -> int:
         """Return the number of vectors."""
@@ -41,7 +43,7 @@ class VectorIndex(Protocol):
     def search(
         self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
     ) -> tuple[Vectors, Keys, Ordinals]:
-        """Return cosines, keys and ordinals, each (q, m), of the `m` <= `k` nearest vectors to each query (q, dim).
+        """Return scores, keys and ordinals, each (q, m), of the `m` <= `k` nearest vectors to each query (q, dim).
 
         The best come first, equal scores by key, then by ordinal. `allowed` are the keys that may be found, None for
         all; with `distinct`, only the best vector of each key counts.

@@ -11,16 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Keys, Ordinals, Vectors
+from service.similarity import Similarity
 
 # FAISS's type information describes the C++ signatures under it, not those that Python sees.
 faiss: Any = _typed_faiss
 
 _CELLS: Final = 1 << 22
 """Scores that are sorted at once."""
+_FLAT: Final = {"inner product": faiss.IndexFlatIP, "squared distance": faiss.IndexFlatL2}
+_MOST_QUERIES: Final = {"inner product": _CELLS, "squared distance": 16}
+"""Queries that FAISS is asked at once. From 20 on it takes squared distances from inner products, which loses the
+digits of small ones."""
 
 
 class ExactIndex:
-    """Cosine similarity against every vector, by FAISS's flat inner product over normalised copies.
+    """The similarity to every vector, by FAISS's flat index over prepared copies.
 
     Keys are kept here, sorted, and not in an `IndexIDMap`: bisection then finds a key's position, a filter costs one
     bit a vector however large the keys are, and positions are in the order of keys. The vectors of one key are a run
@@ -28,10 +33,11 @@ class ExactIndex:
     """
 
     kind: ClassVar[str] = "flat"
-    summary: ClassVar[str] = "exact search by inner product of normalised vectors"
+    summary: ClassVar[str] = "exact search"
 
-    def __init__(self, dim: int) -> None:
-        self._flat = faiss.IndexFlatIP(dim)
+    def __init__(self, dim: int, similarity: Similarity) -> None:
+        self._similarity = similarity
+        self._flat = _FLAT[similarity.metric](dim)
         self._keys: Keys = np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -51,7 +57,7 @@ class ExactIndex:
         """Add `vectors` (n, dim) under `keys` (n,), never descending and above every key added before."""
         if np.any(np.diff(keys) < 0) or (len(self) and len(keys) and keys[0] <= self._keys[-1]):
             raise ValueError("keys must ascend and lie above every key added before")
-        self._flat.add(normalized(vectors))
+        self._flat.add(self._similarity.prepared(vectors))
         self._keys = np.concatenate([self._keys, keys])
 
     def remove(self, keys: Keys) -> None:
@@ -72,15 +78,16 @@ class ExactIndex:
             eligible = self._keys[bits]
         wanted = min(k, _distinct(eligible) if distinct else len(eligible))
         found = np.empty((len(vectors), wanted), np.float32), np.empty((len(vectors), wanted), np.int64)
-        queries, left = normalized(vectors), np.arange(len(vectors) if wanted else 0)
+        queries, left = self._similarity.prepared(vectors), np.arange(len(vectors) if wanted else 0)
         # One more than wanted shows whether the last one wanted is tied with what follows.
         depth = min(wanted + 1, len(eligible))
         while len(left):
-            step = max(1, _CELLS // depth)
+            step = min(max(1, _CELLS // depth), _MOST_QUERIES[self._similarity.metric])
             unsettled = []
             for rows in (left[start : start + step] for start in range(0, len(left), step)):
                 with _one_thread():
-                    scores, positions = self._flat.search(queries[rows], depth, params=parameters)
+                    metric, positions = self._flat.search(queries[rows], depth, params=parameters)
+                scores = self._similarity.scores(metric)
                 settled = self._settle(found, rows, scores, positions, distinct, everything=depth == len(eligible))
                 unsettled.append(rows[~settled])
             left = np.concatenate(unsettled)
@@ -139,13 +146,6 @@ def _firsts(keys: Keys) -> NDArray[np.bool_]:
     firsts = np.empty(keys.shape, bool)
     np.put_along_axis(firsts, order, first, 1)
     return firsts
-
-
-def normalized(vectors: Vectors) -> Vectors:
-    """Return a copy of `vectors` (n, dim) with rows of length one."""
-    wide = np.array(vectors, np.float64)  # the square of a float32 neither overflows nor vanishes in it
-    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
-    return wide.astype(np.float32)
 
 
 @contextmanager

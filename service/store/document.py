@@ -91,7 +91,7 @@ def validate(embedded: Embedded, dim: int, documents: int) -> ValidatedVectors:
 
 
 def checked_vectors(vectors: NDArray[np.floating[Any]], dim: int) -> Vectors:
-    """Return vectors (n, dim) as float32; raises `InvalidVector` where a cosine is not defined for them."""
+    """Return vectors (n, dim) as float32; raises `InvalidVector` where they are no finite numbers of this shape."""
     if not isinstance(vectors, np.ndarray) or not np.issubdtype(vectors.dtype, np.floating):
         kind = vectors.dtype if isinstance(vectors, np.ndarray) else type(vectors).__name__
         raise InvalidVector(f"vectors must be an array of floating-point numbers, not of {kind}.")
@@ -101,8 +101,6 @@ def checked_vectors(vectors: NDArray[np.floating[Any]], dim: int) -> Vectors:
         narrow = vectors.astype(np.float32)
     for position in np.flatnonzero(~np.isfinite(narrow).all(axis=1)):
         raise InvalidVector(f"vector {position} holds NaN, infinity or a number beyond float32.")
-    for position in np.flatnonzero(~narrow.any(axis=1)):
-        raise InvalidVector(f"vector {position} is all zeros, which has no direction to compare.")
     return narrow
 
 

@@ -96,6 +96,15 @@ class Store:
             )
             return np.fromiter((key for (key,) in cursor), np.int64)
 
+    def spells(self, collection: int, strings: Sequence[str]) -> bool:
+        """Return whether a document's text has one of these strings in it."""
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT 1 FROM documents, json_each(?) WHERE collection = ? AND instr(text, value) LIMIT 1",
+                (json.dumps(strings, ensure_ascii=False), collection),
+            ).fetchone()
+        return found is not None
+
     def by_keys(self, keys: Keys) -> dict[int, Document]:
         """Return the documents with these keys, by key."""
         with self._reading() as connection:

@@ -56,6 +56,12 @@ class Transaction:
         assert cursor.lastrowid is not None
         return CollectionRow(cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created)
 
+    def redefine(self, row: CollectionRow, definition: dict[str, Any]) -> CollectionRow:
+        """Store another definition of a collection, and leave its vectors alone."""
+        encoded = json.dumps(definition)
+        self._connection.execute("UPDATE collections SET definition = ? WHERE key = ?", (encoded, row.key))
+        return replace(row, definition=json.loads(encoded))
+
     def drop(self, collection: int) -> None:
         """Delete a collection and all its documents."""
         self._connection.execute("DELETE FROM collections WHERE key = ?", (collection,))
@@ -92,6 +98,12 @@ class Transaction:
         self._connection.execute(
             "INSERT INTO rebuilds (collection, definition, dim) VALUES (?, ?, ?)",
             (collection, json.dumps(rebuild.definition), rebuild.dim),
+        )
+
+    def redefine_rebuild(self, collection: int, definition: dict[str, Any]) -> None:
+        """Store another definition of a rebuild, and leave its vectors alone."""
+        self._connection.execute(
+            "UPDATE rebuilds SET definition = ? WHERE collection = ?", (json.dumps(definition), collection)
         )
 
     def put_rebuilt(self, keys: Sequence[int] | Keys, vectors: ValidatedVectors) -> None:

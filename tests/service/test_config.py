@@ -90,6 +90,7 @@ def test_defaults(load):
         ("MILLPOND_MODELS__DEFAULT__MAX_TOKENS", "128", "models.default.max_tokens", 128),
         ("MILLPOND_MODELS__DEFAULT__PROMPTS", "{query: 'q: '}", "models.default.prompts", {"query": "q: "}),
         ("MILLPOND_MODELS__DEFAULT__TRUST_REMOTE_CODE", "true", "models.default.trust_remote_code", True),
+        ("MILLPOND_MODELS__DEFAULT__PARSE_SPECIAL_TOKENS", "true", "models.default.parse_special_tokens", True),
         ("MILLPOND_RUNTIME__BACKEND", "torch", "runtime.backend", "torch"),
         ("MILLPOND_RUNTIME__PRECISION", "bf16", "runtime.precision", "bf16"),
         ("MILLPOND_RUNTIME__THREADS", "3", "runtime.threads", 3),

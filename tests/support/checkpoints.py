@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -186,6 +187,17 @@ _LONG: dict[str, Any] = {
     **{"vocab_size": 400, "hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 3},
     **{"intermediate_size": 32, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
 }
+
+
+def unbounded(kind: str, folder: Path, **config: Any) -> Path:
+    """A plain folder of any kind with 34 rows for positions, whose tokenizer sets no limit of its own."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 400, "hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 3}
+    sizes |= {"intermediate_size": 32, "max_position_embeddings": 34, "type_vocab_size": 1}
+    tokenizer = byte_pairs(pad="<unk>" if config.get("pad_token_id") == 3 else "<pad>")
+    tokenizer.model_max_length = 10**30
+    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes | config))
+    return _save(model, tokenizer, folder)
 
 
 def _long(model: Any, folder: Path) -> Path:

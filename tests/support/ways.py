@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ("api", "collections", "embedding", "encoder", "store", "index", "errors.py")
+LAYERS = ("api", "collections", "embedding", "encoder", "store", "index", "similarity.py", "errors.py")
 """The rooms of `service/` that requests go through, from top to bottom."""
 CHECKPOINT = ROOT / "tests" / "fixtures" / "v0_1" / "exported"
 

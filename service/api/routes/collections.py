@@ -26,6 +26,7 @@ from service.collections import Hit
 from service.collections.reindex import Progress
 from service.deployment import Deployment
 from service.errors import NotFound, Place, TooLarge
+from service.similarity import SIMILARITIES
 from service.store import Document, Spans
 
 MOST_CHARACTERS: Final = 1 << 28
@@ -64,7 +65,12 @@ async def create(
     """Create a collection (201), or find the equal one (200)."""
     asked = body or CreateCollection.model_validate({})
     collection, created = await served.collections.create(
-        name, asked.model, asked.pooling, asked.index, asked.chunking and asked.chunking.parsed()
+        name,
+        asked.model,
+        asked.pooling,
+        asked.index,
+        asked.chunking and asked.chunking.parsed(),
+        asked.similarity and SIMILARITIES[asked.similarity],
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -129,7 +135,13 @@ async def begin_reindex(
     if "chunking" in asked.model_fields_set:
         chunking = asked.chunking and asked.chunking.parsed()
     progress = await served.collections.reindexes.begin(
-        collection, asked.model, asked.pooling, chunking, truncate=asked.truncate, force=asked.force
+        collection,
+        asked.model,
+        asked.pooling,
+        chunking,
+        asked.similarity and SIMILARITIES[asked.similarity],
+        truncate=asked.truncate,
+        force=asked.force,
     )
     response.status_code = 200 if progress.state == "unneeded" else 202
     return _reindex(progress)
@@ -172,7 +184,7 @@ async def search_default(body: SearchRequest, served: Served) -> Response:
 def _reindex(progress: Progress) -> ReindexBody:
     fields = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
     for side, definition in (("from", progress.source), ("to", progress.target)):
-        fields[side] = {"chunking": None, **definition.to_json()}
+        fields[side] = {"chunking": None, **definition.to_json(), "similarity": definition.similarity.name}
     return ReindexBody.model_validate(fields)
 
 

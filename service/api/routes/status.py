@@ -51,6 +51,7 @@ async def info(served: Served) -> dict[str, Any]:
                 "pooling": model.recipe.pooler.spec,
                 "declared_pooling": model.encoder.checkpoint.pooling,
                 "normalize": model.recipe.normalize,
+                "similarity": model.encoder.checkpoint.similarity,
                 "dimension": model.dim,
                 "max_tokens": model.recipe.max_tokens,
                 "prompts": model.recipe.prompts,
@@ -63,6 +64,7 @@ async def info(served: Served) -> dict[str, Any]:
                 "max_state_bytes": model.encoder.max_state_bytes,
                 "runtime_reason": model.encoder.runtime_reason,
                 "agreement_with_fp32": model.encoder.agreement,
+                "trial": model.encoder.trial,
                 "warnings": list(model.recipe.warnings),
             }
             for name, model in served.models

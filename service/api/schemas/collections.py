@@ -10,8 +10,11 @@ from service.api.requests import Body
 from service.api.schemas.fields import PoolingSpec, Truncate, examples
 from service.api.schemas.spans import ChunkingBody, SpansOfText
 from service.index import KINDS
+from service.similarity import SIMILARITIES
 
 _INDEXES: Final = " ".join(f"`{kind}`: {index.summary}." for kind, index in KINDS.items())
+_SIMILARITIES: Final = " ".join(f"`{name}`: {each.summary}." for name, each in SIMILARITIES.items())
+SimilarityName = Literal["cosine", "dot", "euclidean"]
 
 
 class CreateCollection(Body):
@@ -23,6 +26,9 @@ class CreateCollection(Body):
     pooling: PoolingSpec | None = None
     index: str = Field(default="flat", description=_INDEXES)
     chunking: ChunkingBody | None = Field(default=None, description="One vector a document unless given.")
+    similarity: SimilarityName | None = Field(
+        default=None, description=f"As the model declares, else cosine, unless given. {_SIMILARITIES}"
+    )
 
 
 class ReindexRequest(Body):
@@ -36,6 +42,9 @@ class ReindexRequest(Body):
     )
     chunking: ChunkingBody | None = Field(
         default=None, description="The collection's own unless given; null: one vector a document."
+    )
+    similarity: SimilarityName | None = Field(
+        default=None, description="The collection's own unless given; with `model`, what that model declares."
     )
     truncate: Truncate = False
     force: bool = Field(default=False, description="Embed it again also where nothing differs.")
@@ -78,6 +87,7 @@ class CollectionBody(BaseModel):
     fingerprint: str
     dimension: int
     index: str
+    similarity: str = Field(description="How vectors are compared.")
     count: int = Field(description="Documents.")
     chunking: dict[str, JsonValue] | None = Field(default=None, description="How documents are cut, if they are.")
     chunks: int | None = Field(default=None, description="Their spans, each with a vector.")
@@ -98,6 +108,7 @@ class DefinitionBody(BaseModel):
     pooling: str
     fingerprint: str
     chunking: dict[str, JsonValue] | None = Field(description="null: one vector a document.")
+    similarity: str
 
 
 class ReindexBody(BaseModel):

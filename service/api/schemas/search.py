@@ -53,7 +53,7 @@ class HitSpan(BaseModel):
 
 
 class HitBody(BaseModel):
-    """A document found, or in a chunked collection a span of one; `score` is the cosine."""
+    """A document found, or in a chunked collection a span of one; `score` is by the collection's similarity."""
 
     id: str
     score: float

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.config import RuntimeConfig
+from service.config import RuntimeConfig, runtimes
 from service.encoder.loading import Source
 from service.encoder.memory import Footprint
 from service.encoder.quantization import Agreement
@@ -51,6 +51,12 @@ class Runtime(ABC):
     dim: int
     footprint: Footprint = Footprint.of({}, fused_attention=True)
     agreement: Agreement | None = None
+
+    @property
+    def version(self) -> str:
+        """The version of what computes, to which a trial holds: of the package that offers the runtime."""
+        offered = runtimes().get(self.backend)
+        return offered.dist.version if offered and offered.dist else ""
 
     @classmethod
     @abstractmethod

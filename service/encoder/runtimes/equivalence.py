@@ -13,14 +13,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from service.encoder.anatomy import positions
+from service.encoder.samples import UNBOUNDED, affordable, draw
+
 CHECK: Final = 2
 """Version of the check; increase it when it comes to refuse more, so that what is cached is checked again."""
 _SHAPES: Final = ((1, 3), (2, 8), (3, 18), (1, 33))
 _TOLERANCE: Final = 1e-4
 """Largest difference from the module's states, relative to the largest state."""
-_PRODUCTS: Final = 2e11
-"""Most multiplications with weights in a checked pass: a few seconds on two cores."""
-_UNBOUNDED: Final = 512
 _SCORES: Final = 2**25
 """Most attention scores of one layer in a checked pass: 128 MiB in float32."""
 _BOUNDARIES: Final = (
@@ -58,18 +58,8 @@ def longest(module: Any) -> int:
     parts = [part for part in module.modules() if not isinstance(part, torch.nn.Embedding)]
     weights = sum(weight.numel() for part in parts for weight in part.parameters(recurse=False))
     heads = getattr(config, "num_attention_heads", None) or 1
-    cheap = min(int(_PRODUCTS / max(weights, 1)), math.isqrt(_SCORES // heads))
-    return min(_positions(module), max(cheap, 2 * _last_boundary(config), _SHAPES[-1][1]))
-
-
-def _positions(module: Any) -> int:
-    """Return how many tokens a module has positions for; where it sets no bound, as T5, what such are trained on."""
-    limits = [getattr(module.config.get_text_config(), "max_position_embeddings", None) or _UNBOUNDED]
-    for name, part in module.named_modules():
-        if isinstance(part, torch.nn.Embedding) and name.endswith("position_embeddings"):
-            # Models of the RoBERTa family count from behind the padding's own position.
-            limits.append(part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1))
-    return min(limits)
+    cheap = min(affordable(weights), math.isqrt(_SCORES // heads))
+    return min(positions(module) or UNBOUNDED, max(cheap, 2 * _last_boundary(config), _SHAPES[-1][1]))
 
 
 def _last_boundary(config: Any) -> int:
@@ -82,9 +72,8 @@ def _last_boundary(config: Any) -> int:
 
 def sample(module: Any, rows: int, width: int) -> tuple[Tensor, Tensor]:
     """Return token ids and a mask, both (rows, width), padded at the right except in the first row."""
-    width = min(width, _positions(module))
-    generator = torch.Generator().manual_seed(rows * width)
-    ids = torch.randint(module.config.get_text_config().vocab_size, (rows, width), generator=generator)
+    width = min(width, positions(module) or UNBOUNDED)
+    ids = torch.from_numpy(draw(module.config.get_text_config().vocab_size, (rows, width), seed=rows * width))
     lengths = torch.tensor([max(width // (row + 1), 1) for row in range(rows)])
     return ids, (torch.arange(width) < lengths[:, None]).long()
 

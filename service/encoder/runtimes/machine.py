@@ -34,6 +34,14 @@ def has_native_int8() -> bool:
     return has and _isa_limit() not in _WITHOUT_VNNI
 
 
+def instructions(config: RuntimeConfig) -> str:
+    """Name the instructions that products are made with; with others, results may differ."""
+    if config.device == "cuda":
+        return torch.cuda.get_device_name()
+    known = sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
+    return " ".join([*known, _isa_limit()])
+
+
 def _isa_limit() -> str:
     """Return the newest instructions that oneDNN, which computes for PyTorch and OpenVINO, is allowed."""
     return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()

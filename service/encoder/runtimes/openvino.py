@@ -100,6 +100,11 @@ class OpenVINORuntime(Runtime):
         # Most weights were packed into other places and are read no more, unlike the rows of the vocabulary.
         _release_pages(graph.with_suffix(".bin"))
 
+    @property
+    def version(self) -> str:
+        """OpenVINO's."""
+        return version("openvino")
+
     @classmethod
     def load(cls, source: Source, config: RuntimeConfig) -> Self:
         """Convert a checkpoint, quantising it where the config asks for int8; both are kept in the cache."""

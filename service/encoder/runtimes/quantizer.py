@@ -81,6 +81,6 @@ class Quantizer:
 
     def _batches(self, texts: list[str]) -> list[Batch]:
         tokenizer = self._source.tokenizer
-        longest = min(_LONGEST, self._source.checkpoint.position_limit or _LONGEST)
+        longest = min(_LONGEST, self._source.anatomy.positions or _LONGEST)
         rows = [tokenizer.truncate(text, longest).ids for text in tokenizer.encode(texts)]
         return list(batches(rows, pad_id=tokenizer.pad_id))

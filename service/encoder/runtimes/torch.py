@@ -62,6 +62,11 @@ class TorchRuntime(Runtime):
         self.footprint = Footprint.of(config.to_dict(), fused_attention=config._attn_implementation != "eager")
         self._states = StatesOnly(module.to(self._device))
 
+    @property
+    def version(self) -> str:
+        """PyTorch's."""
+        return torch.__version__
+
     @classmethod
     def load(cls, source: Source, config: RuntimeConfig) -> Self:
         """Load a checkpoint's weights."""

@@ -58,7 +58,6 @@ def test_what_is_whole_is_read(model):
     assert checkpoint.include_prompt
     assert [module.kind for module in checkpoint.head] == ["Dense", "Normalize"]
     assert checkpoint.prompts == {"query": "q: ", "document": ""}
-    assert checkpoint.position_limit == 64
     assert not checkpoint.causal
 
 
@@ -357,19 +356,3 @@ def test_bundled_package_not_installed(monkeypatch):
 def test_causal(model, config, causal):
     (model / "config.json").write_text(json.dumps(config))
     assert read_checkpoint(str(model)).causal is causal
-
-
-@pytest.mark.parametrize(
-    ("config", "limit"),
-    [
-        ({"model_type": "bert", "max_position_embeddings": 512}, 512),
-        ({"model_type": "roberta", "max_position_embeddings": 514}, 512),
-        ({"model_type": "gpt2", "n_positions": 1024}, 1024),
-        ({"model_type": "t5", "n_positions": 512, "relative_attention_num_buckets": 32}, None),
-        ({"model_type": "xlnet", "max_position_embeddings": -1}, None),
-        ({"model_type": "bloom"}, None),
-    ],
-)
-def test_position_limit(model, config, limit):
-    (model / "config.json").write_text(json.dumps(config))
-    assert read_checkpoint(str(model)).position_limit == limit

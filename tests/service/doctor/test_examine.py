@@ -228,6 +228,52 @@ def test_a_prompt_that_only_the_readme_tells(bert, tmp_path):
     assert found.severity == "warning" and "'passage: ', 'query: '" in found.seen
 
 
+@pytest.mark.parametrize(
+    "text", ["Put `search_query: ` before.", "```\nquery: who was it?\n```", "f'Instruct: {task}\\nQuery: {query}'"]
+)
+def test_other_ways_in_which_a_readme_tells(bert, tmp_path, text):
+    folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean")
+    (folder / "README.md").write_text(text)
+    found = finding(doctor(folder), "prompt")
+    assert found.severity == "warning" and "the README speaks of" in found.seen
+
+
+@pytest.mark.parametrize("names", [("search_query", "search_document"), ("query", "passage"), ("s2p_query", "")])
+def test_prompts_by_role(bert, tmp_path, names):
+    prompts = {name: f"{name}: " for name in names if name}
+    folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)
+    found = finding(doctor(folder), "prompt")
+    roles = f"by role query '{names[0]}: ' and document {f'{names[1]}: ' if names[1] else 'none'!r}"
+    assert found.severity == "ok" and roles in found.seen
+
+
+@pytest.mark.parametrize("prompts", [{"clustering": "a: "}, {"s2s_query": "a: "}, {"ask": "a: ", "answer": "b: "}])
+def test_prompts_of_no_role(bert, tmp_path, prompts):
+    folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)
+    found = finding(doctor(folder), "prompt")
+    assert found.severity == "warning" and "collections and searches use none" in found.seen
+    assert "with the names query and document" in found.remedy
+    report = doctor_of_served(folder, prompts={"query": "a: ", "document": "b: ", **prompts})
+    assert finding(report, "prompt").severity == "ok"
+    renamed = dict(zip(("query", "document"), prompts.values(), strict=False))
+    assert finding(doctor_of_served(folder, prompts=renamed), "prompt").severity == "ok"
+
+
+@pytest.mark.parametrize(
+    ("declared", "severity"),
+    [("dot", "ok"), ("dot_product", "ok"), ("euclidean", "ok"), ("manhattan", "warning"), ("maxsim", "warning")],
+)
+def test_similarities(bert, tmp_path, declared, severity):
+    folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean")
+    edit(folder / "config_sentence_transformers.json", similarity_fn_name=declared)
+    report = doctor(folder)
+    found = finding(report, "similarity")
+    assert found.severity == severity and declared.removesuffix("_product") in found.seen
+    assert finding(report, "normalisation").severity == "ok"  # lengths count, as declared
+    edit(folder / "config_sentence_transformers.json", similarity_fn_name="cosine")
+    assert "similarity" not in findings(doctor(folder))
+
+
 def test_truncation(bert, tmp_path):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean")
     long = "the wheel turns " * 100

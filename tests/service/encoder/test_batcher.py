@@ -17,7 +17,7 @@ from service.checkpoint import read_checkpoint
 from service.encoder.batcher import Batcher, RowFailed
 from service.encoder.loading import load_module
 from service.encoder.runtimes.torch import TorchRuntime
-from service.encoder.shapes import ShapeBuckets
+from service.encoder.shapes import AnyShape, ShapeBuckets
 from service.errors import CheckpointError, Unavailable
 from tests.support.checkpoints import DIM, plain_bert
 
@@ -33,7 +33,6 @@ def runtime(tmp_path_factory):
 
 LIMITS = {
     "pad_id": 0,
-    "longest": 512,
     "max_batch_tokens": 256,
     "max_queued_tokens": 10_000,
     "max_state_bytes": 1 << 30,
@@ -70,9 +69,10 @@ def ids(*lengths: int, start: int = 5) -> list[np.ndarray]:
 
 
 @contextmanager
-def batcher(runtime, streams=1, **limits):
+def batcher(runtime, streams=1, longest=512, **limits):
     runtime.streams = streams
-    one = Batcher(runtime, **{**LIMITS, **limits})
+    limits = LIMITS | limits
+    one = Batcher(runtime, shapes=runtime.shapes(limits["max_batch_tokens"], longest), **limits)
     try:
         yield one
     finally:
@@ -453,7 +453,7 @@ def test_a_request_larger_than_the_queue_is_taken_when_it_is_alone(runtime):
 def test_close_finishes_what_runs_and_fails_what_waits(runtime):
     runtime.streams = 1
     others = set(threading.enumerate())
-    one = Batcher(runtime, **LIMITS)
+    one = Batcher(runtime, shapes=AnyShape(), **LIMITS)
     streams = set(threading.enumerate()) - others
     gate = Gate()
     running = one.submit(ids(3), gate)

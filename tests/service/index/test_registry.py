@@ -8,6 +8,7 @@ import pytest
 from service.errors import Conflict, InvalidIndex
 from service.index import KINDS, build
 from service.index.flat import ExactIndex
+from service.similarity import COSINE
 from service.store import Document
 from tests.support.definitions import definition
 
@@ -18,7 +19,7 @@ class Farthest:
     kind = "farthest"
     summary = "the least similar first"
 
-    def __init__(self, dim):
+    def __init__(self, dim, similarity):
         self._keys, self._vectors = np.empty(0, np.int64), np.empty((0, dim), np.float32)
 
     def __len__(self):
@@ -68,5 +69,5 @@ def test_a_registered_kind_is_chosen_searched_changed_and_loaded_by_name(farthes
 
 def test_an_unknown_kind_names_the_registered_ones(farthest):
     with pytest.raises(InvalidIndex, match=r"unknown index kind 'hnws'; known: farthest, flat\."):
-        build("hnws", 3)
-    assert isinstance(build("flat", 3), ExactIndex)
+        build("hnws", 3, COSINE)
+    assert isinstance(build("flat", 3, COSINE), ExactIndex)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from service.checkpoint import read_checkpoint
+from service.encoder.anatomy import examine
 from service.encoder.loading import load_module
 from service.encoder.quantization import batches, calibration_texts
 from service.encoder.tokenizer import Tokenizer, load_tokenizer
@@ -26,7 +27,7 @@ class Loaded:
         return load_module(self.checkpoint, torch.float32)
 
     def rows(self, texts):
-        limit = min(256, self.checkpoint.position_limit or 256)
+        limit = min(256, examine(self.checkpoint).positions or 256)
         return [self.tokenizer.truncate(text, limit).ids for text in self.tokenizer.encode(texts)]
 
     def batches(self, texts):

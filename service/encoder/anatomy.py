@@ -1,0 +1,85 @@
+"""What an encoder's code makes of its config: the size of its states, its embedding table and its positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from service.checkpoint import Checkpoint
+from service.errors import CheckpointError, brief
+
+_TEXT_ENCODERS: Final = {"t5", "mt5", "umt5"}
+"""Model types of which only the encoder is loaded, whatever their config says."""
+_POSITION_TABLES: Final = {"position_embeddings", "position_embedding", "embed_positions", "positions_embed", "wpe"}
+"""What modelling code calls a table with a row for each position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """Sizes of an encoder.
+
+    Args:
+        dim: of a token state.
+        vocabulary: rows of the embedding table; None where there is none of tokens.
+        positions: most tokens of a text; None where the architecture sets no bound.
+    """
+
+    dim: int
+    vocabulary: int | None
+    positions: int | None
+
+
+def examine(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Anatomy:
+    """Build an encoder without its weights, and read its sizes.
+
+    Raises:
+        CheckpointError: its config describes no encoder.
+    """
+    from transformers import AutoConfig
+
+    folder = checkpoint.transformer
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        dim = int(config.get_text_config().hidden_size)
+        with torch.device("meta"):
+            module = auto_class(checkpoint).from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises many kinds for a damaged config
+        raise CheckpointError(f"{folder}: its config.json describes no encoder ({brief(error, 300)}).") from None
+    return Anatomy(dim, _vocabulary(module), positions(module))
+
+
+def auto_class(checkpoint: Checkpoint) -> Any:
+    """Return the class of transformers that loads an encoder: of an encoder-decoder, its encoder alone."""
+    from transformers import AutoModel, AutoModelForTextEncoding
+
+    config = checkpoint.config
+    both = config.get("is_encoder_decoder") or config.get("model_type") in _TEXT_ENCODERS
+    return AutoModelForTextEncoding if both else AutoModel
+
+
+def positions(module: Any) -> int | None:
+    """Return how many tokens a transformers module has positions for; None where it sets no bound.
+
+    In the RoBERTa family, ESM and others, a text's positions start behind that of the padding token, so its table
+    has more rows than a text may have tokens.
+    """
+    limits = [getattr(module.config.get_text_config(), "max_position_embeddings", None)]
+    for name, part in module.named_modules():
+        if name.rpartition(".")[2] in _POSITION_TABLES and (rows := _rows(part)) is not None:
+            padding = getattr(part, "padding_idx", None)
+            limits.append(rows - (0 if padding is None else padding + 1))
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+
+
+def _vocabulary(module: Any) -> int | None:
+    try:
+        return _rows(module.get_input_embeddings())
+    except NotImplementedError:  # an encoder of something else than text
+        return None
+
+
+def _rows(table: Any) -> int | None:
+    weight = getattr(table, "weight", None)
+    return len(weight) if isinstance(weight, torch.Tensor) and weight.dim() == 2 else None

@@ -1,0 +1,81 @@
+"""Whether a transformers module is a text encoder: it takes token ids, and gives a state for each, in its context."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+from service.checkpoint import Checkpoint
+from service.checkpoint.weights import not_finite
+from service.encoder.samples import draw
+from service.errors import CheckpointError, brief
+
+_TOKENS: Final = 8
+_LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
+_SPECIAL: Final = "_token_id"
+"""How a config's keys for ids of special tokens end."""
+
+
+def check_module(module: Any, checkpoint: Checkpoint) -> None:
+    """Run a module on two short sequences.
+
+    Raises:
+        CheckpointError: naming the class, what it lacks, and the remedy.
+    """
+    at = f"{checkpoint.transformer}: {type(module).__name__}"
+    remedy = "If it holds an encoder that does, save that part alone and serve it; else choose another model"
+    if module.main_input_name != "input_ids":
+        raise CheckpointError(f"{at} takes {module.main_input_name}, not token ids, so it embeds no text. {remedy}.")
+    try:
+        states = _states(module)
+    except Exception as error:  # modelling code raises many kinds
+        precision = "" if module.dtype == torch.float32 else f" in {str(module.dtype).removeprefix('torch.')}"
+        other = f"{remedy}." if not precision else "Set runtime.precision to fp32."
+        raise CheckpointError(
+            f"{at} does not run on token ids alone{precision} ({brief(error, 200)}). {other}"
+        ) from None
+    if states is None:
+        raise CheckpointError(
+            f"{at} gives no token states (last_hidden_state), so there is nothing to pool. {remedy}."
+        )
+    if states.ndim != 3 or states.shape[:2] != (2, _TOKENS):
+        shape = " x ".join(map(str, states.shape))
+        raise CheckpointError(f"{at} gives states of {shape} for 2 x {_TOKENS} tokens, not one a token. {remedy}.")
+    declared = getattr(module.config.get_text_config(), "hidden_size", None)
+    if states.shape[2] != declared:
+        raise CheckpointError(
+            f"{at} gives states of {states.shape[2]} dimensions, and hidden_size in config.json is {declared}. Such "
+            "models cannot be served; choose another one."
+        )
+    if not states.isfinite().all():
+        raise not_finite_states(checkpoint, at)
+    if torch.equal(*states[:, -1]):
+        layers = next((f" ({name} is 0)" for name in _LAYERS if checkpoint.config.get(name) == 0), "")
+        raise CheckpointError(
+            f"{at} gives a token the same state whatever stands before it, as one without layers{layers} or with "
+            "weights of zero does. Correct config.json, or get the folder anew."
+        )
+
+
+def not_finite_states(checkpoint: Checkpoint, what: str) -> CheckpointError:
+    """Return the error of an encoder that gives no numbers, naming the weights that are none."""
+    found = not_finite(checkpoint.weight_files())
+    if found is None:
+        return CheckpointError(f"{what} gives states that are not finite. Set runtime.precision to fp32.")
+    path, name = found
+    return CheckpointError(
+        f"{what} gives states that are not finite: {path.name} holds NaN or infinity in {name}. Get the file anew."
+    )
+
+
+def _states(module: Any) -> torch.Tensor | None:
+    """Return the states (2, tokens, dim) of two sequences that share their last token; None where it has none."""
+    config = module.config.get_text_config()
+    special = [value for key, value in config.to_dict().items() if key.endswith(_SPECIAL) and isinstance(value, int)]
+    ids = torch.from_numpy(draw(config.vocab_size, (2, _TOKENS), avoid=special, seed=1))
+    ids[1, -1] = ids[0, -1]
+    with torch.inference_mode():
+        output = module(input_ids=ids, attention_mask=torch.ones_like(ids))
+    found: torch.Tensor | None = getattr(output, "last_hidden_state", None)
+    return found

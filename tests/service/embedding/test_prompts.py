@@ -1,0 +1,141 @@
+"""The prompt of a role is found under the usual names, and what is missed is said at the start."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.embedding.prompts import role_prompts
+from tests.support.checkpoints import TEXTS, close, edit, embed, plain_bert, reference, sentence_transformer, served
+
+Q, D = "search this: ", "read this: "
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return plain_bert(tmp_path_factory.mktemp("plain") / "bert")
+
+
+NAMES = [
+    ("query", "document"),
+    ("query", "passage"),
+    ("query", "corpus"),
+    ("search_query", "search_document"),
+    ("search_query", "search_passage"),
+    ("Retrieval-query", "Retrieval-document"),
+    ("retrieval.query", "retrieval.passage"),
+    ("Query", "Passage"),
+    ("web_search_query", None),
+    ("s2p_query", None),
+    (None, "passage"),
+]
+
+
+@pytest.mark.parametrize(("query", "document"), NAMES)
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_usual_names(query, document, saved):
+    """sentence-transformers saves an empty prompt for each role beside the declared ones."""
+    prompts = {"clustering": "group: ", "sts": ""} | ({"query": "", "document": ""} if saved else {})
+    prompts |= ({query: Q} if query else {}) | ({document: D} if document else {})
+    wanted = {"query": Q if query else "", "document": D if document else ""}
+    assert role_prompts(prompts) == {role: text for role, text in wanted.items() if text}
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        {},
+        {"query": "", "document": ""},
+        {"clustering": "a", "sts": "b"},
+        {"s2s_query": "a", "question": "b"},
+        {"my query": "a", "queries": "b"},
+    ],
+)
+def test_names_that_are_not_those_of_a_role(prompts):
+    assert role_prompts(prompts) == {}
+
+
+def test_the_names_of_sentence_transformers_come_first():
+    prompts = {"s2p_query": "1", "search_query": "2", "query": "3", "search_document": "4", "corpus": "5"}
+    assert role_prompts(prompts) == {"query": "3", "document": "5"}
+    assert role_prompts(prompts | {"passage": "6"})["document"] == "6"
+    assert role_prompts(prompts | {"document": "7", "passage": "6"})["document"] == "7"
+    assert role_prompts({"query": "1", "Query": "2"}) == role_prompts({"Query": "2", "query": "1"}) == {"query": "1"}
+
+
+@pytest.mark.parametrize(("query", "document"), NAMES[:7])
+def test_texts_of_a_role_have_its_prompt(bert, tmp_path, query, document):
+    folder = sentence_transformer(bert, tmp_path / "model", "mean", prompts={query: Q, document: D})
+    with served(folder) as models:
+        theirs = reference(folder)
+        assert close(embed(models, TEXTS, role="query"), theirs.encode(TEXTS, prompt=Q))
+        assert close(embed(models, TEXTS, role="document"), theirs.encode(TEXTS, prompt=D))
+        assert not close(embed(models, TEXTS, role="document"), theirs.encode(TEXTS), 1e-2)
+        assert models.get().recipe.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        {"clustering": "group: ", "sts": "compare: "},
+        {"s2s_query": "alike: "},
+        {"ask": "search: ", "answer": "read: "},
+    ],
+)
+def test_prompts_of_no_role_are_told_of(bert, tmp_path, prompts, caplog):
+    folder = sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)
+    with served(folder) as models:
+        (warning,) = models.get().recipe.warnings
+    assert ", ".join(sorted(prompts)) in warning and "collections and searches use none" in warning
+    assert warning in caplog.text
+    with served(folder, prompts={**prompts, "query": Q}) as models:
+        assert models.get().recipe.warnings == ()
+
+
+READMES = {
+    "double quotes": ('Each text should start with "query: " or "passage: ".', ["passage: ", "query: "]),
+    "single quotes": ("texts = ['query: how much', 'passage: that much']", ["passage: ", "query: "]),
+    "a formatted string": ('model.encode(f"search_query: {text}")', ["search_query: "]),
+    "code": ("Put `search_document: ` before documents.", ["search_document: "]),
+    "HTML": ("Put <code>query: </code> before queries.", ["query: "]),
+    "a fence": ("Embed\n```\nquery: how much\npassage: that much\n```\nof these", ["passage: ", "query: "]),
+    "a fence of text": ("```text\nsearch_query: how much\n```", ["search_query: "]),
+    "an instruction": (
+        "`Represent this sentence for searching relevant passages:`",
+        ["Represent this sentence for searching relevant passages:"],
+    ),
+    "a task": ("return f'Instruct: {task_description}\\nQuery: {query}'", ["Instruct: "]),
+    "a task in words": ('"task: search result | query: {content}"', ["task: search result | query: "]),
+}
+
+
+@pytest.mark.parametrize("told", READMES)
+def test_a_prompt_that_only_the_readme_tells(bert, tmp_path, told, caplog):
+    text, wanted = READMES[told]
+    folder = sentence_transformer(bert, tmp_path / "model", "mean")
+    (folder / "README.md").write_text(f"# A model\n\n{text}\n")
+    with served(folder) as models:
+        (warning,) = models.get().recipe.warnings
+    assert f"the README speaks of {', '.join(map(repr, wanted))};" in warning and warning in caplog.text
+    for prompts in ({}, {"query": Q}):
+        with served(folder, prompts=prompts) as models:
+            assert models.get().recipe.warnings == ()
+    edit(folder / "config_sentence_transformers.json", prompts={"query": Q, "document": ""})
+    with served(folder) as models:
+        assert models.get().recipe.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ask a query: the answer comes. A passage: short.",
+        "```yaml\nquery: select\n```",
+        'print("Query:", query, "Passage: ", passage)',
+        "A query is a question.",
+        "",
+    ],
+)
+def test_a_readme_that_tells_of_none(bert, tmp_path, text):
+    folder = sentence_transformer(bert, tmp_path / "model", "mean")
+    (folder / "README.md").write_text(text)
+    with served(folder) as models:
+        assert models.get().recipe.warnings == ()
