@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
@@ -12,9 +13,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from service import environment
 from service.errors import ConfigError, did_you_mean
 
-ENV_PREFIX: Final = "MILLPOND_"
 RUNTIMES: Final = "millpond.runtimes"
 """The entry point group in which other packages offer runtimes."""
 _RUNTIMES: Final = {
@@ -155,24 +156,26 @@ def make_config(
 ) -> Config:
     """As `load_config`, from what a file would hold; `source` is what errors call it."""
     sources: dict[tuple[str, ...], str] = {}
-    for name, text in sorted((os.environ if env is None else env).items()):
-        if name.startswith(ENV_PREFIX) and "__" in name:
-            keys = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
-            keys = _put(values, keys, _yaml_value(text, name), name)
-            sources[keys] = f"environment variable {name}"
+    variables = os.environ if env is None else env
+    models = list(values["models"]) if isinstance(values.get("models"), dict) else []
+    environment.check(variables, Config, models)
+    for name, keys in environment.twins(variables).items():
+        parse = partial(_yaml_value, name=name)
+        value = environment.read(variables[name], environment.wanted(Config, keys), parse)
+        sources[_put(values, keys, value, name)] = _VARIABLE + name
     for dotted, value in (overrides or {}).items():
         if value is not None:
-            keys = _put(values, tuple(dotted.split(".")), value, dotted)
-            sources[keys] = f"--{keys[-1].replace('_', '-')}"
+            keys = tuple(dotted.split("."))
+            sources[_put(values, keys, value, dotted)] = _FLAGS.get(dotted, f"--{keys[-1].replace('_', '-')}")
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, source, sources)) from None
+        raise ConfigError(_explain(error, source, sources, models)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file. Name one with --config; configs/ has examples.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -212,6 +215,9 @@ def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any, source: str)
     return tuple(spelled)
 
 
+_VARIABLE: Final = "environment variable "
+_FLAGS: Final = {"store.path": "--store"}
+"""Flags that are not called as the last of their keys is."""
 _EXPECTED: Final = {  # where pydantic's words are Python's and not the file's
     "model_type": "must be a mapping",
     "dict_type": "must be a mapping",
@@ -226,7 +232,7 @@ def expected(problem: ErrorDetails) -> str:
     return f"{text[0].lower()}{text[1:]}, not {problem['input']!r}"
 
 
-def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...], str]) -> str:
+def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...], str], models: Sequence[str]) -> str:
     problems: dict[tuple[str, ...], list[str]] = {}
     for item in error.errors(include_url=False):
         keys, fields = _locate(item["loc"])
@@ -237,10 +243,23 @@ def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...]
         else:
             text = expected(item)
         problems.setdefault(keys, []).append(text)
-    return "\n".join(
-        f"{_source(keys, sources) or path}: {'.'.join(keys)}: {' or '.join(dict.fromkeys(texts))}."
-        for keys, texts in problems.items()
-    )
+    lines = []
+    for keys, texts in problems.items():
+        # A model that the file does not have is one of variables alone, which leave out what is missing.
+        added = len(keys) > 2 and keys[0] == "models" and keys[1] not in models
+        source = _source(keys[:2] if added else keys, sources) or path
+        lines.append(_placed(keys, " or ".join(dict.fromkeys(texts)), source, models))
+    return "\n".join(lines)
+
+
+def _placed(keys: tuple[str, ...], problem: str, source: str, models: Sequence[str]) -> str:
+    """Say what set a key to something wrong; a flag is its own name for the key."""
+    if source.startswith("--"):
+        return f"{source}: {problem}."
+    meant = ""
+    if source.startswith(_VARIABLE):
+        meant = environment.suggestion(source.removeprefix(_VARIABLE), Config, models)
+    return f"{source}: {'.'.join(keys)}: {problem}.{meant and f' {meant}'}"
 
 
 def _source(keys: tuple[str, ...], sources: Mapping[tuple[str, ...], str]) -> str | None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from typing import Annotated
+
 import typer
 
+from service import __version__, environment
 from service.cli import (
     config,
     doctor,
@@ -18,16 +23,29 @@ from service.cli import (
     serve,
     train,
 )
-from service.cli.console import Failure, report
+from service.cli.console import Failure, report, say
+from service.config import Config
 from service.errors import ServiceError
 from service.process import prepare_process
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"millpond {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Sentence embeddings and semantic search in which pooling is a visible, verified choice."""
+    if "--help" not in sys.argv:
+        environment.check(os.environ, Config)
 
 
 app.command()(serve.serve)

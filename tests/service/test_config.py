@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
-from service.config import load_config
+from service.config import load_config, make_config
 from service.errors import ConfigError
 
 MODEL = "models: {default: {encoder: some/model}}\n"
@@ -124,6 +126,139 @@ def test_every_key_has_a_tested_twin():
     sections = {name: field.annotation for name, field in Config.model_fields.items() if name != "models"}
     expected = {f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
     assert tested == expected | {f"models.default.{key}" for key in ModelConfig.model_fields}
+
+
+_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+@given(text=_TEXT)
+@example("search this ")
+@example("query: ")
+@example("null")
+@example("007")
+@example("{query: q}")
+@example("'a'")
+@example("2020-99-99")
+@example(" # no comment")
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("MILLPOND_MODELS__DEFAULT__PROMPTS__QUERY", "models.default.prompts.query"),
+        ("MILLPOND_MODELS__DEFAULT__ENCODER", "models.default.encoder"),
+        ("MILLPOND_MODELS__DEFAULT__REVISION", "models.default.revision"),
+        ("MILLPOND_STORE__PATH", "store.path"),
+        ("MILLPOND_STORE__DEFAULT_COLLECTION", "store.default_collection"),
+        ("MILLPOND_RUNTIME__CACHE", "runtime.cache"),
+        ("MILLPOND_SERVER__HOST", "server.host"),
+    ],
+)
+def test_a_text_is_taken_character_for_character(name, keys, text):
+    if not text and not name.endswith(("QUERY", "COLLECTION", "HOST")):
+        return  # an empty variable is null, or refused
+    found = make_config({"models": {"default": {"encoder": "x"}}}, "a test", env={name: text})
+    for key in keys.split("."):
+        found = found[key] if isinstance(found, dict) else getattr(found, key)
+    assert found == (Path(text) if isinstance(found, Path) else text)
+
+
+@given(text=_TEXT)
+@example("mean: 1: 2")
+@example("gem(p=3) ")
+@example("on")
+@example("1")
+def test_a_pooling_is_a_text_unless_it_is_a_mapping_or_a_list(text):
+    try:
+        parsed = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        assume(text.lstrip()[:1] not in ("{", "["))
+        parsed = None
+    assume(not isinstance(parsed, dict | list))
+    config = make_config({"models": {"a": {"encoder": "x"}}}, "a test", env={"MILLPOND_MODELS__A__POOLING": text})
+    assert config.models["a"].pooling == text
+
+
+@given(number=st.integers(1, 2**40))
+def test_numbers_and_switches_are_read_as_yaml(number):
+    env = {
+        "MILLPOND_BATCHING__MAX_BATCH_TOKENS": str(number),
+        "MILLPOND_BATCHING__MAX_STATE_BYTES": str(number),
+        "MILLPOND_MODELS__A__NORMALIZE": "off",
+        "MILLPOND_MODELS__A__MAX_TOKENS": "declared",
+        "MILLPOND_MODELS__A__POOLING": "[mean, {strategy: gem, p: 4}]",
+        "MILLPOND_MODELS__A__PROMPTS": "{query: 'q: '}",
+    }
+    config = make_config({"models": {"a": {"encoder": "x"}}}, "a test", env=env)
+    assert config.batching.max_batch_tokens == config.batching.max_state_bytes == number
+    model = config.models["a"]
+    assert (model.normalize, model.max_tokens, model.prompts) == (False, "declared", {"query": "q: "})
+    assert model.pooling == ["mean", {"strategy": "gem", "p": 4}]
+
+
+def test_an_empty_variable_is_null_where_null_is_taken(load, refused):
+    assert load("runtime: {cache: x}\n" + MODEL, {"MILLPOND_RUNTIME__CACHE": ""}).runtime.cache is None
+    assert load(MODEL, {"MILLPOND_MODELS__DEFAULT__REVISION": ""}).models["default"].revision is None
+    assert "store.path: must be a path, not None" in refused(MODEL, {"MILLPOND_STORE__PATH": ""})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MILLPOND_RUNTIME_PRECISION", "MILLPOND_RUNTIME__PRECISION"),
+        ("MILLPOND_MODELS_E5_POOLING", "MILLPOND_MODELS__E5__POOLING"),
+        ("MILLPOND_MODELS__E5_POOLING", "MILLPOND_MODELS__E5__POOLING"),
+        ("MILLPOND_MODELS_E5__POOLING", "MILLPOND_MODELS__E5__POOLING"),
+        ("MILLPOND_MODELS_E5_PROMPTS_QUERY", "MILLPOND_MODELS__E5__PROMPTS__QUERY"),
+        ("MILLPOND__SERVER__PORT", "MILLPOND_SERVER__PORT"),
+        ("MILLPOND_SERVER___PORT", "MILLPOND_SERVER__PORT"),
+        ("MILLPOND_SERVR__PORT", "MILLPOND_SERVER__PORT"),
+        ("MILLPOND_SERVER__PROT", "MILLPOND_SERVER__PORT"),
+        ("MILLPOND_SEVER_PORT", "MILLPOND_SERVER__PORT"),
+        ("MILLPOND_PORT", "MILLPOND_SERVER__PORT"),
+        ("MILLPOND_CACHE", "MILLPOND_RUNTIME__CACHE"),
+        ("MILLPOND_BATCHING_MAX_BATCH_TOKENS", "MILLPOND_BATCHING__MAX_BATCH_TOKENS"),
+        ("MILLPOND_MODELS__E6__POOLING", "MILLPOND_MODELS__E5__POOLING"),
+        ("MILLPOND_ULR", "MILLPOND_URL"),
+        ("MILLPOND_APIKEY", "MILLPOND_API_KEY"),
+    ],
+)
+def test_a_variable_that_means_nothing_names_the_right_one(refused, name, meant):
+    message = refused("models: {e5: {encoder: x}}", {name: "1"})
+    assert message.startswith(f"environment variable {name}: ")
+    assert message.endswith(f"Did you mean {meant}?")
+
+
+def test_a_variable_like_no_other_says_which_there_are(refused):
+    message = refused(env={"MILLPOND_QQQ": "1", "MILLPOND_ZZZ": "2"})
+    assert [line.split(":")[0] for line in message.splitlines()] == [
+        "environment variable MILLPOND_QQQ",
+        "environment variable MILLPOND_ZZZ",
+    ]
+    assert "MILLPOND_SERVER__PORT" in message and "MILLPOND_URL" in message
+
+
+def test_a_value_of_the_wrong_kind_suggests_no_other_variable(refused):
+    assert "Did you mean" not in refused(env={"MILLPOND_SERVER__PORT": "x"})
+
+
+def test_what_kubernetes_says_of_a_service_of_this_name_is_left_alone(load, refused):
+    told = {
+        "MILLPOND_PORT": "tcp://10.0.0.7:8000",
+        "MILLPOND_PORT_8000_TCP": "tcp://10.0.0.7:8000",
+        "MILLPOND_PORT_8000_TCP_ADDR": "10.0.0.7",
+        "MILLPOND_SERVICE_HOST": "10.0.0.7",
+        "MILLPOND_SERVICE_PORT": "8000",
+        "MILLPOND_SERVICE_PORT_HTTP": "8000",
+        "MILLPOND_EU_PORT": "tcp://10.0.0.8:8000",
+        "MILLPOND_EU_SERVICE_HOST": "10.0.0.8",
+    }
+    assert load(MODEL, told) == load(MODEL)
+    assert "MILLPOND_SERVICE_PORT" in refused(env={"MILLPOND_SERVICE_PORT": "8000"})
+    assert "MILLPOND_SERVER_PORT" in refused(env={**told, "MILLPOND_SERVER_PORT": "8000"})
+
+
+def test_a_byte_order_mark_before_a_config(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"\xef\xbb\xbf" + MODEL.encode())
+    assert load_config(tmp_path / "c.yaml", env={}).models["default"].encoder == "some/model"
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(load):
@@ -265,7 +400,7 @@ def test_a_file_without_permission(tmp_path):
         ("MILLPOND_SERVER__PORT", "", "server.port: input should be a valid integer, not None"),
         ("MILLPOND_SERVER__PORT", "[1", "its value is not valid YAML: '[1'"),
         ("MILLPOND_SERVER__PORT", "2020-99-99", "its value is not valid YAML"),
-        ("MILLPOND_STORE__PATH", "{a: 1, a: 2}", "its value is not valid YAML"),
+        ("MILLPOND_MODELS__DEFAULT__PROMPTS", "{a: 1, a: 2}", "its value is not valid YAML"),
         ("MILLPOND_RUNTIME__THREAD", "1", "runtime.thread: is not a key here. Did you mean 'threads'?"),
         ("MILLPOND_SERVR__PORT", "1", "servr: is not a key here. Did you mean 'server'?"),
         ("MILLPOND_SERVER__HOST__NAME", "x", "server.host: input should be a valid string"),
@@ -284,8 +419,9 @@ def test_a_variable_inside_what_is_no_section(refused):
 
 
 def test_errors_name_the_flag(refused):
-    assert refused(server__port="x").startswith("--port: server.port: input should be a valid integer, not 'x'")
-    assert refused(store__default_collection=3).startswith("--default-collection: ")
+    assert refused(server__port="x") == "--port: input should be a valid integer, not 'x'."
+    assert refused(store__default_collection=3).startswith("--default-collection: input")
+    assert refused(store__path=3) == "--store: must be a path, not 3."
 
 
 def test_a_config_does_not_change(load):

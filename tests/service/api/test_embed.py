@@ -29,7 +29,7 @@ ODD = [
     "family 👨‍👩‍👧‍👦 and 🇩🇪 flags 🏳️‍🌈",
     "NUL \x00 inside",
     "zero\u200bwidth",
-    "[CLS] spelled out [SEP] [MASK]",
+    "[brackets] spelled out [SEPARATE] [MASKS]",
     "<script>alert('x')</script> & \"quotes\" \\",
     "word " * 200,
     "Donaudampfschifffahrtsgesellschaftskapitän" * 3,

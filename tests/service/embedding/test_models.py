@@ -24,6 +24,7 @@ from tests.support.checkpoints import (
     embed,
     plain_bert,
     plain_llama,
+    plain_t5,
     sentence_transformer,
     served,
     token_states,
@@ -150,13 +151,12 @@ def test_max_tokens(declared, tmp_path):
 
 
 def test_no_known_length(plain, tmp_path):
-    llama = plain_llama(tmp_path / "model")
-    edit(llama / "config.json", max_position_embeddings=None)
-    edit(llama / "tokenizer_config.json", model_max_length=10**30)
-    message = refused(llama, pooling="last")
+    t5 = plain_t5(tmp_path / "model")
+    edit(t5 / "tokenizer_config.json", model_max_length=10**30)
+    message = refused(t5, pooling="mean")
     assert "models.default.max_tokens" in message
     assert "give a number here" in message
-    with served(llama, pooling="last", max_tokens=100) as models:
+    with served(t5, pooling="mean", max_tokens=100) as models:
         assert models.get().recipe.max_tokens == 100
 
 
