@@ -53,8 +53,8 @@ _NAMES: Final[dict[int, str]] = {
     "attention_chunk_size entity_emb_size hidden_size_per_layer_input index_topk chunk_size mamba_chunk_size "
     "pronunciation_embed_dim shape_embed_dim",
     8: "head_dim d_kv d_head v_head_dim qk_nope_head_dim qk_rope_head_dim state_size ssm_state_size mamba_d_state "
-    "global_head_dim linear_key_head_dim linear_value_head_dim rotary_dim index_head_dim swa_head_dim swa_v_head_dim mamba_n_heads "
-    "mamba_d_head mamba_num_heads mamba_head_dim n_mamba_heads mamba_headdim local_attn_chunk_length "
+    "global_head_dim linear_key_head_dim linear_value_head_dim rotary_dim index_head_dim swa_head_dim swa_v_head_dim "
+    "mamba_n_heads mamba_d_head mamba_num_heads mamba_head_dim n_mamba_heads mamba_headdim local_attn_chunk_length "
     "lsh_attn_chunk_length attention_head_size",
     4: "num_attention_heads n_head n_heads encoder_attention_heads decoder_attention_heads num_heads num_experts "
     "num_local_experts n_routed_experts moe_num_experts index_n_heads linear_num_value_heads "
