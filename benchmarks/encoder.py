@@ -41,7 +41,7 @@ def minilm() -> str:
 def load(checkpoint: str, **runtime: str) -> tuple[Tokenizer, Runtime]:
     """Load a checkpoint as the service does, with keys of the config's section `runtime`."""
     source = Source(read_checkpoint(checkpoint))
-    return source.tokenizer, load_runtime(source, RuntimeConfig.model_validate(runtime))[0]
+    return source.tokenizer, load_runtime(source, RuntimeConfig.model_validate(runtime), lambda _: None)[0]
 
 
 def token_ids(texts: Sequence[str]) -> list[list[int]]:

@@ -137,7 +137,7 @@ def _declared(folder: Path, transformer: Path, modules: Sequence[Module]) -> dic
     texts = TransformerSettings.read(next(given, transformer / TRANSFORMER_CONFIGS[0]))
     model = ModelSettings.read(folder / "config_sentence_transformers.json")
     return _modules_after(folder, modules) | {
-        "max_tokens": texts.max_seq_length,
+        "max_tokens": texts.max_tokens,
         "lower_case": texts.do_lower_case,
         "prompts": model.prompts or {},
         "default_prompt": model.default_prompt_name,

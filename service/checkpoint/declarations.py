@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from service.checkpoint import arguments
 from service.config import expected
 from service.errors import CheckpointError
 from service.similarity import COSINE
@@ -52,9 +53,6 @@ _FLAGS: Final = {  # in the order in which sentence-transformers concatenates th
     "pooling_mode_lasttoken": "lasttoken",
 }
 _TEXT_MODALITY: Final = {"method": "forward", "method_output_name": "last_hidden_state"}
-_HARMLESS_ARGS: Final = {
-    *("trust_remote_code", "torch_dtype", "dtype", "attn_implementation", "revision", "code_revision"),
-}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -103,14 +101,24 @@ class _Declaration(BaseModel):
 _Count = Annotated[int, Field(ge=1)]
 
 
-def _harmless(args: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
-    unknown = set(args or {}) - _HARMLESS_ARGS
-    if unknown:
-        raise ValueError(f"{info.field_name} sets {sorted(unknown)}, which cannot be followed here")
-    return args
+def _check(field: str, args: Any, known: arguments.Arguments) -> None:
+    if not isinstance(args, dict):
+        raise ValueError(f"{field} must be an object, not {args!r}")
+    if unknown := arguments.unknown(args, known):
+        raise ValueError(f"{field} sets {unknown}, which cannot be followed here")
 
 
-_LoadingArgs = Annotated[dict[str, Any] | None, AfterValidator(_harmless)]
+def _known(known: arguments.Arguments) -> AfterValidator:
+    def check(args: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        _check(str(info.field_name), args or {}, known)
+        return args
+
+    return AfterValidator(check)
+
+
+_EncoderArgs = Annotated[dict[str, Any] | None, _known(arguments.OF_ENCODER)]
+_TokenizerArgs = Annotated[dict[str, Any] | None, _known(arguments.OF_TOKENIZER)]
+_CallArgs = Annotated[dict[str, Any] | None, _known(arguments.OF_CALLS)]
 
 
 class TransformerSettings(_Declaration):
@@ -123,13 +131,32 @@ class TransformerSettings(_Declaration):
     modality_config: dict[str, Any] | None = None
     unpad_inputs: Any = None
     backend: Any = None
-    model_args: _LoadingArgs = None
-    tokenizer_args: _LoadingArgs = None
-    config_args: _LoadingArgs = None
-    model_kwargs: _LoadingArgs = None
-    processor_kwargs: _LoadingArgs = None
-    config_kwargs: _LoadingArgs = None
-    processing_kwargs: _LoadingArgs = None
+    model_args: _EncoderArgs = None
+    tokenizer_args: _TokenizerArgs = None
+    config_args: _EncoderArgs = None
+    model_kwargs: _EncoderArgs = None
+    processor_kwargs: _TokenizerArgs = None
+    config_kwargs: _EncoderArgs = None
+    processing_kwargs: _CallArgs = None
+    query_length: None = None
+    document_length: None = None
+    query_expansion: None = None
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens of a text: as calls of the tokenizer are given, else as it is loaded, else `max_seq_length`."""
+        of_text = (self.processing_kwargs or {}).get("text", {})
+        of_tokenizer = self.tokenizer_args or self.processor_kwargs or {}
+        limits = of_text.get("max_length"), of_tokenizer.get("model_max_length"), self.max_seq_length
+        found = next((limit for limit in limits if limit is not None), None)
+        return found if found is None or found <= arguments.NO_LIMIT else None
+
+    @field_validator("processing_kwargs")
+    @classmethod
+    def _of_texts(cls, calls: dict[str, Any] | None) -> dict[str, Any] | None:
+        for kind, known in (("text", arguments.OF_TEXT), ("common", arguments.OF_ALL)):
+            _check(f"processing_kwargs.{kind}", (calls or {}).get(kind, {}), known)
+        return calls
 
     @field_validator("modality_config")
     @classmethod

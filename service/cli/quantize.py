@@ -74,7 +74,7 @@ def _quantize(asked: ModelConfig, settings: Config) -> Runtime:
 
         cache, trust = settings.runtime.cache, asked.trust_remote_code
         source = Source(checkpoint, cache, trust_remote_code=trust, progress=show)
-        return load_runtime(source, settings.runtime)[0]
+        return load_runtime(source, settings.runtime, lambda _: None)[0]
 
 
 def _print(done: dict[str, Runtime]) -> None:

@@ -16,6 +16,7 @@ from service.doctor.published import Published, sum_of
 from service.doctor.strategies import cosines
 from service.embedding.prompts import role_prompts
 from service.embedding.recipe import Recipe
+from service.encoder import Trial
 from service.similarity import COSINE, SIMILARITIES
 
 TOLERANCE: Final = 1e-5
@@ -116,6 +117,17 @@ def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
         if precision == "fp32"
         else "serve it with runtime.precision: fp32",
     )
+
+
+def trial(found: Trial) -> Finding:
+    """Report the trial that the encoder passed before it was served."""
+    if found.equal_lengths:
+        return Finding(
+            "trial",
+            "ok",
+            f"{found}; it reads padding, so passes are of equal lengths and no text is padded",
+        )
+    return Finding("trial", "ok", str(found))
 
 
 def padding(alone: Vectors, beside: Vectors, precision: str, pooled: str) -> Finding:

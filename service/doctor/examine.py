@@ -85,6 +85,7 @@ async def examine(
         *checks.modules(checkpoint, unknown),
         checks.pooling(recipe, known, by_name),
         agreement,
+        checks.trial(embedder.encoder.trial),
         checks.padding(*await _beside(embedder, sample), precision, recipe.pooler.spec),
         checks.normalisation(recipe, known, served),
         *checks.similarity(recipe),

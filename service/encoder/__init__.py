@@ -5,6 +5,7 @@ from service.encoder.batcher import Batcher, PostProcess, RowFailed
 from service.encoder.encoder import Encoder
 from service.encoder.runtimes.base import Runtime
 from service.encoder.tokenizer import Side, TokenizedText, Tokenizer
+from service.encoder.trial import Trial
 
 __all__ = [
     "Anatomy",
@@ -16,4 +17,5 @@ __all__ = [
     "Side",
     "TokenizedText",
     "Tokenizer",
+    "Trial",
 ]

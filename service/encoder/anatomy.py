@@ -40,23 +40,35 @@ def examine(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Anato
     from transformers import AutoConfig
 
     folder = checkpoint.transformer
+    kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
     try:
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         dim = int(config.get_text_config().hidden_size)
         with torch.device("meta"):
-            module = auto_class(checkpoint).from_config(config, trust_remote_code=trust_remote_code)
+            module = kind.from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds for a damaged config
         raise CheckpointError(f"{folder}: its config.json describes no encoder ({brief(error, 300)}).") from None
     return Anatomy(dim, _vocabulary(module), positions(module))
 
 
-def auto_class(checkpoint: Checkpoint) -> Any:
-    """Return the class of transformers that loads an encoder: of an encoder-decoder, its encoder alone."""
-    from transformers import AutoModel, AutoModelForTextEncoding
+def auto_class(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Any:
+    """Return the class of transformers that loads an encoder: of an encoder-decoder, its encoder alone.
 
-    config = checkpoint.config
-    both = config.get("is_encoder_decoder") or config.get("model_type") in _TEXT_ENCODERS
-    return AutoModelForTextEncoding if both else AutoModel
+    Raises:
+        CheckpointError: transformers does not load the encoder of this encoder-decoder alone.
+    """
+    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+
+    kind = checkpoint.config.get("model_type")
+    if not checkpoint.config.get("is_encoder_decoder") and kind not in _TEXT_ENCODERS:
+        return AutoModel
+    if kind not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES and not trust_remote_code:
+        raise CheckpointError(
+            f"{checkpoint.transformer}: is an encoder with a decoder ({kind}), and transformers does not load its "
+            "encoder alone. Choose another model."
+        )
+    return AutoModelForTextEncoding
 
 
 def positions(module: Any) -> int | None:

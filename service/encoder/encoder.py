@@ -30,7 +30,7 @@ class Encoder:
 
     Raises:
         ConfigError: this machine or this installation cannot do what the config asks for.
-        CheckpointError: tokenizer or weights cannot be used.
+        CheckpointError: tokenizer or weights cannot be used, or the vectors cannot be trusted.
     """
 
     def __init__(
@@ -52,8 +52,9 @@ class Encoder:
         self.tokenizer = source.tokenizer
         self.anatomy = source.anatomy
         self.fingerprint = source.fingerprint
-        self.runtime, self.runtime_reason = load_runtime(source, runtime)
-        self.trial = tried(source, self.runtime, runtime)
+        self.runtime, self.runtime_reason, self.trial = load_runtime(
+            source, runtime, lambda loaded: tried(source, loaded, runtime)
+        )
         self.agreement = self.runtime.agreement
         self.dim = self.runtime.dim
         logger.info(

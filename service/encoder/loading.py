@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
@@ -152,8 +152,9 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
     enable_progress_bars()  # of downloads, which the line above turns off as well
+    kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
     try:
-        model, report = auto_class(checkpoint).from_pretrained(
+        model, report = kind.from_pretrained(
             checkpoint.transformer,
             dtype=dtype,
             use_safetensors=True,
@@ -166,7 +167,12 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
             f"{checkpoint.transformer}: its weights cannot be loaded ({brief(error, 400)})."
         ) from None
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    missing += sorted(key for key, *_ in report["mismatched_keys"])
+    if report["mismatched_keys"]:
+        key, found, wanted = min(report["mismatched_keys"])
+        raise CheckpointError(
+            f"{checkpoint.transformer}: {key!r} is {_size(found)} in the weights and {_size(wanted)} by config.json, "
+            "so the two are not of one model. Get both anew."
+        )
     if missing:
         raise CheckpointError(
             f"{checkpoint.transformer}: {len(missing)} weights are missing or of another shape, such as "
@@ -181,3 +187,7 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     module = model.eval().requires_grad_(False)
     check_module(module, checkpoint)
     return module
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

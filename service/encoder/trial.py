@@ -7,6 +7,7 @@ to length one before the largest absolute difference of a component is taken.
 from __future__ import annotations
 
 import json
+import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +18,21 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from service.arrays import Floats, Ids
 from service.checkpoint.weights import count
 from service.config import RuntimeConfig
 from service.encoder.loading import Source
 from service.encoder.probe import not_finite_states
-from service.encoder.runtimes.base import Runtime
+from service.encoder.runtimes.base import Runtime, Unfit
 from service.encoder.runtimes.machine import instructions
-from service.encoder.samples import UNBOUNDED, affordable, draw
+from service.encoder.samples import UNBOUNDED, Samples, affordable
 from service.encoder.shapes import EqualLengths, Shapes
-from service.encoder.tokenizer import Tokenizer, pad
+from service.encoder.tokenizer import pad
 from service.errors import CheckpointError, brief
+
+logger = logging.getLogger(__name__)
 
 _TRIAL: Final = 1
 """Version of the trial; increase it when it comes to refuse more, so that what is cached is tried again."""
@@ -72,12 +76,11 @@ class Trial:
         return EqualLengths() if self.equal_lengths else runtime.shapes(max_batch_tokens, longest)
 
     def __str__(self) -> str:
+        figures = {"alone": self.wide, "together": self.together, "padded": self.padded, "again": self.again}
+        shown = ", ".join(f"{name} {value:.0e}" for name, value in figures.items())
         of = f" of {self.limit}" if self.limit else ""
-        figures = (
-            f"alone {self.wide:.0e}, together {self.together:.0e}, padded {self.padded:.0e}, again {self.again:.0e}"
-        )
         return (
-            f"largest differences: {figures} ({self.bound:.0e} is allowed), checked to {self.checked_to}{of} tokens"
+            f"largest differences {shown} where {self.bound:.0e} is allowed, checked to {self.checked_to}{of} tokens"
         )
 
 
@@ -85,7 +88,8 @@ def tried(source: Source, runtime: Runtime, config: RuntimeConfig) -> Trial:
     """Try an encoder on the runtime that it will be served with, or return what an earlier trial of the same found.
 
     Raises:
-        CheckpointError: its vectors cannot be trusted, why, and the remedy.
+        Unfit: its vectors cannot be trusted on this runtime.
+        CheckpointError: nor may another one take its place.
     """
     limit = source.anatomy.positions
     tokenizer = source.tokenizer
@@ -107,7 +111,12 @@ def tried(source: Source, runtime: Runtime, config: RuntimeConfig) -> Trial:
             trial = thread.submit(_try, source, runtime, longest).result()
         (folder / _FILE).write_text(json.dumps(asdict(trial)))
 
-    folder = source.artifact("trial", key, build)
+    try:
+        folder = source.artifact("trial", key, build)
+    except CheckpointError as error:
+        if runtime.precision == "int8":
+            raise
+        raise Unfit(error, f"{runtime.backend} failed its trial ({error})") from None
     return Trial(**json.loads((folder / _FILE).read_text()))
 
 
@@ -121,12 +130,20 @@ def _try(source: Source, runtime: Runtime, longest: int) -> Trial:
     """Run the texts; see `tried`."""
     runtime.prepare_thread()
     passes = _Passes(source, runtime)
-    *short, long = texts = _texts(source.tokenizer, longest)
+    samples = Samples(source.tokenizer)
+    bearable = passes.give_numbers(samples.each())
+    if not bearable.all():
+        logger.warning(
+            "%s: %d of %d tokens give states that are not finite; texts with such tokens fail",
+            *(source.checkpoint.name, (~bearable).sum(), len(bearable)),
+        )
+    samples.keep(bearable)
+    *short, long = texts = samples.texts(_LENGTHS, longest)
     bound = BOUNDS.get(runtime.precision, BOUNDS["bf16"])
 
     alone = [passes.one(text) for text in texts]
     wide = max(_apart(passes.one(text, wide=True), first) for text, first in zip(texts, alone, strict=True))
-    equals = _rows(source.tokenizer, *(min(most, longest) for most in _TOGETHER))
+    equals = samples.rows(*(min(most, longest) for most in _TOGETHER))
     together = _apart(passes.together(equals)[0], passes.one(equals[0]))
     beside = [*passes.together(short[::-1])[::-1], *passes.together(short[::-1], wide=True)[::-1]]
     padded = max(map(_apart, beside, chain(alone[:-1], alone[:-1])))
@@ -179,23 +196,38 @@ class _Passes:
 
     def together(self, texts: Sequence[Ids], *, wide: bool = False) -> list[Floats]:
         """Run texts in one pass."""
-        ids, mask = pad(texts, self._source.tokenizer.pad_id)
-        checkpoint, width = self._source.checkpoint, ids.shape[1]
-        try:
-            with torch.inference_mode():
-                states = self._runtime.states(ids, mask, wide=wide).float().numpy()
-        except Exception as error:  # runtimes raise many kinds
-            raise CheckpointError(self._failed(width, brief(error, 200))) from None
-        if states.shape != (*ids.shape, self._runtime.dim):
-            raise CheckpointError(
-                f"{checkpoint.name}: states of {len(ids)} x {width} tokens have the shape {states.shape} and should "
-                f"have {(*ids.shape, self._runtime.dim)}. Choose another model, or another runtime.backend."
-            )
-        self._passed = max(self._passed, width)
+        states = self._states(texts, wide=wide)
+        self._passed = max(self._passed, states.shape[1])
         found = [_vectors(states[row, : len(text)]) for row, text in enumerate(texts)]
         if not all(np.isfinite(vectors).all() for vectors in found):
-            raise not_finite_states(checkpoint, f"{checkpoint.name} at {width} tokens")
+            checkpoint = self._source.checkpoint
+            raise not_finite_states(
+                checkpoint, f"{checkpoint.name} at {states.shape[1]} tokens", self._runtime.precision
+            )
         return found
+
+    def give_numbers(self, texts: Sequence[Ids]) -> NDArray[np.bool_]:
+        """Return for texts of equal length whether their states are finite, where some are, (texts,)."""
+        found: NDArray[np.bool_] = np.asarray(np.isfinite(self._states(texts)).all((1, 2)))
+        if not found.any():
+            checkpoint = self._source.checkpoint
+            raise not_finite_states(checkpoint, checkpoint.name, self._runtime.precision)
+        return found
+
+    def _states(self, texts: Sequence[Ids], *, wide: bool = False) -> Floats:
+        ids, mask = pad(texts, self._source.tokenizer.pad_id)
+        try:
+            with torch.inference_mode():
+                states: Floats = self._runtime.states(ids, mask, wide=wide).float().numpy()
+        except Exception as error:  # runtimes raise many kinds
+            raise CheckpointError(self._failed(ids.shape[1], brief(error, 200))) from None
+        if states.shape != (*ids.shape, self._runtime.dim):
+            raise CheckpointError(
+                f"{self._source.checkpoint.name}: states of {len(ids)} x {ids.shape[1]} tokens have the shape "
+                f"{states.shape} and should have {(*ids.shape, self._runtime.dim)}. Choose another model, or another "
+                "runtime.backend."
+            )
+        return states
 
     def _failed(self, width: int, reason: str) -> str:
         checkpoint = self._source.checkpoint
@@ -205,22 +237,6 @@ class _Passes:
             f"{checkpoint.name}: fails on a text of {width} tokens ({reason}), and not on one of {self._passed}: it "
             f"has fewer positions than config.json declares. Correct that, or get the folder anew."
         )
-
-
-def _texts(tokenizer: Tokenizer, longest: int) -> list[Ids]:
-    """Return texts from the shortest to the longest, framed as texts are."""
-    shortest = min(tokenizer.num_special + 1, longest)
-    lengths = sorted({shortest, longest, *(length for length in _LENGTHS if shortest < length < longest)})
-    return [_rows(tokenizer, 1, length)[0] for length in (lengths if len(lengths) > 1 else lengths * 2)]
-
-
-def _rows(tokenizer: Tokenizer, rows: int, length: int) -> list[Ids]:
-    """Return different texts of the same length."""
-    special = {*tokenizer.spec.special_ids, tokenizer.pad_id}
-    room = max(length - tokenizer.num_special, 0)
-    drawn = draw(tokenizer.vocab_size, (rows, room), avoid=special, seed=length)
-    frame = tokenizer.spec.prefix, tokenizer.spec.suffix
-    return [np.array([*frame[0], *row, *frame[1]], np.int64)[:length] for row in drawn]
 
 
 def _vectors(states: Floats) -> Floats:

@@ -130,7 +130,13 @@ class OpenVINORuntime(Runtime):
             graph, agreement = cls._quantized(graph, source, Quantizer(source, config.calibration))
             if advice := int8_advice():
                 logger.warning("runtime.precision: int8: %s", advice)
-        return cls(graph, precision, threads=threads(config), agreement=agreement, config=source.checkpoint.config)
+        try:
+            return cls(
+                graph, precision, threads=threads(config), agreement=agreement, config=source.checkpoint.config
+            )
+        except RuntimeError as error:  # what a graph that OpenVINO cannot run is to it
+            reason = f"OpenVINO does not run it ({brief(error, 200)})"
+            raise Unfit(CheckpointError(f"{name}: {reason}. Set runtime.backend to torch or auto."), reason) from None
 
     @classmethod
     def _quantized(cls, graph: Path, source: Source, quantizer: Quantizer) -> tuple[Path, Agreement]:

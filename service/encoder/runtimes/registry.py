@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from service.config import RuntimeConfig, runtimes
 from service.encoder.loading import Source
 from service.encoder.runtimes.base import Runtime, Unfit
 from service.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def find(name: str) -> type[Runtime]:
@@ -23,11 +28,14 @@ def find(name: str) -> type[Runtime]:
     return found
 
 
-def load_runtime(source: Source, config: RuntimeConfig) -> tuple[Runtime, str]:
+def load_runtime(source: Source, config: RuntimeConfig, accept: Callable[[Runtime], T]) -> tuple[Runtime, str, T]:
     """Load an encoder into the runtime that the config names; under `auto`, into the first by rank that is fit.
 
+    Args:
+        accept: looks at the loaded runtime, and raises `Unfit` where another one should take its place.
+
     Returns:
-        The runtime, and in a sentence why it is this one.
+        The runtime, in a sentence why it is this one, and what `accept` returned.
 
     Raises:
         ConfigError: this machine or this installation cannot do what the config asks for.
@@ -41,7 +49,8 @@ def load_runtime(source: Source, config: RuntimeConfig) -> tuple[Runtime, str]:
         reason = f"runtime.backend is {config.backend}"
     for kind in kinds:
         try:
-            return kind.load(source, config), reason
+            runtime = kind.load(source, config)
+            return runtime, reason, accept(runtime)
         except Unfit as unfit:
             reason, error = unfit.reason, unfit.error
     raise error

@@ -18,11 +18,12 @@ import pytest
 
 from service.doctor.endpoint import find
 from service.doctor.examine import examine
-from service.doctor.findings import Finding, Report
+from service.doctor.findings import Finding, Report, refused
 from service.doctor.folder import opened
 from service.doctor.identify import identify
 from service.doctor.reference import here
 from service.embedding.embedder import Embedder
+from service.errors import CheckpointError
 from tests.support import checkpoints
 
 Answer = tuple[int, Any]
@@ -39,8 +40,11 @@ def runtime() -> Iterator[None]:
 
 def doctor(folder: Path, texts: Sequence[str] | None = None) -> Report:
     """What `millpond doctor FOLDER` finds."""
-    with opened(folder) as (embedder, unknown):
-        return asyncio.run(examine(embedder, reference=here, model=str(folder), texts=texts, unknown=unknown))
+    try:
+        with opened(folder) as (embedder, unknown):
+            return asyncio.run(examine(embedder, reference=here, model=str(folder), texts=texts, unknown=unknown))
+    except CheckpointError as error:
+        return refused(str(folder), str(error))
 
 
 def doctor_of_served(folder: Path, **settings: Any) -> Report:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.encoder.queue import QUICK, Job, TokenQueue
-from service.encoder.shapes import AnyShape, ShapeBuckets
+from service.encoder.shapes import AnyShape, EqualLengths, ShapeBuckets
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 BUDGETS = st.sampled_from([1, 16, 64, 200, 1024])
@@ -37,10 +37,10 @@ def drain(queue: TokenQueue) -> list[list]:
 class QueueMachine(RuleBasedStateMachine):
     """Puts, takes and cancellations in any order."""
 
-    @initialize(budget=BUDGETS, streams=STREAMS, buckets=st.booleans())
-    def start(self, budget, streams, buckets):
+    @initialize(budget=BUDGETS, streams=STREAMS, shapes=st.sampled_from(["any", "buckets", "equal"]))
+    def start(self, budget, streams, shapes):
         self.budget, self.streams = budget, streams
-        self.shapes = ShapeBuckets(budget, 40) if buckets else AnyShape()
+        self.shapes = {"any": AnyShape(), "buckets": ShapeBuckets(budget, 40), "equal": EqualLengths()}[shapes]
         self.queue = TokenQueue(budget, streams, self.shapes)
         self.rows = {}  # job -> its rows; the job itself gives up those that lead
         self.handed_out = Counter()
@@ -71,7 +71,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.queue.tokens == 0
             return
         width = len(batch[0])
-        assert all(len(row) <= width for row in batch)
+        assert all(self.shapes.shortest(width) <= len(row) <= width for row in batch)
         assert len(batch) == 1 or width * len(batch) <= budget
         assert len(batch) == 1 or self.shapes.width(width) * len(batch) <= self.budget
         assert self.shapes.rows(len(batch)) == len(batch)
@@ -99,7 +99,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert set(batch) <= waiting
         assert len(batch) <= 1 or len(batch) * self.shapes.width(len(batch[0])) <= QUICK
         assert not batch or self.shapes.rows(len(batch)) == len(batch)
-        assert all(len(row) <= len(batch[0]) for row in batch)
+        assert all(self.shapes.shortest(len(batch[0])) <= len(row) <= len(batch[0]) for row in batch)
         self.handed_out.update(batch)
 
     @invariant()
@@ -145,6 +145,17 @@ def test_a_row_beyond_the_budget_rides_alone():
     queue = TokenQueue(100, 1, AnyShape())
     queue.put(job(500, 10, 10, 300))
     assert [[len(row) for row in batch] for batch in drain(queue)] == [[500], [300], [10, 10]]
+
+
+def test_equal_lengths_are_never_padded():
+    queue = TokenQueue(1000, 1, EqualLengths())
+    queue.put(job(30, 29, 30, 29, 28))
+    queue.put(job(29, 30))
+    assert [[len(row) for row in batch] for batch in drain(queue)] == [[30] * 3, [29] * 3, [28]]
+    queue.put(job(9, 8))
+    queue.put(job(8))
+    quick = [[len(row) for row in queue.take_quick()] for _ in range(3)]
+    assert sorted(map(tuple, quick)) == [(8,), (8,), (9,)]
 
 
 def test_padding_counts():

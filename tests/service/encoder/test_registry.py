@@ -9,13 +9,13 @@ import pytest
 
 from service.config import load_config
 from service.embedding.models import Models
-from service.errors import ConfigError
+from service.errors import CheckpointError, ConfigError
 from tests.support.checkpoints import TEXTS, close, embed, plain_bert, served
 
 TOY = '''
 import torch
 from service.encoder.runtimes.base import Runtime, Unfit
-from service.errors import ConfigError
+from service.errors import CheckpointError, ConfigError
 
 
 class Toy(Runtime):
@@ -115,3 +115,17 @@ def test_a_built_in_name_is_not_taken_over(tmp_path, package):
     entry_points.write_text("[millpond.runtimes]\ntorch = toy_runtime:Toy\n")
     with served(plain_bert(tmp_path / "model"), pooling="mean") as models:
         assert type(models.get().encoder.runtime).__name__ == "TorchRuntime"
+
+
+def test_a_runtime_whose_vectors_cannot_be_trusted(tmp_path, package):
+    """Under `auto` another one takes its place; by name it is refused."""
+    package(TOY.replace("5).float()", "5).float() + wide * mask[..., None]"))
+    folder = plain_bert(tmp_path / "model")
+    cache = str(tmp_path / "cache")
+    runtime = {"threads": "auto", "cache": cache}
+    with served(folder, pooling="mean", runtime={**runtime, "backend": "auto"}) as models:
+        assert models.get().encoder.runtime.backend in ("openvino", "torch")
+    stated = "on toy in fp32, a text has another vector in a pass that takes all cores"
+    by_name = served(folder, pooling="mean", runtime={**runtime, "backend": "toy"})
+    with pytest.raises(CheckpointError, match=stated), by_name:
+        pass
