@@ -24,6 +24,7 @@ HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.ji
 _MODULES: Final = "modules.json"
 _DECLARATIONS: Final = [_MODULES, "config.json"]
 _WHOLE: Final = "model.safetensors"
+_INDEX: Final = "model.safetensors.index.json"
 _SHARDS: Final = "model-*-of-*.safetensors"
 _COMMIT: Final = re.compile("[0-9a-f]{40}")
 _SHA256: Final = re.compile("[0-9a-f]{64}")
@@ -80,16 +81,20 @@ def needed(files: Iterable[str], modules: Sequence[Module]) -> list[str]:
         file
         for folder, inside in by_folder.items()
         for file in inside
-        if not file.endswith(".safetensors") or (folder in folders and _is_loaded(PurePosixPath(file), inside))
+        if (folder in folders or not file.endswith(".safetensors")) and _is_read(PurePosixPath(file), inside)
     )
 
 
-def _is_loaded(weights: PurePosixPath, beside: Iterable[str]) -> bool:
-    """Whether a folder's weights are read from this file: from one whole, else from shards, else from any."""
-    names = {PurePosixPath(file).name for file in beside if PurePosixPath(file).parent == weights.parent}
+def _is_read(file: PurePosixPath, beside: Iterable[str]) -> bool:
+    """Whether a file is read beside others: weights come from one file, else from shards, else from any."""
+    names = {PurePosixPath(other).name for other in beside if PurePosixPath(other).parent == file.parent}
+    if file.name == _INDEX:
+        return _WHOLE not in names
+    if file.suffix != ".safetensors":
+        return True
     if _WHOLE in names:
-        return weights.name == _WHOLE
-    return f"{_WHOLE}.index.json" not in names or fnmatch(weights.name, _SHARDS)
+        return file.name == _WHOLE
+    return _INDEX not in names or fnmatch(file.name, _SHARDS)
 
 
 def _current(name: str, revision: str | None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import mmap
+import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ _HINTS: Final = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 _COMPILED_NODES: Final = {"fp32": 256, "bf16": 1024, "int8": 512}
 """Nodes of each kind that stay compiled; by default OpenVINO keeps any number. In bf16 and int8 a shape of a pass has
 some eight, which take up to 2 and 8 MB; in fp32, where passes have any shape, it costs little to compile one anew."""
+_NO_RULE: Final = re.compile("No conversion rule found for operations: (.*)")
 _INPUTS: Final = ("input_ids", "attention_mask")
 _MISSING: Final = "OpenVINO is not installed; it comes with: pip install 'millpond[openvino]'"
 
@@ -234,7 +236,8 @@ def _convert(module: Any) -> Any:
                 module, lambda ids, mask: torch.from_numpy(compiled([ids.numpy(), mask.numpy()])[0].copy())
             )
     except Exception as error:  # tracing raises whatever the architecture's code does
-        reason = brief(error, 200)
+        without = _NO_RULE.search(str(error))
+        reason = f"OpenVINO has no {without[1]}" if without else brief(error, 200)
     if reason is not None:
         raise ConversionError(reason)
     return graph
