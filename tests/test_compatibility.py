@@ -96,7 +96,11 @@ def test_collections_answer_as_they_did(served: Deployment, store: Path) -> None
         relabelled |= {"fingerprint": embedder.fingerprint}
         assert embedder.fingerprint != expected["definition"]["fingerprint"]
         assert collection.definition.to_json() == expected["definition"] | relabelled
-        description = expected["description"] | {"fingerprint": embedder.fingerprint, "similarity": "cosine", "precisions": []}
+        description = expected["description"] | {
+            "fingerprint": embedder.fingerprint,
+            "similarity": "cosine",
+            "precisions": [],
+        }
         assert asyncio.run(served.collections.describe(collection)) == description
         assert asyncio.run(hits(served, collection.name)) == nearly(expected["hits"])
         assert definitions(store)[collection.name] == collection.definition.to_json()
