@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final
 
 from service.checkpoint import Checkpoint
@@ -51,13 +52,13 @@ class Encoder:
         )
         self.checkpoint = checkpoint
         self.tokenizer = source.tokenizer
-        self.anatomy = source.anatomy
         self.fingerprint = source.fingerprint
         self.runtime, self.runtime_reason, self.trial = load_runtime(
             source, runtime, lambda loaded: tried(source, loaded, runtime)
         )
         self.agreement = agreement_of(source, self.runtime, runtime)
         self.dim = self.runtime.dim
+        self.anatomy = replace(source.anatomy, dim=self.dim)
         logger.info(
             "%s runs on %s %s with %d streams: %s",
             *(checkpoint.name, self.runtime.backend, self.runtime.precision, self.runtime.streams),
