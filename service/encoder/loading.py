@@ -158,8 +158,8 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
     if checkpoint.config.get("model_type") in _HASHING:
         raise CheckpointError(
-            f"{checkpoint.transformer}: the attention of {checkpoint.config['model_type']} hashes by chance, in buckets "
-            "whose number the first text decides, so a text has no one vector. Choose another model."
+            f"{checkpoint.transformer}: the attention of {checkpoint.config['model_type']} hashes by chance, in "
+            "buckets whose number the first text decides, so a text has no one vector. Choose another model."
         )
     try:
         model, report = kind.from_pretrained(
