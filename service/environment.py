@@ -32,6 +32,11 @@ def twins(variables: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return {name: keys for name, keys in split.items() if len(keys) > 1 and all(keys)}
 
 
+def of_runtime(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that say what runs an encoder, for commands that take nothing else from a deployment."""
+    return {name: value for name, value in variables.items() if name.startswith(f"{PREFIX}RUNTIME__")}
+
+
 def check(variables: Mapping[str, str], schema: type[BaseModel], models: Collection[str] = ()) -> None:
     """Refuse variables that begin as Millpond's do and mean nothing: most of them are misspelt ones that do.
 

@@ -96,7 +96,11 @@ def test_collections_answer_as_they_did(served: Deployment, store: Path) -> None
         relabelled |= {"fingerprint": embedder.fingerprint}
         assert embedder.fingerprint != expected["definition"]["fingerprint"]
         assert collection.definition.to_json() == expected["definition"] | relabelled
-        description = expected["description"] | {"fingerprint": embedder.fingerprint}
+        description = expected["description"] | {
+            "fingerprint": embedder.fingerprint,
+            "similarity": "cosine",
+            "precisions": [],
+        }
         assert asyncio.run(served.collections.describe(collection)) == description
         assert asyncio.run(hits(served, collection.name)) == nearly(expected["hits"])
         assert definitions(store)[collection.name] == collection.definition.to_json()
@@ -147,6 +151,7 @@ def test_a_definition_that_says_more_is_kept(store: Path) -> None:
         ("fingerprint", {}, "'fingerprint'"),
         ("chunking", {"chunking": {"by": "title", "mode": "late"}}, "'title' is no way to cut a text"),
         ("chunking", {"chunking": {"by": "sentence", "mode": "late", "titles": 1}}, "sentence"),
+        ("chunking", {"similarity": "jaccard"}, "'jaccard'"),
     ],
 )
 def test_a_definition_that_cannot_be_read_is_refused(

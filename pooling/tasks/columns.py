@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 Parser = Callable[[Any], Any]
 
+_INVISIBLE: Final = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
+"""Categories of Unicode of which no character shows: a zero-width space, say, is Cf."""
+
 
 def text(value: Any) -> str:
-    """Parse a text, which must not be blank."""
-    if isinstance(value, str) and value.strip():
-        return value
-    raise ValueError("is empty" if value is None or isinstance(value, str) else "is no text")
+    """Parse a text, which must not be blank, and be valid Unicode."""
+    if not (value is None or isinstance(value, str)):
+        raise ValueError("is no text")
+    if not value or not value.strip():
+        raise ValueError("is empty")
+    if not is_visible(value):
+        raise ValueError("holds nothing but characters that do not show")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half of a surrogate pair at character {error.start}") from None
+    return value
+
+
+def is_visible(value: str) -> bool:
+    """Return whether a text has a character that is neither white space nor for control or format."""
+    return any(unicodedata.category(character) not in _INVISIBLE for character in value)
 
 
 def label(value: Any) -> str:

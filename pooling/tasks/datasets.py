@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pooling.tasks.classification import Classification
-from pooling.tasks.columns import Parser, number, text
+from pooling.tasks.columns import Parser, is_visible, number, text
 from pooling.tasks.retrieval import PositivePairs, Retrieval
 from pooling.tasks.similarity import Similarity
 from pooling.tasks.task import DataError, Task
@@ -34,13 +34,16 @@ _MAX_PROBLEMS: Final = 10
 def read(path: str | Path, split: str = "test") -> Task:
     """Read a file, or the given split of a folder.
 
-    Documents without a text are left out of retrieval, and so are the judgements of them.
+    Documents without a text, or with one of invisible characters alone, are left out of retrieval, and so are the
+    judgements of them.
 
     Raises:
         DataError: the layout is unknown, a field is missing, a text is empty, or a number is not finite. The message
             names the file and the line.
     """
     path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: No such file or directory.")
     if not path.is_dir():
         return _read_table(path)
     if _is_beir(path):
@@ -90,7 +93,8 @@ def _read_beir(folder: Path, split: str) -> Retrieval:
     corpus, asked = _Table(folder / "corpus.jsonl"), _Table(folder / "queries.jsonl")
     documents = {}
     for row in corpus:
-        if content := f"{row.get('title') or ''} {row.get('text') or ''}".strip():
+        content = f"{row.get('title') or ''} {row.get('text') or ''}".strip()
+        if is_visible(content):
             documents[corpus.value(row, "_id", text)] = content
     queries = {asked.value(row, "_id", text): asked.value(row, "text", text) for row in asked}
     qrels = _Table(_qrels(folder, split))

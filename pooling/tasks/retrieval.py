@@ -63,11 +63,11 @@ class Retrieval(Task):
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
         """Compute the metrics of each query."""
         documents, queries = parts
-        return self._measured(search(queries, documents, DEPTH), range(self.size))
+        return self._measured(search(queries, documents, DEPTH, self.comparison), range(self.size))
 
     def outcomes_by_spans(self, queries: Vectors, spans: Vectors, starts: Indices) -> Outcomes:
         """Compute the metrics of each query where documents have several vectors; see `search_spans`."""
-        return self._measured(search_spans(queries, spans, starts, DEPTH), range(self.size))
+        return self._measured(search_spans(queries, spans, starts, DEPTH, self.comparison), range(self.size))
 
     def score(self, outcomes: Outcomes, chosen: Indices) -> Values:
         """Compute the mean of each metric over the queries."""
@@ -80,7 +80,8 @@ class Retrieval(Task):
 
     def perturbed_outcomes(self, chosen: Indices, versions: Sequence[Vectors], parts: Sequence[Vectors]) -> Outcomes:
         """Compute the metrics of each perturbed query."""
-        return np.stack([self._measured(search(queries, parts[0], DEPTH), chosen) for queries in versions])
+        found = (search(queries, parts[0], DEPTH, self.comparison) for queries in versions)
+        return np.stack([self._measured(ranked, chosen) for ranked in found])
 
     def _restricted(self, relevance: Relevance, others: int) -> Retrieval:
         relevant = {document for grades in relevance.values() for document in grades}

@@ -1,14 +1,14 @@
-"""Similarity: how well cosines follow scores that people gave, by rank and linear correlation."""
+"""Similarity: how well the similarities of vectors follow scores that people gave, by rank and linear correlation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy.stats import rankdata
 
 from pooling.tasks.columns import number, text
+from pooling.tasks.comparison import COSINE, Cosine
 from pooling.tasks.task import DataError, Indices, Outcomes, Part, Task, Values, Vectors, distinct, take
 
 
@@ -45,9 +45,9 @@ class Similarity(Task):
             )
 
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
-        """Compute the cosine of each pair."""
+        """Compute the score of each pair."""
         first, second = self.pairs.T
-        return cosines(parts[0][first], parts[0][second])
+        return compared(self.comparison, parts[0][first], parts[0][second])
 
     def score(self, outcomes: Outcomes, chosen: Indices) -> Values:
         """Compute Spearman's and Pearson's correlation."""
@@ -59,20 +59,23 @@ class Similarity(Task):
         return Part([side[pair] for side in (self.first, self.second) for pair in chosen])
 
     def perturbed_outcomes(self, chosen: Indices, versions: Sequence[Vectors], parts: Sequence[Vectors]) -> Outcomes:
-        """Compute the cosine of each pair, both of whose texts are perturbed."""
-        return np.stack([cosines(*np.split(vectors, 2)) for vectors in versions])
+        """Compute the score of each pair, both of whose texts are perturbed."""
+        return np.stack([compared(self.comparison, *np.split(vectors, 2)) for vectors in versions])
 
 
 def cosines(first: Vectors, second: Vectors) -> Values:
-    """Compute the cosine of each pair of vectors, (pairs, dim) both.
+    """Compute the cosine of each pair of vectors, (pairs, dim) both."""
+    return compared(COSINE, first, second)
 
-    In float32 and by the steps of sentence-transformers' `pairwise_cos_sim`. Where many vectors are equal (the
-    first token of a causal model), which of the cosines round to just below 1 decides the ranks, and another
-    formula gives another figure.
+
+def compared(comparison: Cosine, first: Vectors, second: Vectors) -> Values:
+    """Compute the score of each pair of vectors, (pairs, dim) both.
+
+    In float32 and by the steps of sentence-transformers' `pairwise_cos_sim` and its kind. Where many vectors are
+    equal (the first token of a causal model), which of the cosines round to just below 1 decides the ranks, and
+    another formula gives another figure.
     """
-    normalize = torch.nn.functional.normalize
-    left, right = (torch.from_numpy(np.ascontiguousarray(vectors)) for vectors in (first, second))
-    return (normalize(left, dim=1) * normalize(right, dim=1)).sum(dim=1).numpy().astype(np.float64)
+    return comparison.pairs(comparison.prepared(first), comparison.prepared(second)).numpy().astype(np.float64)
 
 
 def spearman(predicted: Values, scores: Values) -> Values:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pooling.tasks.columns import Parser
+from pooling.tasks.comparison import COMPARISONS, COSINE, Cosine
 
 Role = Literal["query", "document"]
 Vectors = NDArray[np.float32]
@@ -64,6 +66,8 @@ class Task(ABC):
     parts: tuple[Part, ...]
     size: int
     """Number of items."""
+    comparison: Cosine = COSINE
+    """How vectors are compared, where they are."""
 
     @abstractmethod
     def __init__(self, *columns: Any) -> None: ...
@@ -80,6 +84,12 @@ class Task(ABC):
     def limited(self, count: int) -> Task:
         """Return the task of the first `count` rows, or of all if there are fewer."""
         return self.select(range(min(count, len(self.rows))))
+
+    def compared_by(self, similarity: str) -> Self:
+        """Return the task with vectors compared by `cosine`, `dot` or `euclidean`."""
+        other = copy(self)
+        other.comparison = COMPARISONS[similarity]
+        return other
 
     def check_variety(self) -> None:  # noqa: B027 -- by default there is nothing to check
         """Check that the items differ in what is scored.

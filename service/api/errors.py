@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from pooling import EmptyTextError, PoolingError
+from service.api.requests import NotJSON, place_of
 from service.errors import Place, ServiceError, shortened
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,8 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     problems: dict[Place | None, list[str]] = {}
     for item in error.errors():
         where, message = _describe(item, request)
+        if isinstance(error.__cause__, NotJSON):
+            where = error.__cause__.place
         problems.setdefault(where, []).append(message)
     details = {where: " Or: ".join(dict.fromkeys(messages)) for where, messages in problems.items()}
     errors = [{"where": str(where or ""), "detail": detail} for where, detail in details.items()]
@@ -155,24 +158,13 @@ def _describe(item: Mapping[str, Any], request: Request) -> tuple[Place | None, 
         case "missing" if len(item["loc"]) == 1:
             return None, "the request needs a JSON object as its body."
         case "missing":
-            return _place(parts), "this field is required."
+            return place_of(parts), "this field is required."
         case "unknown_field":
-            return _place([*parts, item["ctx"]["field"]]), item["msg"]
+            return place_of([*parts, item["ctx"]["field"]]), item["msg"]
         case "one_query" | "cut":
-            return _place(parts), item["msg"]
+            return place_of(parts), item["msg"]
         case _:
-            return _place(parts), f"{item['msg']}, not {shortened(item.get('input'))}."
-
-
-def _place(parts: Sequence[int | str]) -> Place | None:
-    """Return the place named by keys and indices, such as `documents[3].id`."""
-    if not parts:
-        return None
-    path = ""
-    for part in parts:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    index = next((part for part in parts if isinstance(part, int)), None)
-    return Place(str(parts[0]), index, name=path)
+            return place_of(parts), f"{item['msg']}, not {shortened(item.get('input'))}."
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -13,7 +12,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors
-from service.api.requests import ReadingRoute, is_json, parse
+from service.api.requests import NotJSON, ReadingRoute, is_json, parse
 
 
 class LeanRoute(ReadingRoute):
@@ -42,9 +41,9 @@ class LeanRoute(ReadingRoute):
         if is_json(request.headers.get("content-type", "")):
             try:
                 value = parse(content)
-            except json.JSONDecodeError as error:
+            except NotJSON as error:
                 problem = {"type": "json_invalid", "loc": ("body",), "ctx": {"error": error.msg}}
-                raise RequestValidationError([problem]) from None
+                raise RequestValidationError([problem]) from error
         body, problems = self.body_field.validate(value, loc=("body",))
         if problems:
             raise RequestValidationError(problems)

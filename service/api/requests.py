@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from email.message import Message
 from functools import partial
 from typing import Annotated, Any, Final
@@ -16,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from service.deployment import Deployment
 from service.errors import InvalidInput, Place, TooLarge, did_you_mean, shortened
+from service.store.document import has_surrogate
 
 MOST_NESTED: Final = 100
 """Nesting levels of a request body; code that recurses over one relies on this limit."""
@@ -85,19 +87,26 @@ def is_json(content_type: str) -> bool:
     return message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
 
 
+class NotJSON(json.JSONDecodeError):
+    """A body is no JSON, for a reason that `place` names where it is one string of the body."""
+
+    place: Place | None = None
+
+
 def parse(body: bytes) -> Any:
-    """Parse JSON strictly: no NaN, no lone surrogates, no invalid UTF-8.
+    """Parse JSON strictly: no NaN, no lone surrogates, no invalid UTF-8. A byte order mark before it is skipped.
 
     Raises:
-        json.JSONDecodeError: the body is no JSON, or nested too deeply.
+        NotJSON: the body is no JSON, or nested too deeply.
     """
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise _with_position(error, body) from None
     # Counting brackets is a hundred times faster than walking the value, and few of them rule out deep nesting.
     if body.count(b"[") + body.count(b"{") > MOST_NESTED and _is_deeper(value, MOST_NESTED):
-        raise json.JSONDecodeError(f"it is nested deeper than {MOST_NESTED} levels", "", 0)
+        raise NotJSON(f"it is nested deeper than {MOST_NESTED} levels", "", 0)
     return value
 
 
@@ -123,13 +132,49 @@ class ReadingRoute(JSONRoute):
     """A route that changes nothing, so that a request ends when its client disconnects (`CancelOnDisconnect`)."""
 
 
-def _with_position(error: json.JSONDecodeError, body: bytes) -> json.JSONDecodeError:
-    """Return the error with its position, which orjson omits for invalid UTF-8."""
+def place_of(parts: Sequence[int | str]) -> Place | None:
+    """Return the place named by keys and indices, such as `documents[3].id`; None for the whole body."""
+    if not parts:
+        return None
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    index = next((part for part in parts if isinstance(part, int)), None)
+    return Place(str(parts[0]), index, name=path)
+
+
+def _with_position(error: json.JSONDecodeError, body: bytes) -> NotJSON:
+    """Return the error with its position, which orjson omits for invalid UTF-8, and the string that it is in."""
     try:
         body.decode()
+        found = NotJSON(f"{error.msg}, at character {error.pos}", "", 0)
+        if "surrogate" not in error.msg:
+            return found
     except UnicodeDecodeError as undecodable:
-        return json.JSONDecodeError(f"{undecodable.reason} in byte {undecodable.start}", "", 0)
-    return json.JSONDecodeError(f"{error.msg}, at character {error.pos}", "", 0)
+        found = NotJSON(f"{undecodable.reason} in byte {undecodable.start}", "", 0)
+    try:
+        # Python's parser lets halves of surrogate pairs pass, and bytes that are no UTF-8 become such.
+        lenient = json.loads(body.decode(errors="surrogateescape"))
+        found.place = place_of(next(_undecodable(lenient, ()), ()))
+    except (ValueError, RecursionError):
+        pass
+    return found
+
+
+def _undecodable(value: Any, parts: tuple[int | str, ...]) -> Iterator[tuple[int | str, ...]]:
+    """Yield the place of each string that is not valid Unicode; a key's is the object that it is a key of."""
+    match value:
+        case str():
+            if has_surrogate(value):
+                yield parts
+        case dict():
+            for key, item in value.items():
+                if has_surrogate(key):
+                    yield parts
+                yield from _undecodable(item, (*parts, key))
+        case list():
+            for index, item in enumerate(value):
+                yield from _undecodable(item, (*parts, index))
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

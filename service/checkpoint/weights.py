@@ -52,7 +52,8 @@ def not_finite(files: Iterable[Path]) -> tuple[Path, str] | None:
     for path in files:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  # it is no mapping
-                if not file.get_tensor(name).isfinite().all():
+                tensor = file.get_tensor(name)
+                if tensor.is_floating_point() and not tensor.float().isfinite().all():
                     return path, name
     return None
 

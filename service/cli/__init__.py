@@ -24,6 +24,7 @@ from service.cli import (
     train,
 )
 from service.cli.console import Failure, report, say
+from service.cli.texts import TextCommand
 from service.config import Config
 from service.errors import ServiceError
 from service.process import prepare_process
@@ -49,10 +50,10 @@ def _root(
 
 
 app.command()(serve.serve)
-app.command()(embed.embed)
+app.command(cls=TextCommand)(embed.embed)
 app.command()(index.index)
-app.command()(search.search)
-app.command()(explain.explain)
+app.command(cls=TextCommand)(search.search)
+app.command(cls=TextCommand)(explain.explain)
 app.command()(reindex.reindex)
 app.command()(poolings.poolings)
 app.command()(doctor.doctor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from itertools import islice
 from pathlib import Path
@@ -16,17 +16,23 @@ import httpx
 import orjson
 from rich.table import Column, Table
 
-from service.cli.console import Failure
+from service.cli.console import Failure, warn
 from service.config import load_config
-from service.errors import FingerprintMismatch, Place, TooLong
+from service.errors import FingerprintMismatch, InvalidFilter, Place, TooLong
 
 _MAX_WAIT: Final = 60
 """Seconds that a request is retried for while the service responds with 503."""
 _LONGEST_PAUSE: Final = 30
 _IN_FLIGHT: Final = 2
 _TIMEOUT: Final = httpx.Timeout(10, read=600)  # a batch queued behind many others takes minutes
+_FLAGS: Final = {
+    **{field: f"--{field}" for field in ("chunking", "dimensions", "filter", "model", "pooling")},
+    **{"prompt_name": "--prompt-name", "k": "-k"},
+}
+"""The flags of the fields of requests."""
 _LOCAL: Final = {"localhost", "127.0.0.1", "::1"}
 
+Item = TypeVar("Item")
 Batch = TypeVar("Batch")
 Answer = TypeVar("Answer")
 
@@ -37,6 +43,8 @@ class Refused(Failure):
     def __init__(self, url: str, answer: httpx.Response) -> None:
         self.status = answer.status_code
         self.problem = _problem(answer)
+        self.without_tokens: list[int] = self.problem.get("without_tokens", [])
+        """Which texts or documents of the request the model knows no token of."""
         unexpected = f"{url} answered {self.status}, and not as Millpond does. Is --url right? {answer.text[:200]!r}"
         table = None
         message = str(self.problem.get("detail", unexpected))
@@ -48,6 +56,9 @@ class Refused(Failure):
                 "it was."
             )
             table = _comparison(self.problem["differences"])
+        field = "filter" if self.code == InvalidFilter.code else self.place.field if self.place else ""
+        if flag := _FLAGS.get(field):
+            message = message.replace(field, flag, 1) if message.startswith(field) else f"{flag}: {message}"
         super().__init__(message, table=table)
 
     @property
@@ -149,6 +160,8 @@ def ask_once(
     url: str, config: Path | None, path: str, body: Any, names: Mapping[str, str], *, stores: bool = True
 ) -> Any:
     """Send one POST request to what `connect` finds; errors call the fields of the body by their `names`."""
+    for field, name in names.items():
+        check_text(body.get(field) or "", name)
 
     async def ask() -> Any:
         async with connect(url, config, stores=stores) as client:
@@ -160,6 +173,33 @@ def ask_once(
                 raise Failure(error.about(names[error.place.field])) from None
 
     return asyncio.run(ask())
+
+
+async def unknown_tokens(client: Client, model: str | None) -> int:
+    """Return how many unknown tokens a model has read so far, the default one for None; 0 where none is told."""
+    try:
+        info = await client.ask("GET", "/info")
+        count: int = info["models"][model or info["default_model"]]["unknown_tokens"]
+    except (Refused, LookupError, TypeError):
+        return 0
+    return count
+
+
+def warn_about_unknown(tokens: int) -> None:
+    """Warn of unknown tokens, if there were any."""
+    if tokens > 0:
+        warn(
+            f"{tokens} words or characters are unknown to the model and were read as one and the same token: words "
+            "with more characters than its tokenizer takes (100, as a rule), or characters that it has no token for."
+        )
+
+
+def check_text(text: str, name: str) -> None:
+    """Raise `Failure` if an argument was not valid UTF-8, which Python decodes to halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Failure(f"{name} is not valid UTF-8 at character {error.start + 1}. Give text in UTF-8.", 2) from None
 
 
 async def pipelined(
@@ -181,6 +221,25 @@ async def pipelined(
         for _, task in pending:
             task.cancel()
         await asyncio.gather(*(task for _, task in pending), return_exceptions=True)
+
+
+async def without_empty(
+    items: Sequence[Item], ask: Callable[[Sequence[Item]], Awaitable[Answer]]
+) -> tuple[Answer | None, list[Item]]:
+    """Ask with items, and again without those of whose text the model knows no token, such as invisible characters.
+
+    Returns the answer, None if no item was left, and the items that were left out.
+    """
+    left_out: list[Item] = []
+    while items:
+        try:
+            return await ask(items), left_out
+        except Refused as error:
+            if not (places := {place for place in error.without_tokens if place is not None}):
+                raise
+        left_out += [item for place, item in enumerate(items) if place in places]
+        items = [item for place, item in enumerate(items) if place not in places]
+    return None, left_out
 
 
 def collection_path(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -47,6 +48,13 @@ def report(error: Exception) -> None:
         err.print(line if isinstance(error, Interrupted) else Text.assemble(("error:", "bold red"), " ", line))
     if isinstance(error, Failure) and error.table is not None:
         err.print(error.table, soft_wrap=False)
+
+
+def require(option: str, *paths: Path | None) -> None:
+    """Raise `Failure` if there is nothing at a path that was given with an option."""
+    for path in paths:
+        if path is not None and not path.exists():
+            raise Failure(f"{option} {path}: No such file or directory.", 2)
 
 
 def say(text: str) -> None:

@@ -134,14 +134,14 @@ def _document(raw: bytes) -> Document:
     known = _BEIR_FIELDS if beir else _FIELDS
     identity = string_field(fields, "_id" if beir else "id")
     text = string_field(fields, "text")
-    metadata = fields.get("metadata", {})
+    metadata = {} if fields.get("metadata") is None else fields["metadata"]
     for field in fields:
         if field not in known:
             raise ValueError(
                 f"{field!r} is no field of a document.{did_you_mean(field, known)} Fields are "
                 f"{', '.join(known)}; put what you filter by under metadata."
             )
-    if beir and (title := string_field({"title": "", **fields}, "title")):
+    if beir and fields.get("title") is not None and (title := string_field(fields, "title")):
         text = f"{title} {text}".strip()
         metadata = {**metadata, "title": title} if isinstance(metadata, dict) else metadata
     document = Document(identity, text.strip() if beir else text, metadata, _spans(fields))

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 import typer
 
 from service.cli import options
-from service.cli.client import Client, Refused, connect, pipelined
-from service.cli.console import Failure, emit
+from service.cli.client import (
+    Client,
+    Refused,
+    check_text,
+    connect,
+    pipelined,
+    unknown_tokens,
+    warn_about_unknown,
+    without_empty,
+)
+from service.cli.console import Failure, emit, warn
 
-_BATCH = 64
+_BATCH: Final = 64
+_SHOWN: Final = 5
+"""Names of texts without a vector in the warning of them."""
 Vector = list[float]
 
 
@@ -52,34 +64,55 @@ def embed(
         raise Failure(f"--output {output}: {error.strerror}. Name a file that can be written.", 2) from None
     write: Callable[[bytes], Any] = file.write if file else emit
 
+    skipped: list[str] = []
+    unknown = 0
+
     async def run() -> None:
+        nonlocal unknown
         async with connect(url, config, stores=False) as client:
-            vectors = _embed(client, named, settings)
+            before = await unknown_tokens(client, model)
+            vectors = _embed(client, named, settings, skipped)
             if form == "json":
                 async for batch in vectors:
                     write(b"".join(orjson.dumps(vector) + b"\n" for vector in batch))
             else:
                 write(_npy([vector async for batch in vectors for vector in batch]))
+            unknown = await unknown_tokens(client, model) - before
 
     with file or nullcontext():
         asyncio.run(run())
+    warn_about_unknown(unknown)
+    if skipped:
+        shown = ", ".join(skipped[:_SHOWN]) + (", ..." if len(skipped) > _SHOWN else "")
+        warn(
+            f"{len(skipped)} of {len(named)} texts have no vector, as the model knows no token of them (invisible "
+            f"characters, say): {shown}."
+        )
 
 
 async def _embed(
-    client: Client, named: Sequence[tuple[str, str]], settings: dict[str, Any]
+    client: Client, named: Sequence[tuple[str, str]], settings: dict[str, Any], skipped: list[str]
 ) -> AsyncIterator[list[Vector]]:
-    async def send(batch: Sequence[tuple[str, str]]) -> list[Vector]:
+    """Yield the vectors of each request, and note in `skipped` which texts have none."""
+
+    async def ask(batch: Sequence[tuple[str, str]]) -> list[Vector]:
         try:
             inputs = [text for _, text in batch]
             vectors: list[Vector] = await client.ask("POST", "/embed", {"inputs": inputs, **settings})
             return vectors
         except Refused as error:
+            if error.without_tokens and len(named) > 1:
+                raise
             index = error.place.index if error.place else None
             raise Failure(str(error) if index is None else error.about(batch[index][0])) from None
 
+    async def send(batch: Sequence[tuple[str, str]]) -> tuple[list[Vector] | None, list[tuple[str, str]]]:
+        return await without_empty(batch, ask)
+
     batches = (named[start : start + _BATCH] for start in range(0, len(named), _BATCH))
-    async for _, vectors in pipelined(batches, send):
-        yield vectors
+    async for _, (vectors, left_out) in pipelined(batches, send):
+        skipped += [name for name, _ in left_out]
+        yield vectors or []
 
 
 def _texts(arguments: list[str] | None, file: Path | None) -> list[tuple[str, str]]:
@@ -87,16 +120,19 @@ def _texts(arguments: list[str] | None, file: Path | None) -> list[tuple[str, st
     if arguments and file:
         raise Failure("give texts as arguments or --input, not both.", 2)
     if arguments:
-        return [(f"text {number}", text) for number, text in enumerate(arguments, 1)]
+        named = [(f"text {number}", text) for number, text in enumerate(arguments, 1)]
+        for name, text in named:
+            check_text(text, name)
+        return named
     if file is None and sys.stdin.isatty():
         raise Failure("there is nothing to embed: give texts as arguments, --input FILE, or lines on stdin.", 2)
     source = str(file) if file else "standard input"
     try:
-        lines = (file.read_bytes() if file else sys.stdin.buffer.read()).splitlines()
+        content = file.read_bytes() if file else sys.stdin.buffer.read()
     except OSError as error:
         raise Failure(f"--input {file}: {error.strerror}. Name a file of texts, one a line.", 2) from None
-    named: list[tuple[str, str]] = []
-    for number, raw in enumerate(lines, 1):
+    named = []
+    for number, raw in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         name = f"{source}: line {number}"
         try:
             text = _json_text(raw) if file and file.suffix in (".jsonl", ".ndjson") else raw.decode()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli import options
-from service.cli.console import Failure, Interrupted, progress_bar, say, warn
+from service.cli.console import Failure, Interrupted, progress_bar, require, say, warn
 from service.errors import shortened
 
 if TYPE_CHECKING:
@@ -56,6 +56,14 @@ def evaluate(
     name: Annotated[
         str | None, typer.Option("--model", help="Which model of a deployment; by default the default one.")
     ] = None,
+    served: Annotated[
+        bool,
+        typer.Option(
+            "--served",
+            help="Run it as it would be served here, with runtime and precision chosen for this machine or by "
+            "MILLPOND_RUNTIME__PRECISION, and not in float32; a deployment's YAML file always says how.",
+        ),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="A file for all figures.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="A file for a page with plots.")] = None,
 ) -> None:
@@ -67,6 +75,8 @@ def evaluate(
     asked = {"pairs": pairs or [], "retrieval": retrieval or [], "classification": classification or []}
     for option, file in (("--json", json_file), ("--html", html_file)):
         _check_target(option, file)
+    for option, paths in asked.items():
+        require(f"--{option}", *paths)
     spans = None if chunking is None else _chunking(chunking, asked)
     try:
         tasks = [
@@ -80,7 +90,7 @@ def evaluate(
         from service.cli.single import single_model
 
         notes: list[str] = []
-        with single_model(model, name, max_tokens) as embedder, _bar() as progress:
+        with single_model(model, name, max_tokens, served=served) as embedder, _bar() as progress:
             defaults: Sequence[str] = evaluation.FIXED
             if spans is not None:
                 defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli import options
-from service.cli.client import Client, Refused, collection_path, connect, pipelined
-from service.cli.console import Failure, Interrupted, out, rated_bar
+from service.cli.client import (
+    Client,
+    Refused,
+    collection_path,
+    connect,
+    pipelined,
+    unknown_tokens,
+    warn_about_unknown,
+    without_empty,
+)
+from service.cli.console import Failure, Interrupted, out, rated_bar, warn
 
 if TYPE_CHECKING:
     from service.cli.documents import Count, Line
@@ -26,6 +36,10 @@ class _Progress:
 
     stored: int = 0
     unchanged: int = 0
+    skipped: list[Line] = field(default_factory=list)
+    """Documents of whose text the model knows no token."""
+    unknown: int = 0
+    """Tokens of all that are unknown to the model."""
     seconds: float = 0.0
 
 
@@ -63,8 +77,16 @@ def index(
 
     async def run() -> None:
         async with connect(url, config) as client:
-            await _create(client, route, asked)
-            await _upload(client, route, corpus, count, done, batch_size=batch_size, truncate=truncate)
+            created = await _create(client, route, asked)
+            name = (await client.ask("GET", route))["model"]
+            before = await unknown_tokens(client, name)
+            try:
+                await _upload(client, route, corpus, count, done, batch_size=batch_size, truncate=truncate)
+            except Failure:
+                if created and not done.stored:
+                    await _drop_empty(client, route)
+                raise
+            done.unknown = await unknown_tokens(client, name) - before
 
     go_on = "Run the same command again to go on."
     try:
@@ -78,24 +100,40 @@ def index(
             raise
         stored = f"{done.stored} of {count.documents} documents are stored. {go_on}"
         raise Failure(f"{error}\n{stored}", error.exit_status, table=error.table) from None
+    warn_about_unknown(done.unknown)
+    if done.skipped:
+        first = done.skipped[0]
+        warn(
+            f"{len(done.skipped)} documents are skipped, as the model knows no token of their text (invisible "
+            f"characters, say); the first is in line {first.number}: {first.document.id!r}."
+        )
     rate = done.stored / done.seconds if done.stored else 0.0
     out.print(
-        f"{done.stored} stored ({done.unchanged} unchanged), {count.empty} empty skipped, "
+        f"{done.stored} stored ({done.unchanged} unchanged), {count.empty + len(done.skipped)} empty skipped, "
         f"{done.seconds:.1f} s, {rate:.1f} documents/s"
     )
 
 
-async def _create(client: Client, route: str, asked: dict[str, Any]) -> None:
-    """Create the collection; one that exists is used as it is if no option was given."""
+async def _create(client: Client, route: str, asked: dict[str, Any]) -> bool:
+    """Create the collection, and return whether it is new; one that exists is used if no other options were given."""
     definition = {key: value for key, value in asked.items() if value is not None}
-    if not definition:
-        try:
-            await client.ask("GET", route)
-            return
-        except Refused as error:
-            if error.status != 404:
-                raise
-    await client.ask("PUT", route, definition)
+    try:
+        await client.ask("GET", route)
+        created = False
+    except Refused as error:
+        if error.status != 404:
+            raise
+        created = True
+    if created or definition:
+        await client.ask("PUT", route, definition)
+    return created
+
+
+async def _drop_empty(client: Client, route: str) -> None:
+    """Delete a collection that was created for documents which were then refused, unless others are in it by now."""
+    with suppress(Failure):  # what is told is why they were refused
+        if (await client.ask("GET", route))["count"] == 0:
+            await client.ask("DELETE", route)
 
 
 async def _upload(
@@ -103,19 +141,25 @@ async def _upload(
 ) -> None:
     from service.cli.documents import read
 
-    async def send(batch: list[Line]) -> Any:
+    async def ask(batch: Sequence[Line]) -> Any:
         body = {"documents": [line.document.to_json() for line in batch], "truncate": truncate}
         try:
             return await client.ask("POST", f"{route}/documents", body)
         except Refused as error:
+            if error.without_tokens:
+                raise
             raise Failure(_in_file(error, batch, corpus), table=error.table) from None
+
+    async def send(batch: Sequence[Line]) -> tuple[Any, list[Line]]:
+        return await without_empty(batch, ask)
 
     began = time.monotonic()
     with rated_bar() as bar:
         task = bar.add_task("", total=count.documents, rate="")
-        async for batch, answer in pipelined(_batches(read(corpus), batch_size), send):
-            done.stored += len(batch)
-            done.unchanged += answer["unchanged"]
+        async for batch, (answer, skipped) in pipelined(_batches(read(corpus), batch_size), send):
+            done.stored += len(batch) - len(skipped)
+            done.skipped += skipped
+            done.unchanged += answer["unchanged"] if answer else 0
             done.seconds = time.monotonic() - began
             bar.advance(task, len(batch))
             speed = bar.tasks[0].speed
@@ -128,7 +172,7 @@ def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
         yield batch
 
 
-def _in_file(error: Refused, batch: list[Line], corpus: Path) -> str:
+def _in_file(error: Refused, batch: Sequence[Line], corpus: Path) -> str:
     """Return the message of an error, with the line of the file in place of the place in the request."""
     place = error.place
     if place is not None and place.index is not None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.cli.console import Failure
-from service.config import Config, ModelConfig, load_config
-from service.errors import did_you_mean
+from service.config import Config, ModelConfig, load_config, make_config
+from service.environment import of_runtime
+from service.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from service.embedding.embedder import Embedder
 
 
-def single_model(model: str, name: str | None, max_tokens: int | None) -> Embedder:
+def single_model(model: str, name: str | None, max_tokens: int | None, *, served: bool = False) -> Embedder:
     """Load a model of a deployment's YAML file, its default one for None, or what `lone_model` takes.
 
     Raises:
@@ -27,24 +32,45 @@ def single_model(model: str, name: str | None, max_tokens: int | None) -> Embedd
             raise Failure(
                 f"--model {name}: goes with a deployment's YAML file, and {model} is none. Leave it out.", 2
             )
-        return lone_model(model, max_tokens)
+        return lone_model(model, max_tokens, served=served)
     settings = load_config(Path(model))
     if name is None:
         name = "default" if "default" in settings.models else next(iter(settings.models))
     chosen = named_model(settings, name)
     if max_tokens is not None:
         chosen = chosen.model_copy(update={"max_tokens": max_tokens})
-    return Models(settings.model_copy(update={"models": {name: chosen}})).get()
+    with _flagged(max_tokens):
+        return Models(settings.model_copy(update={"models": {name: chosen}})).get()
 
 
-def lone_model(model: str, max_tokens: int | None) -> Embedder:
-    """Load a folder, a Hugging Face id or `bundled/NAME` in float32 on PyTorch: for a pass no conversion pays off."""
+def lone_model(model: str, max_tokens: int | None, *, served: bool = False) -> Embedder:
+    """Load a folder, a Hugging Face id or `bundled/NAME` in float32 on PyTorch: for a pass no conversion pays off.
+
+    With `served`, load it as a config that only names it would, with what the environment says of the runtime.
+    """
     from service.checkpoint import read_checkpoint
-    from service.embedding.embedder import Embedder
+    from service.embedding.models import Models
 
-    pooling = "mean" if read_checkpoint(model).pooling is None else "declared"
-    runtime = {"backend": "torch", "precision": "fp32"}
-    return Embedder.load(model, pooling=pooling, runtime=runtime, max_tokens=max_tokens or "declared")
+    values: dict[str, Any] = {
+        "encoder": model,
+        "pooling": "mean" if read_checkpoint(model).pooling is None else "declared",
+        "max_tokens": max_tokens or "declared",
+    }
+    runtime = {} if served else {"backend": "torch", "precision": "fp32"}
+    env = of_runtime(os.environ) if served else {}
+    with _flagged(max_tokens):
+        return Models(make_config({"models": {"default": values}, "runtime": runtime}, model, env=env)).get()
+
+
+@contextmanager
+def _flagged(max_tokens: int | None) -> Iterator[None]:
+    """Call the longest text by its flag in errors where it was given by that."""
+    try:
+        yield
+    except ConfigError as error:
+        if max_tokens is None:
+            raise
+        raise ConfigError(re.sub(r"^models\..*?\.max_tokens:", "--max-tokens:", str(error))) from None
 
 
 def named_model(settings: Config, name: str) -> ModelConfig:

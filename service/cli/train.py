@@ -11,7 +11,7 @@ import typer
 from rich.table import Column, Table
 
 from service.cli import options
-from service.cli.console import Failure, Interrupted, err, out, progress_bar, say, warn
+from service.cli.console import Failure, Interrupted, err, out, progress_bar, require, say, warn
 from service.cli.single import lone_model
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def train(
     has had no part in fitting or choosing it, and recommended only where it is
     better beyond noise.
     """
+    for option, path in (("--train", train), ("--dev", dev), ("--test", test)):
+        require(option, path)
     from pooling.tasks import DataError
     from pooling.training import Settings, StatesError, read_splits
     from service.training import fitting

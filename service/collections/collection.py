@@ -123,11 +123,13 @@ class Collection:
         *,
         under: Definition | None = None,
         also: tuple[Definition, Embedded] | None = None,
+        precision: str | None = None,
     ) -> int:
         """Store all documents with their vectors, or none, in place of those with the same ids; return their number.
 
         They are durable and can be found when it returns. `under` is the definition that the vectors were made under,
         where it may have changed since; `also` is another one with its vectors, for a rebuild under that definition.
+        `precision` is that of the encoder, and is noted.
         Raises `InvalidDocument`, `InvalidVector`, `StaleDefinition`.
         """
         rows = [
@@ -140,8 +142,10 @@ class Collection:
             validated = validate(vectors, self.dim, len(rows))
             self.definition.similarity.check(validated.vectors)
             replaced, keys = transaction.put(self._row.key, rows, validated)
+            if precision is not None:
+                transaction.note_precision(self._row.key, precision)
             if also is not None:
-                self._put_rebuilt(transaction, keys, *also)
+                self._put_rebuilt(transaction, keys, *also, precision)
             self._publish(transaction, replaced, validated.repeated(keys), validated.vectors)
         return len(rows)
 
@@ -193,6 +197,11 @@ class Collection:
             for row in zip(*(part.tolist() for part in found), strict=True)
         ]
 
+    def precisions(self) -> list[str]:
+        """Return in which precisions its vectors were made, as far as that was noted."""
+        with self._reading():
+            return self._store.precisions(self._row.key)
+
     def spells(self, strings: Sequence[str]) -> bool:
         """Return whether a document's text has one of these strings in it."""
         with self._reading():
@@ -236,14 +245,16 @@ class Collection:
         with self._reading():
             return self._store.unbuilt(self._row.key, after, most, characters)
 
-    def put_rebuilt(self, definition: Definition, keys: Sequence[int], vectors: Embedded) -> None:
+    def put_rebuilt(
+        self, definition: Definition, keys: Sequence[int], vectors: Embedded, precision: str | None = None
+    ) -> None:
         """Store vectors of documents under the rebuild's definition; documents that no longer exist are ignored.
 
         Raises `InvalidVector`, and `StaleDefinition` where there is no rebuild under this definition.
         """
         with self._store.writing() as transaction:
             self._require_present()
-            if not self._put_rebuilt(transaction, keys, definition, vectors):
+            if not self._put_rebuilt(transaction, keys, definition, vectors, precision):
                 raise self._abandoned()
             transaction.commit()
 
@@ -315,7 +326,12 @@ class Collection:
         return _filled(self._row, self._store.vectors(self._row.key, self.dim))
 
     def _put_rebuilt(
-        self, transaction: Transaction, keys: Sequence[int] | Keys, definition: Definition, vectors: Embedded
+        self,
+        transaction: Transaction,
+        keys: Sequence[int] | Keys,
+        definition: Definition,
+        vectors: Embedded,
+        precision: str | None,
     ) -> bool:
         """Store rebuilt vectors; return whether there is a rebuild under this definition."""
         begun = transaction.rebuild(self._row.key)
@@ -324,6 +340,8 @@ class Collection:
         validated = validate(vectors, begun.dim, len(keys))
         definition.similarity.check(validated.vectors)
         transaction.put_rebuilt(keys, validated)
+        if precision is not None:
+            transaction.note_precision(self._row.key, precision, rebuilt=True)
         return True
 
     def _require_present(self) -> None:

@@ -85,10 +85,10 @@ class CollectionService:
     async def describe(self, collection: Collection) -> dict[str, Any]:
         """Return what a collection is made with, how large it is, and the memory of its index."""
 
-        def sizes() -> tuple[int, int, int]:
-            return collection.count(), collection.chunks(), collection.memory_bytes()
+        def sizes() -> tuple[int, int, int, list[str]]:
+            return collection.count(), collection.chunks(), collection.memory_bytes(), collection.precisions()
 
-        count, chunks, memory = await asyncio.to_thread(sizes)
+        count, chunks, memory, precisions = await asyncio.to_thread(sizes)
         definition = collection.definition
         chunking = definition.chunking
         chunked = {} if chunking is None else {"chunking": chunking.to_json(), "chunks": chunks}
@@ -100,6 +100,7 @@ class CollectionService:
             "dimension": collection.dim,
             "index": collection.index_kind,
             "similarity": definition.similarity.name,
+            "precisions": precisions,
             "count": count,
             **chunked,
             "memory_bytes": memory,
@@ -127,7 +128,8 @@ class CollectionService:
             vectors = await embed_documents(embedder, definition.chunking, changed, truncate=truncate, where=where)
             reindex = self.reindexes.last.get(collection)
             also = await reindex.vectors(changed, truncate=truncate) if reindex and reindex.running else None
-            store = partial(collection.upsert, changed, vectors, under=definition, also=also)
+            precision = embedder.encoder.runtime.precision if changed else None
+            store = partial(collection.upsert, changed, vectors, under=definition, also=also, precision=precision)
             if await self._collections.write(_store, collection, documents, unchanged, store):
                 return Upserted(len(documents), len(unchanged))
 
@@ -226,10 +228,18 @@ class CollectionService:
         """Log why a collection cannot be served, and a reindex of it that was interrupted."""
         stored = collection.definition
         try:
-            declared = self._embedder(collection.name, stored).recipe.checkpoint.similarity
+            embedder = self._embedder(collection.name, stored)
         except ServiceError as error:
             logger.warning("%s", error.detail)
         else:
+            declared, served = embedder.recipe.checkpoint.similarity, embedder.encoder.runtime.precision
+            filled = collection.precisions()
+            if filled and served not in filled:
+                logger.warning(
+                    "collection %r was filled in %s, and model %r runs in %s now: scores differ a little; set "
+                    "runtime.precision: %s, or reindex with --force",
+                    *(collection.name, " and ".join(filled), stored.model, served, filled[0]),
+                )
             if declared != stored.similarity.name and declared in SIMILARITIES:
                 logger.warning(
                     "collection %r is searched by %s, and its model %r declares %s; `millpond reindex %s "

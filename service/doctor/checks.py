@@ -16,7 +16,8 @@ from service.doctor.published import Published, sum_of
 from service.doctor.strategies import cosines
 from service.embedding.prompts import role_prompts
 from service.embedding.recipe import Recipe
-from service.encoder import Trial
+from service.encoder import TokenizedText, Trial
+from service.encoder.quantization import Agreement
 from service.similarity import COSINE, SIMILARITIES
 
 TOLERANCE: Final = 1e-5
@@ -119,15 +120,32 @@ def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
     )
 
 
+def precision(served: str, found: Agreement | None) -> Finding:
+    """Report how near the precision served is to float32, as measured on packaged texts when it was loaded."""
+    if served == "fp32":
+        return Finding("precision", "ok", "fp32: nothing is rounded")
+    if found is None:
+        return Finding(
+            "precision",
+            "warning",
+            f"{served}, and how near it is to float32 was not measured",
+            "compare a search in it with one in runtime.precision: fp32",
+        )
+    return Finding(
+        "precision",
+        "ok",
+        f"{served}: on {found.texts} texts, mean cosine {found.mean_cosine:.4f} to float32, least "
+        f"{found.least_cosine:.4f}; {found.neighbours:.0%} of the five nearest neighbours stay",
+    )
+
+
 def trial(found: Trial) -> Finding:
     """Report the trial that the encoder passed before it was served."""
-    if found.equal_lengths:
-        return Finding(
-            "trial",
-            "ok",
-            f"{found}; it reads padding, so passes are of equal lengths and no text is padded",
-        )
-    return Finding("trial", "ok", str(found))
+    if found.not_finite:
+        seen = f"{found.not_finite} holds NaN or infinity, and texts that need it fail"
+        return Finding("trial", "fault", f"{seen}; {found}", "get the file anew")
+    apart = "; it reads padding, so only texts of equal length share a pass" if found.equal_lengths else ""
+    return Finding("trial", "ok", f"{found}{apart}")
 
 
 def padding(alone: Vectors, beside: Vectors, precision: str, pooled: str) -> Finding:
@@ -267,6 +285,23 @@ def truncation(lengths: Sequence[int], limit: int, given: bool) -> Finding:
         seen,
         "split such texts: Millpond refuses them unless `truncate` is given, other servers cut them in silence",
     )
+
+
+def unknown_tokens(texts: Sequence[TokenizedText], unknown_id: int | None, given: bool) -> list[Finding]:
+    """Warn where some of the texts that were given have words or characters that the tokenizer does not know."""
+    counts = [int((text.ids == unknown_id).sum()) for text in texts] if unknown_id is not None else []
+    if not given or not any(counts):
+        return []
+    return [
+        Finding(
+            "unknown words",
+            "warning",
+            f"{sum(counts)} words or characters in {sum(map(bool, counts))} of the {len(texts)} texts are unknown to "
+            "the tokenizer and read as one and the same token",
+            "choose a model of the language of these texts; split words with more characters than it takes (100, as "
+            "a rule)",
+        )
+    ]
 
 
 def evidence(served: str, expected: str, strategies: Sequence[Strategy]) -> Finding:

@@ -85,6 +85,7 @@ async def examine(
         *checks.modules(checkpoint, unknown),
         checks.pooling(recipe, known, by_name),
         agreement,
+        checks.precision(precision, embedder.encoder.agreement),
         checks.trial(embedder.encoder.trial),
         checks.padding(*await _beside(embedder, sample), precision, recipe.pooler.spec),
         checks.normalisation(recipe, known, served),
@@ -92,6 +93,7 @@ async def examine(
         checks.head(recipe, await _without_head(embedder, sample, served)),
         checks.prompt(recipe, await _without_prompt(embedder, sample)),
         checks.truncation([text.full_length for text in encoded], recipe.max_tokens, texts is not None),
+        *checks.unknown_tokens(encoded, embedder.encoder.tokenizer.unknown_id, texts is not None),
         checks.evidence(recipe.pooler.spec, expected, strategies),
     ]
     sound = f"{recipe.pooler.spec}, {'normalised' if recipe.normalize else 'not normalised'}"

@@ -13,6 +13,7 @@ from service.checkpoint import Checkpoint, UnknownModule, read_checkpoint
 from service.config import make_config
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
+from service.environment import of_runtime
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def opened(folder: Path) -> Iterator[tuple[Embedder, list[UnknownModule]]]:
         settings = make_config(
             {"models": {"default": {"encoder": checkpoint.name, "pooling": pooling}}},
             "the examination",
-            env={name: value for name, value in os.environ.items() if name.startswith("MILLPOND_RUNTIME__")},
+            env=of_runtime(os.environ),
             overrides={"runtime.precision": "fp32"},
         )
         with Models(settings).get() as embedder:

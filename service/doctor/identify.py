@@ -22,6 +22,8 @@ from service.embedding.embedder import Embedder
 _TEXTS: Final = 12
 _LONGEST: Final = 300
 """Most characters of a text."""
+_FLOAT32: Final = 1 - 1e-6
+"""Least cosine of two vectors that rounding to float32 leaves."""
 _EXACT: Final = 0.9999
 _CERTAIN: Final = 0.99
 """A cosine that a good int8 keeps, and that a wrong pooling reaches only if another one is nearer still."""
@@ -190,10 +192,13 @@ def _normalisation(declared: bool, vectors: Vectors) -> Finding:
 
 def _precision(best: Match) -> Finding:
     seen = f"cosine {_shown(best.mean)}, least {_shown(float(best.cosines.min()))}"
-    if best.mean >= _EXACT:
-        return Finding("precision", "ok", f"{seen}: float32, or as good as that")
+    least = float(best.cosines.min())
+    if least >= _FLOAT32:
+        return Finding("precision", "ok", f"{seen}: float32")
+    if least >= _EXACT:
+        return Finding("precision", "ok", f"{seen}: less than float32, as bf16 or fp16 leave it")
     if best.mean >= _CERTAIN:
-        return Finding("precision", "ok", f"{seen}, as bf16 or a good int8 leave it")
+        return Finding("precision", "ok", f"{seen}: less than float32, as a good int8 leaves it")
     return Finding(
         "precision",
         "warning",

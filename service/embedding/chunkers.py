@@ -35,8 +35,11 @@ class Chunker(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def __call__(self, text: str, offsets: Offsets) -> list[Span]:
-        """Cut a text whose tokens are at `offsets`, (tokens, 2), into spans that each hold a token."""
+    def __call__(self, text: str, offsets: Offsets, most: int = MOST_WINDOWED) -> list[Span]:
+        """Cut a text whose tokens are at `offsets`, (tokens, 2), into spans that each hold a token.
+
+        `most` tokens are what the model reads at once: no span has more, unless a request asks for more.
+        """
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class ByTokens(Chunker):
                 f"'overlap' must be less than 'tokens', and {self.overlap} is not less than {self.tokens}."
             )
 
-    def __call__(self, text: str, offsets: Offsets) -> list[Span]:
+    def __call__(self, text: str, offsets: Offsets, most: int = MOST_WINDOWED) -> list[Span]:
         """Return spans without white space at their ends; together they hold every token that is not white space."""
         words, counts = _words(text, *_atoms(text, offsets), self.tokens)
         total = [0, *np.cumsum(counts).tolist()]  # tokens before each
@@ -69,15 +72,30 @@ class ByTokens(Chunker):
 
 @dataclass(frozen=True)
 class BySentence(Chunker):
-    """Sentences, as `service.embedding.sentences` finds them."""
+    """Sentences, as `service.embedding.sentences` finds them.
+
+    One with more tokens than the model reads at once, such as a list of words or a table without a full stop, is cut
+    into runs of about equal length as `ByTokens` cuts.
+    """
 
     name = "sentence"
 
-    def __call__(self, text: str, offsets: Offsets) -> list[Span]:
+    def __call__(self, text: str, offsets: Offsets, most: int = MOST_WINDOWED) -> list[Span]:
         """Return the sentences that hold a token."""
         found = sentences(text)
-        return [span for span, held in zip(found, has_token(text, offsets, found), strict=True) if held]
+        held = [span for span, holds in zip(found, has_token(text, offsets, found), strict=True) if holds]
+        if len(offsets) <= most:
+            return held
+        starts, ends = np.sort(offsets[offsets[:, 0] < offsets[:, 1]], axis=0).T
+        parts: list[Span] = []
+        for start, end in held:
+            count = int(np.searchsorted(starts, end) - np.searchsorted(ends, start, "right"))
+            parts += [(start, end)] if count <= most else _shorter(text, offsets, (start, end), count, most)
+        return parts
 
+
+_ENDS: Final = 8
+"""One in so many tokens of a run is left free: alone, the words at its ends may have more than inside a sentence."""
 
 CHUNKERS: Final[Mapping[str, type[Chunker]]] = {kind.name: kind for kind in (ByTokens, BySentence)}
 """All chunkers, by name."""
@@ -111,6 +129,15 @@ def refuse_foreign(name: str, given: Mapping[str, int], own: Collection[str] = (
     if given.keys() - set(own):
         foreign = [repr(option) for option in OPTIONS if option not in own]
         raise InvalidInput(f"'by': '{name}' takes {'neither' if len(foreign) > 1 else 'no'} {' nor '.join(foreign)}.")
+
+
+def _shorter(text: str, offsets: Offsets, span: Span, count: int, most: int) -> list[Span]:
+    """Cut a span of `count` tokens, which are more than `most`, into runs of about equal length."""
+    start, end = span
+    runs = -(-count // max(1, most - most // _ENDS))
+    inside = offsets[(offsets[:, 0] < end) & (offsets[:, 1] > start)]
+    found = ByTokens(-(-count // runs))(text[start:end], np.clip(inside - start, 0, end - start))
+    return [(start + first, start + last) for first, last in found]
 
 
 def _atoms(text: str, offsets: Offsets) -> tuple[list[Span], list[int]]:

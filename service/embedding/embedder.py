@@ -18,7 +18,7 @@ from service.arrays import Ids, Vectors
 from service.config import make_config
 from service.embedding import bulk, fingerprint, late
 from service.embedding.chunking import Mode
-from service.embedding.inputs import Inputs, InputTokenizer, Where, whole
+from service.embedding.inputs import Inputs, InputTokenizer, UnknownTokens, Where, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Encoders, load
 from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
@@ -67,13 +67,16 @@ class SpanVectors:
 class Embedder:
     """An encoder, which other embedders may share, and a recipe for its states.
 
+    The unknown tokens of its texts are counted in `unknown`, which several may share too.
+
     `load` makes one without a server. `encode` waits for its vectors; the coroutines are for many requests at once.
     """
 
-    def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
+    def __init__(self, encoder: Encoder, recipe: Recipe, unknown: UnknownTokens | None = None) -> None:
         self.encoder = encoder
         self.recipe = recipe
-        self._inputs = InputTokenizer(encoder.tokenizer, recipe)
+        self.unknown = unknown or UnknownTokens()
+        self._inputs = InputTokenizer(encoder.tokenizer, recipe, self.unknown)
 
     @classmethod
     def load(
@@ -346,7 +349,8 @@ class Embedder:
         to_vectors = self._to_vectors(normalize, dimensions)
         texts = await self._inputs.tokenize(inputs, prompt, whole, where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]
-        found = await late.cut(inputs, offsets, spans, most, where, where_span)
+        at_once = self.recipe.max_tokens - sum(self.encoder.tokenizer.frame_lengths(prompt))
+        found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=at_once)
         if mode == "late":
             with self._named(where):
                 vectors = await late.pool_late(self.encoder, to_vectors, inputs, texts, offsets, found, prompt)

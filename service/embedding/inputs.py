@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,13 +31,33 @@ _SHORT: Final = 2_048
 """Characters, or token ids, that are tokenized in less time than a switch of threads may take."""
 
 
+class UnknownTokens:
+    """Counts tokens of texts that stand for what a tokenizer does not know, and have no meaning to its model.
+
+    Such are characters that it has no token for, and in WordPiece whole words with more than (as a rule) 100
+    characters, as a long run of a script without spaces is one.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self, texts: Sequence[TokenizedText], unknown_id: int) -> None:
+        """Count those of some texts; several threads may do so at once."""
+        # Over texts of usual lengths, lists are counted faster than arrays are compared.
+        if found := sum(text.ids.tolist().count(unknown_id) for text in texts):
+            with self._lock:
+                self.count += found
+
+
 class InputTokenizer:
     """Tokenizes inputs as a recipe says: up to its longest text, and leaving a prompt out of pooling or not."""
 
-    def __init__(self, tokenizer: Tokenizer, recipe: Recipe) -> None:
+    def __init__(self, tokenizer: Tokenizer, recipe: Recipe, unknown: UnknownTokens) -> None:
         self._tokenizer = tokenizer
         self._recipe = recipe
         self._of_role = role_prompts(recipe.prompts)
+        self._unknown = unknown
 
     async def tokenize(
         self, inputs: Inputs, prompt: str, fit: Fit, where: Where, *, offsets: bool = False
@@ -121,6 +142,8 @@ class InputTokenizer:
         strings = [text for text in inputs if isinstance(text, str)]
         if strings:
             texts = tokenizer.encode(strings, prompt=prompt, offsets=offsets)
+            if tokenizer.unknown_id is not None:
+                self._unknown.add(texts, tokenizer.unknown_id)
         else:
             texts = [
                 tokenizer.frame([token for token in ids if isinstance(token, int)], where(place))
@@ -128,15 +151,21 @@ class InputTokenizer:
             ]
         front = tokenizer.prompt_length(prompt) if prompt else 0
         framed_prompt = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
-        for place, text in enumerate(texts):
+
+        def is_empty(place: int, text: TokenizedText) -> bool:
             # A text may merge into the prompt's last token, so only tokenizing it alone tells whether it has any.
-            swallowed = len(text.ids) <= front and not self._recipe.include_prompt
-            if swallowed or (len(text.ids) <= framed_prompt and (not prompt or tokenizer.is_blank(strings[place]))):
-                raise InvalidInput(
-                    f"{where(start + place)} has no token that this model knows, so there is nothing to embed. "
-                    "Send a text with words in it, or leave this one out.",
-                    where=where(start + place),
-                )
+            if len(text.ids) <= front and not self._recipe.include_prompt:
+                return True
+            return len(text.ids) <= framed_prompt and (not prompt or tokenizer.is_blank(strings[place]))
+
+        if empty := [where(start + place) for place, text in enumerate(texts) if is_empty(place, text)]:
+            raise InvalidInput(
+                f"{empty[0]} has no token that this model knows, so there is nothing to embed. Send a text with "
+                "words in it, or leave this one out.",
+                where=empty[0],
+                without_tokens=[place.index for place in empty],
+            )
+        for place, text in enumerate(texts):
             if len(text.ids) > self._recipe.max_tokens:
                 texts[place] = fit(text, where(start + place), front)
         return texts

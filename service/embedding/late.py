@@ -37,9 +37,18 @@ _CELLS: Final = 1 << 22
 
 
 async def cut(
-    texts: Sequence[str], offsets: Sequence[Offsets], spans: Spans, most: int, where: Where, where_span: WhereSpan
+    texts: Sequence[str],
+    offsets: Sequence[Offsets],
+    spans: Spans,
+    most: int,
+    where: Where,
+    where_span: WhereSpan,
+    *,
+    at_once: int,
 ) -> list[list[Span]]:
     """Cut texts, whose tokens are at `offsets`, into spans, or check the spans given.
+
+    The model reads `at_once` tokens of a text at once; a sentence is no longer.
 
     Raises:
         InvalidInput: a given span is no span, or a text has none.
@@ -47,7 +56,7 @@ async def cut(
     """
     found: list[list[Span]] = []
     for start, part, _ in parts(texts):
-        work = partial(_cut, texts, offsets, spans, where, where_span)
+        work = partial(_cut, texts, offsets, spans, where, where_span, at_once)
         found += await _on_thread(work, range(start, start + len(part)))
         check_amount(found, most)
     return found
@@ -104,12 +113,13 @@ def _cut(
     spans: Spans,
     where: Where,
     where_span: WhereSpan,
+    at_once: int,
     places: range,
 ) -> list[list[Span]]:
     found = []
     for place in places:
         if isinstance(spans, Chunker):
-            found.append(spans(texts[place], offsets[place]))
+            found.append(spans(texts[place], offsets[place], at_once))
         else:
             found.append(checked(texts[place], offsets[place], spans[place], partial(where_span, place)))
         if not found[-1]:

@@ -85,4 +85,4 @@ class Models:
     def _build_variant(self, model: Embedder, spec_json: str) -> Embedder:
         recipe = model.recipe.with_pooling(json.loads(spec_json))
         logger.info("model %r: built pooling %s on request", model.name, recipe.pooler.spec)
-        return Embedder(model.encoder, recipe)
+        return Embedder(model.encoder, recipe, model.unknown)

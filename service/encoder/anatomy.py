@@ -43,9 +43,9 @@ def examine(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Anato
     kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
     try:
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        dim = int(config.get_text_config().hidden_size)
         with torch.device("meta"):
             module = kind.from_config(config, trust_remote_code=trust_remote_code)
+        dim = _dim(module)
     except Exception as error:  # transformers raises many kinds for a damaged config
         raise CheckpointError(f"{folder}: its config.json describes no encoder ({brief(error, 300)}).") from None
     return Anatomy(dim, _vocabulary(module), positions(module))
@@ -83,6 +83,15 @@ def positions(module: Any) -> int | None:
             padding = getattr(part, "padding_idx", None)
             limits.append(rows - (0 if padding is None else padding + 1))
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+
+
+def _dim(module: Any) -> int:
+    """Return the size of a state: some architectures project theirs, so that it is not the hidden size."""
+    ids = torch.ones((1, 2), dtype=torch.int64, device="meta")
+    try:
+        return int(module(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.shape[2])
+    except Exception:  # code that looks at numbers does not run without them
+        return int(module.config.get_text_config().hidden_size)
 
 
 def _vocabulary(module: Any) -> int | None:

@@ -34,9 +34,17 @@ class Artifacts:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        root = root or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "millpond"
-        self.root = root.expanduser().absolute()
         self._temporary: list[tempfile.TemporaryDirectory[str]] = []
+        root = root or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "millpond"
+        try:
+            self.root = root.expanduser().absolute()
+        except RuntimeError:  # HOME is not set, and the system knows no user of this number
+            self.root = Path(self._make_temporary())
+            logger.warning(
+                "there is no home folder for %s: what is made of a checkpoint is made anew at every start. Set "
+                "runtime.cache to a folder that can be written, or HOME.",
+                root,
+            )
 
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Return where the folder under `key` is, once it is made."""
@@ -62,15 +70,20 @@ class Artifacts:
                 *(self.root, error.strerror or error, kind),
             )
         try:
-            folder = tempfile.TemporaryDirectory(prefix="millpond-")
-            self._temporary.append(folder)
-            build(Path(folder.name))
+            folder = Path(self._make_temporary())
+            build(folder)
         except OSError as error:
             raise CheckpointError(
                 f"neither {self.root} nor {tempfile.gettempdir()} can hold a {kind} ({error.strerror or error}). "
                 "Make room, or set runtime.cache to a folder that can be written."
             ) from None
-        return Path(folder.name)
+        return folder
+
+    def _make_temporary(self) -> str:
+        """Make a folder that lasts as long as this object, and return its path."""
+        folder = tempfile.TemporaryDirectory(prefix="millpond-")
+        self._temporary.append(folder)
+        return folder.name
 
     def _make(self, final: Path, key: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         if final.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final
 
 from service.checkpoint import Checkpoint
@@ -11,6 +12,7 @@ from service.config import BatchingConfig, RuntimeConfig
 from service.encoder.batcher import Batcher
 from service.encoder.loading import Source
 from service.encoder.memory import StateBudget
+from service.encoder.rounding import agreement_of
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
 from service.encoder.trial import tried
@@ -50,19 +52,24 @@ class Encoder:
         )
         self.checkpoint = checkpoint
         self.tokenizer = source.tokenizer
-        self.anatomy = source.anatomy
         self.fingerprint = source.fingerprint
         self.runtime, self.runtime_reason, self.trial = load_runtime(
             source, runtime, lambda loaded: tried(source, loaded, runtime)
         )
-        self.agreement = self.runtime.agreement
+        self.agreement = agreement_of(source, self.runtime, runtime)
         self.dim = self.runtime.dim
+        self.anatomy = replace(source.anatomy, dim=self.dim)
         logger.info(
             "%s runs on %s %s with %d streams: %s",
             *(checkpoint.name, self.runtime.backend, self.runtime.precision, self.runtime.streams),
             self.runtime_reason,
         )
         logger.info("%s was tried: %s", checkpoint.name, self.trial)
+        if self.trial.not_finite:
+            logger.warning(
+                "%s: NaN or infinity in %s; texts that need it fail. Get the file anew.",
+                *(checkpoint.name, self.trial.not_finite),
+            )
         if self.trial.equal_lengths:
             logger.warning("%s reads padding, so only texts of equal length share a pass", checkpoint.name)
         self.max_state_bytes = _state_bytes(batching, self.runtime)

@@ -26,7 +26,7 @@ _ARTIFACT_FORMAT: Final = 1
 """Version of the cached artifacts; increase it when the same checkpoint and versions give other ones."""
 _TOKENIZER_FORMAT: Final = 3
 """Version of the cached tokenizers; increase it likewise."""
-_ANATOMY_FORMAT: Final = 1
+_ANATOMY_FORMAT: Final = 2
 """Version of the cached sizes; increase it likewise."""
 # Keys of config.json that say how it was saved, or how it is run, but change no state.
 _SILENT_KEYS: Final = {

@@ -55,12 +55,6 @@ def check_module(module: Any, checkpoint: Checkpoint) -> None:
     if states.ndim != 3 or states.shape[:2] != (2, _TOKENS):
         shape = " x ".join(map(str, states.shape))
         raise CheckpointError(f"{at} gives states of {shape} for 2 x {_TOKENS} tokens, not one a token. {remedy}.")
-    declared = getattr(module.config.get_text_config(), "hidden_size", None)
-    if states.shape[2] != declared:
-        raise CheckpointError(
-            f"{at} gives states of {states.shape[2]} dimensions, and hidden_size in config.json is {declared}. Such "
-            "models cannot be served; choose another one."
-        )
     if not states.isfinite().all():
         raise not_finite_states(checkpoint, at, precision)
     if torch.equal(*states[:, -1]):

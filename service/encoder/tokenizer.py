@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Side = Literal["left", "right"]
 _NO_LIMIT: Final = 1_000_000
 """transformers writes a number beyond this for "no limit"."""
+_UNIGRAM: Final = re.compile(r'"type":\s*"Unigram",\s*"unk_id":\s*(\d+)')
 FEW: Final = 8
 """Texts up to which encoding one after the other is faster than over all cores."""
 
@@ -157,6 +158,8 @@ class Tokenizer:
         self.pad_id = spec.pad_id
         self.declared_limit = spec.declared_limit
         self.vocab_size = spec.vocab_size
+        self.unknown_id = _unknown_id(self._backend, spec)
+        """The id of what is no entry of the vocabulary: of a character, or of a word beyond the longest one taken."""
         self.prompt_length = lru_cache(maxsize=256)(self._prompt_length)
         self.framed_length = lru_cache(maxsize=256)(self._framed_length)
 
@@ -306,6 +309,14 @@ def _read_plainly(backend: tokenizers.Tokenizer, special: Sequence[str]) -> None
         split = Split(tokenizers.Regex(firsts), "isolated")
         before = [backend.pre_tokenizer] if backend.pre_tokenizer is not None else []
         backend.pre_tokenizer = PreTokenizerSequence([split, *before])
+
+
+def _unknown_id(backend: Any, spec: TokenizerSpec) -> int | None:
+    if (token := getattr(backend.model, "unk_token", None)) is not None:
+        found: int | None = backend.token_to_id(token)
+        return found
+    unigram = _UNIGRAM.search(spec.backend)  # which does not tell otherwise
+    return int(unigram[1]) if unigram else None
 
 
 def _offsets(encoding: tokenizers.Encoding, prompt: int) -> tuple[tuple[int, int] | None, ...]:

@@ -7,7 +7,6 @@ to length one before the largest absolute difference of a component is taken.
 from __future__ import annotations
 
 import json
-import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.arrays import Floats, Ids
-from service.checkpoint.weights import count
+from service.checkpoint.weights import count, not_finite
 from service.config import RuntimeConfig
 from service.encoder.loading import Source
 from service.encoder.probe import not_finite_states
@@ -31,8 +30,6 @@ from service.encoder.samples import UNBOUNDED, Samples, affordable
 from service.encoder.shapes import EqualLengths, Shapes
 from service.encoder.tokenizer import pad
 from service.errors import CheckpointError, brief
-
-logger = logging.getLogger(__name__)
 
 _TRIAL: Final = 1
 """Version of the trial; increase it when it comes to refuse more, so that what is cached is tried again."""
@@ -60,6 +57,7 @@ class Trial:
         padded: beside longer texts.
         again: after other texts, long and short.
         equal_lengths: whether passes are of equal lengths, since padding changes a text.
+        not_finite: file and name of weights that hold NaN or infinity, where only the texts that need them fail.
     """
 
     checked_to: int
@@ -70,6 +68,7 @@ class Trial:
     padded: float
     again: float
     equal_lengths: bool
+    not_finite: str | None
 
     def shapes(self, runtime: Runtime, max_batch_tokens: int, longest: int) -> Shapes:
         """Return the shapes of passes in which a text has one vector; arguments as for `Runtime.shapes`."""
@@ -131,13 +130,7 @@ def _try(source: Source, runtime: Runtime, longest: int) -> Trial:
     runtime.prepare_thread()
     passes = _Passes(source, runtime)
     samples = Samples(source.tokenizer)
-    bearable = passes.give_numbers(samples.each())
-    if not bearable.all():
-        logger.warning(
-            "%s: %d of %d tokens give states that are not finite; texts with such tokens fail",
-            *(source.checkpoint.name, (~bearable).sum(), len(bearable)),
-        )
-    samples.keep(bearable)
+    samples.keep(passes.give_numbers(samples.each()))
     *short, long = texts = samples.texts(_LENGTHS, longest)
     bound = BOUNDS.get(runtime.precision, BOUNDS["bf16"])
 
@@ -166,6 +159,7 @@ def _try(source: Source, runtime: Runtime, longest: int) -> Trial:
                 f"{name}: on {runtime.backend} in {runtime.precision}, {fault}: they are {difference:.1e} apart, and "
                 f"{bound:.0e} is allowed. To serve it, {remedy}."
             )
+    broken = not_finite(source.checkpoint.weight_files())
     return Trial(
         checked_to=len(long),
         limit=source.anatomy.positions,
@@ -175,6 +169,7 @@ def _try(source: Source, runtime: Runtime, longest: int) -> Trial:
         padded=padded,
         again=again,
         equal_lengths=not padded <= bound,
+        not_finite=f"{broken[0].name}: {broken[1]}" if broken else None,
     )
 
 

@@ -27,6 +27,7 @@ from service.evaluation.information import Information
 from service.evaluation.report import DataSet, Perturbed, Report, Row, Scored
 from service.evaluation.spans import BySpans
 from service.evaluation.strategies import Strategy
+from service.similarity import COSINE, SIMILARITIES
 
 _PERTURBED: Final = 100
 """Most items whose texts are perturbed."""
@@ -102,6 +103,7 @@ def evaluate(
     Raises:
         ServiceError: a text has no token, or a vector is not finite.
     """
+    tasks, followed = _by_declared_similarity(model, tasks)
     encoding = Encoding(model, [strategy.embedder for strategy in strategies])
     measured = []
     for name, task in tasks:
@@ -136,8 +138,21 @@ def evaluate(
         advice=advice.sentence,
         yaml=next(each.yaml for each in compared if each.name == advice.strategy),
         fit=advice.fit,
-        notes=(*notes, *truncated),
+        notes=(*notes, *followed, *truncated),
     )
+
+
+def _by_declared_similarity(
+    model: Embedder, tasks: Sequence[tuple[str, Task]]
+) -> tuple[Sequence[tuple[str, Task]], list[str]]:
+    """Return the data sets scored by the similarity that the checkpoint declares, and a note unless it is cosine."""
+    declared = model.recipe.checkpoint.similarity
+    if declared == COSINE.name:
+        return tasks, []
+    if declared not in SIMILARITIES:
+        return tasks, [f"The checkpoint declares the similarity {declared}; vectors are compared by cosine here."]
+    note = f"Vectors are compared by {declared}, the similarity that the checkpoint declares."
+    return [(name, task.compared_by(declared)) for name, task in tasks], [note]
 
 
 def _measure(

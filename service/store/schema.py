@@ -61,6 +61,17 @@ _VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT
         """,
     ),
+    # In which precisions the vectors of a collection were made, and with `rebuilt` 1 those of its rebuild.
+    (
+        """
+        CREATE TABLE precisions (
+            collection INTEGER NOT NULL REFERENCES collections(key) ON DELETE CASCADE,
+            rebuilt    INTEGER NOT NULL,
+            precision  TEXT NOT NULL,
+            PRIMARY KEY (collection, rebuilt, precision)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 SCHEMA_VERSION: Final = len(_VERSIONS)
 

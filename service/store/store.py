@@ -122,6 +122,15 @@ class Store:
             ).fetchall()
         return {document.id: document for _, document in map(_document, rows)}
 
+    def precisions(self, collection: int) -> list[str]:
+        """Return in which precisions the vectors of a collection were made, as far as that was noted."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT precision FROM precisions WHERE collection = ? AND rebuilt = 0 ORDER BY precision",
+                (collection,),
+            ).fetchall()
+        return [precision for (precision,) in rows]
+
     def rebuild(self, collection: int) -> RebuildRow | None:
         """Return the rebuild of a collection, if there is one."""
         with self._reading() as connection:

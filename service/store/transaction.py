@@ -113,8 +113,15 @@ class Transaction:
             ((_stored(own), encoded_spans(spans), int(key)) for key, (own, spans) in zip(keys, vectors, strict=True)),
         )
 
+    def note_precision(self, collection: int, precision: str, *, rebuilt: bool = False) -> None:
+        """Keep in mind that vectors of a collection, or of its rebuild, were made in a precision."""
+        self._connection.execute(
+            "INSERT OR IGNORE INTO precisions VALUES (?, ?, ?)", (collection, int(rebuilt), precision)
+        )
+
     def end_rebuild(self, collection: int) -> None:
         """Delete a rebuild and its vectors."""
+        self._connection.execute("DELETE FROM precisions WHERE collection = ? AND rebuilt = 1", (collection,))
         self._connection.execute(f"DELETE FROM rebuilt WHERE document IN ({_OF_COLLECTION})", (collection,))
         self._connection.execute("DELETE FROM rebuilds WHERE collection = ?", (collection,))
 
@@ -141,6 +148,8 @@ class Transaction:
             "UPDATE collections SET definition = ?, dim = ? WHERE key = ?",
             (json.dumps(rebuild.definition), rebuild.dim, row.key),
         )
+        self._connection.execute("DELETE FROM precisions WHERE collection = ? AND rebuilt = 0", (row.key,))
+        self._connection.execute("UPDATE precisions SET rebuilt = 0 WHERE collection = ?", (row.key,))
         self.end_rebuild(row.key)
         return replace(row, definition=rebuild.definition, dim=rebuild.dim)
 

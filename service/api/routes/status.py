@@ -65,6 +65,7 @@ async def info(served: Served) -> dict[str, Any]:
                 "runtime_reason": model.encoder.runtime_reason,
                 "agreement_with_fp32": model.encoder.agreement,
                 "trial": model.encoder.trial,
+                "unknown_tokens": model.unknown.count,
                 "warnings": list(model.recipe.warnings),
             }
             for name, model in served.models

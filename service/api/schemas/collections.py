@@ -88,6 +88,7 @@ class CollectionBody(BaseModel):
     dimension: int
     index: str
     similarity: str = Field(description="How vectors are compared.")
+    precisions: list[str] = Field(description="In which precisions its vectors were made.")
     count: int = Field(description="Documents.")
     chunking: dict[str, JsonValue] | None = Field(default=None, description="How documents are cut, if they are.")
     chunks: int | None = Field(default=None, description="Their spans, each with a vector.")

@@ -1,4 +1,4 @@
-"""How close an int8 encoder's vectors are to float32's, on texts that it was not calibrated with."""
+"""How close the vectors of an encoder in fewer bits are to float32's, on texts that it was not calibrated with."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _NEIGHBOURS: Final = 5
 
 @dataclass(frozen=True)
 class Agreement:
-    """How much of float32's geometry an int8 encoder keeps.
+    """How much of float32's geometry an encoder in another precision keeps.
 
     Args:
         texts: how many texts it is measured on.
-        mean_cosine: mean cosine of a text's int8 vector with its float32 vector.
+        mean_cosine: mean cosine of a text's vector with its float32 vector.
         least_cosine: the least of these cosines.
         rank_correlation: Spearman's, between the similarities of all pairs of texts.
         neighbours: share of a text's five nearest neighbours that stay among the five nearest.
@@ -41,7 +41,7 @@ class Agreement:
     rank_correlation: float
     neighbours: float
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, precision: str) -> None:
         """Refuse an encoder whose vectors have changed too much.
 
         Raises:
@@ -52,10 +52,12 @@ class Agreement:
             for label, value, least in self.compared()
             if not value >= least  # also for NaN
         ]
+        calibrated = ", or name texts of the kind that will be served in runtime.calibration"
+        other = calibrated if precision == "int8" else ""
         if short:
             raise CheckpointError(
-                f"{name}: int8 changes its vectors too much, measured on {self.texts} texts: {'; '.join(short)}. "
-                "Set runtime.precision to fp32, or name texts of the kind that will be served in runtime.calibration."
+                f"{name}: {precision} changes its vectors too much, measured on {self.texts} texts: "
+                f"{'; '.join(short)}. Set runtime.precision to fp32{other}."
             )
 
     def compared(self) -> list[tuple[str, float, float]]:
@@ -83,7 +85,7 @@ LEAST: Final = (
 
 
 def measure(reference: Vectors, candidate: Vectors) -> Agreement:
-    """Compare the unit vectors of the same texts in float32 and int8, both (texts, dim).
+    """Compare the unit vectors of the same texts in float32 and another precision, both (texts, dim).
 
     Raises:
         ValueError: the shapes differ, or there are fewer than three texts.

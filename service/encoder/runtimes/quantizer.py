@@ -72,7 +72,7 @@ class Quantizer:
         def checked(folder: Path) -> None:
             logger.info("quantising %s; the result is kept in %s", name, self._source.artifacts.root)
             agreement = build(folder)
-            agreement.check(name)
+            agreement.check(name, "int8")
             (folder / _AGREEMENT).write_text(json.dumps(asdict(agreement)))
 
         digest = hashlib.sha256(json.dumps([self._texts, self._held_out]).encode()).hexdigest()

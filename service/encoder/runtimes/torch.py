@@ -58,9 +58,9 @@ class TorchRuntime(Runtime):
         self._device = torch.device(device)
         self.streams = self._cores if device == "cpu" else 1
         config = module.config.get_text_config()
-        self.dim = int(config.hidden_size)
         self.footprint = Footprint.of(config.to_dict(), fused_attention=config._attn_implementation != "eager")
         self._states = StatesOnly(module.to(self._device))
+        self.dim = self.states(np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_), wide=True).shape[2]
 
     @property
     def version(self) -> str:

@@ -102,6 +102,17 @@ def test_beir_without_judgements_is_no_data(tmp_path):
         ("a.csv", "text,label\n", "holds no data"),
         ("a.txt", "text", r"data files end in \.csv, \.tsv, \.jsonl"),
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": 5, "label": "x"}\n', "line 2: text is no text"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": "x"}\n{"text": "\\u200b", "label": "x"}\n',
+            "line 2: text holds nothing but",
+        ),
+        ("a.tsv", "text\tlabel\n\x01\u2060\tx\n", "line 2: text holds nothing but"),
+        (
+            "a.jsonl",
+            '{"text": "a \\ud800", "label": "x"}\n',
+            "line 1: text holds half of a surrogate pair at character 2",
+        ),
         ("a.jsonl", "[1]\n", "line 1: each line is one JSON object"),
         ("a.jsonl", "{\n", "line 1: is not JSON"),
     ],
@@ -121,5 +132,16 @@ def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"text,label\n\xff,x\n")
     with pytest.raises(DataError, match="not valid UTF-8 at byte 12"):
         read(tmp_path / "a.csv")
-    with pytest.raises(DataError, match="No such file"):
-        read(tmp_path / "b.csv")
+    for missing in ("b.csv", "b", "b.txt"):
+        with pytest.raises(DataError, match=f"{missing}: No such file or directory"):
+            read(tmp_path / missing)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_a_byte_order_mark_before_a_table_is_skipped(tmp_path, name):
+    rows = [{"text": f"text {n}", "label": str(n % 2)} for n in range(3)]
+    tabular = "".join(f"{cells}\n" for cells in ["text,label", *(",".join(row.values()) for row in rows)])
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    content = lines if name.endswith("jsonl") else tabular.replace(",", "\t" if name.endswith("tsv") else ",")
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert read(tmp_path / name).parts[0].texts == [row["text"] for row in rows]

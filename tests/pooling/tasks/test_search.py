@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from pooling.tasks.comparison import COMPARISONS
 from pooling.tasks.search import search, search_spans
 
 
@@ -44,3 +45,22 @@ def test_a_document_is_found_by_its_best_span(counts):
     assert all(len(set(row)) == len(row) == min(20, len(counts)) for row in found.tolist())
     if set(counts) == {1}:
         assert np.array_equal(found, search(queries, spans, k=20))
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+@pytest.mark.parametrize("count", [7, 9000])
+def test_by_any_comparison(name, count):
+    rng = np.random.default_rng(2)
+    documents, queries = (rng.normal(size=(n, 5)).astype(np.float32) * 3 for n in (count, 30))
+    wide = documents.astype(np.float64)
+    scores = -np.linalg.norm(wide[None] - queries[:, None], axis=2) if name == "euclidean" else queries @ wide.T
+    if name == "cosine":
+        scores = scores / np.linalg.norm(wide, axis=1)
+    wanted = np.sort(scores, axis=1)[:, ::-1][:, :20]
+    found = search(queries, documents, 20, COMPARISONS[name])
+    assert np.take_along_axis(scores, found, axis=1) == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+    starts = np.arange(0, count + 1, 2 if count % 2 == 0 else 7)
+    best = np.maximum.reduceat(scores[:, : starts[-1]], starts[:-1], axis=1)
+    by_spans = search_spans(queries, documents[: starts[-1]], starts, 20, COMPARISONS[name])
+    wanted = np.sort(best, axis=1)[:, ::-1][:, :20]
+    assert np.take_along_axis(best, by_spans, axis=1) == pytest.approx(wanted, rel=1e-5, abs=1e-5)

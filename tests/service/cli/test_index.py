@@ -302,3 +302,21 @@ def test_a_deployment_in_the_process(millpond, jsonl, tmp_path):
         "error: 2 of 3 documents are stored. Run the same command again to go on.",
     ]
     assert ids(millpond("search", "music", *here, "--json", **options)) == ["harp", "cat"]
+
+
+def test_a_collection_by_another_similarity(asking, few, name, side_by_side):
+    assert summary(asking("index", few, "--collection", name, "--similarity", "euclidean")) == (3, 0, 0)
+    assert side_by_side.http.get(f"/collections/{name}").json()["similarity"] == "euclidean"
+    hits = json.loads(asking("search", "music", "--collection", name, "--json").stdout)["hits"]
+    assert hits[0]["id"] == "harp" and all(hit["score"] < 0 for hit in hits)
+    assert summary(asking("index", few, "--collection", name)) == (3, 3, 0)
+    other = asking("index", few, "--collection", name, "--similarity", "dot")
+    assert other.returncode == 1 and 'similarity: stored "euclidean", asked "dot"' in other.stderr
+    changed = asking("reindex", name, "--similarity", "dot")
+    assert changed.returncode == 0 and "re-embedded" in changed.stdout
+    assert changed.stdout.rstrip().endswith("similarity euclidean -> dot")
+    assert "Nothing to do" in asking("reindex", name).stdout
+    for command in (("index", few, "--collection", f"{name}-m"), ("reindex", name)):
+        unknown = asking(*command, "--similarity", "manhattan")
+        assert unknown.returncode != 0 and "similarity" in unknown.stderr and "'manhattan'" in unknown.stderr
+    assert side_by_side.http.get(f"/collections/{name}-m").status_code == 404

@@ -118,6 +118,26 @@ def test_by_tokens_is_a_sliding_window_where_tokens_are_words(count, size, data)
 # By sentence
 
 
+@given(text=texts, most=st.integers(2, 12))
+def test_by_sentence_is_bounded_in_tokens_and_leaves_nothing_out(text, most):
+    offsets = byte_level(text)
+    spans = BySentence()(text, offsets, most)
+    counting = {place for place, (start, end) in enumerate(offsets.tolist()) if text[start:end].strip()}
+    held = [overlapped(offsets, span, text) & counting for span in spans]
+    assert set().union(*held) >= counting
+    for inner, (start, end) in zip(held, spans, strict=True):
+        assert len(inner) <= most or len(regex.findall(r"\X", text[start:end])) == 1
+    assert all(end <= after for (_, end), (after, _) in pairwise(spans))
+
+
+def test_a_sentence_that_is_too_long_is_cut_evenly_and_others_are_not_touched():
+    text = "One. The " + "word " * 100 + "two."
+    words = [(match.start(), match.end()) for match in regex.finditer(r"\w+", text)]
+    assert [piece.count("word") for piece in cut(BySentence(), text, words)] == [0, 100]
+    bounded = [text[a:b] for a, b in BySentence()(text, offsets_array(words), 40)]
+    assert bounded[0] == "One." and [piece.count("word") for piece in bounded[1:]] == [33, 34, 33]
+
+
 def test_by_sentence_leaves_out_those_without_a_token():
     text = "One. \u200b. Two."
     assert BySentence()(text, offsets_array([(0, 3), (3, 4), (8, 11), (11, 12)])) == [(0, 4), (8, 12)]

@@ -28,6 +28,21 @@ def writing(text: str, calls: list[str] | None = None):
     return build
 
 
+def test_without_a_home_folder_they_last_as_long_as_the_process(monkeypatch, caplog):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", _homeless)
+    cache = Artifacts(None)
+    calls: list[str] = []
+    kept = [cache.get("graph", KEY, writing("one", calls)) for _ in range(2)]
+    assert kept[0] == kept[1] and calls == ["one"]
+    assert "there is no home folder" in caplog.text and "runtime.cache" in caplog.text
+
+
+def _homeless(path: Path) -> Path:
+    """What pathlib does where HOME is not set and the system knows no user of this number."""
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_made_once_and_found_again(tmp_path):
     calls: list[str] = []
     first = Artifacts(tmp_path).get("graph", KEY, writing("one", calls))

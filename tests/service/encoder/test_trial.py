@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import shutil
@@ -19,6 +20,8 @@ from transformers import AutoModel
 
 from service.checkpoint import read_checkpoint
 from service.config import Config, RuntimeConfig
+from service.doctor.examine import examine
+from service.doctor.reference import here
 from service.embedding.models import Models
 from service.encoder.loading import Source
 from service.encoder.runtimes.base import Runtime, Unfit
@@ -28,6 +31,7 @@ from service.encoder.trial import BOUNDS, tried
 from service.errors import CheckpointError
 from tests.support.checkpoints import (
     DIM,
+    TEXTS,
     byte_pairs,
     close,
     edit,
@@ -185,6 +189,19 @@ def test_weights_that_are_no_numbers_are_refused(key, value, backend, tmp_path):
     assert "not finite" in str(caught.value) and f"model.safetensors holds NaN or infinity in {key}" in str(
         caught.value
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_token_without_numbers_is_told_and_others_are_served(value, tmp_path, caplog):
+    folder = plain_bert(tmp_path / "model")
+    change(folder, "embeddings.word_embeddings.weight", value)  # of the last token
+    with served(folder, pooling="mean", runtime={"cache": str(tmp_path / "cache")}) as models:
+        assert models.get().encoder.trial.not_finite == "model.safetensors: embeddings.word_embeddings.weight"
+        assert np.isfinite(embed(models, TEXTS)).all()
+        report = asyncio.run(examine(models.get(), reference=here))
+    assert "embeddings.word_embeddings.weight" in caplog.text
+    (found,) = [each for each in report.findings if each.name == "trial"]
+    assert found.severity == "fault" and "embeddings.word_embeddings.weight holds NaN" in found.seen
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sentence_transformers.util import pairwise_cos_sim
 from pooling.tasks import Classification, Retrieval, Similarity, read
 from service.errors import InvalidInput
 from service.evaluation import choose, evaluate
-from tests.support.checkpoints import plain_bert, plain_llama, served
+from tests.support.checkpoints import edit, plain_bert, plain_llama, reference, sentence_transformer, served
 
 
 def run(model, data, specs=(), folders=(), **options):
@@ -134,3 +134,22 @@ def test_minilm_on_a_part_of_sts_b(minilm, data):
     for kind, worst in (("noise", 0.4), ("cut", 0.5)):
         assert next(each for each in rows["mean"].robustness[kind] if each.level == worst).lost > 0.1
     assert rows["mean"].information.words_recovered > 1.4 * rows["mean"].information.chance
+
+
+@pytest.mark.parametrize("declared", ["dot", "euclidean", "manhattan"])
+def test_vectors_are_compared_as_the_checkpoint_declares(tmp_path, sentences, declared):
+    folder = sentence_transformer(plain_bert(tmp_path / "plain"), tmp_path / "model", "cls")
+    edit(folder / "config_sentence_transformers.json", similarity_fn_name=declared)
+    theirs = reference(folder)
+    followed = "cosine" if declared == "manhattan" else declared
+    theirs.similarity_fn_name = followed
+    first, second = sentences(60), sentences(60, seed=1)
+    scores = theirs.similarity_pairwise(theirs.encode(first), theirs.encode(second)).numpy()
+    noisy = scores + np.random.default_rng(0).normal(scale=scores.std(), size=60)
+    data = Similarity(tuple(first), tuple(second), tuple(noisy.tolist()))
+    with served(folder) as models:
+        report = run(models.get(), data, ["cls"])
+    found = rows_of(report)["cls"].scores["spearman"].value
+    assert found == pytest.approx(spearmanr(scores, noisy).statistic, abs=1e-3)
+    (note,) = [note for note in report.notes if declared in note]
+    assert followed in note

@@ -135,10 +135,10 @@ def test_a_vector_of_the_wrong_length_is_found_at_opening(stored):
 def test_a_newer_schema_is_left_alone(stored):
     database = stored / "millpond.sqlite3"
     with sqlite3.connect(database) as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     connection.close()
     before = database.read_bytes()
-    with pytest.raises(StoreUnavailable, match=r"newer Millpond \(schema 3; this one knows 2\)"):
+    with pytest.raises(StoreUnavailable, match=r"newer Millpond \(schema 4; this one knows 3\)"):
         Collections(stored)
     assert database.read_bytes() == before
 
