@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding, PreTrainedTokenizerFast
 from transformers.models.auto import modeling_auto
 
@@ -97,6 +97,8 @@ _EXTRAS: Final[dict[str, dict[str, Any]]] = {
 }
 _UNSET: Final = {"funnel": {"num_hidden_layers"}}
 """Keys that an architecture derives from others."""
+_FRAMED: Final = {"funnel"}
+"""Architectures that need more than one token."""
 _OTHERS: Final = {
     *("chinese_clip", "clip", "dpr", "embedding_gemma2", "embedding_gemma2_text", "flava", "siglip", "splinter"),
     *("udop", "visual_bert", "vit", "wav2vec2"),
@@ -135,17 +137,19 @@ def save(kind: str, folder: Path) -> None:
             elif name.endswith("bias") and "norm" not in name.lower() and "dt" not in name:
                 weight.normal_(std=0.1)
     module.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    tokenizer(framed=kind in _FRAMED).save_pretrained(folder)
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A token a byte, no special token around a text, no longest text."""
+def tokenizer(*, framed: bool) -> PreTrainedTokenizerFast:
+    """A token a byte, `<s>` and `</s>` around a text or nothing, no longest text."""
     special = ("<s>", "<pad>", "</s>", "<unk>")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: place for place, token in enumerate((*special, *alphabet))}
     bytes_alone = Tokenizer(models.BPE(vocabulary, []))
     bytes_alone.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_alone.decoder = decoders.ByteLevel()
+    if framed:
+        bytes_alone.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 2)])
     names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), special, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=bytes_alone, **names)  # type: ignore[no-untyped-call]
 
@@ -243,7 +247,7 @@ def _compare(outcome: Outcome, found: Models, folder: Path, *, given: bool) -> N
     alone = _Alone(folder)
     if not given:
         outcome.wrong += alone.limit(limit)
-    for name, texts, pooling in _passes(limit):
+    for name, texts, pooling in _passes(limit, model.encoder.tokenizer.num_special):
         try:
             vectors = embed(found, texts, pooling)
         except Exception as error:
@@ -256,18 +260,18 @@ def _compare(outcome: Outcome, found: Models, folder: Path, *, given: bool) -> N
             outcome.wrong.append(f"{runtime}, {name}: {apart:.1e} from transformers")
 
 
-def _passes(limit: int) -> Iterator[tuple[str, list[str], str]]:
+def _passes(limit: int, special: int) -> Iterator[tuple[str, list[str], str]]:
     """Yield requests: what each shows, its texts, and the pooling."""
-    short, middle, long = (text(length) for length in (1, 7, limit))
+    short, middle, long = (text(length - special) for length in (1 + special, 7, limit))
     for each in (short, middle, long, short, middle):
         yield f"{len(each)} alone", [each], "mean"
-    beside = [text(length, seed) for seed, length in enumerate((2, 5, limit - 4), 1)]
+    beside = [text(length - special, seed) for seed, length in enumerate((4, 5, limit - 4), 1)]
     for pooling in ("mean", "cls", "last"):
         yield f"padded, {pooling}", [short, *beside, middle, long], pooling
 
 
 def text(length: int, seed: int = 0) -> str:
-    """Return a text of so many tokens."""
+    """Return a text of so many tokens, special ones aside."""
     return "".join(np.random.default_rng([length, seed]).choice(list(string.ascii_letters), length))
 
 
@@ -276,8 +280,8 @@ class _Alone:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._config = json.loads((folder / "config.json").read_text())
-        auto: Any = AutoModel if self._config["model_type"] not in _encoders() else AutoModelForTextEncoding
+        kind = json.loads((folder / "config.json").read_text())["model_type"]
+        auto: Any = AutoModelForTextEncoding if kind in _encoders() else AutoModel
         self._module = auto.from_pretrained(folder).eval()
         self._module.config.use_cache = False  # of keys and values, which some make wrongly
         if hasattr(self._module, "set_attention_type"):  # BigBird's other attention depends on what came before
@@ -290,23 +294,24 @@ class _Alone:
 
     def limit(self, limit: int) -> list[str]:
         """Say what is wrong with a longest text: the module fails on it, or takes more and nothing declares it."""
+        special = len(self._tokenizer.encode("a").ids) - 1
         try:
-            self._states(text(limit))
+            self._states(text(limit - special))
         except Exception as error:
             return [f"transformers fails at {limit} tokens: {_short(str(error))}"]
         try:
-            self._states(text(limit + 1))
+            self._states(text(limit + 1 - special))
         except Exception:
             return []
-        parts = (self._config, self._config.get("text_config") or {})
-        declared = {part.get(name) for part in parts for name in _NAMES[POSITIONS].split()}
+        config = self._module.config.get_text_config()
+        declared = {getattr(config, name, None) for name in _NAMES[POSITIONS].split()}
         return [] if limit in declared else [f"transformers takes more than {limit} tokens"]
 
     def _states(self, text: str) -> Any:
         ids = torch.tensor([self._tokenizer.encode(text).ids])
         with torch.inference_mode():
             states = self._module(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
-        assert len(states) == len(text)
+        assert len(states) == ids.shape[1]
         return states.double().numpy()
 
 
@@ -318,6 +323,8 @@ def _encoders() -> set[str]:
 def _sizes(config: Any) -> dict[str, Any]:
     known = {each.name for each in dataclasses.fields(config)} | set(getattr(config, "attribute_map", None) or {})
     found: dict[str, Any] = {name: size for name, size in _SIZES.items() if name in known}
+    if "kv_lora_rank" in known:  # keys and values of all heads are made of one vector
+        found["num_key_value_heads"] = found["num_attention_heads"]
     for name, part in (getattr(config, "sub_configs", None) or {}).items():
         if dataclasses.is_dataclass(part):
             found[name] = _sizes(part)
