@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from service.embedding.embedder import Embedder
 from service.encoder.runtimes.machine import int8_advice
 from service.errors import CheckpointError, ConfigError
 from tests.support.checkpoints import TEXTS, close, embed, plain_bert, served
+from tests.support.servers import ROOT
 
 needs_openvino = pytest.mark.skipif(find_spec("nncf") is None, reason="the extra 'openvino' is not installed")
 
@@ -96,3 +98,17 @@ def test_calibration_texts_that_are_none(tmp_path):
         served(plain_bert(tmp_path / "model"), pooling="mean", runtime=runtime),
     ):
         pass
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_int8_over_many_languages(minilm):
+    """What docs/serving.md says of texts that are unlike those of the calibration: less agrees, yet not little."""
+    texts = (ROOT / "tests" / "support" / "languages.txt").read_text(encoding="utf-8").splitlines()
+    vectors = []
+    for precision in ("fp32", "int8"):
+        with Embedder.load(str(minilm), runtime={"backend": "openvino", "precision": precision}) as embedder:
+            vectors.append(embedder.encode(texts))
+    cosines = (vectors[0] * vectors[1]).sum(1)
+    print(f"{len(texts)} languages: mean cosine {cosines.mean():.3f}, least {cosines.min():.3f}")
+    assert cosines.mean() > 0.97 and cosines.min() > 0.93
