@@ -34,6 +34,9 @@ _SILENT_KEYS: Final = {
     *("gradient_checkpointing", "architectures", "_attn_implementation_autoset"),
 }
 
+_HASHING: Final = {"reformer"}
+"""Model types whose states are a matter of chance."""
+
 
 class Source:
     """An encoder whose weights are not loaded yet.
@@ -153,6 +156,11 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
     enable_progress_bars()  # of downloads, which the line above turns off as well
     kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
+    if checkpoint.config.get("model_type") in _HASHING:
+        raise CheckpointError(
+            f"{checkpoint.transformer}: the attention of {checkpoint.config['model_type']} hashes by chance, in "
+            "buckets whose number the first text decides, so a text has no one vector. Choose another model."
+        )
     try:
         model, report = kind.from_pretrained(
             checkpoint.transformer,

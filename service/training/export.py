@@ -19,6 +19,7 @@ POOLER: Final = "pooler"
 _TRANSFORMER: Final = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
 _MODULES: Final = "modules.json"
 _MODEL_CONFIG: Final = "config_sentence_transformers.json"
+_LIMIT: Final = "model_max_length"
 
 
 @contextmanager
@@ -74,7 +75,7 @@ def save(folder: Path, checkpoint: Checkpoint, pooler: Pooler, max_tokens: int) 
             if module["type"] not in LEARNED_POOLINGS:
                 _copy(source / module["path"], folder / module["path"])
         given = (name for name in TRANSFORMER_CONFIGS if (transformer / name).exists())
-        _edit(transformer / next(given, TRANSFORMER_CONFIGS[0]), max_seq_length=max_tokens)
+        _limit(transformer / next(given, TRANSFORMER_CONFIGS[0]), max_tokens)
         if (source / _MODEL_CONFIG).exists():
             shutil.copyfile(source / _MODEL_CONFIG, folder / _MODEL_CONFIG)
         (folder / _MODULES).write_text(json.dumps(modules, indent=2) + "\n")
@@ -112,6 +113,17 @@ def _link(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(file, target)
+
+
+def _limit(path: Path, max_tokens: int) -> None:
+    """Write the longest text to where it is read: an argument of the tokenizer goes before `max_seq_length`."""
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    arguments = {key: values.get(key) or {} for key in ("tokenizer_args", "processor_kwargs")}
+    changes = {key: given | {_LIMIT: max_tokens} for key, given in arguments.items() if _LIMIT in given}
+    calls = values.get("processing_kwargs") or {}
+    if "max_length" in calls.get("text", {}):
+        changes["processing_kwargs"] = calls | {"text": calls["text"] | {"max_length": max_tokens}}
+    _edit(path, max_seq_length=max_tokens, **changes)
 
 
 def _edit(path: Path, **changes: Any) -> None:

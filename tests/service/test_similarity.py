@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from sentence_transformers import SimilarityFunction
 
+from pooling.tasks.comparison import COMPARISONS
+from service.api.schemas.collections import SimilarityName
 from service.errors import InvalidVector
 from service.index import build
 from service.similarity import SIMILARITIES
@@ -48,3 +52,8 @@ def test_what_passes_the_check_has_finite_scores(name):
         index.add(np.array([number]), row[None])
     scores, keys, _ = index.search(ends[:1], 3)
     assert np.isfinite(scores).all() and keys.tolist() == [[0, 2, 1]]
+
+
+def test_every_part_knows_the_same_names():
+    assert [*SIMILARITIES] == [*COMPARISONS] == [*get_args(SimilarityName)]
+    assert all(each.name == name for name, each in SIMILARITIES.items())

@@ -79,6 +79,15 @@ def test_texts_that_are_too_long(millpond, cls, tmp_path):
     assert "1 fault (truncation)" in result.stdout.splitlines()[-1]
 
 
+def test_texts_with_words_that_the_tokenizer_does_not_know(millpond, cls, tmp_path):
+    known, unknown = tmp_path / "known.txt", tmp_path / "unknown.txt"
+    known.write_text("the wheel turns\nthe mill\n")
+    unknown.write_text(f"the wheel turns\nthe mill {'x' * 101}\n\u0e01\u0e02 \U0001f9ff\n", encoding="utf-8")
+    assert "unknown words" not in millpond("doctor", cls, "--texts", known, env=TORCH).stdout
+    said = " ".join(millpond("doctor", cls, "--texts", unknown, env=TORCH).stdout.split())
+    assert "unknown words warning" in said and "in 2 of the 3 texts are unknown to the tokenizer" in said
+
+
 def test_a_folder_that_cannot_be_served(millpond, cls, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(cls, folder)

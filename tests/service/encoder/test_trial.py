@@ -113,6 +113,28 @@ def test_what_masks_padding_shares_passes_of_any_shape(make, tmp_path):
         assert max(trial.wide, trial.together, trial.padded, trial.again) <= trial.bound == 1e-5
 
 
+@pytest.mark.parametrize("kind", ["Bert", "DistilBert", "Electra"])
+def test_without_a_token_for_padding_what_fills_a_batch_up_is_masked(kind, tmp_path):
+    """The id that does so may be that of a word, and the model's config may know of another one."""
+    folder = save(tmp_path / "model", kind, **SIZES | {"pad_token_id": 0})
+    tokenizer = byte_pairs("$A", pad=None)
+    tokenizer.model_max_length = 60
+    tokenizer.save_pretrained(folder)
+    texts = [[5, 0, 7], [9], list(range(20, 60)), [0], [0, 1, 2]]
+    module = AutoModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        wanted = [
+            module(input_ids=torch.tensor([text]), attention_mask=torch.ones(1, len(text), dtype=torch.long))
+            .last_hidden_state[0]
+            .mean(0)
+            .numpy()
+            for text in texts
+        ]
+    with served(folder, pooling="mean", normalize=False) as models:
+        assert not models.get().encoder.trial.equal_lengths
+        assert close(embed(models, texts), np.stack(wanted))
+
+
 # Models that give no token states
 
 

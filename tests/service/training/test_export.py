@@ -204,3 +204,19 @@ def test_a_draft_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"--output .*: cannot be made"):
         export.new_folder(tmp_path / "file" / "out").__enter__()
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"processor_kwargs": {"model_max_length": 40}},
+        {"tokenizer_args": {"model_max_length": 40, "use_fast": True}},
+        {"processing_kwargs": {"text": {"max_length": 40}}, "processor_kwargs": {"model_max_length": 30}},
+    ],
+)
+def test_the_longest_text_is_that_of_the_fit_wherever_it_was_declared(bert, tmp_path, limits):
+    source = sentence_transformer(bert, tmp_path / "source")
+    edit(source / "sentence_bert_config.json", **limits)
+    folder = exported(source, tmp_path / "model", max_tokens=12)
+    assert read_checkpoint(str(folder)).max_tokens == 12
+    assert_equal(folder)
