@@ -89,7 +89,7 @@ _EXTRAS: Final[dict[str, dict[str, Any]]] = {
     "mobilebert": {"true_hidden_size": 32, "use_bottleneck": False, "intra_bottleneck_size": 32},
     "neomme": {"head_dim": 16, "num_attention_heads": 2},
     "nemotron_h": {"layers_block_type": ["mamba", "attention"]},
-    "reformer": {"axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16], "hash_seed": 0},
+    "reformer": {"axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16], "num_buckets": 4},
     "roc_bert": {"pronunciation_vocab_size": 40, "shape_vocab_size": 40},
     "zamba2": {
         "num_hidden_layers": 4,
