@@ -12,6 +12,10 @@ from service.errors import CheckpointError, brief
 
 _TEXT_ENCODERS: Final = {"t5", "mt5", "umt5"}
 """Model types of which only the encoder is loaded, whatever their config says."""
+_POSITION_KEYS: Final = ("max_position_embeddings", "max_seq_len")
+"""What configs call the most positions; the second is MPT's name."""
+_OTHER_TOWERS: Final = ("vision", "visual", "image", "audio")
+"""Parts of the names of modules that read something else than text."""
 _POSITION_TABLES: Final = {"position_embeddings", "position_embedding", "embed_positions", "positions_embed", "wpe"}
 """What modelling code calls a table with a row for each position."""
 
@@ -77,9 +81,10 @@ def positions(module: Any) -> int | None:
     In the RoBERTa family, ESM and others, a text's positions start behind that of the padding token, so its table
     has more rows than a text may have tokens.
     """
-    limits = [getattr(module.config.get_text_config(), "max_position_embeddings", None)]
+    limits = [getattr(module.config.get_text_config(), key, None) for key in _POSITION_KEYS]
     for name, part in module.named_modules():
-        if name.rpartition(".")[2] in _POSITION_TABLES and (rows := _rows(part)) is not None:
+        of_text = not any(other in name for other in _OTHER_TOWERS)
+        if of_text and name.rpartition(".")[2] in _POSITION_TABLES and (rows := _rows(part)) is not None:
             padding = getattr(part, "padding_idx", None)
             limits.append(rows - (0 if padding is None else padding + 1))
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)

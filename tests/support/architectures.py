@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import multiprocessing
+import re
 import string
 import sys
 import warnings
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import Any, Final, Self
 
 import numpy as np
@@ -80,13 +82,14 @@ _EXTRAS: Final[dict[str, dict[str, Any]]] = {
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "lilt": {"hidden_size": 48},
     "longcat_flash": {"zero_expert_num": 2},
     "luke": {"entity_vocab_size": 10},
     "mamba2": {"num_heads": 8, "head_dim": 8},
     "mobilebert": {"true_hidden_size": 32, "use_bottleneck": False, "intra_bottleneck_size": 32},
     "neomme": {"head_dim": 16, "num_attention_heads": 2},
     "nemotron_h": {"layers_block_type": ["mamba", "attention"]},
-    "reformer": {"axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16], "hash_seed": 0},
+    "reformer": {"axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16], "num_buckets": 4},
     "roc_bert": {"pronunciation_vocab_size": 40, "shape_vocab_size": 40},
     "zamba2": {
         "num_hidden_layers": 4,
@@ -230,7 +233,7 @@ def _served(outcome: Outcome, folder: Path, backend: str) -> Outcome:
             if "declares no longest text" in str(error) and not given:
                 given = {"max_tokens": POSITIONS}
                 continue
-            outcome.reason = _short(str(error).replace(str(folder), outcome.kind))
+            outcome.reason = _short(str(error).removeprefix(f"{folder}: "))
         except Exception as error:  # what users would see as a traceback
             outcome.wrong.append(f"{backend}: {type(error).__name__}: {_short(str(error))}")
         return outcome
@@ -241,7 +244,8 @@ def _compare(outcome: Outcome, found: Models, folder: Path, *, given: bool) -> N
     runtime, trial, limit = model.encoder.runtime.backend, model.encoder.trial, model.recipe.max_tokens
     outcome.served = {"openvino": "OpenVINO", "torch": "PyTorch"}[runtime]
     outcome.served += ", equal lengths" if trial.equal_lengths else ""
-    outcome.reason = "" if runtime == "openvino" else _short(model.encoder.runtime_reason)
+    reason = model.encoder.runtime_reason.removeprefix("the architecture does not convert to OpenVINO (")
+    outcome.reason = "" if runtime == "openvino" else _short(reason.rstrip(")"))
     declared = f"{POSITIONS - limit} less than declared" if limit < POSITIONS else "declared"
     outcome.longest = "to be given" if given else declared
     alone = _Alone(folder)
@@ -332,7 +336,8 @@ def _sizes(config: Any) -> dict[str, Any]:
 
 
 def _short(message: str) -> str:
-    return " ".join(message.replace("|", "/").split())[:300]
+    """Return the first sentence of a message, in one cell of the table."""
+    return shorten(re.split(r"\.\s", message.replace("|", "/"))[0].rstrip("."), 160, placeholder=" ...")
 
 
 def _write(outcome: Outcome) -> None:

@@ -60,7 +60,8 @@ class TorchRuntime(Runtime):
         config = module.config.get_text_config()
         self.footprint = Footprint.of(config.to_dict(), fused_attention=config._attn_implementation != "eager")
         self._states = StatesOnly(module.to(self._device))
-        self.dim = self.states(np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_), wide=True).shape[2]
+        few = (1, 8)  # not one token alone, on which some architectures fail
+        self.dim = self.states(np.zeros(few, np.int64), np.ones(few, np.bool_), wide=True).shape[2]
 
     @property
     def version(self) -> str:
