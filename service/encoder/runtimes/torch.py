@@ -60,8 +60,9 @@ class TorchRuntime(Runtime):
         config = module.config.get_text_config()
         self.footprint = Footprint.of(config.to_dict(), fused_attention=config._attn_implementation != "eager")
         self._states = StatesOnly(module.to(self._device))
-        few = (1, 8)  # not one token alone, on which some architectures fail
-        self.dim = self.states(np.zeros(few, np.int64), np.ones(few, np.bool_), wide=True).shape[2]
+        with torch.inference_mode():
+            few = torch.ones((1, 8), dtype=torch.int64, device=self._device)  # some architectures fail on one alone
+            self.dim = int(self._states(few, few).shape[2])
 
     @property
     def version(self) -> str:

@@ -221,7 +221,7 @@ def test_bad_data(run, data, tmp_path, change, message):
             ("--pooling", "multihead_attention(heads=7, split_heads=true)"),
             "split heads must divide the dimension, 24",
         ),
-        (("--max-tokens", "900"), "max_tokens: 900 is more than the 64 positions"),
+        (("--max-tokens", "900"), "--max-tokens: 900 is more than the 64 positions"),
         (("--model", "nowhere"), "encoder 'nowhere': there is no such folder"),
         (("--train", "nowhere.csv"), "nowhere.csv: No such file or directory"),
         (("--output", "/proc/out"), "--output /proc/out: cannot be made"),

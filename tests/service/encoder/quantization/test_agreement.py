@@ -23,7 +23,7 @@ def test_equal_vectors_agree(generator):
     agreement = measure(same, same)
     assert agreement.texts == 40
     np.testing.assert_allclose(dataclasses.astuple(agreement)[1:], 1, atol=1e-6)
-    agreement.check("x")
+    agreement.check("x", "int8")
 
 
 def test_measures_are_what_they_say(generator):
@@ -54,7 +54,7 @@ def test_vectors_turned_as_a_whole_are_refused(generator):
     agreement = measure(reference, (reference @ turn).astype(np.float32))
     assert agreement.rank_correlation > 0.999
     with pytest.raises(CheckpointError, match="mean cosine"):
-        agreement.check("x")
+        agreement.check("x", "int8")
 
 
 def test_what_cannot_be_compared(generator):
@@ -69,9 +69,9 @@ def test_what_cannot_be_compared(generator):
 @pytest.mark.parametrize(("field", "label", "least"), LEAST)
 @pytest.mark.parametrize("bad", [0.5, float("nan")])
 def test_each_measure_is_checked(field, label, least, bad):
-    GOOD.check("x")
+    GOOD.check("x", "int8")
     with pytest.raises(CheckpointError) as caught:
-        dataclasses.replace(GOOD, **{field: bad}).check("some/encoder")
+        dataclasses.replace(GOOD, **{field: bad}).check("some/encoder", "int8")
     assert str(caught.value) == (
         f"some/encoder: int8 changes its vectors too much, measured on 60 texts: {label} is {bad:.3f} and must be "
         f"{least:.3f}. Set runtime.precision to fp32, or name texts of the kind that will be served in "
