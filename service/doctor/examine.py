@@ -56,7 +56,11 @@ async def examine(
     precision = embedder.encoder.runtime.precision
     known = await asyncio.to_thread(published, checkpoint)  # reads the weights if they have changed
     usable = readable(embedder, neutral_texts() if texts is None else texts)
-    sample = evenly_spread(usable, MOST_TEXTS)
+    # What spells a special token is read otherwise than by sentence-transformers, on purpose.
+    tokenizer = embedder.encoder.tokenizer
+    spelled = () if tokenizer.parses_special_tokens else tokenizer.special_tokens
+    comparable = [text for text in usable if not any(token in text for token in spelled)]
+    sample = evenly_spread(comparable or usable, MOST_TEXTS)
 
     model = model or checkpoint.name
     progress("the service's own vectors")

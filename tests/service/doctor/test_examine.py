@@ -284,6 +284,12 @@ def test_truncation(bert, tmp_path):
     assert few.severity == "warning" and few.seen.startswith("3.8% of 26 texts (1)")
 
 
+def test_texts_that_spell_special_tokens_are_no_disagreement(bert, tmp_path):
+    folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean")
+    report = doctor(folder, [*TEXTS, "the mill [SEP] the pond", "[CLS][SEP] of the mill"])
+    assert finding(report, "agreement").severity == "ok"
+
+
 def test_weights_that_give_no_numbers(bert, tmp_path):
     from safetensors.torch import load_file, save_file
 
