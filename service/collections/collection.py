@@ -202,10 +202,9 @@ class Collection:
         with self._reading():
             return self._store.precisions(self._row.key)
 
-    def spells(self, strings: Sequence[str]) -> bool:
-        """Return whether a document's text has one of these strings in it."""
-        with self._reading():
-            return self._store.spells(self._row.key, strings)
+    def documents(self) -> Iterator[Document]:
+        """Yield every document, in the order of storing; others may be stored meanwhile."""
+        return self._store.documents(self._row.key)
 
     def relabel(self, definition: Definition, rebuild: Definition | None) -> None:
         """Store another definition of the same vectors, durably, and one of the rebuild's where it is given."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from service.embedding.chunkers import BySentence
 from service.embedding.chunking import Chunking
-from service.embedding.fingerprint import FIRST, SCHEME, Spells
+from service.embedding.fingerprint import FIRST
 from service.errors import FingerprintMismatch, InvalidInput, Place, ServiceError, StoreUnavailable
 from service.similarity import COSINE, SIMILARITIES, Similarity
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from service.embedding.embedder import Embedder
     from service.embedding.models import Models
     from service.embedding.recipe import Spec
+    from service.store import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +106,29 @@ def _declared_similarity(embedder: Embedder) -> Similarity:
     return SIMILARITIES[declared]
 
 
-def carried_over(stored: Definition, embedder: Embedder, spells: Spells) -> Definition | None:
-    """Return a definition of an older scheme as the present one has it; None where its vectors would be others now.
+def changed_rules(
+    stored: Definition, embedder: Embedder, documents: Callable[[], Iterable[Document]]
+) -> list[str] | None:
+    """Say which rules that have changed since an older scheme touch a collection's vectors: none leave them right.
+
+    None means that more has changed than rules.
 
     Args:
-        stored: the definition.
+        stored: the collection's definition, of an older scheme.
         embedder: what is served under its model's name and pooling.
-        spells: whether one of the texts that were embedded has one of these strings in it.
+        documents: gives those of the collection, with their spans; they are read where it depends on them.
     """
-    if stored.scheme >= SCHEME or embedder.changes_since(stored.fingerprint, spells) != []:
-        return None
+    rules = embedder.changes_since(stored.fingerprint, lambda: (document.text for document in documents()))
+    if rules or rules is None or stored.chunking is None or stored.chunking.by != BySentence.name:
+        return rules
+    spans = (document.text[start:end] for document in documents() for start, end in document.spans or ())
+    if all(map(embedder.reads_at_once, spans)):
+        return []
+    return ["sentences with more tokens than the model reads at once are cut, as one here would be"]
+
+
+def carried_over(stored: Definition, embedder: Embedder) -> Definition:
+    """Return a definition of an older scheme as the present one has it."""
     parts = {**stored.parts, **embedder.fingerprint_parts}
     del parts["pooling"]
     return replace(stored, fingerprint=embedder.fingerprint, parts=parts)
@@ -130,11 +145,16 @@ def unserved(collection: str, stored: Definition, error: ServiceError) -> Finger
     )
 
 
-def mismatch(collection: str, stored: Definition, embedder: Embedder, spells: Spells) -> FingerprintMismatch:
-    """Return the error for a collection whose vectors its embedder would no longer make; `spells` as above."""
+def mismatch(
+    collection: str, stored: Definition, embedder: Embedder, rules: Sequence[str] = ()
+) -> FingerprintMismatch:
+    """Return the error for a collection whose vectors its embedder would no longer make.
+
+    Where the release has, `rules` says what has changed, as `changed_rules` does.
+    """
     before = stored.to_json()
     served = {"model": embedder.name, **embedder.fingerprint_parts, "fingerprint": embedder.fingerprint}
-    if stored.scheme < SCHEME and (rules := embedder.changes_since(stored.fingerprint, spells)):
+    if rules:
         return FingerprintMismatch(
             f"collection {collection!r} was filled by an earlier release, and since then {', and '.join(rules)}, so "
             "its vectors cannot be compared with new ones. Re-embed it from its stored text: "

@@ -13,11 +13,12 @@ from typing import Any, Final
 import numpy as np
 
 from service.collections import Collection, Collections, Hit
-from service.collections.provenance import Definition, carried_over, define, mismatch, unserved
+from service.collections.provenance import Definition, carried_over, changed_rules, define, mismatch, unserved
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.vectorize import check_spans, embed_documents
 from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
+from service.embedding.fingerprint import SCHEME
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge
@@ -51,6 +52,7 @@ class CollectionService:
         self._models = models
         self._collections = collections
         self.reindexes = Reindexes(models, collections)
+        self._changed: dict[Collection, list[str]] = {}
         for collection in collections.list():
             self._carry_over(collection)
             self._warn_about(collection)
@@ -205,24 +207,33 @@ class CollectionService:
         except ServiceError as error:
             raise unserved(name, stored, error) from None
         if embedder.fingerprint != stored.fingerprint:
-            raise mismatch(name, stored, embedder, self.get(name).spells)
+            rules = self._changed.get(self.get(name), []) if stored.scheme < SCHEME else []
+            raise mismatch(name, stored, embedder, rules)
         return embedder
 
     def _carry_over(self, collection: Collection) -> None:
         """Give a collection of an earlier release its present fingerprint, where its vectors are unchanged."""
         rebuild = collection.rebuild()
-        stored = (collection.definition, rebuild.definition if rebuild else None)
-        definition, target = (each and self._carried_over(collection, each) for each in stored)
+        definition = self._carried_over(collection, collection.definition, self._changed)
+        target = self._carried_over(collection, rebuild.definition, {}) if rebuild else None
         if definition or target:
             collection.relabel(definition or collection.definition, target)
             logger.info("collection %r has the vectors of this release, and is relabelled so", collection.name)
 
-    def _carried_over(self, collection: Collection, stored: Definition) -> Definition | None:
+    def _carried_over(
+        self, collection: Collection, stored: Definition, changed: dict[Collection, list[str]]
+    ) -> Definition | None:
+        """Return an older definition as it is now; None where rules have changed, which `changed` gets, or more."""
+        if stored.scheme >= SCHEME:
+            return None
         try:
             embedder = self._models.get(stored.model, stored.asked_pooling)
         except ServiceError:
             return None  # as `_warn_about` says
-        return carried_over(stored, embedder, collection.spells)
+        rules = changed_rules(stored, embedder, collection.documents)
+        if rules:
+            changed[collection] = rules
+        return carried_over(stored, embedder) if rules == [] else None
 
     def _warn_about(self, collection: Collection) -> None:
         """Log why a collection cannot be served, and a reindex of it that was interrupted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -139,9 +139,9 @@ class Embedder:
         """Sixteen hex digits over `fingerprint_parts`."""
         return fingerprint.digest(self.fingerprint_parts)
 
-    def changes_since(self, older: str, spells: Callable[[Sequence[str]], bool]) -> list[str] | None:
+    def changes_since(self, older: str, texts: Callable[[], Iterable[str]]) -> list[str] | None:
         """Say what has changed since a fingerprint of an older scheme; as `fingerprint.changes` does."""
-        return fingerprint.changes(self.encoder, self.recipe, older, spells)
+        return fingerprint.changes(self.encoder, self.recipe, older, texts)
 
     def encode(
         self,
@@ -349,8 +349,7 @@ class Embedder:
         to_vectors = self._to_vectors(normalize, dimensions)
         texts = await self._inputs.tokenize(inputs, prompt, whole, where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]
-        at_once = self.recipe.max_tokens - sum(self.encoder.tokenizer.frame_lengths(prompt))
-        found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=at_once)
+        found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=self._at_once(prompt))
         if mode == "late":
             with self._named(where):
                 vectors = await late.pool_late(self.encoder, to_vectors, inputs, texts, offsets, found, prompt)
@@ -367,6 +366,15 @@ class Embedder:
         )
         rows = iter(pieces.vectors)
         return [SpanVectors(of_text, np.stack(list(islice(rows, len(of_text))))) for of_text in found]
+
+    def reads_at_once(self, span: str) -> bool:
+        """Return whether a span of a document is surely no longer than what the encoder reads at once."""
+        most = self._at_once(self.prompt(role="document"))
+        tokenizer = self.encoder.tokenizer
+        return len(span.encode()) < most or len(tokenizer.encode([span])[0].ids) - tokenizer.num_special < most
+
+    def _at_once(self, prompt: str) -> int:
+        return self.recipe.max_tokens - sum(self.encoder.tokenizer.frame_lengths(prompt))
 
     async def _run(self, ids: Sequence[Ids], post_process: PostProcess, where: Where) -> list[Any]:
         with self._named(where):

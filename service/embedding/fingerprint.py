@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from service.embedding.prompts import role_prompts
@@ -28,8 +28,8 @@ _OFFSET_POSITIONS: Final = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm
 # In scheme 1, the names of the prompt of documents.
 _DOCUMENT_NAMES: Final = ("document", "passage", "corpus")
 
-Spells = Callable[[Sequence[str]], bool]
-"""Whether one of the texts that were embedded has one of these strings in it."""
+Texts = Callable[[], Iterable[str]]
+"""Gives the texts that were embedded."""
 
 
 def parts(encoder: Encoder, recipe: Recipe) -> dict[str, Any]:
@@ -55,18 +55,18 @@ def digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def changes(encoder: Encoder, recipe: Recipe, fingerprint: str, spells: Spells) -> list[str] | None:
+def changes(encoder: Encoder, recipe: Recipe, fingerprint: str, texts: Texts) -> list[str] | None:
     """Say, in words, which rules that have changed since scheme 1 touch vectors made under one of its fingerprints.
 
     None means that scheme 1 itself would make another fingerprint now, so that more has changed than rules.
     """
     for max_tokens in _limits_of_first(encoder, recipe):
         if digest(_first(encoder, recipe, max_tokens)) == fingerprint:
-            return list(_changed_rules(encoder, recipe, max_tokens, spells))
+            return list(_changed_rules(encoder, recipe, max_tokens, texts))
     return None
 
 
-def _changed_rules(encoder: Encoder, recipe: Recipe, max_tokens: int, spells: Spells) -> Iterator[str]:
+def _changed_rules(encoder: Encoder, recipe: Recipe, max_tokens: int, texts: Texts) -> Iterator[str]:
     if max_tokens != recipe.max_tokens:
         yield (
             f"the longest text has {recipe.max_tokens} tokens, where {max_tokens} were taken (positions start behind "
@@ -82,7 +82,7 @@ def _changed_rules(encoder: Encoder, recipe: Recipe, max_tokens: int, spells: Sp
         yield f"documents have the prompt {prompt!r}, by the name that it is declared under"
     tokenizer = encoder.tokenizer
     plainly = not tokenizer.parses_special_tokens and not tokenizer.spec.split_special_tokens
-    if plainly and spells(tokenizer.special_tokens):
+    if plainly and any(map(tokenizer.spells_special, texts())):
         yield "special tokens that a text spells out, as one here does, are read as plain characters"
 
 

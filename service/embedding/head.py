@@ -132,6 +132,12 @@ def _load(module: HeadModule) -> nn.Module:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{weights}: is missing, damaged, or not this {module.kind}'s: {reason}.") from None
+    for name, tensor in layer.state_dict().items():
+        if not tensor.isfinite().all() or (name.endswith("weight") and not tensor.any()):
+            held = "nothing but zeros" if tensor.isfinite().all() else "NaN or infinity"
+            raise CheckpointError(
+                f"{weights}: holds {held} in {name}, so no text would have a vector that means anything. Get it anew."
+            )
     return layer
 
 

@@ -53,10 +53,9 @@ class Encoder:
         self.checkpoint = checkpoint
         self.tokenizer = source.tokenizer
         self.fingerprint = source.fingerprint
-        self.runtime, self.runtime_reason, self.trial = load_runtime(
-            source, runtime, lambda loaded: tried(source, loaded, runtime)
+        self.runtime, self.runtime_reason, (self.trial, self.agreement) = load_runtime(
+            source, runtime, lambda loaded: (tried(source, loaded, runtime), agreement_of(source, loaded, runtime))
         )
-        self.agreement = agreement_of(source, self.runtime, runtime)
         self.dim = self.runtime.dim
         self.anatomy = replace(source.anatomy, dim=self.dim)
         logger.info(

@@ -152,8 +152,9 @@ class Tokenizer:
         self._backend = tokenizers.Tokenizer.from_str(spec.backend)
         added = self._backend.get_added_tokens_decoder().values()
         self.special_tokens = tuple(sorted(token.content for token in added if token.special))
+        self._pieces = _pieces(self._backend, self.special_tokens)
         if not self.parses_special_tokens:
-            _read_plainly(self._backend, self.special_tokens)
+            _read_plainly(self._backend, self._pieces)
         self._prefix, self._suffix = list(spec.prefix), list(spec.suffix)
         self.pad_id = spec.pad_id
         self.declared_limit = spec.declared_limit
@@ -238,6 +239,12 @@ class Tokenizer:
         """Return the vocabulary's entries for ids."""
         return [self._backend.id_to_token(int(token)) or "" for token in ids]
 
+    def spells_special(self, text: str) -> bool:
+        """Return whether a text spells a special token, also one that only the normalised text does."""
+        normalizer = self._backend.normalizer
+        normal = normalizer.normalize_str(text) if self._pieces and normalizer is not None else text
+        return any(token in text for token in self.special_tokens) or any(piece in normal for piece in self._pieces)
+
     def fingerprint(self) -> str:
         """Return sixteen hex digits over vocabulary, normalisation and template, and how special tokens are read."""
         plain = "" if self.parses_special_tokens else "split special tokens"
@@ -295,17 +302,23 @@ def _check_frame(checkpoint: Checkpoint, loaded: Any, prefix: Sequence[int], suf
             )
 
 
-def _read_plainly(backend: tokenizers.Tokenizer, special: Sequence[str]) -> None:
-    """Make a tokenizer read special tokens that a text spells out as plain characters."""
+def _pieces(backend: tokenizers.Tokenizer, special: Sequence[str]) -> tuple[str, ...]:
+    """Return the special tokens that are found in a text like any other piece, as SentencePiece has them."""
     backend.encode_special_tokens = True
-    # SentencePiece has them among its ordinary pieces too, so there each is split behind its first character.
-    whole = [
+    found = tuple(
         token
         for token in special
         if len(token) > 1 and backend.token_to_id(token) in backend.encode(token, add_special_tokens=False).ids
-    ]
-    if whole:
-        firsts = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in whole)
+    )
+    backend.encode_special_tokens = False
+    return found
+
+
+def _read_plainly(backend: tokenizers.Tokenizer, pieces: Sequence[str]) -> None:
+    """Make a tokenizer read special tokens that a text spells out as plain characters, also those that are pieces."""
+    backend.encode_special_tokens = True
+    if pieces:  # each is split behind its first character
+        firsts = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in pieces)
         split = Split(tokenizers.Regex(firsts), "isolated")
         before = [backend.pre_tokenizer] if backend.pre_tokenizer is not None else []
         backend.pre_tokenizer = PreTokenizerSequence([split, *before])

@@ -96,14 +96,11 @@ class Store:
             )
             return np.fromiter((key for (key,) in cursor), np.int64)
 
-    def spells(self, collection: int, strings: Sequence[str]) -> bool:
-        """Return whether a document's text has one of these strings in it."""
+    def documents(self, collection: int) -> Iterator[Document]:
+        """Yield the documents of a collection, in the order of storing."""
         with self._reading() as connection:
-            found = connection.execute(
-                "SELECT 1 FROM documents, json_each(?) WHERE collection = ? AND instr(text, value) LIMIT 1",
-                (json.dumps(strings, ensure_ascii=False), collection),
-            ).fetchone()
-        return found is not None
+            for row in connection.execute(f"{_DOCUMENTS} WHERE collection = ? ORDER BY key", (collection,)):
+                yield _document(row)[1]
 
     def by_keys(self, keys: Keys) -> dict[int, Document]:
         """Return the documents with these keys, by key."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from service.config import RuntimeConfig, runtimes
 from service.encoder.loading import Source
 from service.encoder.runtimes.base import Runtime, Unfit
-from service.errors import ConfigError
+from service.encoder.runtimes.machine import auto_precision
+from service.errors import CheckpointError, ConfigError, ServiceError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -47,10 +51,30 @@ def load_runtime(source: Source, config: RuntimeConfig, accept: Callable[[Runtim
     else:
         kinds = [find(config.backend)]
         reason = f"runtime.backend is {config.backend}"
+    error: ServiceError | None = None
     for kind in kinds:
         try:
-            runtime = kind.load(source, config)
-            return runtime, reason, accept(runtime)
+            return _loaded(kind, source, config, accept, reason)
         except Unfit as unfit:
             reason, error = unfit.reason, unfit.error
+    assert error is not None
     raise error
+
+
+def _loaded(
+    kind: type[Runtime], source: Source, config: RuntimeConfig, accept: Callable[[Runtime], T], reason: str
+) -> tuple[Runtime, str, T]:
+    """Load an encoder into a runtime; under `precision: auto` in fp32 where a faster precision fails."""
+    runtime: Runtime | None = None
+    try:
+        runtime = kind.load(source, config)
+        return runtime, reason, accept(runtime)
+    except (Unfit, CheckpointError) as error:
+        precision = auto_precision(config) if runtime is None else runtime.precision
+        unfit = runtime is None and isinstance(error, Unfit)  # whatever the precision
+        if config.precision != "auto" or precision == "fp32" or unfit:
+            raise
+        logger.warning("%s is served in fp32, not in %s: %s", source.checkpoint.name, precision, error)
+        reason = f"{reason}; in fp32, since {precision} failed: {error}"
+    runtime = kind.load(source, config.model_copy(update={"precision": "fp32"}))
+    return runtime, reason, accept(runtime)

@@ -15,7 +15,7 @@ from service.cores import available_cores
 from service.encoder.loading import Source
 from service.encoder.memory import Footprint
 from service.encoder.runtimes.base import Runtime
-from service.encoder.runtimes.machine import cpu_precision, has_native_bf16, threads
+from service.encoder.runtimes.machine import auto_precision, cpu_precision, has_native_bf16, threads
 from service.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -102,5 +102,4 @@ def _precision(config: RuntimeConfig) -> str:
         )
     if config.precision == "int8":
         raise ConfigError("runtime.precision: int8 runs on the CPU; with device: cuda, use auto, fp32, bf16 or fp16.")
-    fastest = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return fastest if config.precision == "auto" else config.precision
+    return auto_precision(config) if config.precision == "auto" else config.precision

@@ -55,6 +55,20 @@ def test_dense_without_bias(tmp_path):
     torch.testing.assert_close(head(VECTORS), VECTORS @ WEIGHT.T)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"weight": WEIGHT.clone().index_put((torch.tensor(1), torch.tensor(0)), torch.tensor(float("nan")))}, "NaN"),
+        ({"bias": torch.tensor([0.1, float("inf"), 0.3])}, "NaN or infinity in linear.bias"),
+        ({"weight": torch.zeros(3, 2)}, "nothing but zeros in linear.weight"),
+    ],
+)
+def test_weights_that_give_no_vector(tmp_path, tensors, words):
+    with pytest.raises(CheckpointError, match=words) as caught:
+        Head([dense(tmp_path, **tensors)], 2)
+    assert str(tmp_path / "model.safetensors") in str(caught.value)
+
+
 def test_residual_is_added_after_the_activation(tmp_path):
     same = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
     head = Head([dense(tmp_path / "same", weight=same, bias=None, use_residual=True)], 2)
