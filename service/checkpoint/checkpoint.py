@@ -23,7 +23,7 @@ from service.checkpoint.declarations import (
 )
 from service.checkpoint.folder import find_folder
 from service.checkpoint.hashing import sha256
-from service.checkpoint.weights import weight_files
+from service.checkpoint.weights import check_whole, weight_files
 from service.errors import CheckpointError
 
 _HEAD: Final = ("Dense", "LayerNorm", "Normalize", "Dropout")
@@ -106,7 +106,7 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 
     Raises:
         UnknownModule: it declares a module that cannot be followed here.
-        CheckpointError: missing, damaged, without safetensors, or declaring what is not known here.
+        CheckpointError: missing, damaged, without whole safetensors, or declaring what is not known here.
     """
     folder = find_folder(name, revision)
     modules = read_modules(folder / "modules.json")
@@ -121,7 +121,9 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         )
     declared = _declared(folder, transformer, modules) if modules else {}
     found = Checkpoint(name, folder, transformer, config, **declared)
-    if not found.weight_files():
+    files = found.weight_files()
+    check_whole(files)
+    if not files:
         others = [path.name for kind in ("*.bin", "*.safetensors") for path in sorted(transformer.glob(kind))]
         raise CheckpointError(
             f"{transformer}: has no model.safetensors (there is {', '.join(others) or 'no weights at all'}). Pickled "

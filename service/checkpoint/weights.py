@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from math import prod
@@ -19,6 +20,16 @@ _EXPLICIT: Final = "transformers_weights"
 """Key of config.json that names another file than these two."""
 _LENGTH_BYTES: Final = 8
 """A safetensors file begins with the length of its header."""
+
+_HEADS: Final = re.compile(
+    r"(^|\.)(pooler|cls|lm_head|lm_loss|classifier|pre_classifier|score|predictions|mlm_head|qa_outputs"
+    r"|(generator|discriminator)_predictions|vocab_(transform|layer_norm|projector))\."
+)
+"""Names of layers that follow an encoder for one task, and make none of its states."""
+_TYPES: Final = re.compile(r"(^|\.)(token|task)_type_embeddings\.weight$")
+"""Tables of which a single text reads the first row."""
+_POINTER: Final = b"version https://git-lfs"
+"""What a file of Git LFS begins with until it is fetched."""
 
 Summary = tuple[str, tuple[int, ...], str]
 """Type, shape and SHA-256 of a tensor."""
@@ -45,14 +56,40 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
     return [single]
 
 
-def not_finite(files: Iterable[Path]) -> tuple[Path, str] | None:
-    """Return the first tensor that holds NaN or infinity, as file and name; None where there is none."""
+def check_whole(files: Iterable[Path]) -> None:
+    """Read the headers of safetensors files.
+
+    Raises:
+        CheckpointError: a file is cut short, damaged, or stands for one that Git LFS has not fetched.
+    """
+    for path in files:
+        _header(path)
+
+
+def not_finite(
+    files: Iterable[Path], config: Mapping[str, Any], vocabulary: int | None = None
+) -> tuple[Path, str] | None:
+    """Return the first tensor that holds NaN or infinity where a text may read it, as file and name, if there is one.
+
+    Heads are not read, nor types of tokens but the first, nor rows of the vocabulary beyond the tokenizer's.
+
+    Args:
+        config: the encoder's config.json.
+        vocabulary: one more than the highest id of a token.
+    """
     from safetensors import safe_open
 
+    decoder = "decoder." if config.get("is_encoder_decoder") else None
     for path in files:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  # it is no mapping
+                if _HEADS.search(name) or (decoder and name.removeprefix("model.").startswith(decoder)):
+                    continue
                 tensor = file.get_tensor(name)
+                if _TYPES.search(name):
+                    tensor = tensor[:1]
+                elif tensor.ndim == 2 and len(tensor) == config.get("vocab_size"):
+                    tensor = tensor[:vocabulary]
                 if tensor.is_floating_point() and not tensor.float().isfinite().all():
                     return path, name
     return None
@@ -138,6 +175,12 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     """Return the header of a safetensors file without its metadata, and where the numbers begin."""
     try:
         with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise CheckpointError(
+                    f"{path}: is a pointer of Git LFS, not the file itself. Run `git lfs pull` in its repository, or "
+                    "get the folder from the hub."
+                )
+            file.seek(0)
             start = _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")
             size = path.stat().st_size
             header = json.loads(file.read(start - _LENGTH_BYTES)) if start <= size else {}
@@ -146,5 +189,5 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise CheckpointError(f"{path}: is damaged or cannot be read. Get it anew.")
+        raise CheckpointError(f"{path}: its weights cannot be loaded; it is damaged or cut short. Get it anew.")
     return header, start

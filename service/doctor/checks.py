@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,6 +27,8 @@ _UNIT: Final = 1e-3
 """Largest distance from 1 of the norm of a normalised vector: bf16 has three digits."""
 _MANY: Final = 0.05
 """Share of truncated texts from which truncation is a fault."""
+_SPARSE: Final = "big_bird"
+_FULL: Final = "original_full"
 _MODULE_FOLDER: Final = re.compile(r"\d+_(Dense|LayerNorm)")
 
 
@@ -96,7 +98,7 @@ def pooling(recipe: Recipe, known: Published | None, strategies: Mapping[str, St
     return Finding("pooling", "ok", f"{served}, as declared" + (" and as trained" if known else ""))
 
 
-def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
+def agreement(ours: Vectors, theirs: Vectors, precision: str, config: Mapping[str, Any]) -> Finding:
     """Compare the service's vectors of some texts with those of sentence-transformers, for the model as declared."""
     against = f"sentence-transformers {version('sentence-transformers')}"
     if ours.shape != theirs.shape:
@@ -110,6 +112,14 @@ def agreement(ours: Vectors, theirs: Vectors, precision: str) -> Finding:
     seen = f"{len(ours)} texts, {precision}, against {against}: {apart}"
     if same:
         return Finding("agreement", "ok", seen)
+    if config.get("model_type") == _SPARSE and config.get("attention_type") != _FULL:
+        return Finding(
+            "agreement",
+            "warning",
+            f"{seen}; Millpond runs {_SPARSE} with {_FULL} attention on purpose, since with its sparse attention a "
+            "text's vector depends on what is embedded before it and beside it",
+            f'set "attention_type": "{_FULL}" in config.json to have the same vectors everywhere',
+        )
     return Finding(
         "agreement",
         "fault",

@@ -183,7 +183,8 @@ async def _agreement(ours: Vectors, reference: Reference, declared: Embedder, te
             f"sentence-transformers does not run this folder, so nothing is proven: {error}",
             "see what it says; the service does not need it",
         )
-    return checks.agreement(ours, theirs, declared.encoder.runtime.precision)
+    encoder = declared.encoder
+    return checks.agreement(ours, theirs, encoder.runtime.precision, encoder.checkpoint.config)
 
 
 async def _beside(embedder: Embedder, texts: Sequence[str]) -> tuple[Vectors, Vectors]:

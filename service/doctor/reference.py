@@ -63,7 +63,7 @@ async def apart(folder: Path, texts: Sequence[str]) -> Vectors:
 
 
 def encode(folder: Path, texts: Sequence[str]) -> Vectors:
-    """Run `SentenceTransformer(folder).encode(texts)` on the CPU in float32.
+    """Run `SentenceTransformer(folder).encode(texts)`, each text alone, on the CPU in float32.
 
     Raises:
         NoReference: the folder cannot be loaded or run.
@@ -77,7 +77,9 @@ def encode(folder: Path, texts: Sequence[str]) -> Vectors:
             model = SentenceTransformer(
                 str(folder), device="cpu", local_files_only=True, trust_remote_code=_runs_ours_alone(folder)
             ).float()
-            found: Vectors = np.asarray(model.encode(list(texts), show_progress_bar=False), dtype=np.float32)
+            # One at a time, so that nothing is padded: to some architectures a text beside longer ones is another.
+            vectors = model.encode(list(texts), batch_size=1, show_progress_bar=False)
+            found: Vectors = np.asarray(vectors, dtype=np.float32)
     except Exception as error:  # it raises many kinds of errors for unknown folders
         raise NoReference(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -34,6 +35,7 @@ _SILENT_KEYS: Final = {
     *("gradient_checkpointing", "architectures", "_attn_implementation_autoset"),
 }
 
+_NUMBER: Final = re.compile(r"\d+")
 _HASHING: Final = {"reformer"}
 """Model types whose states are a matter of chance."""
 
@@ -186,6 +188,7 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
             f"{checkpoint.transformer}: {len(missing)} weights are missing or of another shape, such as "
             f"{missing[0]!r}; the encoder would run on random numbers. Get the folder anew."
         )
+    _check_used(checkpoint, model.state_dict(), report["unexpected_keys"], model.base_model_prefix)
     if hasattr(model, "set_attention_type"):
         # BigBird's sparse attention depends on a batch's width, and one short text turns it into full attention for
         # good. Only with full attention from the start does a text have one vector.
@@ -195,6 +198,28 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     module = model.eval().requires_grad_(False)
     check_module(module, checkpoint)
     return module
+
+
+def _check_used(checkpoint: Checkpoint, loaded: Iterable[str], unexpected: Iterable[str], prefix: str) -> None:
+    """Refuse weights of which a layer is left out: its weights are named as those of another one but for a number."""
+    kinds: dict[str, list[str]] = {}
+    for key in loaded:
+        kinds.setdefault(_NUMBER.sub("#", key), []).append(key)
+    left_out = {
+        key: kinds[kind]
+        for name in unexpected
+        if (kind := _NUMBER.sub("#", key := name.removeprefix(f"{prefix}."))) in kinds and key not in kinds[kind]
+    }
+    if left_out:
+        key = min(left_out)
+        used = left_out[key]
+        alike = sum(_NUMBER.sub("#", other) == _NUMBER.sub("#", key) for other in left_out)
+        name = checkpoint.weight_files()[0].name
+        raise CheckpointError(
+            f"{checkpoint.transformer}: {name} holds {key!r}, and the encoder of config.json has no such layer: it "
+            f"has {len(used)} of {len(used) + alike}, so the two are not of one model. Correct config.json, or get "
+            "both anew."
+        )
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -67,7 +67,7 @@ def check_module(module: Any, checkpoint: Checkpoint) -> None:
 
 def not_finite_states(checkpoint: Checkpoint, what: str, precision: str) -> CheckpointError:
     """Return the error of an encoder that gives no numbers, naming the weights that are none."""
-    found = not_finite(checkpoint.weight_files())
+    found = not_finite(checkpoint.weight_files(), checkpoint.config)
     if found is None:
         remedy = "Choose another model" if precision == "fp32" else "Set runtime.precision to fp32"
         return CheckpointError(f"{what} gives states that are not finite in {precision}. {remedy}.")

@@ -29,6 +29,7 @@ Side = Literal["left", "right"]
 _NO_LIMIT: Final = 1_000_000
 """transformers writes a number beyond this for "no limit"."""
 _UNIGRAM: Final = re.compile(r'"type":\s*"Unigram",\s*"unk_id":\s*(\d+)')
+_REMEDY: Final = "Get tokenizer.json anew, or save it there (`tokenizer.save_pretrained(folder)`)."
 FEW: Final = 8
 """Texts up to which encoding one after the other is faster than over all cores."""
 
@@ -102,12 +103,14 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
         backend = loaded.backend_tokenizer
     except Exception as error:  # transformers raises many kinds for a damaged folder
         raise CheckpointError(
-            f"{checkpoint.transformer}: its tokenizer cannot be loaded ({brief(error, 300)})."
+            f"{checkpoint.transformer}: its tokenizer cannot be loaded ({brief(error, 300)}). {_REMEDY}"
         ) from None
     # Without its files transformers silently makes a tokenizer with an empty vocabulary.
     files = sorted({"tokenizer.json", *loaded.vocab_files_names.values()})
     if not any((checkpoint.transformer / name).exists() for name in files):
-        raise CheckpointError(f"{checkpoint.transformer}: has no tokenizer; there is none of {', '.join(files)}.")
+        raise CheckpointError(
+            f"{checkpoint.transformer}: has no tokenizer; there is none of {', '.join(files)}. {_REMEDY}"
+        )
     # Some checkpoints store padding or truncation in tokenizer.json; both are decided elsewhere.
     backend.no_padding()
     backend.no_truncation()

@@ -160,7 +160,7 @@ def _try(source: Source, runtime: Runtime, longest: int) -> Trial:
                 f"{name}: on {runtime.backend} in {runtime.precision}, {fault}: they are {difference:.1e} apart, and "
                 f"{bound:.0e} is allowed. To serve it, {remedy}."
             )
-    broken = not_finite(source.checkpoint.weight_files())
+    broken = not_finite(source.checkpoint.weight_files(), source.checkpoint.config, source.tokenizer.vocab_size)
     return Trial(
         checked_to=len(long),
         limit=source.anatomy.positions,

@@ -19,10 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.checkpoint.weights import not_finite
 from service.config import RuntimeConfig
 from service.cores import available_cores
 from service.encoder.loading import Source
 from service.encoder.memory import Footprint
+from service.encoder.probe import not_finite_states
 from service.encoder.quantization import Agreement, quantize_graph
 from service.encoder.runtimes.base import Runtime, Unfit
 from service.encoder.runtimes.equivalence import CHECK, difference, sample, silenced
@@ -120,6 +122,11 @@ class OpenVINORuntime(Runtime):
         try:
             graph = source.artifact("graph", {"openvino": version("openvino"), "check": CHECK}, build) / GRAPH
         except ConversionError as error:
+            if not_finite(source.checkpoint.weight_files(), source.checkpoint.config):
+                broken = not_finite_states(source.checkpoint, name, "fp32")
+                if precision == "int8":
+                    raise broken from None
+                raise Unfit(broken, f"the weights hold NaN or infinity, and the graph does too ({error})") from None
             if precision == "int8":
                 raise CheckpointError(
                     f"{name}: int8 is for OpenVINO, and it does not convert: {error}. Set runtime.precision to auto."

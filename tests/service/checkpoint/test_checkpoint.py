@@ -215,6 +215,17 @@ def test_damaged_weights(model, name, damage):
     refused(model, str(path.parent))
 
 
+@pytest.mark.parametrize("damage", ["truncated", "empty", "pointer"])
+def test_weights_that_are_not_whole_are_named_when_a_checkpoint_is_read(model, damage):
+    path = model / "model.safetensors"
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 90868376\n"
+    path.write_bytes({"truncated": path.read_bytes()[:-100], "empty": b"", "pointer": pointer}[damage])
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(str(model))
+    remedy = "Run `git lfs pull`" if damage == "pointer" else "Get it anew"
+    assert str(path) in str(caught.value) and remedy in str(caught.value)
+
+
 def test_pickled_weights_are_not_read(model):
     torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
@@ -255,7 +266,12 @@ def test_the_pooler_of_bert_may_be_missing(model):
 def test_tokenizer(model, damage):
     for path in model.glob("tokenizer*"):
         path.unlink() if damage == "missing" else path.write_text('{"version": ')
-    refused(model, str(model), "has no tokenizer" if damage == "missing" else "tokenizer cannot be loaded")
+    refused(
+        model,
+        str(model),
+        "has no tokenizer" if damage == "missing" else "tokenizer cannot be loaded",
+        "Get tokenizer.json",
+    )
 
 
 # Names

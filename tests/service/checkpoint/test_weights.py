@@ -124,7 +124,7 @@ def test_shards_are_beside_their_index(sharded):
 def test_a_damaged_shard_is_named(single, sharded):
     shard = sharded / names(sharded)[1]
     shard.write_bytes(shard.read_bytes()[:-10])
-    refused(sharded, str(sharded))
+    refused(sharded, str(shard), "damaged")
     refused(beside(single, sharded), shard.name, "damaged")
 
 

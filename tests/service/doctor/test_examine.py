@@ -155,6 +155,26 @@ def test_agreement_and_padding_whatever_the_encoder(plain, mode, tmp_path):
     assert finding(report, "pooling").seen == f"{report.declared['pooling']}, as declared"
 
 
+def test_what_reads_padding_agrees_with_texts_alone(tmp_path):
+    plain = checkpoints.unbounded("FNet", tmp_path / "plain", tpu_short_seq_length=34, pad_token_id=1)
+    report = doctor(checkpoints.sentence_transformer(plain, tmp_path / "model", "mean"), TEXTS)
+    assert "it reads padding" in finding(report, "trial").seen
+    assert finding(report, "agreement").severity == "ok"
+
+
+def test_sparse_attention_that_is_replaced_is_explained(tmp_path):
+    folder = checkpoints.sentence_transformer(
+        checkpoints.plain_bigbird(tmp_path / "plain"), tmp_path / "model", "mean"
+    )
+    long = [" ".join(TEXTS), " ".join(TEXTS[::-1])]
+    report = doctor(folder, long)
+    found = finding(report, "agreement")
+    assert found.severity == "warning" and "original_full" in found.remedy
+    assert "big_bird with original_full attention on purpose" in found.seen
+    edit(folder / "config.json", attention_type="original_full")
+    assert finding(doctor(folder, long), "agreement").severity == "ok"
+
+
 def test_a_model_that_declares_no_pooling(bert):
     report = doctor(bert, TEXTS)
     found = finding(report, "pooling")

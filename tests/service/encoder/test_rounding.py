@@ -38,6 +38,15 @@ def test_bf16_is_compared_with_float32(folder: str, tmp_path: Path) -> None:
     assert len(list(cache.glob("rounding-*"))) == 1
 
 
+def test_other_instructions_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, cache = str(plain_bert(tmp_path / "model")), tmp_path / "cache"
+    runtime = {"backend": "torch", "precision": "bf16", "cache": cache, "threads": 1}
+    for limit, measured in (("", 1), ("SSE41", 2), ("SSE41", 2)):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        Embedder.load(folder, pooling="mean", runtime=runtime).close()
+        assert len(list(cache.glob("rounding-*"))) == measured
+
+
 def test_what_bf16_ruins_is_refused(minilm: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(minilm, folder)

@@ -195,9 +195,9 @@ def test_what_gives_no_token_states_is_refused_at_start(make, words, backend, tm
 # Weights and configs that do not give numbers, or not those meant
 
 
-def change(folder: Path, key: str, value: float) -> None:
+def change(folder: Path, key: str, value: float, row: int = -1) -> None:
     weights = load_file(folder / "model.safetensors")
-    weights[key].view(-1)[-1] = value
+    weights.setdefault(key, torch.zeros(1))[row].view(-1)[-1] = value
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -224,7 +224,7 @@ def test_weights_that_are_no_numbers_are_refused(key, value, backend, tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_token_without_numbers_is_told_and_others_are_served(value, tmp_path, caplog):
     folder = plain_bert(tmp_path / "model")
-    change(folder, "embeddings.word_embeddings.weight", value)  # of the last token
+    change(folder, "embeddings.word_embeddings.weight", value, row=4)  # of [MASK]
     with served(folder, pooling="mean", runtime={"cache": str(tmp_path / "cache")}) as models:
         assert models.get().encoder.trial.not_finite == "model.safetensors: embeddings.word_embeddings.weight"
         assert np.isfinite(embed(models, TEXTS)).all()
@@ -235,6 +235,36 @@ def test_a_token_without_numbers_is_told_and_others_are_served(value, tmp_path, 
 
 
 @pytest.mark.parametrize(
+    "key",
+    [
+        "pooler.dense.weight",
+        "cls.predictions.bias",
+        "embeddings.token_type_embeddings.weight",  # of the second type
+        "embeddings.word_embeddings.weight",  # of an id that the tokenizer does not have
+    ],
+)
+def test_what_no_text_reads_need_be_no_number(key, tmp_path, caplog):
+    folder = plain_bert(tmp_path / "model")
+    change(folder, key, float("nan"))
+    with served(folder, pooling="mean", runtime={"cache": str(tmp_path / "cache")}) as models:
+        report = asyncio.run(examine(models.get(), reference=here))
+    assert "NaN" not in caplog.text
+    (found,) = [each for each in report.findings if each.name == "trial"]
+    assert found.severity == "ok"
+
+
+@pytest.mark.skipif(not is_installed(), reason="needs OpenVINO")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_weights_that_are_no_numbers_are_named_by_openvino_too(precision, tmp_path):
+    folder = plain_bert(tmp_path / "model")
+    change(folder, "embeddings.position_embeddings.weight", float("nan"))  # of the last position only
+    runtime = {"backend": "openvino", "precision": precision, "cache": str(tmp_path / "cache")}
+    words = r"model\.safetensors holds NaN or infinity in embeddings\.position_embeddings\.weight\. Get the file anew"
+    with pytest.raises(CheckpointError, match=words), served(folder, pooling="mean", runtime=runtime):
+        pass
+
+
+@pytest.mark.parametrize(
     ("config", "words"),
     [
         ({"hidden_size": 48}, ["embeddings", "24", "48", "config.json"]),
@@ -242,6 +272,7 @@ def test_a_token_without_numbers_is_told_and_others_are_served(value, tmp_path, 
         ({"vocab_size": 500}, ["word_embeddings", "400 x 24", "500 x 24", "config.json"]),
         ({"max_position_embeddings": 512}, ["position_embeddings", "64 x 24", "512 x 24", "config.json"]),
         ({"num_hidden_layers": 3}, ["weights are missing", "encoder.layer.2"]),
+        ({"num_hidden_layers": 1}, ["model.safetensors holds 'encoder.layer.1.", "has 1 of 2", "config.json"]),
         ({"num_hidden_layers": 0}, ["num_hidden_layers is 0", "config.json"]),
     ],
 )
@@ -314,7 +345,7 @@ class Faulty(Runtime):
     def __init__(self, sound: Runtime, fault: str) -> None:
         self.sound, self.fault = sound, fault
         self.precision, self.streams, self.dim = "fp32", 1, sound.dim
-        self.calls, self.widest = 0, 0
+        self.calls, self.widest, self.long = 0, 0, 0
 
     @classmethod
     def load(cls, source, config):
@@ -324,6 +355,7 @@ class Faulty(Runtime):
         self.calls += 1
         rows, width = ids.shape
         before, self.widest = self.widest, max(self.widest, width)
+        self.long += width == 64
         found = self.sound.states(ids, mask, wide=wide)
         noise = torch.linspace(0, 1e-3, found.shape[2])
         if self.fault == "all cores":
@@ -332,6 +364,10 @@ class Faulty(Runtime):
             return found + noise if before == 64 > width else found
         if self.fault == "ever other":
             return found + noise * self.calls
+        if self.fault == "fills up":  # of what it keeps of long texts
+            return found + noise if self.long > 3 and width < 64 else found
+        if self.fault == "beside the longest":
+            return found + noise if rows > 1 and width == 64 else found
         if self.fault == "neighbours":
             return found + noise if rows > 4 and mask.all() else found
         if self.fault == "longest fails" and width == 64:
@@ -360,6 +396,7 @@ SETTINGS = RuntimeConfig(backend="torch", precision="fp32", threads=1)
     [
         ("all cores", "in a pass that takes all cores"),
         ("keeps the longest", "another vector"),
+        ("fills up", "after other texts"),
         ("ever other", "another vector"),
         ("neighbours", "beside texts of the same length"),
         ("longest fails", r"fails on a text of 64 tokens \(IndexError: index out of range\), and not on one of 33"),
@@ -381,20 +418,26 @@ def test_a_runtime_with_a_fault_is_refused_each_time(fault, words, source):
 def test_a_trial_is_kept_until_something_changes(source, monkeypatch):
     runtime = TorchRuntime.load(source, SETTINGS)
 
-    def passes(precision: str = "fp32") -> int:
+    def passes(precision: str = "fp32", streams: int = 1) -> int:
         one = Faulty(runtime, "none")
-        one.precision = precision
+        one.precision, one.streams = precision, streams
         tried(source, one, SETTINGS)
         return one.calls
 
     assert passes() > 10
     assert passes() == 0
     assert passes("bf16") > 10
+    assert passes(streams=2) > 10
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     assert passes() > 10
     assert passes() == 0
     monkeypatch.setattr(Faulty, "version", "2")
     assert passes() > 10
+
+
+def test_a_text_padded_to_the_longest_is_tried(source):
+    runtime = TorchRuntime.load(source, SETTINGS)
+    assert tried(source, Faulty(runtime, "beside the longest"), SETTINGS).equal_lengths
 
 
 def test_the_bound_is_that_of_the_precision(source):
