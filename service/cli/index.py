@@ -87,7 +87,7 @@ def index(
                     await _drop_empty(client, route)
                 raise
             if created and not done.stored and await _drop_empty(client, route):
-                warn(f"collection {collection!r} is not kept: it was created for these documents, and none is stored.")
+                warn(f"collection {collection!r} is not kept: it is new, and no document is stored.")
             done.unknown = await unknown_tokens(client, name) - before
 
     go_on = "Run the same command again to go on."
