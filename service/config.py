@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -168,9 +168,40 @@ def make_config(
             keys = tuple(dotted.split("."))
             sources[_put(values, keys, value, dotted)] = _FLAGS.get(dotted, f"--{keys[-1].replace('_', '-')}")
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error, source, sources, models)) from None
+    for keys, text in _texts(config.model_dump()):
+        if not _encodes(text):
+            problem = f"is not valid UTF-8, but {str(text)!r}; give text in UTF-8"
+            placed = _placed(keys, problem, _source(keys, sources) or source, models)
+            raise ConfigError(placed.encode(errors="backslashreplace").decode())
+    return config
+
+
+def _texts(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str | Path]]:
+    """Yield each text and path within a value, names in mappings included, and the keys that lead to it."""
+    if isinstance(value, str | Path):
+        yield keys, value
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            yield from _texts(key, (*keys, str(key)))
+            yield from _texts(member, (*keys, str(key)))
+    elif isinstance(value, list):
+        for member in value:
+            yield from _texts(member, keys)
+
+
+def _encodes(text: str | Path) -> bool:
+    """Return whether a text has an encoding: halves of surrogate pairs, as bytes that are no UTF-8 become, have none.
+
+    Names of files may have any bytes, which Python reads to such halves.
+    """
+    try:
+        os.fsencode(text) if isinstance(text, Path) else text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -74,18 +74,17 @@ def suggestion(name: str, schema: type[BaseModel], models: Collection[str] = ())
     flat = {_flat(other): other for other in reversed(known)}
     of_key = {_flat(other.rsplit("__", 1)[-1]): other for other in reversed(known)}
     within = next((other for other in below if asked.startswith(f"{_flat(other)}_")), None)
-    near = get_close_matches(asked, flat, n=1, cutoff=0.6)
     if asked in flat:
         meant = flat[asked]
     elif within is not None:
         meant = within + asked.removeprefix(f"{_flat(within)}_")
     elif asked in of_key:
         meant = of_key[asked]
-    elif near:
-        meant = flat[near[0]]
     else:
-        return ""
-    return f"Did you mean {meant}?"
+        mapping, _, entry = name.rpartition("__")
+        found = _nearest(mapping, [other.removesuffix("__") for other in below])
+        meant = f"{found}__{entry}" if found else _nearest(name, known)
+    return meant and f"Did you mean {meant}?"
 
 
 def wanted(schema: type[BaseModel], keys: tuple[str, ...]) -> Any:
@@ -134,6 +133,19 @@ def kinds(annotation: Any) -> set[Any]:
     return found
 
 
+def _nearest(name: str, known: Collection[str]) -> str:
+    """Return the name that is spelled most like another; empty if none is near.
+
+    Where the other has sections, the keys must be near too: sections alone make long names alike.
+    """
+    before, _, key = name.removeprefix(PREFIX).rpartition("__")
+    flat = {_flat(other): other for other in reversed([*known]) if "__" in other or not before}
+    for near in get_close_matches(_flat(name), flat, n=1):
+        if not before or get_close_matches(key, [flat[near].rsplit("__", 1)[-1]]):
+            return flat[near]
+    return ""
+
+
 def _parts(annotation: Any) -> Iterator[Any]:
     """Yield the members of a union, or the annotation itself."""
     if get_origin(annotation) is Annotated:
@@ -172,5 +184,6 @@ def _flat(name: str) -> str:
 def _of_kubernetes(variables: Mapping[str, str]) -> Iterator[str]:
     """Yield how the variables begin by which Kubernetes, or a link of Docker, tells of a service `millpond`."""
     for name, value in variables.items():
-        if name.startswith(PREFIX) and name.endswith("_PORT") and _ADDRESS.match(value):
+        key = "__" in name.removeprefix(PREFIX)
+        if name.startswith(PREFIX) and name.endswith("_PORT") and not key and _ADDRESS.match(value):
             yield from (name, name.removesuffix("PORT") + "SERVICE_")

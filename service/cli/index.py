@@ -86,6 +86,8 @@ def index(
                 if created and not done.stored:
                     await _drop_empty(client, route)
                 raise
+            if created and not done.stored and await _drop_empty(client, route):
+                warn(f"collection {collection!r} is not kept: it is new, and no document is stored.")
             done.unknown = await unknown_tokens(client, name) - before
 
     go_on = "Run the same command again to go on."
@@ -129,11 +131,13 @@ async def _create(client: Client, route: str, asked: dict[str, Any]) -> bool:
     return created
 
 
-async def _drop_empty(client: Client, route: str) -> None:
-    """Delete a collection that was created for documents which were then refused, unless others are in it by now."""
+async def _drop_empty(client: Client, route: str) -> bool:
+    """Delete a collection that was created for documents none of which is stored, unless others are in it by now."""
     with suppress(Failure):  # what is told is why they were refused
         if (await client.ask("GET", route))["count"] == 0:
             await client.ask("DELETE", route)
+            return True
+    return False
 
 
 async def _upload(

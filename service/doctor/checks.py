@@ -14,7 +14,7 @@ from service.checkpoint import Checkpoint, UnknownModule, quoted_prompts
 from service.doctor.findings import Finding, Strategy
 from service.doctor.published import Published, sum_of
 from service.doctor.strategies import cosines
-from service.embedding.prompts import role_prompts
+from service.embedding.prompts import role_prompts, without_prompt
 from service.embedding.recipe import Recipe
 from service.encoder import TokenizedText, Trial
 from service.encoder.quantization import Agreement
@@ -270,7 +270,16 @@ def prompt(recipe: Recipe, unprompted: float | None) -> Finding:
             )
         default = f"{recipe.default_prompt!r} by default" if recipe.default_prompt else "by default none"
         roles = " and ".join(f"{role} {of_role.get(role, 'none')!r}" for role in ("query", "document"))
-        return Finding("prompt", "ok", f"{shown}; {default}, by role {roles}, the others by prompt_name{worth}")
+        seen = f"{shown}; {default}, by role {roles}, the others by prompt_name{worth}"
+        if unused := without_prompt(recipe.prompts, recipe.default_prompt):
+            role, names = unused
+            return Finding(
+                "prompt",
+                "warning",
+                f"{seen}; no role uses {', '.join(names)}",
+                f"if one is meant as the {role} prompt, set `prompts` in the config with the name {role}",
+            )
+        return Finding("prompt", "ok", seen)
     if not any(recipe.prompts.values()) and (quoted := quoted_prompts(checkpoint.folder)):
         return Finding(
             "prompt",

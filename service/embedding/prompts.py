@@ -23,6 +23,14 @@ models on the Hugging Face hub. In `s2p_query` a sentence asks for passages.
 """
 
 
+_TASKS: Final = r"classif|cluster|(?<![a-z])sts|s2s|bitext|summar|similar|pair|rerank"
+_NOT_OF: Final[Mapping[Role, re.Pattern[str]]] = {
+    "query": re.compile(f"doc|passage|corpus|{_TASKS}", re.IGNORECASE),
+    "document": re.compile(f"quer|question|{_TASKS}", re.IGNORECASE),
+}
+"""Names of prompts that are of the other role, or of tasks other than a search."""
+
+
 def role_prompts(prompts: Mapping[str, str]) -> dict[Role, str]:
     """Return the text that each role gets from prompts by name; a role that gets none is left out.
 
@@ -33,3 +41,18 @@ def role_prompts(prompts: Mapping[str, str]) -> dict[Role, str]:
     texts = {re.sub("[-. ]", "_", name.lower()): text for name, text in given.items()} | given
     found = {role: next((texts[name] for name in names if name in texts), "") for role, names in ROLE_NAMES.items()}
     return {role: text for role, text in found.items() if text}
+
+
+def without_prompt(prompts: Mapping[str, str], default: str | None) -> tuple[Role, list[str]] | None:
+    """Return the role that has no prompt though the other has one, and the names of prompts that may be meant for it.
+
+    Those have a text that neither the other role nor the default prompt has, and a name that does not speak of
+    something else. None if there are no such names.
+    """
+    found = role_prompts(prompts)
+    missing = next((role for role in ROLE_NAMES if role not in found), None)
+    if missing is None or not found:
+        return None
+    used = {"", *found.values(), prompts.get(default or "", "")}
+    names = [name for name, text in prompts.items() if text not in used and not _NOT_OF[missing].search(name)]
+    return (missing, names) if names else None

@@ -14,7 +14,7 @@ from pooling import Pooler, PoolingError
 from service.checkpoint import Checkpoint, quoted_prompts
 from service.config import ModelConfig
 from service.embedding.head import Head
-from service.embedding.prompts import role_prompts
+from service.embedding.prompts import role_prompts, without_prompt
 from service.encoder import Anatomy, Tokenizer
 from service.errors import CheckpointError, ConfigError, InvalidInput, Place, shortened
 from service.similarity import SIMILARITIES
@@ -211,12 +211,19 @@ def _check_positions(checkpoint: Checkpoint, pooler: Pooler, prompts: Mapping[st
 
 
 def _doubts(settings: ModelConfig, checkpoint: Checkpoint, prompts: Mapping[str, str]) -> list[str]:
-    """Return what is doubtful about prompts: none is that of a role, or only the README tells of them."""
+    """Return what is doubtful about prompts: a role may lack its own, or only the README tells of them."""
     named = [name for name, text in prompts.items() if text]
     if named and not role_prompts(prompts):
         return [
             f"no prompt is called query or document, or by another usual name of the two, but {', '.join(named)}: "
             "collections and searches use none; set `prompts` with those names"
+        ]
+    unused = without_prompt(prompts, checkpoint.default_prompt)
+    if unused and (settings.prompts == "declared" or unused[0] not in prompts):
+        role, names = unused
+        return [
+            f"no prompt is called {role}, or by another usual name of it, so texts of this role have none, and no "
+            f"role uses {', '.join(names)}; if one is meant, set `prompts` with the name {role}, else with {role}: ''"
         ]
     if not named and settings.prompts == "declared" and (quoted := quoted_prompts(checkpoint.folder)):
         return [

@@ -217,6 +217,8 @@ def test_an_empty_variable_is_null_where_null_is_taken(load, refused):
         ("MILLPOND_CACHE", "MILLPOND_RUNTIME__CACHE"),
         ("MILLPOND_BATCHING_MAX_BATCH_TOKENS", "MILLPOND_BATCHING__MAX_BATCH_TOKENS"),
         ("MILLPOND_MODELS__E6__POOLING", "MILLPOND_MODELS__E5__POOLING"),
+        ("MILLPOND_MODELS__E6__PROMPTS__QUERY", "MILLPOND_MODELS__E5__PROMPTS__QUERY"),
+        ("MILLPOND_MODELS__E5__PROMTS__QUERY", "MILLPOND_MODELS__E5__PROMPTS__QUERY"),
         ("MILLPOND_ULR", "MILLPOND_URL"),
         ("MILLPOND_APIKEY", "MILLPOND_API_KEY"),
     ],
@@ -225,6 +227,18 @@ def test_a_variable_that_means_nothing_names_the_right_one(refused, name, meant)
     message = refused("models: {e5: {encoder: x}}", {name: "1"})
     assert message.startswith(f"environment variable {name}: ")
     assert message.endswith(f"Did you mean {meant}?")
+
+
+def test_a_variable_of_another_spelling_of_a_model_keeps_its_entry(refused):
+    message = refused("models: {my-model: {encoder: x}}", {"MILLPOND_MODELS__MY_MODEL__PROMPTS__QUERY": "q: "})
+    assert message.endswith("Did you mean MILLPOND_MODELS__MY-MODEL__PROMPTS__QUERY?")
+
+
+@pytest.mark.parametrize("name", ["MILLPOND_SERVER__API_KEYS", "MILLPOND_SERVER__API_KEY", "MILLPOND_STORE__URL"])
+def test_a_key_like_no_other_of_its_section_suggests_none(refused, name):
+    message = refused(env={name: "1"})
+    assert message.startswith(f"environment variable {name}: ") and "Known keys: " in message
+    assert "Did you mean" not in message
 
 
 def test_a_variable_like_no_other_says_which_there_are(refused):
@@ -252,6 +266,7 @@ def test_what_kubernetes_says_of_a_service_of_this_name_is_left_alone(load, refu
         "MILLPOND_EU_SERVICE_HOST": "10.0.0.8",
     }
     assert load(MODEL, told) == load(MODEL)
+    assert load(MODEL, {"MILLPOND__EU_PORT": "tcp://10.0.0.9:8000"}) == load(MODEL)  # a service may be `millpond--eu`
     assert "MILLPOND_SERVICE_PORT" in refused(env={"MILLPOND_SERVICE_PORT": "8000"})
     assert "MILLPOND_SERVER_PORT" in refused(env={**told, "MILLPOND_SERVER_PORT": "8000"})
 
@@ -398,6 +413,11 @@ def test_a_file_without_permission(tmp_path):
     [
         ("MILLPOND_SERVER__PORT", "none", "server.port: input should be a valid integer, not 'none'"),
         ("MILLPOND_SERVER__PORT", "", "server.port: input should be a valid integer, not None"),
+        (
+            "MILLPOND_SERVER__PORT",
+            "tcp://10.0.0.7:8000",
+            "input should be a valid integer, not 'tcp://10.0.0.7:8000'",
+        ),
         ("MILLPOND_SERVER__PORT", "[1", "its value is not valid YAML: '[1'"),
         ("MILLPOND_SERVER__PORT", "2020-99-99", "its value is not valid YAML"),
         ("MILLPOND_MODELS__DEFAULT__PROMPTS", "{a: 1, a: 2}", "its value is not valid YAML"),
@@ -411,6 +431,43 @@ def test_errors_name_the_variable(refused, name, text, words):
     message = refused(MODEL, {name: text})
     assert message.startswith(f"environment variable {name}: ")
     assert words in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("MILLPOND_MODELS__DEFAULT__PROMPTS__QUERY", b"\xff ", "models.default.prompts.query"),
+        ("MILLPOND_MODELS__DEFAULT__POOLING", b"\xff", "models.default.pooling"),
+        ("MILLPOND_MODELS__DEFAULT__REVISION", b"\xff", "models.default.revision"),
+        ("MILLPOND_STORE__DEFAULT_COLLECTION", b"\xff", "store.default_collection"),
+    ],
+)
+def test_a_variable_that_is_no_utf8_is_refused(refused, name, value, key):
+    message = refused(MODEL, {name: os.fsdecode(value)})
+    assert message.startswith(f"environment variable {name}: ")
+    assert f"{key}: is not valid UTF-8" in message and message.isascii()
+
+
+def test_a_folder_may_have_any_bytes_in_its_name(load):
+    found = load(MODEL, {"MILLPOND_STORE__PATH": os.fsdecode(b"/srv/\xff")}).store.path
+    assert os.fsencode(found) == b"/srv/\xff"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (r'models: {default: {encoder: x, prompts: {query: "\ud800"}}}', "models.default.prompts.query"),
+        (r'models: {default: {encoder: x, prompts: {"\ud800": a}}}', r"models.default.prompts.\ud800"),
+        (r'models: {default: {encoder: x, pooling: [{strategy: "\ud800"}]}}', "models.default.pooling"),
+        (r'models: {"\ud800": {encoder: x}}', r"models.\ud800"),
+        (MODEL + r'store: {path: "\ud800"}', "store.path"),
+        (MODEL + r'server: {host: "\ud800"}', "server.host"),
+    ],
+)
+def test_half_a_surrogate_pair_in_a_file_is_refused(refused, text, key):
+    message = refused(text)
+    assert message.startswith(f"FILE: {key}") and "is not valid UTF-8" in message and r"\ud800" in message
+    message.encode()
 
 
 def test_a_variable_inside_what_is_no_section(refused):

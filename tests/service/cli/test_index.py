@@ -101,8 +101,17 @@ def test_empty_texts_blank_lines_and_a_byte_order_mark(asking, tmp_path, name):
     assert summary(asking("index", path, "--collection", name)) == (1, 0, 2)
 
 
-def test_a_file_without_texts(asking, jsonl, name):
-    assert summary(asking("index", jsonl({"id": "a", "text": ""}), "--collection", name)) == (0, 0, 1)
+@pytest.mark.parametrize("text", ["", "\u200b"])
+def test_a_file_without_texts_leaves_no_collection(asking, jsonl, name, text, side_by_side):
+    path = jsonl({"id": "a", "text": text})
+    result = asking("index", path, "--collection", name)
+    assert summary(result) == (0, 0, 1)
+    assert f"collection '{name}' is not kept" in result.stderr
+    assert side_by_side.http.get(f"/collections/{name}").status_code == 404
+    side_by_side.http.put(f"/collections/{name}", json={}).raise_for_status()
+    result = asking("index", path, "--collection", name)
+    assert summary(result) == (0, 0, 1) and "is not kept" not in result.stderr
+    assert side_by_side.http.get(f"/collections/{name}").json()["count"] == 0
 
 
 def test_a_long_document_needs_truncate(asking, jsonl, name):

@@ -267,6 +267,16 @@ def test_prompts_by_role(bert, tmp_path, names):
     assert found.severity == "ok" and roles in found.seen
 
 
+def test_a_prompt_that_may_be_that_of_a_role(bert, tmp_path):
+    prompts = {"query": "query: ", "doc": "passage: "}
+    folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)
+    found = finding(doctor(folder), "prompt")
+    assert found.severity == "warning" and "document 'none'" in found.seen and found.seen.endswith("no role uses doc")
+    assert "as the document prompt" in found.remedy
+    report = doctor_of_served(folder, prompts={**prompts, "document": "passage: "})
+    assert finding(report, "prompt").severity == "ok"
+
+
 @pytest.mark.parametrize("prompts", [{"clustering": "a: "}, {"s2s_query": "a: "}, {"ask": "a: ", "answer": "b: "}])
 def test_prompts_of_no_role(bert, tmp_path, prompts):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)

@@ -87,7 +87,46 @@ def test_prompts_of_no_role_are_told_of(bert, tmp_path, prompts, caplog):
         (warning,) = models.get().recipe.warnings
     assert ", ".join(sorted(prompts)) in warning and "collections and searches use none" in warning
     assert warning in caplog.text
-    with served(folder, prompts={**prompts, "query": Q}) as models:
+    with served(folder, prompts={**prompts, "query": Q, "document": D}) as models:
+        assert models.get().recipe.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "role", "names"),
+    [
+        ({"query": Q, "doc": D}, "document", "doc"),
+        ({"query": Q, "answer": D, "posts": D, "clustering": "group: "}, "document", "answer, posts"),
+        ({"query": Q, "document": "", "text": D}, "document", "text"),
+        ({"passage": D, "question": Q}, "query", "question"),
+    ],
+)
+def test_a_prompt_that_may_be_that_of_a_role_is_told_of(bert, tmp_path, prompts, role, names, caplog):
+    folder = sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)
+    with served(folder) as models:
+        (warning,) = models.get().recipe.warnings
+    assert f"no prompt is called {role}, " in warning and f"no role uses {names};" in warning
+    assert warning in caplog.text
+    for text in ("x: ", ""):
+        with served(folder, prompts={"query": Q, "document": D, **prompts, role: text}) as models:
+            assert models.get().recipe.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default"),
+    [
+        ({"query": Q}, None),
+        ({"query": Q, "document": ""}, "query"),
+        ({"query": Q, "plain": "x: "}, "plain"),
+        ({"query": Q, "again": Q}, None),
+        ({"query": Q, "clustering": "a", "Classification": "b", "STSBenchmark": "c", "s2s_query": "d"}, None),
+        ({"web_search_query": Q, "sts_query": "a", "summarization_query": "b", "bitext_query": "c"}, None),
+        ({"passage": D, "docs": "a"}, None),
+    ],
+)
+def test_prompts_that_no_role_lacks(bert, tmp_path, prompts, default):
+    folder = sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)
+    edit(folder / "config_sentence_transformers.json", default_prompt_name=default)
+    with served(folder) as models:
         assert models.get().recipe.warnings == ()
 
 
@@ -101,6 +140,17 @@ READMES = {
     "a fence of text": ("```text\nsearch_query: how much\n```", ["search_query: "]),
     "an instruction": (
         "`Represent this sentence for searching relevant passages:`",
+        ["Represent this sentence for searching relevant passages:"],
+    ),
+    "code without a space": ("Put `query:` or `passage:` before each text.", ["passage: ", "query: "]),
+    "HTML without a space": ("Put <code>query:</code> before queries.", ["query: "]),
+    "bold": ("Put **query:** before queries.", ["query: "]),
+    "curly quotes": ("Put \u201cquery:\u201d before queries.", ["query: "]),
+    "a capital": ('prompts = {"q": "Query: "}', ["Query: "]),
+    "a prefix in prose": ("For queries, add the prefix query: to the text.", ["query: "]),
+    "prefixed in prose": ("Documents must be prefixed with passage: as in training.", ["passage: "]),
+    "an instruction in prose": (
+        "Use Represent this sentence for searching relevant passages: for queries.",
         ["Represent this sentence for searching relevant passages:"],
     ),
     "a task": ("return f'Instruct: {task_description}\\nQuery: {query}'", ["Instruct: "]),
@@ -131,6 +181,11 @@ def test_a_prompt_that_only_the_readme_tells(bert, tmp_path, told, caplog):
         "```yaml\nquery: select\n```",
         'print("Query:", query, "Passage: ", passage)',
         "A query is a question.",
+        "The SQL query: select. Prefix the SQL query: select. It starts with an SQL query: select.",
+        "**Query:** Who was it?\n\n- **query:** the text to search for\n- **document:** another",
+        'question = input("Query: ")\nlogger.info("Document: ", document)',
+        '{"query": "who was it?", "passage": "this one"}',
+        "Represent the text as a vector: that is what it does.",
         "",
     ],
 )
