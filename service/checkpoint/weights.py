@@ -189,5 +189,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise CheckpointError(f"{path}: its weights cannot be loaded; it is damaged or cut short. Get it anew.")
+        raise CheckpointError(
+            f"{path}: its weights cannot be loaded; it is damaged, cut short or cannot be read. Get it anew."
+        )
     return header, start
