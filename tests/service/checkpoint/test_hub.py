@@ -110,6 +110,7 @@ def test_only_what_is_needed_is_downloaded(hub, read, model):
     assert (folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_progress_is_shown_and_logged(hub, read):
     assert re.search(r"INFO downloading mill/pond: \d files, 0\.\d MB", read())
     assert "Fetching 9 files: 100%" in read.progress
@@ -123,6 +124,7 @@ def test_a_cached_commit_asks_nobody(hub, read):
     assert not hub.requests
 
 
+@pytest.mark.slow
 def test_a_branch_is_looked_up_and_followed(hub, read, model):
     first = read.folder()
     assert read.folder() == first
@@ -134,6 +136,7 @@ def test_a_branch_is_looked_up_and_followed(hub, read, model):
     assert read.folder("v1") == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["nobody", "offline", "500"])
 def test_without_hub_the_cache_is_used(hub, read, fault):
     first = read.folder()
@@ -145,6 +148,7 @@ def test_without_hub_the_cache_is_used(hub, read, fault):
     assert f"{level} encoder 'mill/pond' starts from the cache, at commit {first.name}: " in out
 
 
+@pytest.mark.slow
 def test_what_fails_to_come_leaves_the_last_commit_in_use(hub, read):
     first = read.folder()
     repository = hub.repositories[NAME]
@@ -157,6 +161,7 @@ def test_what_fails_to_come_leaves_the_last_commit_in_use(hub, read):
     assert read.folder(HF_HUB_OFFLINE="1") == first
 
 
+@pytest.mark.slow
 def test_a_download_goes_on_where_it_broke_off(hub, read):
     repository = hub.repositories[NAME]
     weights = save({"x": torch.randn(2 * constants.DOWNLOAD_CHUNK_SIZE // 4)})
@@ -166,6 +171,7 @@ def test_a_download_goes_on_where_it_broke_off(hub, read):
     assert f"bytes={constants.DOWNLOAD_CHUNK_SIZE}-" in [seen for *_, seen in hub.requests]
 
 
+@pytest.mark.slow
 def test_the_next_start_fetches_only_what_is_missing(hub, read):
     hub.faults["/model.safetensors"] = [truncated(1000)]
     refusal = read.refusal()
@@ -175,11 +181,13 @@ def test_the_next_start_fetches_only_what_is_missing(hub, read):
     assert hub.fetched() == {"model.safetensors"}
 
 
+@pytest.mark.slow
 def test_a_busy_hub_is_waited_for(hub, read):
     hub.faults["/model.safetensors"] = [status(429, {"Retry-After": "0"})]
     read.folder()
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_refused(hub, read):
     hub.faults["/model.safetensors"] = [altered]
     refusal = read.refusal()
@@ -190,6 +198,7 @@ def test_damaged_weights_are_refused(hub, read):
     read.folder()
 
 
+@pytest.mark.slow
 def test_a_token_opens_what_is_private_or_gated(hub, read):
     hub.repositories[NAME].token = "hf_right"
     refusal = read.refusal()
@@ -202,6 +211,7 @@ def test_a_token_opens_what_is_private_or_gated(hub, read):
     read.folder(HF_TOKEN="hf_right")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_errors_of_the_hub(hub, read, code):
     hub.faults["/api/models/mill/pond"] = [status(code)]
@@ -221,6 +231,7 @@ def test_what_is_not_there(hub, read):
     assert "HF_HUB_OFFLINE is set, and it is not, or not whole, in" in refusal
 
 
+@pytest.mark.slow
 def test_pickled_weights_are_not_downloaded(hub, read):
     files = {"config.json": b"{}", "pytorch_model.bin": b"pickled", "onnx/model.onnx": b"other"}
     hub.repositories["mill/old"].commit(files)
@@ -229,6 +240,7 @@ def test_pickled_weights_are_not_downloaded(hub, read):
     assert hub.fetched() == {"config.json"}
 
 
+@pytest.mark.slow
 def test_a_full_disk(hub, read, model):
     """Stood in for by the largest file that the process may write, which is too small for the weights alone."""
     size = (model / "model.safetensors").stat().st_size
@@ -250,6 +262,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_too_little_room_is_said_before_the_download(hub, small_disk):
     refusal = Reader(hub, small_disk).refusal()
     assert re.search(rf"0\.1 MB are to be downloaded and {small_disk}/hub has 0\.0 MB free", refusal)

@@ -26,7 +26,7 @@ OFFSET = [
 ]
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "pad", "limit"), OFFSET)
 def test_positions_that_start_behind_the_padding(
     tmp_path: Path, kind: str, pad: int, limit: int, backend: str

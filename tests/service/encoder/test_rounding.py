@@ -47,6 +47,7 @@ def test_other_instructions_are_measured_anew(tmp_path: Path, monkeypatch: pytes
         assert len(list(cache.glob("rounding-*"))) == measured
 
 
+@pytest.mark.slow
 def test_what_bf16_ruins_is_refused(minilm: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(minilm, folder)

@@ -44,7 +44,8 @@ from tests.support.checkpoints import (
     served,
 )
 
-BACKENDS = ["torch", pytest.param("auto", marks=pytest.mark.skipif(not is_installed(), reason="needs OpenVINO"))]
+needs_openvino = pytest.mark.skipif(not is_installed(), reason="needs OpenVINO")
+BACKENDS = ["torch", pytest.param("auto", marks=[needs_openvino, pytest.mark.slow])]
 SIZES = {
     **{"vocab_size": 400, "hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 3},
     **{"intermediate_size": 32, "max_position_embeddings": 66, "pad_token_id": 1},
@@ -253,7 +254,8 @@ def test_what_no_text_reads_need_be_no_number(key, tmp_path, caplog):
     assert found.severity == "ok"
 
 
-@pytest.mark.skipif(not is_installed(), reason="needs OpenVINO")
+@pytest.mark.slow
+@needs_openvino
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_weights_that_are_no_numbers_are_named_by_openvino_too(precision, tmp_path):
     folder = plain_bert(tmp_path / "model")
