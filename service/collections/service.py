@@ -214,26 +214,24 @@ class CollectionService:
     def _carry_over(self, collection: Collection) -> None:
         """Give a collection of an earlier release its present fingerprint, where its vectors are unchanged."""
         rebuild = collection.rebuild()
-        definition = self._carried_over(collection, collection.definition, self._changed)
-        target = self._carried_over(collection, rebuild.definition, {}) if rebuild else None
+        definition, rules = self._renewed(collection, collection.definition)
+        target, _ = self._renewed(collection, rebuild.definition) if rebuild else (None, [])
+        if rules:
+            self._changed[collection] = rules
         if definition or target:
             collection.relabel(definition or collection.definition, target)
             logger.info("collection %r has the vectors of this release, and is relabelled so", collection.name)
 
-    def _carried_over(
-        self, collection: Collection, stored: Definition, changed: dict[Collection, list[str]]
-    ) -> Definition | None:
-        """Return an older definition as it is now; None where rules have changed, which `changed` gets, or more."""
+    def _renewed(self, collection: Collection, stored: Definition) -> tuple[Definition | None, list[str]]:
+        """Return an older definition as it is now, None where it may not be that, and the rules that forbid it."""
         if stored.scheme >= SCHEME:
-            return None
+            return None, []
         try:
             embedder = self._models.get(stored.model, stored.asked_pooling)
         except ServiceError:
-            return None  # as `_warn_about` says
+            return None, []  # as `_warn_about` says
         rules = changed_rules(stored, embedder, collection.documents)
-        if rules:
-            changed[collection] = rules
-        return carried_over(stored, embedder) if rules == [] else None
+        return (carried_over(stored, embedder) if rules == [] else None), rules or []
 
     def _warn_about(self, collection: Collection) -> None:
         """Log why a collection cannot be served, and a reindex of it that was interrupted."""

@@ -4,7 +4,7 @@ What a fingerprint is made of may change between releases, and so may the vector
 number of its scheme says by which rules it was made. Vectors of an older scheme are still right where no rule that
 has changed since touches them; `changes` says which do.
 
-A new part that has its default is left out, so that a new setting leaves every fingerprint alone.
+Whoever adds a part leaves it out where it has its default: a new setting leaves every fingerprint alone.
 """
 
 from __future__ import annotations

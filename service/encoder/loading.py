@@ -98,8 +98,7 @@ class Source:
         of_encoder = {
             "format": _ARTIFACT_FORMAT,
             "encoder": self.fingerprint,
-            "code": self.checkpoint.sums("*.py") if self.trust_remote_code else {},
-            "versions": {name: version(name) for name in ("torch", "transformers")},
+            **self._code(),
         }
         return self.artifacts.get(kind, {**of_encoder, **key}, build)
 
@@ -120,13 +119,19 @@ class Source:
         folder = self.artifacts.get("tokenizer", key, build)
         return TokenizerSpec.from_json((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
+    def _code(self) -> dict[str, Any]:
+        """Return what computes an encoder, for keys of the cache."""
+        return {
+            "code": self.checkpoint.sums("*.py") if self.trust_remote_code else {},
+            "versions": {name: version(name) for name in ("torch", "transformers")},
+        }
+
     def _anatomy(self) -> Anatomy:
         """Return the encoder's sizes, from the cache: building one without its weights takes transformers as well."""
         key = {
-            "config": dict(self.checkpoint.config),
-            "code": self.checkpoint.sums("*.py") if self.trust_remote_code else {},
             "format": _ANATOMY_FORMAT,
-            "versions": {name: version(name) for name in ("torch", "transformers")},
+            "config": dict(self.checkpoint.config),
+            **self._code(),
         }
 
         def build(folder: Path) -> None:
