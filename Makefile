@@ -16,11 +16,11 @@ run: install  ## Serve $(CONFIG) on 127.0.0.1:8000.
 	@echo "Starting the service with $(CONFIG), at http://127.0.0.1:8000 unless that names another address."
 	@$(BIN)/millpond serve --config $(CONFIG)
 
-test: install-dev  ## Run the fast tests and the main ways through a real server: under 4 minutes on two cores.
+test: install-dev  ## Run the fast tests and the main ways through a real server: some 6 minutes on two cores.
 	$(PYTEST) -m "not slow and not peers"
 
 test-all: export HYPOTHESIS_PROFILE = full
-test-all: test  ## Run those and the slow ones, with more examples each: under 20 minutes on two cores.
+test-all: test  ## Run those and the slow ones, with more examples each: some half an hour on two cores.
 	$(PYTEST) -m "slow and not peers"
 
 test-peers: install-dev  ## Run what needs other environments or many minutes; what is not there is skipped.
