@@ -31,7 +31,7 @@ from service.encoder.shapes import EqualLengths, Shapes
 from service.encoder.tokenizer import pad
 from service.errors import CheckpointError, brief
 
-_TRIAL: Final = 2
+_TRIAL: Final = 3
 """Version of the trial; increase it when it comes to refuse more, so that what is cached is tried again."""
 _FILE: Final = "trial.json"
 BOUNDS: Final = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 2e-2, "int8": 2e-2}
@@ -57,7 +57,7 @@ class Trial:
         together: beside other texts of the same length.
         padded: beside longer texts.
         again: after other texts, long and short.
-        equal_lengths: whether passes are of equal lengths, since padding changes a text.
+        equal_lengths: whether passes are of equal lengths, since padding changes a text, or a pass leaves a state.
         not_finite: file and name of weights that hold NaN or infinity, where only the texts that need them fail.
     """
 
@@ -169,7 +169,7 @@ def _try(source: Source, runtime: Runtime, longest: int) -> Trial:
         together=together,
         padded=padded,
         again=again,
-        equal_lengths=not padded <= bound,
+        equal_lengths=runtime.stateful or not padded <= bound,
         not_finite=f"{broken[0].name}: {broken[1]}" if broken else None,
     )
 

@@ -36,7 +36,9 @@ class Runtime(ABC):
 
     `streams` is how many batches it computes best at once. One more may come beside them, from a thread of its
     own, for a small request that should not wait for a stream. `agreement` is, for int8, how near its vectors are
-    to those of float32. `footprint` estimates the memory of a pass.
+    to those of float32. `footprint` estimates the memory of a pass. A `stateful` one leaves something behind in a
+    pass, such as a recurrent state or the frequencies for its width: it computes one pass at a time, and its texts
+    share one only with texts of their length.
     """
 
     backend: ClassVar[str]
@@ -51,6 +53,7 @@ class Runtime(ABC):
     dim: int
     footprint: Footprint = Footprint.of({}, fused_attention=True)
     agreement: Agreement | None = None
+    stateful: bool = False
 
     @property
     def version(self) -> str:

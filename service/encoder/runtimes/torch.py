@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any, Final, Self, cast
 
 import numpy as np
@@ -56,13 +58,18 @@ class TorchRuntime(Runtime):
         self.precision = precision
         self._cores = threads or available_cores()
         self._device = torch.device(device)
-        self.streams = self._cores if device == "cpu" else 1
         config = module.config.get_text_config()
         self.footprint = Footprint.of(config.to_dict(), fused_attention=config._attn_implementation != "eager")
         self._states = StatesOnly(module.to(self._device))
         with torch.inference_mode():
             few = torch.ones((1, 8), dtype=torch.int64, device=self._device)  # some architectures fail on one alone
             self.dim = int(self._states(few, few).shape[2])
+            before = _hanging(module)
+            more = torch.ones((1, 9), dtype=torch.int64, device=self._device)
+            self._states(more, more)
+        self.stateful = not _same(before, _hanging(module))
+        self.streams = self._cores if device == "cpu" and not self.stateful else 1
+        self._alone: AbstractContextManager[object] = Lock() if self.stateful else nullcontext()
 
     @property
     def version(self) -> str:
@@ -78,13 +85,29 @@ class TorchRuntime(Runtime):
 
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
         """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim)."""
-        torch.set_num_threads(self._cores if wide else 1)  # the setting is a thread's own
+        torch.set_num_threads(self._cores if wide or self.stateful else 1)  # the setting is a thread's own
         # Padding at the right leaves the positions of real tokens alone, for causal models too.
-        with torch.inference_mode():
+        with self._alone, torch.inference_mode():
             found = self._states(
                 torch.from_numpy(ids).to(self._device), torch.from_numpy(mask.astype(np.int64)).to(self._device)
             )
             return cast(Tensor, found).cpu()
+
+
+def _hanging(module: Any) -> list[tuple[Tensor, int]]:
+    """Return the tensors that hang on a module and its parts beside its weights, and how often each was written."""
+    return [
+        (value, 0 if value.is_inference() else value._version)
+        for part in module.modules()
+        for value in (*vars(part).values(), *vars(part)["_buffers"].values())
+        if isinstance(value, Tensor)
+    ]
+
+
+def _same(before: list[tuple[Tensor, int]], after: list[tuple[Tensor, int]]) -> bool:
+    return len(before) == len(after) and all(
+        old is new and writes == more for (old, writes), (new, more) in zip(before, after, strict=True)
+    )
 
 
 def _precision(config: RuntimeConfig) -> str:

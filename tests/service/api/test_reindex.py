@@ -170,6 +170,7 @@ def test_texts_that_are_too_long(http: httpx.Client, collection: str) -> None:
     http.delete(anew)
 
 
+@pytest.mark.slow
 def test_many_texts_that_are_too_long_are_not_all_looked_for(http: httpx.Client, collection: str) -> None:
     store(http, collection, [{"id": str(n), "text": "wing " * 300} for n in range(30)], truncate=True)
     http.post(f"{collection}/reindex", json={"model": "cls"})
@@ -187,6 +188,7 @@ def test_what_is_not_served(http: httpx.Client, collection: str) -> None:
     problem(http.get(f"{collection}/reindex"), 404)
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for(small: Server) -> None:
     http = small.http
     http.put("/collections/waiting")

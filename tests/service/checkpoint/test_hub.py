@@ -220,6 +220,7 @@ def test_errors_of_the_hub(hub, read, code):
     assert "Start again later" in refusal
 
 
+@pytest.mark.slow
 def test_what_is_not_there(hub, read):
     assert f"there is no {hub.url}/mill/pont, or it is private). Check the name" in read.refusal(name="mill/pont")
     refusal = read.refusal("v2")

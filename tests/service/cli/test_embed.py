@@ -43,6 +43,7 @@ def test_arguments_stdin_and_files_give_the_same(asking, tmp_path, expected):
         assert result.stderr == ""
 
 
+@pytest.mark.slow
 def test_in_process_equals_over_http(asking, millpond, tmp_path):
     options = ("embed", *TEXTS, "--model", "cls", "--pooling", "gem(p=3)", "--dimensions", 64)
     inside = millpond(*options, "--config", SIDE_BY_SIDE, env={"MILLPOND_RUNTIME__PRECISION": "fp32"})

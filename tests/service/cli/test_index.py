@@ -190,6 +190,7 @@ def test_a_collection_keeps_its_pooling(asking, few, name, side_by_side):
     assert "exists under another definition" in other.stderr
 
 
+@pytest.mark.slow
 def test_refusals_are_one_line(asking, few, name):
     for arguments, status, message in (
         (("index", few, "--collection", name, "--model", "maen"), 1, "Did you mean 'mean'?"),
@@ -313,6 +314,7 @@ def test_a_deployment_in_the_process(millpond, jsonl, tmp_path):
     assert ids(millpond("search", "music", *here, "--json", **options)) == ["harp", "cat"]
 
 
+@pytest.mark.slow
 def test_a_collection_by_another_similarity(asking, few, name, side_by_side):
     assert summary(asking("index", few, "--collection", name, "--similarity", "euclidean")) == (3, 0, 0)
     assert side_by_side.http.get(f"/collections/{name}").json()["similarity"] == "euclidean"

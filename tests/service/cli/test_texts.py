@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.checkpoints import plain_roberta, sentence_transformer
 from tests.support.servers import ROOT
+from tests.support.tiers import first_fast
 
 from .conftest import COMMAND
 
@@ -39,7 +40,7 @@ def keeping(tmp_path_factory):
     return config
 
 
-@pytest.mark.parametrize("kind", ["txt", "jsonl", "stdin"])
+@pytest.mark.parametrize("kind", first_fast(["stdin", "jsonl", "txt"]))
 def test_a_byte_order_mark_before_texts_is_no_part_of_them(millpond, keeping, tmp_path, kind):
     line = b'{"text": "the wheel"}\n' if kind == "jsonl" else b"the wheel\n"
     path = tmp_path / f"texts.{kind}"
@@ -130,7 +131,7 @@ def test_unknown_words_of_a_pooling_asked_for_count_for_its_model(asking, side_b
 # Texts that begin with a dash
 
 
-@pytest.mark.parametrize("text", ["-5 degrees", "-5", "--not an option\nbut a text"])
+@pytest.mark.parametrize("text", first_fast(["-5 degrees", "-5", "--not an option\nbut a text"]))
 def test_a_text_may_begin_with_a_dash(asking, few, name, text):
     asking("index", few, "--collection", name)
     dashed = asking("search", text, "--collection", name, "--json")
@@ -148,6 +149,7 @@ def test_a_word_with_a_dash_is_an_option_that_there_is_not(asking, arguments):
     assert "No such option" in refused.stderr and "Put -- before a text" in refused.stderr
 
 
+@pytest.mark.slow
 def test_values_of_options_are_no_texts(asking, few, name):
     asking("index", few, "--collection", name)
     assert "greater than or equal to 1" in asking("search", "x", "--collection", name, "-k", "-5").stderr
@@ -188,6 +190,7 @@ def test_a_refused_index_leaves_a_collection_that_was_there(asking, jsonl, name,
     assert side_by_side.http.get(f"/collections/{name}").status_code == 200
 
 
+@pytest.mark.slow
 def test_flags_are_called_as_they_are_given(asking, millpond, name, few, tmp_path):
     asking("index", few, "--collection", name)
     for result, words in (
@@ -222,7 +225,7 @@ def test_the_version(millpond):
     assert re.fullmatch(r"millpond \d+\.\d+\.\d+\n", millpond("--version").stdout)
 
 
-@pytest.mark.parametrize("value", ["search this ", "query: ", "#7", "{not yaml"])
+@pytest.mark.parametrize("value", first_fast(["query: ", "search this ", "#7", "{not yaml"]))
 def test_a_prompt_from_the_environment_is_taken_as_it_is(millpond, tmp_path, value):
     config = tmp_path / "c.yaml"
     config.write_text("models: {default: {encoder: bundled/all-MiniLM-L6-v2}}\n")
@@ -247,6 +250,7 @@ def test_a_variable_that_means_nothing_is_an_error_of_any_command(millpond, comm
     assert millpond(command[0], "--help", env={name: "int8"}).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="a user of no name needs unshare")
 def test_no_home_and_no_user_is_a_warning(environment):
     """Users of no name, as containers have them."""

@@ -341,6 +341,7 @@ write()
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_is_the_old_or_the_new_one_whole(folder, start):
     acknowledged, swaps = {}, 0
     for run in range(5):

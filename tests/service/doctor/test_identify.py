@@ -91,6 +91,7 @@ def test_the_last_token_taken_at_the_wrong_place(side, mistake, llama, tmp_path)
     assert f"but texts sent together are pooled with last {mistake}" in report.verdict
 
 
+@pytest.mark.slow
 def test_a_mean_over_padding(bert, mean):
     tokenizer, model = AutoTokenizer.from_pretrained(bert), AutoModel.from_pretrained(bert)
 
@@ -105,6 +106,7 @@ def test_a_mean_over_padding(bert, mean):
     assert report.faults == ["padding"] and "over the padding too" in finding(report, "padding").seen
 
 
+@pytest.mark.slow
 def test_layers_that_are_skipped(bert, tmp_path):
     torch.manual_seed(7)
     dense = Dense(DIM, DIM, activation_function=torch.nn.Tanh())
@@ -149,6 +151,7 @@ def test_a_coarser_precision(noise, severity, bert, mean, tmp_path):
     assert report.verdict.endswith("; its precision lets it come no nearer.")
 
 
+@pytest.mark.slow
 def test_another_model_of_the_same_size(llama, mean, tmp_path):
     report = told(mean, serving(checkpoints.sentence_transformer(llama, tmp_path / "model", "mean", Normalize())))
     assert report.faults == ["pooling"] and report.served["pooling"] is None
@@ -161,6 +164,7 @@ def test_nothing_declared(bert, mean):
     assert report.verdict.startswith("This server applies mean, where nothing is declared")
 
 
+@pytest.mark.slow
 def test_a_server_that_says_another_pooling_than_it_applies(bert, mean, tmp_path):
     vectors = serving(checkpoints.sentence_transformer(bert, tmp_path / "model", "cls", Normalize()))
     info = {"default_model": "m", "models": {"m": {"pooling": "mean"}}, "poolings": ["mean"]}

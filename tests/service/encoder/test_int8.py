@@ -56,6 +56,7 @@ def test_a_text_has_the_same_vector_in_any_company(minilm):
             assert close(embed(models, [text, TEXTS[1] * 5])[:1], together[place : place + 1])
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_an_encoder_that_int8_ruins_is_refused(tmp_path):
     """One channel of its states is far larger than the others, which are lost in the steps it is cut into."""

@@ -31,11 +31,12 @@ from tests.support.checkpoints import (
     plain_t5,
     served,
 )
+from tests.support.tiers import first_fast
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="the extra 'openvino' is not installed")
 
 
-@pytest.mark.parametrize("make", [plain_bert, plain_roberta, plain_llama, plain_gpt2, plain_t5])
+@pytest.mark.parametrize("make", first_fast([plain_bert, plain_roberta, plain_llama, plain_gpt2, plain_t5]))
 def test_an_architecture_gives_the_same_vectors_as_on_torch(make, tmp_path):
     folder = make(tmp_path / "model")
     with (

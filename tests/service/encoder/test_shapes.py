@@ -26,7 +26,7 @@ def test_a_row_fits_and_little_of_it_is_padding(longest, data):
     length = data.draw(st.integers(1, longest))
     width = ShapeBuckets(1024, longest).width(length)
     assert length <= width <= longest
-    assert width - length < max(4, length / 4 if length <= 40 else length / 7.9)
+    assert width - length < max(4, length / 4 if length <= 64 else length / 7.9)
 
 
 @given(st.integers(1, 10_000))

@@ -136,6 +136,58 @@ def test_without_a_token_for_padding_what_fills_a_batch_up_is_masked(kind, tmp_p
         assert close(embed(models, texts), np.stack(wanted))
 
 
+# Architectures that leave something behind in a pass
+
+
+LLAMA = SIZES | {"num_key_value_heads": 1, "head_dim": 8}
+LONGROPE = {
+    **{"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 16},
+    **{"short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 16.0, 32.0], "factor": 4.0},
+}
+STATEFUL = {
+    "RecurrentGemma": {
+        **{"lru_width": DIM, "attention_window_size": 16, "block_types": ["recurrent", "attention"]},
+        **{"num_key_value_heads": 1, "head_dim": 8, "bos_token_id": 0, "eos_token_id": 2},
+    },
+    "Phi3": {"num_key_value_heads": 3, "rope_parameters": LONGROPE, "bos_token_id": 0, "eos_token_id": 2},
+    "Llama": LLAMA | {"rope_parameters": LONGROPE, "bos_token_id": 0, "eos_token_id": 2},
+}
+
+
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_what_a_pass_leaves_behind_changes_no_other_pass(kind, tmp_path):
+    """Frequencies for the widest text of a pass, or a state of its last token, hang on the module."""
+    folder = save(tmp_path / "model", kind, **SIZES | STATEFUL[kind])
+    random = np.random.default_rng(0)
+    texts = [random.integers(5, 300, length).tolist() for length in (3, 40, 9, 50, 3, 17, 30, 2, 58, 1) * 8]
+    module = AutoModel.from_pretrained(folder).eval()
+    wanted = []
+    for text in texts:
+        with torch.inference_mode():
+            mean = module(input_ids=torch.tensor([[0, *text, 2]]), use_cache=False).last_hidden_state[0].mean(0)
+        wanted.append((mean / mean.norm()).numpy())
+
+    async def at_once(model: Any) -> list[Any]:
+        return await asyncio.gather(*(model.embed([text]) for text in texts))
+
+    with served(folder, pooling="mean", normalize=True, runtime={"threads": 2}) as models:
+        model = models.get()
+        assert model.encoder.runtime.stateful
+        assert model.encoder.runtime.streams == 1
+        assert close(embed(models, texts), np.stack(wanted))
+        for _ in range(3):
+            found = asyncio.run(at_once(model))
+            assert close(np.concatenate([each.vectors for each in found]), np.stack(wanted))
+
+
+@pytest.mark.parametrize("make", [plain_bert, plain_llama, plain_gpt2, plain_t5])
+def test_what_leaves_nothing_behind_takes_a_stream_a_core(make, tmp_path):
+    with served(make(tmp_path / "model"), pooling="mean", max_tokens=32, runtime={"threads": 2}) as models:
+        runtime = models.get().encoder.runtime
+        assert not runtime.stateful
+        assert runtime.streams == 2
+
+
 # Models that give no token states
 
 
@@ -453,6 +505,7 @@ def test_the_bound_is_that_of_the_precision(source):
         assert tried(source, one, SETTINGS).bound == bound
 
 
+@pytest.mark.slow
 def test_the_longest_text_is_within_a_budget(tmp_path):
     """A layer as wide as this would take gigabytes at 4,096 tokens."""
     folder = plain_bert(tmp_path / "model", max_position_embeddings=4096, intermediate_size=2**16)

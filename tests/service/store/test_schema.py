@@ -9,6 +9,7 @@ from service.collections import Collections
 from service.store import Document
 from service.store.schema import SCHEMA_VERSION
 from tests.support.definitions import definition
+from tests.support.tiers import first_fast
 
 # Written by the code that knew version 1 alone.
 VERSION_1 = """
@@ -111,7 +112,9 @@ Collections(Path(sys.argv[1]))
 
 @pytest.mark.parametrize(
     "statement",
-    ["CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt", "PRAGMA user_version =", "COMMIT"],
+    first_fast(
+        ["COMMIT", "PRAGMA user_version =", "CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt"]
+    ),
 )
 def test_killed_in_the_middle_it_is_still_version_1(first, start, statement):
     before = version_and_tables(first)

@@ -285,6 +285,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_acknowledged_is_lost(folder, start):
     acknowledged, deleted = [], set()
     moments = random.Random()
