@@ -36,6 +36,7 @@ from tests.support.checkpoints import embed, served
 from tests.support.servers import ROOT
 
 PAGE: Final = ROOT / "docs" / "architectures.md"
+_HEADER: Final = "| `model_type` | served by | longest text | why |\n|---|---|---|---|\n"
 POSITIONS: Final = 64
 _TOLERANCE: Final = 1e-5
 """Largest difference of a component, between vectors of length one."""
@@ -189,7 +190,7 @@ class Outcome:
 
 def table() -> list[Outcome]:
     """Return what the documentation says of each architecture that the installed transformers has."""
-    rows = (Outcome.read(line) for line in PAGE.read_text().splitlines() if line.startswith("| `"))
+    rows = map(Outcome.read, PAGE.read_text().split(_HEADER)[1].splitlines())
     return [row for row in rows if row.kind in CONFIG_MAPPING]
 
 
@@ -342,11 +343,9 @@ def _short(message: str) -> str:
 
 def _write(outcome: Outcome) -> None:
     """Put a row into the page's table, in the place of that of the same architecture."""
-    lines = PAGE.read_text().splitlines()
-    start = next(place for place, line in enumerate(lines) if line.startswith("|---")) + 1
-    rows = {Outcome.read(line).kind: line for line in lines if line.startswith("| `")} | {outcome.kind: outcome.row()}
-    rest = [line for line in lines[start:] if not line.startswith("| `")]
-    PAGE.write_text("\n".join([*lines[:start], *(rows[kind] for kind in sorted(rows)), *rest]) + "\n")
+    top, rows = PAGE.read_text().split(_HEADER)
+    by_kind = {Outcome.read(row).kind: row for row in rows.splitlines()} | {outcome.kind: outcome.row()}
+    PAGE.write_text(top + _HEADER + "".join(f"{by_kind[kind]}\n" for kind in sorted(by_kind)))
 
 
 def main(named: Sequence[str]) -> int:
