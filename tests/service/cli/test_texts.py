@@ -40,7 +40,8 @@ def keeping(tmp_path_factory):
     return config
 
 
-@pytest.mark.parametrize("kind", first_fast(["stdin", "jsonl", "txt"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "stdin"])
 def test_a_byte_order_mark_before_texts_is_no_part_of_them(millpond, keeping, tmp_path, kind):
     line = b'{"text": "the wheel"}\n' if kind == "jsonl" else b"the wheel\n"
     path = tmp_path / f"texts.{kind}"
@@ -236,12 +237,14 @@ def test_a_prompt_from_the_environment_is_taken_as_it_is(millpond, tmp_path, val
 
 @pytest.mark.parametrize(
     ("command", "name", "meant"),
-    [
-        (("config", "check", MEAN), "MILLPOND_RUNTIME_PRECISION", "MILLPOND_RUNTIME__PRECISION"),
-        (("embed", "x"), "MILLPOND_ULR", "MILLPOND_URL"),
-        (("serve",), "MILLPOND_SEVER__PORT", "MILLPOND_SERVER__PORT"),
-        (("poolings",), "MILLPOND_STORE_PATH", "MILLPOND_STORE__PATH"),
-    ],
+    first_fast(
+        [
+            (("config", "check", MEAN), "MILLPOND_RUNTIME_PRECISION", "MILLPOND_RUNTIME__PRECISION"),
+            (("embed", "x"), "MILLPOND_ULR", "MILLPOND_URL"),
+            (("serve",), "MILLPOND_SEVER__PORT", "MILLPOND_SERVER__PORT"),
+            (("poolings",), "MILLPOND_STORE_PATH", "MILLPOND_STORE__PATH"),
+        ]
+    ),
 )
 def test_a_variable_that_means_nothing_is_an_error_of_any_command(millpond, command, name, meant):
     refused = millpond(*command, env={name: "int8"})

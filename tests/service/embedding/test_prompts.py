@@ -6,6 +6,7 @@ import pytest
 
 from service.embedding.prompts import role_prompts
 from tests.support.checkpoints import TEXTS, close, edit, embed, plain_bert, reference, sentence_transformer, served
+from tests.support.tiers import first_fast
 
 Q, D = "search this: ", "read this: "
 
@@ -158,7 +159,7 @@ READMES = {
 }
 
 
-@pytest.mark.parametrize("told", READMES)
+@pytest.mark.parametrize("told", first_fast(READMES))
 def test_a_prompt_that_only_the_readme_tells(bert, tmp_path, told, caplog):
     text, wanted = READMES[told]
     folder = sentence_transformer(bert, tmp_path / "model", "mean")

@@ -43,6 +43,7 @@ from tests.support.checkpoints import (
     plain_t5,
     served,
 )
+from tests.support.tiers import first_fast
 
 needs_openvino = pytest.mark.skipif(not is_installed(), reason="needs OpenVINO")
 BACKENDS = ["torch", pytest.param("auto", marks=[needs_openvino, pytest.mark.slow])]
@@ -82,7 +83,7 @@ READS_PADDING = {
 }
 
 
-@pytest.mark.parametrize("kind", READS_PADDING)
+@pytest.mark.parametrize("kind", first_fast(READS_PADDING))
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_reads_padding_is_served_in_equal_lengths(kind, backend, tmp_path):
     folder = save(tmp_path / "model", kind, **SIZES | READS_PADDING[kind])
@@ -145,16 +146,16 @@ LONGROPE = {
     **{"short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 16.0, 32.0], "factor": 4.0},
 }
 STATEFUL = {
+    "Llama": LLAMA | {"rope_parameters": LONGROPE, "bos_token_id": 0, "eos_token_id": 2},
+    "Phi3": {"num_key_value_heads": 3, "rope_parameters": LONGROPE, "bos_token_id": 0, "eos_token_id": 2},
     "RecurrentGemma": {
         **{"lru_width": DIM, "attention_window_size": 16, "block_types": ["recurrent", "attention"]},
         **{"num_key_value_heads": 1, "head_dim": 8, "bos_token_id": 0, "eos_token_id": 2},
     },
-    "Phi3": {"num_key_value_heads": 3, "rope_parameters": LONGROPE, "bos_token_id": 0, "eos_token_id": 2},
-    "Llama": LLAMA | {"rope_parameters": LONGROPE, "bos_token_id": 0, "eos_token_id": 2},
 }
 
 
-@pytest.mark.parametrize("kind", STATEFUL)
+@pytest.mark.parametrize("kind", first_fast(STATEFUL))
 def test_what_a_pass_leaves_behind_changes_no_other_pass(kind, tmp_path):
     """Frequencies for the widest text of a pass, or a state of its last token, hang on the module."""
     folder = save(tmp_path / "model", kind, **SIZES | STATEFUL[kind])

@@ -16,7 +16,6 @@ from pooling.tasks import Classification, Retrieval, Similarity, read
 from service.errors import InvalidInput
 from service.evaluation import choose, evaluate
 from tests.support.checkpoints import edit, plain_bert, plain_llama, reference, sentence_transformer, served
-from tests.support.tiers import first_fast
 
 
 def run(model, data, specs=(), folders=(), **options):
@@ -49,12 +48,14 @@ def test_what_is_declared_is_kept_where_it_is_best(model, sentences):
     assert rows["mean_sqrt_len"].difference.verdict == "within noise"
 
 
+@pytest.mark.slow
 def test_another_fixed_one_is_advised_where_it_is_better(model, sentences):
     report = run(model, like(one(model, "last"), sentences))
     assert (report.choice, report.yaml) == ("last", "pooling: last")
     assert "beyond noise" in report.advice
 
 
+@pytest.mark.slow
 def test_a_saved_pooler_is_advised_where_it_is_better(model, fitted, sentences):
     report = run(model, like(choose(model, [], [str(fitted)], print)[-1], sentences), folders=[fitted])
     assert report.choice == str(fitted)
@@ -137,7 +138,8 @@ def test_minilm_on_a_part_of_sts_b(minilm, data):
     assert rows["mean"].information.words_recovered > 1.4 * rows["mean"].information.chance
 
 
-@pytest.mark.parametrize("declared", first_fast(["manhattan", "dot", "euclidean"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("declared", ["dot", "euclidean", "manhattan"])
 def test_vectors_are_compared_as_the_checkpoint_declares(tmp_path, sentences, declared):
     folder = sentence_transformer(plain_bert(tmp_path / "plain"), tmp_path / "model", "cls")
     edit(folder / "config_sentence_transformers.json", similarity_fn_name=declared)

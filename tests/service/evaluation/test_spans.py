@@ -14,6 +14,7 @@ from service.embedding.chunkers import BySentence, ByTokens
 from service.embedding.chunking import Chunking
 from service.evaluation import both_modes, choose, evaluate
 from tests.support.checkpoints import DIM
+from tests.support.tiers import first_fast
 
 MODES = ("late", "early")
 CHUNKINGS = [Chunking(BySentence(), "late"), Chunking(ByTokens(6, 2), "late")]
@@ -53,7 +54,7 @@ def ranks(model, data, chunker, mode):
     return found
 
 
-@pytest.mark.parametrize("chunking", CHUNKINGS)
+@pytest.mark.parametrize("chunking", first_fast(CHUNKINGS))
 def test_a_document_ranks_by_its_best_span(model, stories, chunking):
     report = run(model, stories, chunking)
     rows = {row.strategy: row for row in report.data[0].by_spans}
@@ -69,6 +70,7 @@ def test_a_document_ranks_by_its_best_span(model, stories, chunking):
     assert {each.dim for each in report.strategies} == {DIM}
 
 
+@pytest.mark.slow
 def test_whole_documents_score_what_they_do_without_spans(model, stories):
     strategies = choose(model, ["mean", "max"], [], print)
     alone = evaluate(model, strategies, [("data", stories)])
