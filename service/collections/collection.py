@@ -189,7 +189,7 @@ class Collection:
             self._require_current(under)
             queries = checked_vectors(vectors, self.dim)
             self.definition.similarity.check(queries)
-            allowed = self._store.matching(self._row.key, *condition) if condition else None
+            allowed = self._store.matching(self._row.key, condition) if condition else None
             found = index.search(queries, k, allowed, distinct=grouped)
             documents = self._store.by_keys(np.unique(found[1]))
         return [

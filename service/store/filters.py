@@ -1,51 +1,69 @@
-"""The filter language, compiled to SQL over the JSON text in a `metadata` column.
+"""The filter language, read to a condition on metadata.
 
 A filter is an object: `{"year": {"$gte": 2020}, "lang": "en"}`. Its entries must all hold. A field is a path
 of object keys joined by dots. Values compare within their type: numbers with numbers (2 equals 2.0), strings
-with strings (by code point), booleans with booleans, null with null. An array matches if any of its elements
-does. A missing field matches only `$ne`, `$nin`, `$not` and `{"$exists": false}`.
+with strings (by code point), booleans with booleans, null with null. A list matches if any of its elements
+does, and a path goes through a list to the fields of its elements. A missing field matches only `$ne`, `$nin`,
+`$not` and `{"$exists": false}`.
 """
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from service.errors import InvalidFilter, did_you_mean, shortened
+from service.store.conditions import (
+    FALSE,
+    NULL,
+    TRUE,
+    All,
+    AnyOf,
+    Condition,
+    Field,
+    Not,
+    Test,
+    Value,
+    above,
+    below,
+    between,
+    contains,
+    exists,
+    one_of,
+)
 from service.store.document import LARGEST_INTEGER, SMALLEST_INTEGER, has_surrogate
+from service.store.fields import parsed
 
 MAX_DEPTH: Final = 20
-MAX_TERMS: Final = 512  # SQLite allows 1000 levels in an expression, and each term of a chain of ANDs is a level
+MAX_TERMS: Final = 512  # each may read all values of a field
 
-_ORDERINGS: Final = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_FIELD_OPERATORS: Final = ("$eq", "$ne", *_ORDERINGS, "$in", "$nin", "$exists", "$not")
+_LOWER: Final = {"$gt": ">", "$gte": ">="}
+_UPPER: Final = {"$lt": "<", "$lte": "<="}
+_FIELD_OPERATORS: Final = (
+    *("$eq", "$ne", *_LOWER, *_UPPER, "$in", "$nin", "$exists", "$contains", "$icontains", "$not"),
+)
 _GROUP_OPERATORS: Final = ("$and", "$or", "$not")
 
-_NUMBER: Final = "item.type IN ('integer', 'real')"
-_STRING: Final = "item.type = 'text'"
 
-
-def compile_filter(expression: Mapping[str, Any]) -> tuple[str, list[str | int]]:
-    """Return an SQL condition, which is never NULL, and its parameters; raises `InvalidFilter`."""
-    compiler = _Compiler()
-    return compiler.group(expression, "filter", 1), compiler.parameters
+def compile_filter(expression: Mapping[str, Any]) -> Condition:
+    """Return the condition that a filter stands for; raises `InvalidFilter`."""
+    return _Compiler().group(expression, "filter", 1)
 
 
 class _Compiler:
-    """Compiles one filter. SQL is composed in the order in which its parameters are appended."""
+    """Compiles one filter."""
 
     def __init__(self) -> None:
-        self.parameters: list[str | int] = []
         self._terms = 0
 
-    def group(self, expression: object, where: str, depth: int) -> str:
-        """Compile a whole filter to the AND of its entries."""
+    def group(self, expression: object, where: str, depth: int) -> Condition:
+        """Compile a whole filter: all its entries hold."""
         self._count(where, depth)
         if not isinstance(expression, Mapping):
             raise InvalidFilter(f'{where} must be an object such as {{"lang": "en"}}, not {_named(expression)}.')
-        return _joined("AND", [self._entry(key, value, where, depth) for key, value in expression.items()])
+        return _all([self._entry(key, value, where, depth) for key, value in expression.items()])
 
-    def _entry(self, key: object, value: object, where: str, depth: int) -> str:
+    def _entry(self, key: object, value: object, where: str, depth: int) -> Condition:
         if not isinstance(key, str):
             raise InvalidFilter(f"{where} has the key {shortened(key)}; fields and operators are strings.")
         here = f"{where}.{key[:60]}"
@@ -54,48 +72,62 @@ class _Compiler:
                 if not isinstance(value, list) or not value:
                     raise InvalidFilter(f"{here} takes a list of one or more filters, not {_named(value)}.")
                 parts = [self.group(item, f"{here}[{i}]", depth + 1) for i, item in enumerate(value)]
-                return _joined(key[1:].upper(), parts)
+                return _all(parts) if key == "$and" else AnyOf(parts)
             case "$not":
-                return f"NOT {self.group(value, here, depth + 1)}"
+                return Not(self.group(value, here, depth + 1))
             case _ if key in _FIELD_OPERATORS:
                 raise InvalidFilter(f'{where}: {key!r} belongs under a field, as in {{"year": {{{key!r}: ...}}}}.')
             case _ if key.startswith("$"):
-                raise _unknown(key, where, _GROUP_OPERATORS)
-        path = _path(key, where)
+                raise _unknown(key, where, _GROUP_OPERATORS, f" A field of that name is written '\\\\{key[:60]}'.")
+        field = parsed(key, where)
         if isinstance(value, Mapping):
-            return self._operators(path, value, here, depth + 1)
-        return self._operator(path, "$eq", value, here, depth)
+            return self._operators(field, value, here, depth + 1)
+        return self._operator(field, "$eq", value, here, depth)
 
-    def _operators(self, path: str, operators: Mapping[Any, Any], where: str, depth: int) -> str:
-        """Compile the operators of one field to their AND."""
+    def _operators(self, field: Field, operators: Mapping[Any, Any], where: str, depth: int) -> Condition:
+        """Compile the operators of one field, which all hold."""
         self._count(where, depth)
         if not operators:
             raise InvalidFilter(f"{where} has no operator; give a value or one of {', '.join(_FIELD_OPERATORS)}.")
-        return _joined("AND", [self._operator(path, name, value, where, depth) for name, value in operators.items()])
+        parts = {name: self._operator(field, name, value, where, depth) for name, value in operators.items()}
+        lower, upper = (next((name for name in bounds if name in parts), None) for bounds in (_LOWER, _UPPER))
+        if lower and upper and isinstance(operators[lower], str) is isinstance(operators[upper], str):
+            both = between(field, (_LOWER[lower], operators[lower]), (_UPPER[upper], operators[upper]))
+            return _all([both, *(part for name, part in parts.items() if name not in (lower, upper))])
+        return _all(list(parts.values()))
 
-    def _operator(self, path: str, name: object, operand: object, where: str, depth: int) -> str:
+    def _operator(self, field: Field, name: object, operand: object, where: str, depth: int) -> Condition:
         self._count(where, depth)
         here = f"{where}.{str(name)[:60]}"
         match name:
             case "$eq":
-                return self._any(path, lambda: self._equal(operand, here))
+                return one_of(field, [_value(operand, here)])
             case "$ne":
-                return f"NOT {self._any(path, lambda: self._equal(operand, here))}"
+                return Not(one_of(field, [_value(operand, here)]))
             case "$in":
-                return self._any(path, lambda: self._member(operand, here))
+                return self._member(field, operand, here)
             case "$nin":
-                return f"NOT {self._any(path, lambda: self._member(operand, here))}"
-            case "$gt" | "$gte" | "$lt" | "$lte":
-                return self._any(path, lambda: self._ordered(_ORDERINGS[name], operand, here))
+                return Not(self._member(field, operand, here))
+            case "$gt" | "$gte":
+                return above(field, _LOWER[name], _ordered(operand, here))
+            case "$lt" | "$lte":
+                return below(field, _UPPER[name], _ordered(operand, here))
+            case "$contains" | "$icontains":
+                part = _scalar(operand, here)
+                if not isinstance(part, str):
+                    raise InvalidFilter(
+                        f"{here} takes a string, which is looked for in strings, not {_named(operand)}; an element "
+                        "of a list is found by its value."
+                    )
+                return contains(field, part, caseless=name == "$icontains")
             case "$exists":
                 if not isinstance(operand, bool):
                     raise InvalidFilter(f"{here} takes true or false, not {_named(operand)}.")
-                self.parameters.append(path)
-                return f"json_type(metadata, ?) IS {'NOT ' if operand else ''}NULL"
+                return exists(field) if operand else Not(exists(field))
             case "$not":
                 if not isinstance(operand, Mapping):
                     raise InvalidFilter(f'{here} takes operators, as in {{"$gt": 5}}, not {_named(operand)}.')
-                return f"NOT {self._operators(path, operand, here, depth + 1)}"
+                return Not(self._operators(field, operand, here, depth + 1))
             case str() if name in _GROUP_OPERATORS:
                 raise InvalidFilter(f"{where}: {name!r} combines whole filters; put it outside of the field.")
             case str() if not name.startswith("$"):
@@ -106,55 +138,10 @@ class _Compiler:
             case _:
                 raise _unknown(name, where, _FIELD_OPERATORS)
 
-    def _any(self, path: str, condition: Callable[[], str]) -> str:
-        """Compile "the value at the path, or any element where it is an array, meets the condition".
-
-        `json_each` yields one row for a scalar, one for each element of an array, and none for a missing field. It
-        would also yield the members of an object, hence the test of the type.
-        """
-        self.parameters += [path, path]
-        return (
-            "EXISTS (SELECT 1 FROM json_each(metadata, ?) AS item "
-            f"WHERE json_type(metadata, ?) <> 'object' AND {condition()})"
-        )
-
-    def _equal(self, operand: object, where: str) -> str:
-        match _scalar(operand, where):
-            case None:
-                return "item.type = 'null'"
-            case bool(flag):
-                return f"item.type = '{json.dumps(flag)}'"
-            case value:
-                return self._compared("=", value)
-
-    def _ordered(self, comparison: str, operand: object, where: str) -> str:
-        value = _scalar(operand, where)
-        if value is None or isinstance(value, bool):
-            raise InvalidFilter(f"{where} takes a number or a string, which have an order, not {_named(operand)}.")
-        return self._compared(comparison, value)
-
-    def _compared(self, comparison: str, value: str | int | float) -> str:
-        if isinstance(value, str):
-            self.parameters.append(value)
-            return f"{_STRING} AND item.value {comparison} ?"
-        # As JSON, so that the operand is rounded by the same code as the metadata.
-        self.parameters.append(json.dumps(value))
-        return f"{_NUMBER} AND item.value {comparison} json_extract(?, '$')"
-
-    def _member(self, operand: object, where: str) -> str:
+    def _member(self, field: Field, operand: object, where: str) -> Test:
         if not isinstance(operand, list):
             raise InvalidFilter(f"{where} takes a list of values, not {_named(operand)}.")
-        values = [_scalar(item, f"{where}[{i}]") for i, item in enumerate(operand)]
-        literals = {json.dumps(value) for value in values if value is None or isinstance(value, bool)}
-        alternatives = [f"item.type = '{literal}'" for literal in sorted(literals)]
-        strings = [value for value in values if isinstance(value, str)]
-        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        for type_test, members in ((_STRING, strings), (_NUMBER, numbers)):
-            if members:
-                # One parameter for any number of members, which SQLite reads into a sorted set once a query.
-                self.parameters.append(json.dumps(members, ensure_ascii=False))
-                alternatives.append(f"{type_test} AND item.value IN (SELECT value FROM json_each(?))")
-        return _joined("OR", alternatives)
+        return one_of(field, [_value(item, f"{where}[{i}]") for i, item in enumerate(operand)])
 
     def _count(self, where: str, depth: int) -> None:
         self._terms += 1
@@ -166,22 +153,23 @@ class _Compiler:
             )
 
 
-def _joined(word: str, parts: list[str]) -> str:
-    """Return the AND (true where empty) or the OR (false where empty) of the parts, in parentheses."""
-    return f"({f' {word} '.join(parts)})" if parts else str(int(word == "AND"))
+def _all(parts: list[Condition]) -> Condition:
+    return parts[0] if len(parts) == 1 else All(parts)
 
 
-def _path(field: str, where: str) -> str:
-    """Return a field as a JSON path of SQLite, with every key quoted."""
-    keys = field.split(".")
-    if not all(keys):
-        raise InvalidFilter(f"{where}: field {shortened(field)} has an empty part; write keys joined by single dots.")
-    if has_surrogate(field) or any(character in '"\\' or character < " " for character in field):
-        raise InvalidFilter(
-            f"{where}: field {shortened(field)} cannot be filtered by; a key in a filter holds no "
-            "quotation mark, backslash, control character or half of a surrogate pair."
-        )
-    return "$" + "".join(f'."{key}"' for key in keys)
+def _value(operand: object, where: str) -> Value:
+    """Return an operand as metadata has it stored."""
+    value = _scalar(operand, where)
+    if isinstance(value, bool):
+        return TRUE if value else FALSE
+    return NULL if value is None else value
+
+
+def _ordered(operand: object, where: str) -> str | int | float:
+    value = _scalar(operand, where)
+    if value is None or isinstance(value, bool):
+        raise InvalidFilter(f"{where} takes a number or a string, which have an order, not {_named(operand)}.")
+    return value
 
 
 def _scalar(operand: object, where: str) -> str | int | float | None:
@@ -208,9 +196,11 @@ def _scalar(operand: object, where: str) -> str | int | float | None:
             )
 
 
-def _unknown(name: object, where: str, operators: tuple[str, ...]) -> InvalidFilter:
+def _unknown(name: object, where: str, operators: tuple[str, ...], more: str = "") -> InvalidFilter:
     hint = did_you_mean(str(name), operators)
-    return InvalidFilter(f"{where}: unknown operator {shortened(name)}.{hint} Known here: {', '.join(operators)}.")
+    return InvalidFilter(
+        f"{where}: unknown operator {shortened(name)}.{hint} Known here: {', '.join(operators)}.{more}"
+    )
 
 
 def _named(value: object) -> str:

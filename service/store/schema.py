@@ -1,13 +1,16 @@
 """The tables of the store, and the migration of a file that an earlier version wrote."""
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from service.errors import StoreUnavailable
+from service.store.metadata import index_metadata
 
-# What each version added; the file's `user_version` counts those that it has.
-_VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
+# What each version added, as statements and functions of the connection; the file's `user_version` counts those that
+# it has.
+_VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], ...]] = (
     # Keys are never reused (AUTOINCREMENT), so that a key in an index stands for one version of a document.
     # The vector is the last column, so that reading metadata for a filter does not read it from the disk.
     (
@@ -72,6 +75,51 @@ _VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    # What filters find: each value in the metadata of a document, by its field. A field is a key of the objects that
+    # are values of the field `parent`, or of metadata itself where that is 0; `plural` is 1 once a document had
+    # several values of it. Values are clustered by document, so that those of one are deleted or read together.
+    #
+    # Triggers note documents whose values are not found yet. They are read by one piece of code, those of an older
+    # store too: SQLite's JSON rounds some numbers otherwise than Python's.
+    (
+        """
+        CREATE TABLE fields (
+            key        INTEGER PRIMARY KEY,
+            collection INTEGER NOT NULL REFERENCES collections(key) ON DELETE CASCADE,
+            parent     INTEGER NOT NULL,
+            name       TEXT NOT NULL,
+            plural     INTEGER NOT NULL,
+            UNIQUE (collection, parent, name)
+        ) STRICT
+        """,
+        """
+        CREATE TABLE field_values (
+            document INTEGER NOT NULL REFERENCES documents(key) ON DELETE CASCADE,
+            field    INTEGER NOT NULL,
+            value    ANY NOT NULL,
+            PRIMARY KEY (document, field, value)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX field_values_in_order ON field_values (field, value)",
+        """
+        CREATE TABLE unindexed (
+            document INTEGER PRIMARY KEY REFERENCES documents(key) ON DELETE CASCADE
+        ) STRICT
+        """,
+        """
+        CREATE TRIGGER metadata_stored AFTER INSERT ON documents BEGIN
+            INSERT INTO unindexed VALUES (NEW.key);
+        END
+        """,
+        """
+        CREATE TRIGGER metadata_changed AFTER UPDATE OF metadata ON documents BEGIN
+            DELETE FROM field_values WHERE document = NEW.key;
+            INSERT OR IGNORE INTO unindexed VALUES (NEW.key);
+        END
+        """,
+        "INSERT INTO unindexed SELECT key FROM documents",
+        index_metadata,
+    ),
 )
 SCHEMA_VERSION: Final = len(_VERSIONS)
 
@@ -99,6 +147,9 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         for statements in _VERSIONS[version:]:
             for statement in statements:
-                connection.execute(statement)
+                if isinstance(statement, str):
+                    connection.execute(statement)
+                else:
+                    statement(connection)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")

@@ -12,11 +12,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-import numpy as np
-
 from service.arrays import Keys, Vectors
 from service.errors import StoreUnavailable
+from service.store.conditions import Condition
 from service.store.document import Document, decoded_spans
+from service.store.metadata import Selection
 from service.store.schema import prepare
 from service.store.transaction import UNBUILT, CollectionRow, RebuildRow, Transaction, read_rebuild, read_vectors
 
@@ -87,14 +87,15 @@ class Store:
         with self._reading() as connection:
             yield from read_vectors(connection, collection, dim)
 
-    def matching(self, collection: int, condition: str, parameters: Sequence[str | int]) -> Keys:
-        """Return the keys, ascending, of the documents whose metadata match a compiled filter."""
-        with self._reading() as connection:
-            cursor = connection.execute(
-                f"SELECT key FROM documents WHERE collection = ? AND {condition} ORDER BY key",
-                (collection, *parameters),
-            )
-            return np.fromiter((key for (key,) in cursor), np.int64)
+    def matching(self, collection: int, condition: Condition) -> Keys:
+        """Return the keys, ascending, of the documents whose metadata meet a condition."""
+        with self._reading_as_it_is() as connection:
+            return Selection(connection, collection).keys(condition)
+
+    def remarks(self, collection: int, condition: Condition) -> list[str]:
+        """Return what about a condition can match nothing, as no document has such a field or value."""
+        with self._reading_as_it_is() as connection:
+            return Selection(connection, collection).remarks(condition)
 
     def documents(self, collection: int) -> Iterator[Document]:
         """Yield the documents of a collection, in the order of storing."""
@@ -170,11 +171,23 @@ class Store:
                 if self._closed:
                     self._close_idle_readers()
 
+    @contextmanager
+    def _reading_as_it_is(self) -> Iterator[sqlite3.Connection]:
+        """Read with several statements what is stored at one moment."""
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+
     def _connect(self) -> sqlite3.Connection:
         # Autocommit, so that transactions begin and end only where the code says so.
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.create_function("casefold", 1, str.casefold, deterministic=True)
         return connection
 
     def _require_open(self) -> None:

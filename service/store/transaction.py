@@ -11,6 +11,7 @@ import numpy as np
 
 from service.arrays import Keys, Vectors
 from service.store.document import ValidatedVectors, encoded_spans
+from service.store.metadata import index_metadata
 
 UNBUILT: Final = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE document = documents.key)"
 """Condition for the documents of a collection that its rebuild has no vectors for."""
@@ -83,6 +84,7 @@ class Transaction:
             if spans is not None:
                 self._connection.execute("INSERT INTO chunks VALUES (?, ?)", (key, encoded_spans(spans)))
             keys.append(key)
+        index_metadata(self._connection)
         return replaced, np.array(keys, np.int64)
 
     def delete(self, collection: int, document_id: str) -> Keys:
@@ -159,6 +161,7 @@ class Transaction:
 
     def commit(self) -> None:
         """Make the changes durable: once this returns, no crash undoes them."""
+        index_metadata(self._connection)  # of changes that did not see to it before readers have to wait
         self._connection.execute("COMMIT")
 
     def _delete(self, collection: int, ids: list[str]) -> Keys:

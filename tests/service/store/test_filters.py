@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -7,8 +8,11 @@ from hypothesis import strategies as st
 
 from service.errors import InvalidFilter
 from service.store.filters import MAX_DEPTH, MAX_TERMS, compile_filter
+from service.store.metadata import Selection, index_metadata
+from service.store.schema import prepare
 
-NAMES = ["a", "b", "c d", "é", "a'b", "x]"]
+NAMES = ["a", "b", "a.b", "$a", "a\\b", 'q"', "c d", "é", "a'b", "x]", "\n"]
+DOCS = Path(__file__).parents[3] / "docs/collections.md"
 
 
 def evaluate(filter_, metadata):
@@ -23,42 +27,53 @@ def entry(key, value, metadata):
         return any(evaluate(part, metadata) for part in value)
     if key == "$not":
         return not evaluate(value, metadata)
-    present, found = lookup(metadata, key.split("."))
+    found = lookup([metadata], keys_of(key))
     operators = value if isinstance(value, dict) else {"$eq": value}
-    return all(holds(name, operand, present, found) for name, operand in operators.items())
+    return all(holds(name, operand, found) for name, operand in operators.items())
 
 
-def lookup(value, keys):
+def keys_of(field):
+    """Split a field at its dots, but for those behind a backslash."""
+    for escaped, placeholder in (("\\\\", "\0"), ("\\.", "\1"), ("\\$", "$")):
+        field = field.replace(escaped, placeholder)
+    return [key.replace("\1", ".").replace("\0", "\\") for key in field.split(".")]
+
+
+def escaped(keys):
+    return ".".join(key.replace("\\", "\\\\").replace(".", "\\.").replace("$", "\\$") for key in keys)
+
+
+def lookup(objects, keys):
+    """The values at a path, also through objects that are elements of a list; an empty list is one itself."""
     for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            return False, None
-        value = value[key]
-    return True, value
+        values = [item[key] for item in objects if isinstance(item, dict) and key in item]
+        objects = [item for value in values for item in (value if isinstance(value, list) and value else [value])]
+    return objects
 
 
-def holds(name, operand, present, found):
-    candidates = [] if not present else found if isinstance(found, list) else [found]
+def holds(name, operand, found):
     match name:
         case "$exists":
-            return present is operand
+            return bool(found) is operand
         case "$not":
-            return not all(holds(inner, value, present, found) for inner, value in operand.items())
+            return not all(holds(inner, value, found) for inner, value in operand.items())
         case "$ne":
-            return not holds("$eq", operand, present, found)
+            return not holds("$eq", operand, found)
         case "$nin":
-            return not holds("$in", operand, present, found)
+            return not holds("$in", operand, found)
         case "$in":
-            return any(holds("$eq", value, present, found) for value in operand)
+            return any(holds("$eq", value, found) for value in operand)
         case "$eq":
-            return any(kind(item) == kind(operand) and item == operand for item in candidates)
-    comparable = [item for item in candidates if kind(item) == kind(operand)]
+            return any(kind(item) == kind(operand) and item == operand for item in found)
     compare = {
         "$gt": lambda x: x > operand,
         "$gte": lambda x: x >= operand,
         "$lt": lambda x: x < operand,
         "$lte": lambda x: x <= operand,
+        "$contains": lambda x: operand in x,
+        "$icontains": lambda x: operand.casefold() in x.casefold(),
     }
-    return any(compare[name](item) for item in comparable)
+    return any(compare[name](item) for item in found if kind(item) == kind(operand))
 
 
 def kind(value):
@@ -71,7 +86,7 @@ def kind(value):
 ends = [2**53, 2**53 + 1, float(2**53), 2**63 - 1, -(2**63), float(2**63), 1e300, 5e-324]
 numbers = st.sampled_from([0, 1, 2, -1, 1.0, 1.5, 0.1, 0.30000000000000004, -0.0, *ends])
 strings = st.sampled_from(
-    ["", "a", "b", "B", "é", "1", "true", "null", "[1]", '{"a":1}', 'q"\\\n', "\U0001f600", "\uffff"]
+    ["", "a", "b", "B", "ab", "é", "É", "ß", "1", "true", "null", "[1]", '{"a":1}', 'q"\\\n', "\U0001f600", "\uffff"]
 )
 scalars = st.one_of(numbers, strings, st.booleans(), st.none())
 values = st.recursive(
@@ -80,7 +95,7 @@ values = st.recursive(
     max_leaves=6,
 )
 metadatas = st.dictionaries(st.sampled_from(NAMES), values, max_size=4)
-fields = st.lists(st.sampled_from(NAMES), min_size=1, max_size=2).map(".".join)
+fields = st.lists(st.sampled_from(NAMES), min_size=1, max_size=2).map(escaped)
 plain_operators = st.one_of(
     st.fixed_dictionaries({"$eq": scalars}, optional={"$exists": st.booleans()}),
     st.fixed_dictionaries({"$ne": scalars}, optional={"$exists": st.booleans()}),
@@ -88,6 +103,7 @@ plain_operators = st.one_of(
     st.fixed_dictionaries({"$in": st.lists(scalars, max_size=4)}),
     st.fixed_dictionaries({"$nin": st.lists(scalars, max_size=4)}, optional={"$ne": scalars}),
     st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), numbers | strings, min_size=1, max_size=2),
+    st.dictionaries(st.sampled_from(["$contains", "$icontains"]), strings, min_size=1, max_size=1),
 )
 operators = plain_operators | plain_operators.map(lambda inner: {"$not": inner})
 filters = st.recursive(
@@ -103,31 +119,66 @@ filters = st.recursive(
 
 
 @pytest.fixture(scope="module")
-def select():
+def connection(tmp_path_factory):
+    """A connection to an empty store, in a transaction."""
+    file = tmp_path_factory.mktemp("store") / "millpond.sqlite3"
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.create_function("casefold", 1, str.casefold)
+    prepare(connection, file)
+    connection.execute("BEGIN")
+    for key in (1, 2):
+        connection.execute("INSERT INTO collections VALUES (?, ?, '{}', 1, 'flat', '')", (key, str(key)))
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def selection(connection):
+    """Stores metadata as that of documents with keys from 0, in two collections, and returns what selects of one."""
+
+    def selection(metadatas):
+        connection.execute("DELETE FROM documents")
+        connection.execute("DELETE FROM fields")
+        connection.executemany(
+            "INSERT INTO documents VALUES (?, ?, ?, '', ?, x'')",
+            [
+                (key + 1000 * other, 1 + other, str(key), json.dumps(metadata, ensure_ascii=False))
+                for key, metadata in enumerate(metadatas)
+                for other in (False, True)
+            ],
+        )
+        index_metadata(connection)
+        return Selection(connection, 1)
+
+    return selection
+
+
+@pytest.fixture(scope="module")
+def select(selection):
     """Runs a filter over metadata and returns the positions of those that match."""
-    connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE documents (key INTEGER PRIMARY KEY, metadata TEXT)")
 
     def select(filter_, metadatas):
-        condition, parameters = compile_filter(filter_)
-        connection.execute("DELETE FROM documents")
-        connection.executemany(
-            "INSERT INTO documents VALUES (?, ?)",
-            [(i, json.dumps(metadata, ensure_ascii=False)) for i, metadata in enumerate(metadatas)],
-        )
-        rows = connection.execute(f"SELECT key FROM documents WHERE {condition} ORDER BY key", parameters)
-        return [key for (key,) in rows]
+        return selection(metadatas).keys(compile_filter(filter_)).tolist()
 
     return select
 
 
 @settings(max_examples=5 * settings.default.max_examples)
-@given(filter_=filters, metadatas=st.lists(metadatas, min_size=1, max_size=8))
-@example(filter_={"a": {"$ne": 1}}, metadatas=[{}, {"a": None}, {"a": [1, 2]}, {"a": {"b": 1}}, {"a": True}])
-@example(filter_={"$not": {"a": {"$gt": 1}}}, metadatas=[{}, {"a": "x"}, {"a": 2}, {"a": [0, 2]}, {"a": []}])
-def test_agrees_with_a_plain_evaluator(select, filter_, metadatas):
+@given(filter_=filters, metadatas=st.lists(metadatas, min_size=1, max_size=8), few=st.sampled_from([0, 2, 5000]))
+@example({"a": {"$ne": 1}}, [{}, {"a": None}, {"a": [1, 2]}, {"a": {"b": 1}}, {"a": True}], 5000)
+@example({"$not": {"a": {"$gt": 1}}}, [{}, {"a": "x"}, {"a": 2}, {"a": [0, 2]}, {"a": []}], 5000)
+@example({"a.b": {"$ne": 1}}, [{"a": [{"b": 2}, {"b": 1}]}, {"a": [[{"b": 1}]]}, {"a": [{}, 3]}], 0)
+@example({"a": {"$gt": 1, "$lt": 1}}, [{"a": [0, 2]}, {"a": 1}, {"a": [2]}, {"a": [[0], [2]]}], 2)
+@example(
+    {"a": 1, "b": {"$contains": "x"}, "c d": {"$gt": 1}}, [{"a": 1, "b": "xy", "c d": 2}, {"a": 1}, {"b": "x"}], 2
+)
+def test_agrees_with_a_plain_evaluator(select, filter_, metadatas, few):
+    """However many documents are few enough to be looked at one by one."""
     expected = [i for i, metadata in enumerate(metadatas) if evaluate(filter_, metadata)]
-    assert select(filter_, metadatas) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.store.metadata._FEW", few)
+        assert select(filter_, metadatas) == expected
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -248,8 +299,11 @@ def test_too_many_terms_and_too_deep():
         ({"$or": {"a": 1}}, "not an object"),
         ({"$or": [{"a": 1}, 5]}, r"filter.\$or\[1\] must be an object"),
         ({"$not": [1]}, r"filter.\$not must be an object"),
-        ({'say "hi"': 1}, "cannot be filtered by"),
-        ({"a\\b": 1}, "cannot be filtered by"),
+        ({"a\\b": 1}, r"backslash before 'b'; one stands before a dot, a dollar or a backslash"),
+        ({"a\\": 1}, "backslash before ''"),
+        ({"$ref": 1}, r"unknown operator '\$ref'.*written '\\\\\$ref'"),
+        ({"a": {"$contains": 1}}, r"filter.a.\$contains takes a string, .*not 1"),
+        ({"a": {"$icontains": ["a"]}}, r"\$icontains takes a string, a number"),
         ({"a\0": 1}, "cannot be filtered by"),
         ({"a\ud800": 1}, "cannot be filtered by"),
         ({"a..b": 1}, "empty part"),

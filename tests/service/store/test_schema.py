@@ -37,7 +37,8 @@ CREATE TABLE documents (
     UNIQUE (collection, id)
 ) STRICT;
 INSERT INTO "documents" VALUES(2,1,'b','A pond.','{}',X'000000000000803F');
-INSERT INTO "documents" VALUES(3,1,'a','A mill by the pond.','{"year":2021}',X'0000404000008040');
+INSERT INTO "documents" VALUES(3,1,'a','A mill by the pond.',
+    '{"year":2021,"ratio":0.30000000000000004,"by":[{"name":"Ada"},{"name":"Bo"}]}',X'0000404000008040');
 CREATE INDEX documents_in_order ON documents (collection, key);
 DELETE FROM "sqlite_sequence";
 INSERT INTO "sqlite_sequence" VALUES('collections',2);
@@ -45,6 +46,7 @@ INSERT INTO "sqlite_sequence" VALUES('documents',3);
 PRAGMA user_version = 1;
 PRAGMA journal_mode = WAL;
 """
+METADATA = {"year": 2021, "ratio": 0.1 + 0.2, "by": [{"name": "Ada"}, {"name": "Bo"}]}
 
 
 @pytest.fixture
@@ -71,9 +73,17 @@ def check(folder):
     assert [collection.name for collection in opened.list()] == ["empty", "notes"]
     notes = opened.get("notes")
     assert notes.definition == definition()
-    assert notes.fetch("a") == Document("a", "A mill by the pond.", {"year": 2021})
+    assert notes.fetch("a") == Document("a", "A mill by the pond.", METADATA)
     (hits,) = notes.search(np.array([[0, 1]], np.float32), 5)
     assert [(hit.id, round(hit.score, 5)) for hit in hits] == [("b", 1.0), ("a", 0.8)]
+    for condition in (
+        {"year": 2021},
+        {"ratio": METADATA["ratio"]},
+        {"by.name": "Bo"},
+        {"by.name": {"$exists": True}},
+    ):
+        (found,) = notes.search(np.array([[0, 1]], np.float32), 5, condition)
+        assert [hit.id for hit in found] == ["a"], condition
     assert notes.rebuild() is None
     notes.upsert([Document("c", "", {})], np.array([[1, 0]], np.float32))
     notes.delete("c")
@@ -113,7 +123,16 @@ Collections(Path(sys.argv[1]))
 @pytest.mark.parametrize(
     "statement",
     first_fast(
-        ["COMMIT", "PRAGMA user_version =", "CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt"]
+        [
+            *(
+                "COMMIT",
+                "PRAGMA user_version =",
+                "CREATE TABLE chunks",
+                "CREATE TABLE rebuilds",
+                "CREATE TABLE rebuilt",
+            ),
+            *("CREATE TABLE field_values", "INSERT OR IGNORE INTO field_values", "DELETE FROM unindexed"),
+        ]
     ),
 )
 def test_killed_in_the_middle_it_is_still_version_1(first, start, statement):
