@@ -27,6 +27,7 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "fingerprint_mismatch": (409, "Fingerprint mismatch"),
     "invalid_configuration": (422, "Invalid configuration"),
     "invalid_input": (422, "Invalid input"),
+    "keywords_unavailable": (409, "No keyword search"),
     "model_not_found": (404, "Unknown model"),
     "not_found": (404, None),
     "reindex_running": (409, "Reindex under way"),

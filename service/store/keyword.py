@@ -1,7 +1,7 @@
 """Keyword search: for each collection a full-text table of its own, ranked by BM25 within that collection.
 
 The table is FTS5 over a view of the collection's texts, so that it holds terms and no copy of a text. What is indexed
-instead of a text, where they differ, is kept in `segmented`: to take a document out, FTS5 has to read what was put in.
+instead of a text, where they differ, is kept in `segmented`: FTS5 has to read what was put in to take it out.
 """
 
 import json
@@ -18,8 +18,8 @@ from service.store.tokenizers import TOKENIZERS, Tokenizer
 logger = logging.getLogger(__name__)
 
 UNAVAILABLE: Final = (
-    f"SQLite {sqlite3.sqlite_version} here is built without FTS5: keyword and hybrid searches are refused, and all else "
-    "works. Use a Python whose sqlite3 has FTS5, as those of python.org, Debian and conda-forge have; what is stored "
+    f"SQLite {sqlite3.sqlite_version} here is built without FTS5: keyword and hybrid searches are refused, and all "
+    "else works. Use a Python whose sqlite3 has FTS5, as those of python.org, Debian and conda-forge have; what is stored "
     "until then is indexed at the first start with it."
 )
 
@@ -39,7 +39,7 @@ def prepare(connection: sqlite3.Connection) -> None:
         return
     owners = {f"keywords_{key}" for (key,) in connection.execute("SELECT collection FROM keywords WHERE current")}
     virtual = connection.execute(
-        "SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL TABLE%' AND name LIKE 'keywords\\_%' ESCAPE '\\'"
+        "SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL TABLE keywords%'"
     ).fetchall()
     for (name,) in virtual:
         if name not in owners:
@@ -70,23 +70,17 @@ def drop(connection: sqlite3.Connection, collection: int) -> None:
     connection.execute(f"DROP VIEW IF EXISTS keyword_texts_{collection}")
 
 
-def tokenizer_of(connection: sqlite3.Connection, collection: int) -> Tokenizer | None:
-    """Return the tokenizer of a collection, None where it has no keyword index."""
-    found = connection.execute("SELECT tokenizer FROM keywords WHERE collection = ?", (collection,)).fetchone()
-    return TOKENIZERS[found[0]] if found else None
-
-
 def current(connection: sqlite3.Connection, collection: int) -> bool:
     """Return whether a collection has a table that can be searched."""
-    return connection.execute("SELECT current FROM keywords WHERE collection = ?", (collection,)).fetchone() == (1,)
+    found = connection.execute("SELECT current FROM keywords WHERE collection = ?", (collection,)).fetchone()
+    return bool(found and found[0])
 
 
 def add(connection: sqlite3.Connection, collection: int, texts: Sequence[tuple[int, str]]) -> None:
     """Index the texts of documents that have just been stored, given with their keys, which ascend."""
     if not current(connection, collection):
         return
-    tokenizer = tokenizer_of(connection, collection)
-    assert tokenizer is not None
+    tokenizer = _tokenizer(connection, collection)
     indexed = [(key, tokenizer.indexed(text)) for key, text in texts]
     changed = [row for row, (_, text) in zip(indexed, texts, strict=True) if row[1] != text]
     connection.executemany("INSERT INTO segmented VALUES (?, ?)", changed)
@@ -97,23 +91,18 @@ def remove(connection: sqlite3.Connection, collection: int, condition: str, para
     """Take out documents that a condition on the table `documents` finds, before they are deleted."""
     if current(connection, collection):
         connection.execute(
-            f"DELETE FROM keywords_{collection} WHERE rowid IN (SELECT key FROM documents WHERE {condition})", parameters
+            f"DELETE FROM keywords_{collection} WHERE rowid IN (SELECT key FROM documents WHERE {condition})",
+            parameters,
         )
 
 
 def fill(connection: sqlite3.Connection, collection: int) -> None:
     """Index all documents of a collection anew, as after they have been stored without it."""
-    tokenizer = tokenizer_of(connection, collection)
-    if tokenizer is None or not is_built_in(connection):
-        return
-    connection.create_function("indexed", 1, tokenizer.indexed, deterministic=True)
-    own = "collection = ?"
+    connection.create_function("indexed", 1, _tokenizer(connection, collection).indexed, deterministic=True)
+    of_collection = "FROM documents WHERE collection = ?"
+    connection.execute(f"DELETE FROM segmented WHERE document IN (SELECT key {of_collection})", (collection,))
     connection.execute(
-        f"DELETE FROM segmented WHERE document IN (SELECT key FROM documents WHERE {own})", (collection,)
-    )
-    connection.execute(
-        f"INSERT INTO segmented SELECT key, indexed(text) FROM documents WHERE {own} AND indexed(text) <> text",
-        (collection,),
+        f"INSERT INTO segmented SELECT key, indexed(text) {of_collection} AND indexed(text) <> text", (collection,)
     )
     connection.execute(f"INSERT INTO keywords_{collection} (keywords_{collection}) VALUES ('rebuild')")
     connection.execute("UPDATE keywords SET current = 1 WHERE collection = ?", (collection,))
@@ -150,9 +139,13 @@ def _create(connection: sqlite3.Connection, collection: int) -> None:
         f"CREATE VIEW keyword_texts_{collection} AS SELECT key, coalesce(segmented.text, documents.text) AS text "
         f"FROM documents LEFT JOIN segmented ON document = key WHERE collection = {collection:d}"
     )
-    tokenizer = tokenizer_of(connection, collection)
-    assert tokenizer is not None
+    tokenizer = _tokenizer(connection, collection)
     connection.execute(
         f"CREATE VIRTUAL TABLE keywords_{collection} USING fts5(text, content='keyword_texts_{collection}', "
         f"content_rowid='key', tokenize=\"{tokenizer.declaration}\")"
     )
+
+
+def _tokenizer(connection: sqlite3.Connection, collection: int) -> Tokenizer:
+    (name,) = connection.execute("SELECT tokenizer FROM keywords WHERE collection = ?", (collection,)).fetchone()
+    return TOKENIZERS[name]

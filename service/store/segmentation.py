@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 # Chinese, Japanese, Thai, Lao, Burmese and Khmer are written without spaces between words.
@@ -41,7 +42,7 @@ def segmented(text: str) -> str:
 def pieces(run: str) -> list[str]:
     """Return each character of a run with the one after it, and the last alone."""
     characters = list(_characters(run))
-    return [*map("".join, zip(characters, characters[1:], strict=False)), characters[-1]]
+    return [*map("".join, pairwise(characters)), characters[-1]]
 
 
 def runs(text: str) -> Iterator[tuple[str, bool]]:

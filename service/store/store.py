@@ -19,7 +19,7 @@ from service.errors import StoreUnavailable
 from service.store import keyword
 from service.store.document import Document, decoded_spans
 from service.store.schema import prepare
-from service.store.tokenizers import Tokenizer
+from service.store.tokenizers import TOKENIZERS
 from service.store.transaction import UNBUILT, CollectionRow, RebuildRow, Transaction, read_rebuild, read_vectors
 
 _REMEDIES: Final = {
@@ -77,11 +77,15 @@ class Store:
         """Return every collection."""
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT key, name, definition, dim, index_kind, created FROM collections ORDER BY key"
+                "SELECT key, name, definition, dim, index_kind, created, tokenizer FROM collections "
+                "LEFT JOIN keywords ON collection = key ORDER BY key"
             ).fetchall()
         return [
-            CollectionRow(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created))
-            for key, name, definition, dim, kind, created in rows
+            CollectionRow(
+                *(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created)),
+                None if tokenizer is None else TOKENIZERS[tokenizer],
+            )
+            for key, name, definition, dim, kind, created, tokenizer in rows
         ]
 
     def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
@@ -120,11 +124,6 @@ class Store:
                 (collection, json.dumps(ids, ensure_ascii=False)),
             ).fetchall()
         return {document.id: document for _, document in map(_document, rows)}
-
-    def tokenizer(self, collection: int) -> Tokenizer | None:
-        """Return how a collection's texts become terms, None where it has no keyword index."""
-        with self._reading() as connection:
-            return keyword.tokenizer_of(connection, collection)
 
     def has_keywords(self, collection: int) -> bool:
         """Return whether a collection's texts can be searched by terms now."""

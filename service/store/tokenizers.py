@@ -87,8 +87,8 @@ class Substrings(Tokenizer):
         terms = _distinct(_quoted(word) for word in words if len(word) >= 3)
         if words and not terms:
             raise InvalidInput(
-                f"{where or 'the query'} is {shortened(query)}: this collection's tokenizer, 'trigram', finds parts of "
-                "words from three characters on. Ask for a longer one, or of a collection with 'unicode61'.",
+                f"{where or 'the query'} is {shortened(query)}: this collection's tokenizer, 'trigram', finds parts "
+                "of words from three characters on. Ask for a longer one, or of a collection with 'unicode61'.",
                 where=where,
             )
         return terms

@@ -31,6 +31,7 @@ class CollectionRow:
     dim: int
     index_kind: str
     created: datetime
+    tokenizer: Tokenizer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Transaction:
         assert cursor.lastrowid is not None
         if tokenizer is not None:
             keyword.create(self._connection, cursor.lastrowid, tokenizer)
-        return CollectionRow(cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created)
+        return CollectionRow(cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created, tokenizer)
 
     def redefine(self, row: CollectionRow, definition: dict[str, Any]) -> CollectionRow:
         """Store another definition of a collection, and leave its vectors alone."""
