@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 MOST_HITS: Final = 10_000
 """Hits that one query may ask for."""
+MOST_EXAMPLES: Final = 1_000
+"""Positive or negative documents of one recommendation."""
 MOST_HITS_TOGETHER: Final = 1_000_000
 """Hits that the queries of one request may ask for together; the documents of all are in memory at once."""
 
@@ -359,7 +361,7 @@ def _check_together(queries: int, k: int, refinement: Refinement) -> None:
     """Check how much the queries of one request ask for together; raises `TooLarge`."""
     if refinement.diversity is not None and k > MOST_DIVERSE:
         raise TooLarge(
-            f"k is {k}, and with 'diversity' a search gives up to {MOST_DIVERSE} hits. Leave 'diversity' out, or lower k.",
+            f"k is {k}, and a search with 'diversity' gives up to {MOST_DIVERSE} hits; leave it out, or lower k.",
             where=Place("k"),
             limit=MOST_DIVERSE,
         )

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 UNAVAILABLE: Final = (
     f"SQLite {sqlite3.sqlite_version} here is built without FTS5: keyword and hybrid searches are refused, and all "
-    "else works. Use a Python whose sqlite3 has FTS5, as those of python.org, Debian and conda-forge have; what is stored "
-    "until then is indexed at the first start with it."
+    "else works. Use a Python whose sqlite3 has FTS5, as those of python.org, Debian and conda-forge have; what is "
+    "stored until then is indexed at the first start with it."
 )
 
 
