@@ -162,7 +162,7 @@ def _describe(item: Mapping[str, Any], request: Request) -> tuple[Place | None, 
             return place_of(parts), "this field is required."
         case "unknown_field":
             return place_of([*parts, item["ctx"]["field"]]), item["msg"]
-        case "one_query" | "cut":
+        case "one_query" | "cut" | "no_words" | "weights" | "both":
             return place_of(parts), item["msg"]
         case _:
             return place_of(parts), f"{item['msg']}, not {shortened(item.get('input'))}."

@@ -47,7 +47,11 @@ def fuse(
                 item, score = ranking[rank - 1]
                 parts.setdefault(item, {})[name] = Part(rank, score)
     fused = [
-        Fused(item, sum(weights.get(name, 1.0) / (_CONSTANT + part.rank) for name, part in of.items()), of)
+        Fused(
+            item,
+            sum(weights.get(name, 1.0) / (_CONSTANT + part.rank) for name, part in of.items()),
+            {name: of[name] for name in rankings if name in of},
+        )
         for item, of in parts.items()
     ]
     return sorted((each for each in fused if each.score > 0), key=lambda each: -each.score)

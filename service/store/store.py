@@ -147,7 +147,7 @@ class Store:
             rows = connection.execute(
                 "SELECT CASE WHEN json_extract(place.value, '$[1]') IS NULL THEN vector "
                 "ELSE substr(vector, 1 + ? * json_extract(place.value, '$[1]'), ?) END "
-                "FROM json_each(?) AS place LEFT JOIN documents ON key = json_extract(place.value, '$[0]') "
+                "FROM json_each(?) AS place LEFT JOIN documents ON documents.key = json_extract(place.value, '$[0]') "
                 "ORDER BY place.key",
                 (width, width, json.dumps(places)),
             ).fetchall()
