@@ -202,6 +202,12 @@ class InvalidFilter(ServiceError):
     code = "invalid_filter"
 
 
+class KeywordsUnavailable(ServiceError):
+    """The texts of a collection cannot be searched by words."""
+
+    code = "keywords_unavailable"
+
+
 class InvalidDocument(ServiceError):
     """An id, a text or the metadata of a document cannot be stored."""
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.arrays import Vectors
 from service.errors import InvalidVector
@@ -36,6 +37,15 @@ class Similarity(ABC):
     def scores(self, metric: Vectors) -> Vectors:
         """Return the scores of metrics, in the same shape."""
         return metric
+
+    def of_each_pair(self, vectors: Vectors) -> NDArray[np.float64]:
+        """Return the score of each of the vectors (n, dim) with each, (n, n)."""
+        prepared = self.prepared(vectors).astype(np.float64)
+        products = prepared @ prepared.T
+        if self.metric == "inner product":
+            return products
+        squares = np.diag(products)
+        return 0 - np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))
 
 
 class Cosine(Similarity):

@@ -27,6 +27,7 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "fingerprint_mismatch": (409, "Fingerprint mismatch"),
     "invalid_configuration": (422, "Invalid configuration"),
     "invalid_input": (422, "Invalid input"),
+    "keywords_unavailable": (409, "No keyword search"),
     "model_not_found": (404, "Unknown model"),
     "not_found": (404, None),
     "reindex_running": (409, "Reindex under way"),
@@ -161,7 +162,7 @@ def _describe(item: Mapping[str, Any], request: Request) -> tuple[Place | None, 
             return place_of(parts), "this field is required."
         case "unknown_field":
             return place_of([*parts, item["ctx"]["field"]]), item["msg"]
-        case "one_query" | "cut":
+        case "one_query" | "cut" | "no_words" | "weights" | "both":
             return place_of(parts), item["msg"]
         case _:
             return place_of(parts), f"{item['msg']}, not {shortened(item.get('input'))}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import orjson
@@ -11,6 +12,14 @@ from rich.table import Table
 from service.cli import options
 from service.cli.client import ask_once, collection_path
 from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out
+
+
+class Mode(StrEnum):
+    """By what a search ranks."""
+
+    DENSE = "dense"
+    KEYWORD = "keyword"
+    HYBRID = "hybrid"
 
 
 def search(
@@ -25,13 +34,26 @@ def search(
     by_document: Annotated[
         bool, typer.Option("--by-document", help="In a chunked collection: each document once, by its best span.")
     ] = False,
+    mode: Annotated[
+        Mode, typer.Option(help="Search by vectors, by words (BM25), or by both (reciprocal rank fusion).")
+    ] = Mode.DENSE,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Of the two rankings of a hybrid search, as dense=1,keyword=0.5; else 1 each."),
+    ] = None,
+    diversity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Choose hits that differ: 0 hardly, 1 by that alone.")
+    ] = None,
+    score_threshold: Annotated[float | None, typer.Option(help="The lowest score of a hit.")] = None,
     truncate: options.Truncate = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer instead of a table.")] = False,
 ) -> None:
-    """Find the documents of a collection that are nearest in meaning to a query."""
+    """Find the documents of a collection that are nearest in meaning to a query, or have its words."""
     route = collection_path(collection)
     group = "document" if by_document else None
     body = {"query": query, "k": k, "filter": _filter(condition), "group": group, "truncate": truncate}
+    body |= {"mode": mode.value, "weights": _weights(weights), "diversity": diversity}
+    body |= {"score_threshold": score_threshold}
     answer = ask_once(url, config, f"{route}/search", body, {"query": "the query"})
     if as_json:
         emit_json(answer)
@@ -48,6 +70,15 @@ def search(
         text = hit.get("span", hit)["text"]
         table.add_row(str(rank), f"{hit['score']:.4f}", one_line(hit["id"], 512), one_line(text, 120))
     out.print(table)
+
+
+def _weights(given: str | None) -> dict[str, float] | None:
+    if given is None:
+        return None
+    try:
+        return {name.strip(): float(weight) for name, weight in (part.split("=") for part in given.split(","))}
+    except ValueError:
+        raise Failure(f"--weights {given!r}: write them as 'dense=1,keyword=0.5'.", 2) from None
 
 
 def _filter(condition: str | None) -> dict[str, Any] | None:

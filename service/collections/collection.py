@@ -6,18 +6,22 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import repeat
 from threading import Condition
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service import index as indexes
-from service.arrays import Keys, Vectors
+from service.arrays import Keys, Ordinals, Vectors
+from service.collections.fusion import Part, fuse
 from service.collections.provenance import Definition
-from service.errors import NotFound, StaleDefinition
+from service.collections.refinement import PLAIN, Candidate, Refinement
+from service.errors import InvalidInput, KeywordsUnavailable, NotFound, Place, StaleDefinition
 from service.index import VectorIndex
+from service.store import conditions
 from service.store.document import (
     Document,
     Embedded,
@@ -30,10 +34,17 @@ from service.store.document import (
     validate,
 )
 from service.store.filters import compile_filter
+from service.store.keyword import UNAVAILABLE
 from service.store.store import Store
+from service.store.tokenizers import limited
 from service.store.transaction import CollectionRow, RebuildRow, Transaction
 
 logger = logging.getLogger(__name__)
+
+DENSE: Final = "dense"
+KEYWORD: Final = "keyword"
+_FUSED, _LEAST_FUSED = 2, 100
+"""How many candidates of each ranking are fused for one hit, and at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,10 @@ class Hit:
     text: str
     metadata: dict[str, Any]
     span: Span | None = None
+    parts: Mapping[str, Part] | None = None
+    """In a keyword or hybrid search, what each ranking gave it: `dense` and `keyword`."""
+    vector: Vectors | None = field(default=None, compare=False)
+    """Its vector (dim,), where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,8 @@ class Collection:
         self._row = row
         self._lock = ReadWriteLock()
         self._dropped = False
+        self.tokenizer = row.tokenizer
+        """How its texts become terms; None where it has no keyword index."""
         self._index: VectorIndex | None = self._loaded_index()  # None where the next reader must load it
 
     @property
@@ -174,28 +191,176 @@ class Collection:
         *,
         grouped: bool = False,
         under: Definition | None = None,
+        refinement: Refinement = PLAIN,
     ) -> list[list[Hit]]:
         """Return the `k` nearest documents to each query (q, dim), best first, or the nearest spans of documents.
 
         With `grouped`, a document counts once, by its nearest span. Fewer than `k` come back only where fewer match
-        the filter. Equal scores are ordered by when the documents were stored, and by span. `under` is the definition
-        that the queries were made under, where it may have changed since.
+        the filter and the refinement. Equal scores are ordered by when the documents were stored, and by span.
+        `under` is the definition that the queries were made under, where it may have changed since.
         Raises `InvalidVector`, `InvalidFilter`, `StaleDefinition`, and `ValueError` for a `k` below one.
         """
-        if k < 1:
-            raise ValueError(f"k must be 1 or more, not {k}")
-        condition = None if filter is None or filter == {} else compile_filter(filter)
+        condition = _condition(k, filter)
         with self._reading() as index:
             self._require_current(under)
             queries = checked_vectors(vectors, self.dim)
             self.definition.similarity.check(queries)
             allowed = self._store.matching(self._row.key, condition) if condition else None
-            found = index.search(queries, k, allowed, distinct=grouped)
-            documents = self._store.by_keys(np.unique(found[1]))
+            found = index.search(queries, refinement.depth(k), allowed, distinct=grouped)
+            return self._hits(_candidates(found), k, refinement)
+
+    def terms(self, query: str, where: Place | None = None, *, truncate: bool = False) -> list[str]:
+        """Return the terms of a query as keyword and hybrid searches take them; none where it has no word.
+
+        `truncate` cuts off what is too much; `where` is the query's place for errors.
+        Raises `KeywordsUnavailable`, `InvalidInput` where the tokenizer can find nothing by it, and `TooLong`.
+        """
+        if self.tokenizer is None:
+            raise KeywordsUnavailable(
+                f"collection {self.name!r} was created without a keyword index, so its texts are not searched by "
+                "words. Use mode 'dense', or store its documents in one that is created with \"keyword\": "
+                '{"tokenizer": "unicode61"}.'
+            )
+        if not self._store.has_keywords(self._row.key):
+            raise KeywordsUnavailable(UNAVAILABLE)
+        return limited(self.tokenizer.terms(query, where), where, truncate=truncate)
+
+    def search_keywords(
+        self,
+        queries: Sequence[Sequence[str]],
+        k: int,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        refinement: Refinement = PLAIN,
+    ) -> list[list[Hit]]:
+        """Return the `k` documents that match the terms of each query best, by BM25; a document counts once.
+
+        Only those with at least one of the terms are hits, so that none come back for no term. Equal scores are
+        ordered by when the documents were stored. Raises as `search` does.
+        """
+        condition = _condition(k, filter)
+        with self._reading():
+            allowed = self._store.matching(self._row.key, condition) if condition else None
+            depth = refinement.depth(k)
+            found = [fuse({KEYWORD: self._by_terms(terms, depth, allowed)}) for terms in queries]
+            rankings = [
+                [Candidate(one.item, one.parts[KEYWORD].score, None, one.parts) for one in fused] for fused in found
+            ]
+            return self._hits(rankings, k, refinement)
+
+    def search_hybrid(
+        self,
+        vectors: NDArray[np.floating[Any]],
+        queries: Sequence[Sequence[str]],
+        k: int,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        weights: Mapping[str, float] | None = None,
+        under: Definition | None = None,
+        refinement: Refinement = PLAIN,
+    ) -> list[list[Hit]]:
+        """Return the `k` best documents for each query by both its vector (dim) and its terms; see `fuse`.
+
+        A document counts once, and has its nearest span. `weights` are those of the rankings `dense` and `keyword`,
+        1 unless given. Raises as `search` does.
+        """
+        condition = _condition(k, filter)
+        depth = max(_FUSED * refinement.depth(k), _LEAST_FUSED)
+        with self._reading() as index:
+            self._require_current(under)
+            asked = checked_vectors(vectors, self.dim)
+            self.definition.similarity.check(asked)
+            allowed = self._store.matching(self._row.key, condition) if condition else None
+            nearest = _candidates(index.search(asked, depth, allowed, distinct=True))
+            rankings = []
+            for vector, dense, terms in zip(asked, nearest, queries, strict=True):
+                by_vector = [(candidate.key, candidate.score) for candidate in dense]
+                by_terms = self._by_terms(terms, depth, allowed)
+                fused = fuse({DENSE: by_vector, KEYWORD: by_terms}, weights)[: refinement.depth(k)]
+                places = {candidate.key: candidate.ordinal for candidate in dense}
+                missing = np.array(sorted({one.item for one in fused} - places.keys()), np.int64)
+                if len(missing) and self.definition.chunking is not None:
+                    (others,) = _candidates(index.search(vector[None], len(missing), missing, distinct=True))
+                    places |= {candidate.key: candidate.ordinal for candidate in others}
+                rankings.append([Candidate(one.item, one.score, places.get(one.item), one.parts) for one in fused])
+            return self._hits(rankings, k, refinement)
+
+    def recommend(
+        self,
+        positive: Sequence[str],
+        negative: Sequence[str],
+        k: int,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        grouped: bool = False,
+        refinement: Refinement = PLAIN,
+    ) -> tuple[list[Hit], Vectors]:
+        """Return the `k` hits nearest to some documents and away from others, and the vector (dim,) that is asked by.
+
+        That is the average of the positive ones, or with negative ones twice that less their average, as Qdrant's
+        `average_vector` has it. A document with several spans counts by the average of their vectors. The given
+        documents themselves are no hits.
+        Raises `NotFound` for an id, `InvalidInput` where the vector has no direction, and as `search` does.
+        """
+        condition = _condition(k, filter)
+        with self._reading() as index:
+            keys = self._store.keys_of(self._row.key, [checked_id(each) for each in (*positive, *negative)])
+            for each in (*positive, *negative):
+                if each not in keys:
+                    raise self._absent(each)
+            stored = self._store.vectors_at(self.dim, [(keys[each], None) for each in (*positive, *negative)])
+            averages = np.array([self._average(own) for own in stored if own is not None], np.float64)
+            vector: NDArray[np.float64] = averages[: len(positive)].mean(axis=0)
+            if negative:
+                vector = 2 * vector - averages[len(positive) :].mean(axis=0)
+            if not vector.any():
+                raise InvalidInput("the positive and the negative documents cancel out, which leaves no direction.")
+            query = checked_vectors(vector[None], self.dim)
+            self.definition.similarity.check(query)
+            allowed = self._store.matching(self._row.key, condition) if condition else None
+            own_spans = len(keys) if grouped else sum(len(own) for own in stored if own is not None)
+            found = _candidates(index.search(query, refinement.depth(k) + own_spans, allowed, distinct=grouped))[0]
+            given = set(keys.values())
+            others = [candidate for candidate in found if candidate.key not in given]
+            return self._hits([others[: refinement.depth(k)]], k, refinement)[0], query[0]
+
+    def _by_terms(self, terms: Sequence[str], depth: int, allowed: Keys | None) -> list[tuple[int, float]]:
+        keys, scores = self._store.by_terms(self._row.key, terms, depth, allowed)
+        return list(zip(keys.tolist(), scores.tolist(), strict=True))
+
+    def _hits(self, rankings: Sequence[Sequence[Candidate]], k: int, refinement: Refinement) -> list[list[Hit]]:
+        """Return the hits of rankings of candidates, refined."""
+        rankings = [refinement.kept(candidates) for candidates in rankings]
+        if refinement.diversity is not None:
+            rankings = [
+                refinement.chosen(candidates, self._vectors(candidates), self.definition.similarity, k)
+                for candidates in rankings
+            ]
+        rankings = [candidates[:k] for candidates in rankings]
+        found = {candidate.key for candidates in rankings for candidate in candidates}
+        documents = self._store.by_keys(np.array(sorted(found), np.int64))
         return [
-            [_hit(documents[key], score, ordinal) for score, key, ordinal in zip(*row, strict=True)]
-            for row in zip(*(part.tolist() for part in found), strict=True)
+            [
+                _hit(documents[candidate.key], candidate, vector)
+                for candidate, vector in zip(
+                    candidates, self._vectors(candidates) if refinement.vectors else repeat(None), strict=False
+                )
+            ]
+            for candidates in rankings
         ]
+
+    def _vectors(self, candidates: Sequence[Candidate]) -> Vectors:
+        """Return the vector of each candidate (n, dim): of its span, or of its document."""
+        places = [(candidate.key, candidate.ordinal) for candidate in candidates]
+        own = [self._average(each) for each in self._store.vectors_at(self.dim, places) if each is not None]
+        return np.array(own, np.float32).reshape(-1, self.dim)
+
+    def _average(self, vectors: Vectors) -> Vectors:
+        """Return the vector (dim,) of a document with vectors (n, dim): their average, as they are compared."""
+        average: Vectors = (
+            vectors[0] if len(vectors) == 1 else self.definition.similarity.prepared(vectors).mean(axis=0)
+        )
+        return average
 
     def precisions(self) -> list[str]:
         """Return in which precisions its vectors were made, as far as that was noted."""
@@ -414,6 +579,22 @@ def _canonical(document: Document) -> str:
     return json.dumps(json.loads(encoded_metadata(document)), sort_keys=True)
 
 
-def _hit(document: Document, score: float, ordinal: int) -> Hit:
-    span = document.spans[ordinal] if document.spans is not None else None
-    return Hit(document.id, score, document.text, document.metadata, span)
+def _condition(k: int, filter: Mapping[str, Any] | None) -> conditions.Condition | None:  # noqa: A002
+    """Return a compiled filter, None where all match; raises `InvalidFilter`, and `ValueError` for a low `k`."""
+    if k < 1:
+        raise ValueError(f"k must be 1 or more, not {k}")
+    return None if filter is None or filter == {} else compile_filter(filter)
+
+
+def _candidates(found: tuple[Vectors, Keys, Ordinals]) -> list[list[Candidate]]:
+    """Return what an index has found, by query."""
+    return [
+        [Candidate(key, score, ordinal) for score, key, ordinal in zip(*row, strict=True)]
+        for row in zip(*(part.tolist() for part in found), strict=True)
+    ]
+
+
+def _hit(document: Document, candidate: Candidate, vector: Vectors | None) -> Hit:
+    spans, ordinal = document.spans, candidate.ordinal
+    span = spans[ordinal] if spans is not None and ordinal is not None else None
+    return Hit(document.id, candidate.score, document.text, document.metadata, span, candidate.parts, vector)

@@ -16,6 +16,7 @@ from service.collections.collection import Collection
 from service.collections.provenance import Definition
 from service.errors import Conflict, InvalidName, InvalidVector, NotFound
 from service.store.store import Store
+from service.store.tokenizers import UNICODE61, Tokenizer
 
 T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -37,11 +38,20 @@ class Collections:
             self._store.close()
             raise
 
-    def create(self, name: str, definition: Definition, dim: int, index: str = "flat") -> tuple[Collection, bool]:
+    def create(
+        self,
+        name: str,
+        definition: Definition,
+        dim: int,
+        index: str = "flat",
+        tokenizer: Tokenizer | None = UNICODE61,
+    ) -> tuple[Collection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new.
 
+        Without a tokenizer, it has no keyword index.
+
         Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, and `Conflict` where the name
-        exists with another definition, dimension or kind of index.
+        exists with another definition, dimension, kind of index or tokenizer.
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidName(
@@ -53,12 +63,13 @@ class Collections:
         indexes.build(index, dim, definition.similarity)  # an unknown kind must fail before anything is stored
         with self._store.writing() as transaction:
             if existing := self._by_name.get(name):
-                stored = _described(existing.definition, existing.dim, existing.index_kind)
-                asked = _described(definition, dim, index)
+                stored = _described(existing.definition, existing.dim, existing.index_kind, existing.tokenizer)
+                asked = _described(definition, dim, index, tokenizer)
                 if json.dumps(stored, sort_keys=True) != json.dumps(asked, sort_keys=True):
                     raise Conflict(name, stored, asked)
                 return existing, False
-            collection = Collection(self._store, transaction.create(name, definition.to_json(), dim, index))
+            row = transaction.create(name, definition.to_json(), dim, index, tokenizer)
+            collection = Collection(self._store, row)
             transaction.commit()
             self._by_name[name] = collection
             return collection, True
@@ -93,5 +104,7 @@ class Collections:
         self._store.close()
 
 
-def _described(definition: Definition, dim: int, index: str) -> dict[str, Any]:
-    return {"dimension": dim, "index": index, **definition.to_json(), "similarity": definition.similarity.name}
+def _described(definition: Definition, dim: int, index: str, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    keyword = None if tokenizer is None else {"tokenizer": tokenizer.name}
+    similarity = definition.similarity.name
+    return {"dimension": dim, "index": index, "keyword": keyword, **definition.to_json(), "similarity": similarity}

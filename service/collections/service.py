@@ -6,14 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.collections import Collection, Collections, Hit
 from service.collections.provenance import Definition, carried_over, changed_rules, define, mismatch, unserved
+from service.collections.refinement import MOST_DIVERSE, PLAIN, Refinement
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.vectorize import check_spans, embed_documents
 from service.embedding.chunking import Chunking
@@ -25,13 +27,35 @@ from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDef
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document
 from service.store.document import require_distinct
+from service.store.tokenizers import UNICODE61, Tokenizer
 
 logger = logging.getLogger(__name__)
 
 MOST_HITS: Final = 10_000
 """Hits that one query may ask for."""
+MOST_EXAMPLES: Final = 1_000
+"""Positive or negative documents of one recommendation."""
 MOST_HITS_TOGETHER: Final = 1_000_000
 """Hits that the queries of one request may ask for together; the documents of all are in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """By what a search ranks: vectors (`dense`), words (`keyword`) or both (`hybrid`), and how much each counts."""
+
+    mode: Literal["dense", "keyword", "hybrid"] = "dense"
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The hits for one query, and its vector (dim,); None where it has none."""
+
+    hits: list[Hit]
+    vector: NDArray[np.floating[Any]] | None
+
+
+DENSE: Final = Ranking()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +89,23 @@ class CollectionService:
         index: str,
         chunking: Chunking | None,
         similarity: Similarity | None = None,
+        tokenizer: Tokenizer | Literal["default"] | None = "default",
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new.
 
-        One that exists has its own similarity, where none is asked for.
+        One that exists has its own similarity, and its own tokenizer, where none is asked for.
         """
         if similarity is None:
             with suppress(NotFound):
                 similarity = self.get(name).definition.similarity
+        if tokenizer == "default":
+            tokenizer = UNICODE61
+            with suppress(NotFound):
+                tokenizer = self.get(name).tokenizer
         embedder, definition = define(self._models, model, spec, chunking, similarity)
-        return await self._collections.write(self._collections.create, name, definition, embedder.dim, index)
+        return await self._collections.write(
+            self._collections.create, name, definition, embedder.dim, index, tokenizer
+        )
 
     def all(self) -> Sequence[Collection]:
         """Return all collections, ordered by name."""
@@ -93,6 +124,7 @@ class CollectionService:
         count, chunks, memory, precisions = await asyncio.to_thread(sizes)
         definition = collection.definition
         chunking = definition.chunking
+        keyword = {} if collection.tokenizer is None else {"keyword": {"tokenizer": collection.tokenizer.name}}
         chunked = {} if chunking is None else {"chunking": chunking.to_json(), "chunks": chunks}
         return {
             "name": collection.name,
@@ -102,6 +134,7 @@ class CollectionService:
             "dimension": collection.dim,
             "index": collection.index_kind,
             "similarity": definition.similarity.name,
+            **keyword,
             "precisions": precisions,
             "count": count,
             **chunked,
@@ -150,27 +183,33 @@ class CollectionService:
         k: int,
         condition: Mapping[str, Any] | None,
         *,
+        ranking: Ranking = DENSE,
         grouped: bool = False,
         truncate: bool = False,
+        refinement: Refinement = PLAIN,
         where: Callable[[int], Place],
-    ) -> list[list[Hit]]:
-        """Embed texts as queries and return the `k` best hits for each; with `grouped`, one hit a document."""
+    ) -> list[Found]:
+        """Return the `k` best hits for each text; with `grouped`, one hit a document.
+
+        Texts are embedded as queries unless they are searched by words alone.
+        """
         collection = self.get(name)
-        if len(queries) * k > MOST_HITS_TOGETHER:
-            raise TooLarge(
-                f"{len(queries)} queries for {k} hits each are {len(queries) * k} hits, and one request may ask for "
-                f"{MOST_HITS_TOGETHER}; send fewer queries at once, or a smaller k.",
-                where=Place("queries"),
-                limit=MOST_HITS_TOGETHER,
+        _check_together(len(queries), k, refinement)
+        terms = [] if ranking.mode == "dense" else await _terms(collection, queries, where, truncate=truncate)
+        if ranking.mode == "keyword":
+            found = await asyncio.to_thread(
+                partial(collection.search_keywords, terms, k, condition, refinement=refinement)
             )
+            return [Found(hits, None) for hits in found]
         while True:
             definition = collection.definition
             embeddings = await self._embedder(name, definition).embed(
                 queries, role="query", truncate="right" if truncate else None, where=where
             )
-            find = partial(collection.search, embeddings.vectors, k, condition, grouped=grouped, under=definition)
             with suppress(StaleDefinition):
-                return await asyncio.to_thread(find)
+                return await self._near(
+                    collection, embeddings.vectors, terms, k, condition, ranking, grouped, refinement, definition
+                )
 
     async def by_vector(
         self,
@@ -179,17 +218,64 @@ class CollectionService:
         k: int,
         condition: Mapping[str, Any] | None,
         *,
+        ranking: Ranking = DENSE,
+        text: str = "",
         grouped: bool = False,
-    ) -> list[Hit]:
-        """Return the `k` best hits for a vector that the caller made with the collection's embedder."""
+        truncate: bool = False,
+        refinement: Refinement = PLAIN,
+    ) -> Found:
+        """Return the `k` best hits for a vector that the caller made with the collection's embedder.
+
+        A hybrid search takes the words of `text` beside it.
+        """
         collection = self.get(name)
+        _check_together(1, k, refinement)
         if len(vector) != collection.dim:
             raise InvalidInput(
                 f"vector has {len(vector)} dimensions; collection {name!r} has {collection.dim}.",
                 where=Place("vector"),
             )
+        terms = []
+        if ranking.mode == "hybrid":
+            terms = await _terms(collection, [text], lambda _: Place("query"), truncate=truncate)
         query = np.array([vector], dtype=np.float64)
-        return (await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped)))[0]
+        return (await self._near(collection, query, terms, k, condition, ranking, grouped, refinement, None))[0]
+
+    async def recommend(
+        self,
+        name: str,
+        positive: Sequence[str],
+        negative: Sequence[str],
+        k: int,
+        condition: Mapping[str, Any] | None,
+        *,
+        grouped: bool = False,
+        refinement: Refinement = PLAIN,
+    ) -> Found:
+        """Return the `k` hits that are most like some documents and unlike others; see `Collection.recommend`."""
+        _check_together(1, k, refinement)
+        recommend = partial(self.get(name).recommend, grouped=grouped, refinement=refinement)
+        return Found(*await asyncio.to_thread(recommend, positive, negative, k, condition))
+
+    async def _near(
+        self,
+        collection: Collection,
+        vectors: NDArray[np.floating[Any]],
+        terms: Sequence[Sequence[str]],
+        k: int,
+        condition: Mapping[str, Any] | None,
+        ranking: Ranking,
+        grouped: bool,
+        refinement: Refinement,
+        under: Definition | None,
+    ) -> list[Found]:
+        """Search by vectors, and in a hybrid search by terms as well."""
+        if ranking.mode == "hybrid":
+            find = partial(collection.search_hybrid, vectors, terms, k, condition, weights=ranking.weights)
+        else:
+            find = partial(collection.search, vectors, k, condition, grouped=grouped)
+        results = await asyncio.to_thread(partial(find, under=under, refinement=refinement))
+        return [Found(hits, vector) for hits, vector in zip(results, vectors, strict=True)]
 
     def close(self) -> None:
         """Stop reindexes, finish the changes in progress and close the store."""
@@ -269,6 +355,32 @@ class CollectionService:
                 progress.total,
                 collection.name,
             )
+
+
+def _check_together(queries: int, k: int, refinement: Refinement) -> None:
+    """Check how much the queries of one request ask for together; raises `TooLarge`."""
+    if refinement.diversity is not None and k > MOST_DIVERSE:
+        raise TooLarge(
+            f"k is {k}, and a search with 'diversity' gives up to {MOST_DIVERSE} hits; leave it out, or lower k.",
+            where=Place("k"),
+            limit=MOST_DIVERSE,
+        )
+    if (wanted := queries * refinement.depth(k)) > MOST_HITS_TOGETHER:
+        raise TooLarge(
+            f"{queries} queries for {refinement.depth(k)} hits each are {wanted} hits, and one request may ask for "
+            f"{MOST_HITS_TOGETHER}; send fewer queries at once, or a smaller k.",
+            where=Place("queries"),
+            limit=MOST_HITS_TOGETHER,
+        )
+
+
+async def _terms(
+    collection: Collection, queries: Sequence[str], where: Callable[[int], Place], *, truncate: bool
+) -> list[list[str]]:
+    def all_terms() -> list[list[str]]:
+        return [collection.terms(query, where(index), truncate=truncate) for index, query in enumerate(queries)]
+
+    return await asyncio.to_thread(all_terms)
 
 
 def _place(documents: Sequence[Document], places: Sequence[int], place: int) -> Place:

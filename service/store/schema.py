@@ -1,12 +1,16 @@
 """The tables of the store, and the migration of a file that an earlier version wrote."""
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from service.errors import StoreUnavailable
+from service.store import keyword
 from service.store.metadata import index_metadata
+
+logger = logging.getLogger(__name__)
 
 # What each version added, as statements and functions of the connection; the file's `user_version` counts those that
 # it has.
@@ -120,6 +124,24 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
         "INSERT INTO unindexed SELECT key FROM documents",
         index_metadata,
     ),
+    # Which tokenizer makes the terms of a collection, and whether its full-text table, `keywords_KEY`, has all of its
+    # documents. What is indexed instead of a text, where they differ. See `service.store.keyword`.
+    (
+        """
+        CREATE TABLE keywords (
+            collection INTEGER PRIMARY KEY REFERENCES collections(key) ON DELETE CASCADE,
+            tokenizer  TEXT NOT NULL,
+            current    INTEGER NOT NULL
+        ) STRICT
+        """,
+        """
+        CREATE TABLE segmented (
+            document INTEGER PRIMARY KEY REFERENCES documents(key) ON DELETE CASCADE,
+            text     TEXT NOT NULL
+        ) STRICT
+        """,
+        "INSERT INTO keywords SELECT key, 'unicode61', 0 FROM collections",
+    ),
 )
 SCHEMA_VERSION: Final = len(_VERSIONS)
 
@@ -143,7 +165,9 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreUnavailable(
             f"{path}: the file system cannot keep a write-ahead log. Put the store on a local disk."
         )
-    if version < SCHEMA_VERSION:
+    if not keyword.is_built_in(connection):
+        logger.warning(keyword.UNAVAILABLE)
+    if version < SCHEMA_VERSION or keyword.needs_preparation(connection):
         connection.execute("BEGIN IMMEDIATE")
         for statements in _VERSIONS[version:]:
             for statement in statements:
@@ -151,5 +175,6 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
                     connection.execute(statement)
                 else:
                     statement(connection)
+        keyword.prepare(connection)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")

@@ -12,12 +12,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from service.arrays import Keys, Vectors
+import numpy as np
+
+from service.arrays import Floats, Keys, Vectors
 from service.errors import StoreUnavailable
+from service.store import keyword
 from service.store.conditions import Condition
 from service.store.document import Document, decoded_spans
 from service.store.metadata import Selection
 from service.store.schema import prepare
+from service.store.tokenizers import TOKENIZERS
 from service.store.transaction import UNBUILT, CollectionRow, RebuildRow, Transaction, read_rebuild, read_vectors
 
 _REMEDIES: Final = {
@@ -75,11 +79,15 @@ class Store:
         """Return every collection."""
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT key, name, definition, dim, index_kind, created FROM collections ORDER BY key"
+                "SELECT key, name, definition, dim, index_kind, created, tokenizer FROM collections "
+                "LEFT JOIN keywords ON collection = key ORDER BY key"
             ).fetchall()
         return [
-            CollectionRow(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created))
-            for key, name, definition, dim, kind, created in rows
+            CollectionRow(
+                *(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created)),
+                None if tokenizer is None else TOKENIZERS[tokenizer],
+            )
+            for key, name, definition, dim, kind, created, tokenizer in rows
         ]
 
     def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
@@ -119,6 +127,43 @@ class Store:
                 (collection, json.dumps(ids, ensure_ascii=False)),
             ).fetchall()
         return {document.id: document for _, document in map(_document, rows)}
+
+    def has_keywords(self, collection: int) -> bool:
+        """Return whether a collection's texts can be searched by terms now."""
+        with self._reading() as connection:
+            return keyword.current(connection, collection)
+
+    def by_terms(
+        self, collection: int, terms: Sequence[str], k: int, allowed: Keys | None = None
+    ) -> tuple[Keys, Floats]:
+        """Return the keys and BM25 scores of the best documents that have any of the terms; see `keyword.search`."""
+        with self._reading() as connection:
+            return keyword.search(connection, collection, terms, k, allowed)
+
+    def vectors_at(self, dim: int, places: Sequence[tuple[int, int | None]]) -> list[Vectors | None]:
+        """Return the vectors (n, dim) at places, which are a document's key and the ordinal of one or None for all.
+
+        None stands for a document that there is no more.
+        """
+        width = 4 * dim
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT CASE WHEN json_extract(place.value, '$[1]') IS NULL THEN vector "
+                "ELSE substr(vector, 1 + ? * json_extract(place.value, '$[1]'), ?) END "
+                "FROM json_each(?) AS place LEFT JOIN documents ON documents.key = json_extract(place.value, '$[0]') "
+                "ORDER BY place.key",
+                (width, width, json.dumps(places)),
+            ).fetchall()
+        return [None if own is None else np.frombuffer(own, "<f4").reshape(-1, dim) for (own,) in rows]
+
+    def keys_of(self, collection: int, ids: Sequence[str]) -> dict[str, int]:
+        """Return the keys of the documents of a collection with these ids, by id."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT id, key FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
+                (collection, json.dumps(ids, ensure_ascii=False)),
+            ).fetchall()
+        return dict(rows)
 
     def precisions(self, collection: int) -> list[str]:
         """Return in which precisions the vectors of a collection were made, as far as that was noted."""

@@ -10,8 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from service.arrays import Keys, Vectors
+from service.store import keyword
 from service.store.document import ValidatedVectors, encoded_spans
 from service.store.metadata import index_metadata
+from service.store.tokenizers import UNICODE61, Tokenizer
 
 UNBUILT: Final = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE document = documents.key)"
 """Condition for the documents of a collection that its rebuild has no vectors for."""
@@ -30,6 +32,7 @@ class CollectionRow:
     dim: int
     index_kind: str
     created: datetime
+    tokenizer: Tokenizer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,15 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def create(self, name: str, definition: dict[str, Any], dim: int, index_kind: str) -> CollectionRow:
-        """Insert a collection whose name is not taken."""
+    def create(
+        self,
+        name: str,
+        definition: dict[str, Any],
+        dim: int,
+        index_kind: str,
+        tokenizer: Tokenizer | None = UNICODE61,
+    ) -> CollectionRow:
+        """Insert a collection whose name is not taken; without a tokenizer it has no keyword index."""
         created = datetime.now(UTC)
         encoded = json.dumps(definition)
         cursor = self._connection.execute(
@@ -55,7 +65,9 @@ class Transaction:
             (name, encoded, dim, index_kind, created.isoformat()),
         )
         assert cursor.lastrowid is not None
-        return CollectionRow(cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created)
+        if tokenizer is not None:
+            keyword.create(self._connection, cursor.lastrowid, tokenizer)
+        return CollectionRow(cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created, tokenizer)
 
     def redefine(self, row: CollectionRow, definition: dict[str, Any]) -> CollectionRow:
         """Store another definition of a collection, and leave its vectors alone."""
@@ -65,6 +77,7 @@ class Transaction:
 
     def drop(self, collection: int) -> None:
         """Delete a collection and all its documents."""
+        keyword.drop(self._connection, collection)
         self._connection.execute("DELETE FROM collections WHERE key = ?", (collection,))
 
     def put(
@@ -75,16 +88,18 @@ class Transaction:
         Returns the keys of the replaced rows, and the keys of the new ones in order.
         """
         replaced = self._delete(collection, [row[0] for row in rows])
-        keys = []
+        keys: list[int] = []
         for row, (own, spans) in zip(rows, vectors, strict=True):
             key = self._connection.execute(
                 "INSERT INTO documents (collection, id, text, metadata, vector) VALUES (?, ?, ?, ?, ?)",
                 (collection, *row, _stored(own)),
             ).lastrowid
+            assert key is not None
             if spans is not None:
                 self._connection.execute("INSERT INTO chunks VALUES (?, ?)", (key, encoded_spans(spans)))
             keys.append(key)
         index_metadata(self._connection)
+        keyword.add(self._connection, collection, [(key, text) for key, (_, text, _) in zip(keys, rows, strict=True)])
         return replaced, np.array(keys, np.int64)
 
     def delete(self, collection: int, document_id: str) -> Keys:
@@ -165,10 +180,10 @@ class Transaction:
         self._connection.execute("COMMIT")
 
     def _delete(self, collection: int, ids: list[str]) -> Keys:
-        rows = self._connection.execute(
-            "DELETE FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?)) RETURNING key",
-            (collection, json.dumps(ids, ensure_ascii=False)),
-        ).fetchall()
+        named = "collection = ? AND id IN (SELECT value FROM json_each(?))"
+        parameters = (collection, json.dumps(ids, ensure_ascii=False))
+        keyword.remove(self._connection, collection, named, parameters)
+        rows = self._connection.execute(f"DELETE FROM documents WHERE {named} RETURNING key", parameters).fetchall()
         return np.array([key for (key,) in rows], np.int64)
 
 

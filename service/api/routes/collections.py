@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Response
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -21,13 +21,16 @@ from service.api.schemas.collections import (
     UpsertRequest,
 )
 from service.api.schemas.problem import PROBLEMS, Problem
-from service.api.schemas.search import Hits, SearchRequest, SearchResults
+from service.api.schemas.search import Hits, RecommendRequest, SearchRequest, SearchResults
 from service.collections import Hit
+from service.collections.refinement import Refinement
 from service.collections.reindex import Progress
+from service.collections.service import Found, Ranking
 from service.deployment import Deployment
 from service.errors import NotFound, Place, TooLarge
 from service.similarity import SIMILARITIES
 from service.store import Document, Spans
+from service.store.tokenizers import TOKENIZERS, Tokenizer
 
 MOST_CHARACTERS: Final = 1 << 28
 """Characters of text in one response."""
@@ -71,6 +74,7 @@ async def create(
         asked.index,
         asked.chunking and asked.chunking.parsed(),
         asked.similarity and SIMILARITIES[asked.similarity],
+        _tokenizer(asked),
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -169,6 +173,25 @@ async def search(name: str, body: SearchRequest, served: Served) -> Response:
     return await _search(served, name, body)
 
 
+@search_router.post("/collections/{name}/recommend", response_model=Hits, responses=PROBLEMS | _MISSING)
+async def recommend(name: str, body: RecommendRequest, served: Served) -> Response:
+    """Documents that are like some of the collection and unlike others, which are no hits themselves.
+
+    They are the nearest to the average vector of the positive ones, or with negative ones to twice that less the
+    average of those.
+    """
+    found = await served.collections.recommend(
+        name,
+        body.positive,
+        body.negative,
+        body.k,
+        body.filter,
+        grouped=body.group is not None,
+        refinement=_refinement(body),
+    )
+    return await _response(found, body)
+
+
 @search_router.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
 async def search_default(body: SearchRequest, served: Served) -> Response:
     """The same on the default collection (`store.default_collection`)."""
@@ -189,12 +212,21 @@ def _reindex(progress: Progress) -> ReindexBody:
 
 
 async def _search(served: Deployment, name: str, body: SearchRequest) -> Response:
+    weights = {} if body.weights is None else body.weights.model_dump()
+    ranking, refinement = Ranking(body.mode, weights), _refinement(body)
     if body.vector is not None:
-        hits = await served.collections.by_vector(
-            name, body.vector, body.k, body.filter, grouped=body.group is not None
+        found = await served.collections.by_vector(
+            name,
+            body.vector,
+            body.k,
+            body.filter,
+            ranking=ranking,
+            text=body.query or "",
+            grouped=body.group is not None,
+            truncate=body.truncate,
+            refinement=refinement,
         )
-        _check_characters([hits], body)
-        return await response_in_parts(_hits(hits, body))
+        return await _response(found, body)
     several = body.queries is not None
     queries = body.queries if body.queries is not None else [body.query or ""]
     check_count(served, len(queries), "queries")
@@ -203,21 +235,38 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
         queries,
         body.k,
         body.filter,
+        ranking=ranking,
         grouped=body.group is not None,
         truncate=body.truncate,
+        refinement=refinement,
         where=places("queries" if several else "query", several=several),
     )
-    _check_characters(results, body)
     if not several:
-        return await response_in_parts(_hits(results[0], body))
-    return await response_in_parts(json_object(results=json_list_of(_hits(hits, body) for hits in results)))
+        return await _response(results[0], body)
+    _check_characters(results, body)
+    return await response_in_parts(json_object(results=json_list_of(_found(each, body) for each in results)))
 
 
-def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> None:
+async def _response(found: Found, body: SearchRequest | RecommendRequest) -> Response:
+    _check_characters([found], body)
+    return await response_in_parts(_found(found, body))
+
+
+def _refinement(body: SearchRequest | RecommendRequest) -> Refinement:
+    return Refinement(body.score_threshold, body.diversity, "vector" in body.include)
+
+
+def _tokenizer(body: CreateCollection) -> Tokenizer | Literal["default"] | None:
+    if "keyword" not in body.model_fields_set:
+        return "default"
+    return None if body.keyword is None else TOKENIZERS[body.keyword.tokenizer]
+
+
+def _check_characters(results: Sequence[Found], body: SearchRequest | RecommendRequest) -> None:
     """Refuse a response that would repeat long texts for each of their spans."""
     if "text" not in body.include:
         return
-    characters = sum(len(hit.text) for hits in results for hit in hits)
+    characters = sum(len(hit.text) for found in results for hit in found.hits)
     if characters > MOST_CHARACTERS:
         raise TooLarge(
             f"the texts of the hits have {characters} characters, those of several hits counted for each, and one "
@@ -227,15 +276,20 @@ def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> 
         )
 
 
-def _hits(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
+def _found(found: Found, body: SearchRequest | RecommendRequest) -> Iterator[bytes]:
     def to_json(_: int, hit: Hit) -> dict[str, Any]:
         fields: dict[str, Any] = {"text": hit.text, "metadata": hit.metadata}
         if hit.span is not None:
             start, end = hit.span
             fields["span"] = {"start": start, "end": end, "text": hit.text[start:end]}
-        return {"id": hit.id, "score": hit.score} | {name: fields[name] for name in body.include if name in fields}
+        if hit.vector is not None:
+            fields["vector"] = hit.vector
+        parts = {} if hit.parts is None else {"parts": hit.parts}
+        own = {"id": hit.id, "score": hit.score, **parts}
+        return own | {name: fields[name] for name in body.include if name in fields}
 
-    return json_object(hits=json_list(hits, to_json))
+    vector = {"vector": found.vector} if "vector" in body.include and found.vector is not None else {}
+    return json_object(hits=json_list(found.hits, to_json), **vector)
 
 
 def _spans(document: DocumentBody) -> Spans | None:

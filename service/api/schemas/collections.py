@@ -11,10 +11,19 @@ from service.api.schemas.fields import PoolingSpec, Truncate, examples
 from service.api.schemas.spans import ChunkingBody, SpansOfText
 from service.index import KINDS
 from service.similarity import SIMILARITIES
+from service.store.tokenizers import TOKENIZERS
 
 _INDEXES: Final = " ".join(f"`{kind}`: {index.summary}." for kind, index in KINDS.items())
 _SIMILARITIES: Final = " ".join(f"`{name}`: {each.summary}." for name, each in SIMILARITIES.items())
+_TOKENIZERS: Final = " ".join(f"`{name}`: {each.summary}." for name, each in TOKENIZERS.items())
+TokenizerName = Literal["unicode61", "porter", "trigram"]
 SimilarityName = Literal["cosine", "dot", "euclidean"]
+
+
+class KeywordBody(Body):
+    """How the texts of a collection are searched by words."""
+
+    tokenizer: TokenizerName = Field(default="unicode61", description=_TOKENIZERS)
 
 
 class CreateCollection(Body):
@@ -28,6 +37,9 @@ class CreateCollection(Body):
     chunking: ChunkingBody | None = Field(default=None, description="One vector a document unless given.")
     similarity: SimilarityName | None = Field(
         default=None, description=f"As the model declares, else cosine, unless given. {_SIMILARITIES}"
+    )
+    keyword: KeywordBody | None = Field(
+        default=KeywordBody(), description="The index for keyword and hybrid searches; null: none."
     )
 
 
@@ -88,6 +100,7 @@ class CollectionBody(BaseModel):
     dimension: int
     index: str
     similarity: str = Field(description="How vectors are compared.")
+    keyword: KeywordBody | None = Field(default=None, description="How its texts are searched by words, if they are.")
     precisions: list[str] = Field(description="In which precisions its vectors were made.")
     count: int = Field(description="Documents.")
     chunking: dict[str, JsonValue] | None = Field(default=None, description="How documents are cut, if they are.")

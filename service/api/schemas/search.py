@@ -9,9 +9,44 @@ from pydantic_core import PydanticCustomError
 
 from service.api.requests import Body
 from service.api.schemas.fields import Texts, Truncate, examples
-from service.collections.service import MOST_HITS
+from service.collections.refinement import MOST_DIVERSE
+from service.collections.service import MOST_EXAMPLES, MOST_HITS
+from service.errors import shortened
 
-HitField = Literal["text", "metadata", "span"]
+HitField = Literal["text", "metadata", "span", "vector"]
+Filter = Annotated[
+    dict[str, Any] | None,
+    Field(description="On metadata, with $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not."),
+]
+Group = Annotated[
+    Literal["document"] | None,
+    Field(description="In a chunked collection: one hit a document, that of its best span."),
+]
+K = Annotated[int, Field(ge=1, le=MOST_HITS, description="Hits wanted; fewer come back where fewer match.")]
+Include = Annotated[
+    list[HitField],
+    Field(fail_fast=True, description="What a hit carries; with `vector`, the answer has that of the query as well."),
+]
+Threshold = Annotated[
+    float | None, Field(allow_inf_nan=False, description="The lowest score of a hit, in the scores of this search.")
+]
+Diversity = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=1,
+        description="Choose hits that differ from each other, by maximal marginal relevance: 0 keeps the order of "
+        f"the scores, 1 looks at differences alone. `k` is then {MOST_DIVERSE} at most.",
+    ),
+]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+
+class Weights(Body):
+    """How much each ranking counts in a hybrid search."""
+
+    dense: Weight = 1
+    keyword: Weight = 1
 
 
 class SearchRequest(Body):
@@ -22,24 +57,64 @@ class SearchRequest(Body):
     query: str | None = None
     queries: Texts | None = None
     vector: Annotated[list[float], Field(fail_fast=True)] | None = None
-    k: int = Field(default=10, ge=1, le=MOST_HITS, description="Hits wanted; fewer come back where fewer match.")
-    filter: dict[str, Any] | None = Field(
-        None, description="On metadata, with $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not."
+    mode: Literal["dense", "keyword", "hybrid"] = Field(
+        default="dense", description="Search by vectors, by words (BM25), or by both (reciprocal rank fusion)."
     )
-    group: Literal["document"] | None = Field(
-        default=None, description="In a chunked collection: one hit a document, that of its best span."
-    )
-    include: list[HitField] = Field(default=["text", "metadata", "span"], fail_fast=True)
+    weights: Weights | None = Field(default=None, description="Of the two rankings of a hybrid search; 1 each.")
+    k: K = 10
+    filter: Filter = None
+    group: Group = None
+    include: Include = Field(default=["text", "metadata", "span"])
+    score_threshold: Threshold = None
+    diversity: Diversity = None
     truncate: Truncate = False
 
     @model_validator(mode="after")
     def _check_query(self) -> Self:
         given = [name for name in ("query", "queries", "vector") if getattr(self, name) is not None]
+        if self.mode == "hybrid" and given == ["query", "vector"]:
+            given = ["query"]  # the words, beside a vector of the caller's own
+        if self.mode != "dense" and given == ["vector"]:
+            remedy = "give 'query' beside 'vector'" if self.mode == "hybrid" else "give 'query' or 'queries'"
+            raise PydanticCustomError(
+                "no_words", "mode '{mode}' searches by words: {remedy}.", {"mode": self.mode, "remedy": remedy}
+            )
+        if self.weights is not None and (self.mode != "hybrid" or not self.weights.dense + self.weights.keyword):
+            raise PydanticCustomError(
+                "weights",
+                "'weights' are of the rankings of a hybrid search, and one of them is above 0; {remedy}.",
+                {"remedy": "set one" if self.mode == "hybrid" else "leave them out, or ask for mode 'hybrid'"},
+            )
         if len(given) != 1:
             raise PydanticCustomError(
                 "one_query",
                 "give one of 'query', 'queries' and 'vector'; this has {given}.",
                 {"given": " and ".join(map(repr, given)) or "none"},
+            )
+        return self
+
+
+class RecommendRequest(Body):
+    """A search by documents of the collection: more like the positive ones, and unlike the negative ones."""
+
+    model_config = examples({"positive": ["1"], "negative": [], "k": 3})
+
+    positive: list[str] = Field(min_length=1, max_length=MOST_EXAMPLES, fail_fast=True)
+    negative: list[str] = Field(default=[], max_length=MOST_EXAMPLES, fail_fast=True)
+    k: K = 10
+    filter: Filter = None
+    group: Group = None
+    include: Include = Field(default=["text", "metadata", "span"])
+    score_threshold: Threshold = None
+    diversity: Diversity = None
+
+    @model_validator(mode="after")
+    def _check_examples(self) -> Self:
+        if both := set(self.positive) & set(self.negative):
+            raise PydanticCustomError(
+                "both",
+                "{id} is among 'positive' and 'negative'; leave one of them out.",
+                {"id": shortened(min(both))},
             )
         return self
 
@@ -52,20 +127,36 @@ class HitSpan(BaseModel):
     text: str
 
 
+class HitPart(BaseModel):
+    """What one ranking gave a hit."""
+
+    rank: int
+    score: float
+
+
 class HitBody(BaseModel):
-    """A document found, or in a chunked collection a span of one; `score` is by the collection's similarity."""
+    """A document found, or in a chunked collection a span of one.
+
+    `score` is by the collection's similarity, in a keyword search BM25, and in a hybrid search the sum of
+    weight / (60 + rank) over its `parts`.
+    """
 
     id: str
     score: float
+    parts: dict[Literal["dense", "keyword"], HitPart] | None = Field(
+        default=None, description="In a keyword or hybrid search: its rank and score in each ranking that has it."
+    )
     text: str | None = None
     metadata: dict[str, Any] | None = None
     span: HitSpan | None = None
+    vector: list[float] | None = None
 
 
 class Hits(BaseModel):
     """Hits, the best first."""
 
     hits: list[HitBody]
+    vector: list[float] | None = Field(default=None, description="That of the query, where it was asked for.")
 
 
 class SearchResults(BaseModel):

@@ -88,7 +88,10 @@ def check(folder):
     notes.upsert([Document("c", "", {})], np.array([[1, 0]], np.float32))
     notes.delete("c")
     opened.close()
-    Collections(folder / "new").close()
+    new = Collections(folder / "new")
+    for name, dim in (("notes", 2), ("empty", 3)):
+        new.create(name, definition(), dim)
+    new.close()
     assert version_and_tables(folder) == version_and_tables(folder / "new")
     assert version_and_tables(folder)[0] == SCHEMA_VERSION
 

@@ -1,0 +1,151 @@
+"""Keyword search: for each collection a full-text table of its own, ranked by BM25 within that collection.
+
+The table is FTS5 over a view of the collection's texts, so that it holds terms and no copy of a text. What is indexed
+instead of a text, where they differ, is kept in `segmented`: FTS5 has to read what was put in to take it out.
+"""
+
+import json
+import logging
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from service.arrays import Floats, Keys
+from service.store.tokenizers import TOKENIZERS, Tokenizer
+
+logger = logging.getLogger(__name__)
+
+UNAVAILABLE: Final = (
+    f"SQLite {sqlite3.sqlite_version} here is built without FTS5: keyword and hybrid searches are refused, and all "
+    "else works. Use a Python whose sqlite3 has FTS5, as those of python.org, Debian and conda-forge have; what is "
+    "stored until then is indexed at the first start with it."
+)
+
+
+def is_built_in(connection: sqlite3.Connection) -> bool:
+    """Return whether this SQLite has FTS5."""
+    return connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone() is not None
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Fill the tables that are not current, such as those of an older store; part of a transaction.
+
+    Without FTS5, none is current from then on, since documents will change without them.
+    """
+    if not is_built_in(connection):
+        connection.execute("UPDATE keywords SET current = 0")
+        return
+    owners = {f"keywords_{key}" for (key,) in connection.execute("SELECT collection FROM keywords WHERE current")}
+    virtual = connection.execute(
+        "SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL TABLE keywords%'"
+    ).fetchall()
+    for (name,) in virtual:
+        if name not in owners:
+            connection.execute(f"DROP TABLE {name}")
+    for (key,) in connection.execute("SELECT collection FROM keywords WHERE NOT current").fetchall():
+        _create(connection, key)
+        fill(connection, key)
+
+
+def needs_preparation(connection: sqlite3.Connection) -> bool:
+    """Return whether `prepare` has anything to do."""
+    states = {bool(state) for (state,) in connection.execute("SELECT DISTINCT current FROM keywords")}
+    return is_built_in(connection) not in states if states else False
+
+
+def create(connection: sqlite3.Connection, collection: int, tokenizer: Tokenizer) -> None:
+    """Give a new collection its table."""
+    current = is_built_in(connection)
+    connection.execute("INSERT INTO keywords VALUES (?, ?, ?)", (collection, tokenizer.name, current))
+    if current:
+        _create(connection, collection)
+
+
+def drop(connection: sqlite3.Connection, collection: int) -> None:
+    """Take away a collection's table, before the collection is deleted."""
+    if current(connection, collection):
+        connection.execute(f"DROP TABLE keywords_{collection}")
+    connection.execute(f"DROP VIEW IF EXISTS keyword_texts_{collection}")
+
+
+def current(connection: sqlite3.Connection, collection: int) -> bool:
+    """Return whether a collection has a table that can be searched."""
+    found = connection.execute("SELECT current FROM keywords WHERE collection = ?", (collection,)).fetchone()
+    return bool(found and found[0])
+
+
+def add(connection: sqlite3.Connection, collection: int, texts: Sequence[tuple[int, str]]) -> None:
+    """Index the texts of documents that have just been stored, given with their keys, which ascend."""
+    if not current(connection, collection):
+        return
+    tokenizer = _tokenizer(connection, collection)
+    indexed = [(key, tokenizer.indexed(text)) for key, text in texts]
+    changed = [row for row, (_, text) in zip(indexed, texts, strict=True) if row[1] != text]
+    connection.executemany("INSERT INTO segmented VALUES (?, ?)", changed)
+    connection.executemany(f"INSERT INTO keywords_{collection} (rowid, text) VALUES (?, ?)", indexed)
+
+
+def remove(connection: sqlite3.Connection, collection: int, condition: str, parameters: Sequence[object]) -> None:
+    """Take out documents that a condition on the table `documents` finds, before they are deleted."""
+    if current(connection, collection):
+        connection.execute(
+            f"DELETE FROM keywords_{collection} WHERE rowid IN (SELECT key FROM documents WHERE {condition})",
+            parameters,
+        )
+
+
+def fill(connection: sqlite3.Connection, collection: int) -> None:
+    """Index all documents of a collection anew, as after they have been stored without it."""
+    connection.create_function("indexed", 1, _tokenizer(connection, collection).indexed, deterministic=True)
+    of_collection = "FROM documents WHERE collection = ?"
+    connection.execute(f"DELETE FROM segmented WHERE document IN (SELECT key {of_collection})", (collection,))
+    connection.execute(
+        f"INSERT INTO segmented SELECT key, indexed(text) {of_collection} AND indexed(text) <> text", (collection,)
+    )
+    connection.execute(f"INSERT INTO keywords_{collection} (keywords_{collection}) VALUES ('rebuild')")
+    connection.execute("UPDATE keywords SET current = 1 WHERE collection = ?", (collection,))
+    (count,) = connection.execute(f"SELECT count(*) FROM keywords_{collection}_docsize").fetchone()
+    if count:
+        logger.info("the texts of %d documents are indexed for keyword search", count)
+
+
+def search(
+    connection: sqlite3.Connection, collection: int, terms: Sequence[str], k: int, allowed: Keys | None = None
+) -> tuple[Keys, Floats]:
+    """Return keys and BM25 scores, each (m,), of the `m` <= `k` best documents that have any of the terms.
+
+    The best come first, equal scores by key. `terms` are as a `Tokenizer` gives them; `allowed` are the keys that may
+    be found, None for all.
+    """
+    if not terms or (allowed is not None and not len(allowed)):
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    table = f"keywords_{collection}"
+    # The unary plus keeps SQLite from looking up each allowed key by a full-text query of its own.
+    condition = "" if allowed is None else "AND +rowid IN (SELECT value FROM json_each(?))"
+    rows = connection.execute(
+        f"SELECT rowid, -bm25({table}) AS score FROM {table} WHERE {table} MATCH ? {condition} "
+        "ORDER BY score DESC, rowid LIMIT ?",
+        (" OR ".join(terms), *([] if allowed is None else [json.dumps(allowed.tolist())]), k),
+    ).fetchall()
+    keys, scores = zip(*rows, strict=True) if rows else ((), ())
+    return np.array(keys, np.int64), np.array(scores, np.float32)
+
+
+def _create(connection: sqlite3.Connection, collection: int) -> None:
+    connection.execute(f"DROP VIEW IF EXISTS keyword_texts_{collection}")
+    connection.execute(
+        f"CREATE VIEW keyword_texts_{collection} AS SELECT key, coalesce(segmented.text, documents.text) AS text "
+        f"FROM documents LEFT JOIN segmented ON document = key WHERE collection = {collection:d}"
+    )
+    tokenizer = _tokenizer(connection, collection)
+    connection.execute(
+        f"CREATE VIRTUAL TABLE keywords_{collection} USING fts5(text, content='keyword_texts_{collection}', "
+        f"content_rowid='key', tokenize=\"{tokenizer.declaration}\")"
+    )
+
+
+def _tokenizer(connection: sqlite3.Connection, collection: int) -> Tokenizer:
+    (name,) = connection.execute("SELECT tokenizer FROM keywords WHERE collection = ?", (collection,)).fetchone()
+    return TOKENIZERS[name]
