@@ -153,7 +153,7 @@ class StoreUnavailable(ServiceError):
 
 
 class NotFound(ServiceError):
-    """No collection, document or reindex has the requested name or id."""
+    """No collection, alias, document or reindex has the requested name or id."""
 
     code = "not_found"
 
@@ -178,6 +178,12 @@ class Conflict(ServiceError):
         )
 
 
+class NameConflict(ServiceError):
+    """A name stands for something else than the request needs, such as another collection or an alias."""
+
+    code = "name_conflict"
+
+
 class StaleDefinition(ServiceError):
     """Vectors were computed for a definition that the collection no longer has or is no longer rebuilt for."""
 
@@ -200,6 +206,12 @@ class InvalidFilter(ServiceError):
     """A filter does not follow the filter language."""
 
     code = "invalid_filter"
+
+
+class InvalidCursor(ServiceError):
+    """A cursor was not given out for this collection, or is damaged."""
+
+    code = "invalid_cursor"
 
 
 class InvalidDocument(ServiceError):

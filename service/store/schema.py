@@ -6,9 +6,13 @@ from typing import Final
 
 from service.errors import StoreUnavailable
 
+_BYTES: Final = "length(CAST({0}.text AS BLOB)) + length(CAST({0}.metadata AS BLOB)) + length({0}.vector)"
+"""The bytes of a row of documents."""
+
 # What each version added; the file's `user_version` counts those that it has.
 _VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
-    # Keys are never reused (AUTOINCREMENT), so that a key in an index stands for one version of a document.
+    # Keys are never reused (AUTOINCREMENT), so that a key in an index stands for one version of a document's text and
+    # vectors; its metadata may change under it.
     # The vector is the last column, so that reading metadata for a filter does not read it from the disk.
     (
         """
@@ -70,6 +74,48 @@ _VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
             precision  TEXT NOT NULL,
             PRIMARY KEY (collection, rebuilt, precision)
         ) STRICT, WITHOUT ROWID
+        """,
+    ),
+    # Other names of collections, which end with them; and how many bytes the documents of a collection take: triggers
+    # keep count, so that telling it reads none of them.
+    (
+        """
+        CREATE TABLE aliases (
+            name       TEXT PRIMARY KEY,
+            collection INTEGER NOT NULL REFERENCES collections(key) ON DELETE CASCADE
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE sizes (
+            collection INTEGER PRIMARY KEY REFERENCES collections(key) ON DELETE CASCADE,
+            bytes      INTEGER NOT NULL
+        ) STRICT
+        """,
+        f"""
+        INSERT INTO sizes
+        SELECT collections.key, coalesce(sum({_BYTES.format("documents")}), 0)
+        FROM collections LEFT JOIN documents ON collection = collections.key GROUP BY collections.key
+        """,
+        """
+        CREATE TRIGGER collection_created AFTER INSERT ON collections BEGIN
+            INSERT INTO sizes VALUES (NEW.key, 0);
+        END
+        """,
+        f"""
+        CREATE TRIGGER document_stored AFTER INSERT ON documents BEGIN
+            UPDATE sizes SET bytes = bytes + {_BYTES.format("NEW")} WHERE collection = NEW.collection;
+        END
+        """,
+        f"""
+        CREATE TRIGGER document_deleted AFTER DELETE ON documents BEGIN
+            UPDATE sizes SET bytes = bytes - ({_BYTES.format("OLD")}) WHERE collection = OLD.collection;
+        END
+        """,
+        f"""
+        CREATE TRIGGER document_changed AFTER UPDATE OF text, metadata, vector ON documents BEGIN
+            UPDATE sizes SET bytes = bytes + {_BYTES.format("NEW")} - ({_BYTES.format("OLD")})
+            WHERE collection = NEW.collection;
+        END
         """,
     ),
 )

@@ -16,9 +16,18 @@ import numpy as np
 
 from service.arrays import Keys, Vectors
 from service.errors import StoreUnavailable
-from service.store.document import Document, decoded_spans
+from service.store.document import Document, Stored, decoded_spans
 from service.store.schema import prepare
-from service.store.transaction import UNBUILT, CollectionRow, RebuildRow, Transaction, read_rebuild, read_vectors
+from service.store.transaction import (
+    UNBUILT,
+    CollectionRow,
+    RebuildRow,
+    Transaction,
+    read_keys,
+    read_keys_of,
+    read_rebuild,
+    read_vectors,
+)
 
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "The disk is full: free some space. Nothing stored was lost",
@@ -119,6 +128,48 @@ class Store:
             ).fetchall()
         return {document.id: document for _, document in map(_document, rows)}
 
+    def keys(self, collection: int, after: int, most: int) -> Keys:
+        """Return the first `most` keys of a collection that are above `after`, ascending."""
+        with self._reading() as connection:
+            return read_keys(connection, collection, after, most)
+
+    def keys_of(self, collection: int, ids: Sequence[str]) -> dict[str, int]:
+        """Return the keys of a collection's documents with these ids, by id."""
+        with self._reading() as connection:
+            return read_keys_of(connection, collection, ids)
+
+    def read(self, keys: Keys, most: int, *, vectors: bool) -> list[Stored]:
+        """Return the documents with these keys, by ascending key, and with `vectors` theirs.
+
+        None follow after their texts, metadata and vectors have reached `most` bytes, by and large.
+        """
+        found: list[Stored] = []
+        columns = f"key, id, text, metadata, spans, {'vector' if vectors else 'NULL'}"
+        with self._reading() as connection:
+            for *row, vector in connection.execute(
+                f"SELECT {columns} FROM documents LEFT JOIN chunks ON chunks.document = key "
+                "WHERE key IN (SELECT value FROM json_each(?)) ORDER BY key",
+                (json.dumps(keys.tolist()),),
+            ):
+                key, document = _document(tuple(row))
+                own = None if vector is None else _vectors(vector, document)
+                found.append(Stored(key, document, own))
+                most -= len(document.text) + len(row[3]) + len(vector or b"")
+                if most <= 0:
+                    break
+        return found
+
+    def aliases(self) -> list[tuple[str, int]]:
+        """Return every alias and the key of the collection that it stands for."""
+        with self._reading() as connection:
+            return connection.execute("SELECT name, collection FROM aliases").fetchall()
+
+    def stored_bytes(self, collection: int) -> int:
+        """Return the bytes of the texts, metadata and vectors of a collection."""
+        with self._reading() as connection:
+            (size,) = connection.execute("SELECT bytes FROM sizes WHERE collection = ?", (collection,)).fetchone()
+        return int(size)
+
     def precisions(self, collection: int) -> list[str]:
         """Return in which precisions the vectors of a collection were made, as far as that was noted."""
         with self._reading() as connection:
@@ -199,6 +250,11 @@ class Store:
 def _document(row: tuple[int, str, str, str, bytes | None]) -> tuple[int, Document]:
     key, document_id, text, metadata, spans = row
     return key, Document(document_id, text, json.loads(metadata), decoded_spans(spans))
+
+
+def _vectors(stored: bytes, document: Document) -> Vectors:
+    count = 1 if document.spans is None else len(document.spans)
+    return np.frombuffer(stored, "<f4").reshape(count, -1).astype(np.float32)
 
 
 def _process_lock(folder: Path) -> int:

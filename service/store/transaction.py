@@ -89,6 +89,66 @@ class Transaction:
         """Delete a document; returns its key, or no key where there is no such document."""
         return self._delete(collection, [document_id])
 
+    def rename(self, row: CollectionRow, name: str) -> CollectionRow:
+        """Give a collection another name, which is not taken."""
+        self._connection.execute("UPDATE collections SET name = ? WHERE key = ?", (name, row.key))
+        return replace(row, name=name)
+
+    def copy(self, row: CollectionRow, name: str) -> CollectionRow:
+        """Insert a collection with definition and documents of another one, under a name that is not taken."""
+        copy = self.create(name, row.definition, row.dim, row.index_kind)
+        self._connection.execute(
+            "INSERT INTO documents (collection, id, text, metadata, vector) "
+            "SELECT ?, id, text, metadata, vector FROM documents WHERE collection = ? ORDER BY key",
+            (copy.key, row.key),
+        )
+        self._connection.execute(
+            "INSERT INTO chunks SELECT copied.key, spans FROM documents AS copied "
+            "JOIN documents AS source ON source.collection = ? AND source.id = copied.id "
+            "JOIN chunks ON document = source.key WHERE copied.collection = ? ORDER BY copied.key",
+            (row.key, copy.key),
+        )
+        self._connection.execute(
+            "INSERT INTO precisions SELECT ?, 0, precision FROM precisions WHERE collection = ? AND rebuilt = 0",
+            (copy.key, row.key),
+        )
+        return copy
+
+    def set_alias(self, name: str, collection: int) -> None:
+        """Make a name, which no collection has, stand for a collection, in place of any other."""
+        self._connection.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?)", (name, collection))
+
+    def delete_alias(self, name: str) -> None:
+        """Delete an alias."""
+        self._connection.execute("DELETE FROM aliases WHERE name = ?", (name,))
+
+    def keys(self, collection: int) -> Keys:
+        """Return the keys, ascending, of all documents of a collection."""
+        return read_keys(self._connection, collection, 0, -1)
+
+    def keys_of(self, collection: int, ids: Sequence[str]) -> dict[str, int]:
+        """Return the keys of the documents with these ids, by id."""
+        return read_keys_of(self._connection, collection, ids)
+
+    def delete_keys(self, keys: Keys) -> None:
+        """Delete the documents with these keys."""
+        self._connection.execute(
+            "DELETE FROM documents WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),)
+        )
+
+    def metadata(self, keys: Keys) -> list[tuple[int, str, str]]:
+        """Return key, id and encoded metadata of the documents with these keys."""
+        return self._connection.execute(
+            "SELECT key, id, metadata FROM documents WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(keys.tolist()),),
+        ).fetchall()
+
+    def set_metadata(self, encoded: Sequence[tuple[int, str]]) -> None:
+        """Replace the metadata of documents, given their keys and the new metadata as JSON."""
+        self._connection.executemany(
+            "UPDATE documents SET metadata = ? WHERE key = ?", ((metadata, key) for key, metadata in encoded)
+        )
+
     def rebuild(self, collection: int) -> RebuildRow | None:
         """Return the rebuild of a collection, if there is one."""
         return read_rebuild(self._connection, collection)
@@ -167,6 +227,24 @@ class Transaction:
             (collection, json.dumps(ids, ensure_ascii=False)),
         ).fetchall()
         return np.array([key for (key,) in rows], np.int64)
+
+
+def read_keys(connection: sqlite3.Connection, collection: int, after: int, most: int) -> Keys:
+    """Return the first keys of a collection that are above `after`, ascending: `most` of them, or all for -1."""
+    cursor = connection.execute(
+        "SELECT key FROM documents WHERE collection = ? AND key > ? ORDER BY key LIMIT ?", (collection, after, most)
+    )
+    return np.fromiter((key for (key,) in cursor), np.int64)
+
+
+def read_keys_of(connection: sqlite3.Connection, collection: int, ids: Sequence[str]) -> dict[str, int]:
+    """Return the keys of a collection's documents with these ids, by id."""
+    return dict(
+        connection.execute(
+            "SELECT id, key FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
+            (collection, json.dumps(ids, ensure_ascii=False)),
+        )
+    )
 
 
 def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow | None:

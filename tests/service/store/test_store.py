@@ -13,6 +13,7 @@ from service.collections import Collections
 from service.errors import NotFound, StoreUnavailable
 from service.store import Document
 from service.store.document import validate
+from service.store.schema import SCHEMA_VERSION
 from service.store.store import Store
 from tests.support.definitions import definition
 
@@ -135,10 +136,10 @@ def test_a_vector_of_the_wrong_length_is_found_at_opening(stored):
 def test_a_newer_schema_is_left_alone(stored):
     database = stored / "millpond.sqlite3"
     with sqlite3.connect(database) as connection:
-        connection.execute("PRAGMA user_version = 4")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
     before = database.read_bytes()
-    with pytest.raises(StoreUnavailable, match=r"newer Millpond \(schema 4; this one knows 3\)"):
+    with pytest.raises(StoreUnavailable, match=rf"newer Millpond \(schema {SCHEMA_VERSION + 1}; this"):
         Collections(stored)
     assert database.read_bytes() == before
 
