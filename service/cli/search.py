@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import orjson
 import typer
 from rich.table import Table
 
 from service.cli import options
 from service.cli.client import ask_once, collection_path
-from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out
+from service.cli.console import ON_SCREEN, emit_json, err, one_line, out
 
 
 def search(
@@ -19,9 +18,7 @@ def search(
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits wanted; fewer come where fewer match.")] = 10,
-    condition: Annotated[
-        str | None, typer.Option("--filter", help="""On metadata, as JSON: '{"year": {"$gte": 2020}}'.""")
-    ] = None,
+    condition: options.Filter = None,
     by_document: Annotated[
         bool, typer.Option("--by-document", help="In a chunked collection: each document once, by its best span.")
     ] = False,
@@ -31,7 +28,7 @@ def search(
     """Find the documents of a collection that are nearest in meaning to a query."""
     route = collection_path(collection)
     group = "document" if by_document else None
-    body = {"query": query, "k": k, "filter": _filter(condition), "group": group, "truncate": truncate}
+    body = {"query": query, "k": k, "filter": options.parse_filter(condition), "group": group, "truncate": truncate}
     answer = ask_once(url, config, f"{route}/search", body, {"query": "the query"})
     if as_json:
         emit_json(answer)
@@ -48,18 +45,3 @@ def search(
         text = hit.get("span", hit)["text"]
         table.add_row(str(rank), f"{hit['score']:.4f}", one_line(hit["id"], 512), one_line(text, 120))
     out.print(table)
-
-
-def _filter(condition: str | None) -> dict[str, Any] | None:
-    if condition is None:
-        return None
-    parsed, reason = None, ""
-    try:
-        parsed = orjson.loads(condition)
-    except orjson.JSONDecodeError as error:
-        reason = f" ({error})"
-    if not isinstance(parsed, dict):
-        raise Failure(
-            f'--filter {condition!r}: is not a JSON object{reason}. Write it as \'{{"year": {{"$gte": 2020}}}}\'.', 2
-        )
-    return parsed
