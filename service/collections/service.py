@@ -61,10 +61,10 @@ class CollectionService:
     async def create(
         self,
         name: str,
-        model: str | None,
-        spec: Spec | None,
-        index: str,
-        chunking: Chunking | None,
+        model: str | None = None,
+        spec: Spec | None = None,
+        index: str = "flat",
+        chunking: Chunking | None = None,
         similarity: Similarity | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new.
@@ -235,11 +235,11 @@ class CollectionService:
         name: str,
         queries: Sequence[str],
         k: int,
-        condition: Mapping[str, Any] | None,
+        condition: Mapping[str, Any] | None = None,
         *,
         grouped: bool = False,
         truncate: bool = False,
-        where: Callable[[int], Place],
+        where: Callable[[int], Place] = partial(Place, "queries"),
     ) -> list[list[Hit]]:
         """Embed texts as queries and return the `k` best hits for each; with `grouped`, one hit a document."""
         collection = self.get(name)
@@ -264,7 +264,7 @@ class CollectionService:
         name: str,
         vector: Sequence[float],
         k: int,
-        condition: Mapping[str, Any] | None,
+        condition: Mapping[str, Any] | None = None,
         *,
         grouped: bool = False,
     ) -> list[Hit]:
