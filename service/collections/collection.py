@@ -264,7 +264,7 @@ class Collection:
             self._require_present()
             keys, missing = self._selected(transaction, selection)
             if len(keys):
-                transaction.delete_keys(keys)
+                transaction.delete_keys(self._row.key, keys)
                 self._publish(transaction, keys, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))
         return Changed(len(keys), missing)
 
@@ -284,7 +284,7 @@ class Collection:
                     for key, document_id, stored in before
                 )
                 transaction.set_metadata(
-                    [new for new, (*_, stored) in zip(after, before, strict=True) if new[1] != stored]
+                    self._row.key, [new for new, (*_, stored) in zip(after, before, strict=True) if new[1] != stored]
                 )
             with self._lock.writing():
                 transaction.commit()

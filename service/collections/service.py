@@ -35,6 +35,9 @@ MOST_HITS_TOGETHER: Final = 1_000_000
 """Hits that the queries of one request may ask for together; the documents of all are in memory at once."""
 
 
+_OF_QUERIES: Final = partial(Place, "queries")
+
+
 @dataclass(frozen=True, slots=True)
 class Upserted:
     """The number of documents of a request, and how many of them were stored in equal form before."""
@@ -239,7 +242,7 @@ class CollectionService:
         *,
         grouped: bool = False,
         truncate: bool = False,
-        where: Callable[[int], Place] = partial(Place, "queries"),
+        where: Callable[[int], Place] = _OF_QUERIES,
     ) -> list[list[Hit]]:
         """Embed texts as queries and return the `k` best hits for each; with `grouped`, one hit a document."""
         collection = self.get(name)

@@ -6,9 +6,6 @@ from typing import Final
 
 from service.errors import StoreUnavailable
 
-_BYTES: Final = "length(CAST({0}.text AS BLOB)) + length(CAST({0}.metadata AS BLOB)) + length({0}.vector)"
-"""The bytes of a row of documents."""
-
 # What each version added; the file's `user_version` counts those that it has.
 _VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
     # Keys are never reused (AUTOINCREMENT), so that a key in an index stands for one version of a document's text and
@@ -76,8 +73,8 @@ _VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
-    # Other names of collections, which end with them; and how many bytes the documents of a collection take: triggers
-    # keep count, so that telling it reads none of them.
+    # Other names of collections, which end with them; and the bytes of all texts, metadata and vectors of each, of which
+    # every change keeps count, so that nobody has to read the documents for it.
     (
         """
         CREATE TABLE aliases (
@@ -85,37 +82,12 @@ _VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
             collection INTEGER NOT NULL REFERENCES collections(key) ON DELETE CASCADE
         ) STRICT, WITHOUT ROWID
         """,
+        "ALTER TABLE collections ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0",
         """
-        CREATE TABLE sizes (
-            collection INTEGER PRIMARY KEY REFERENCES collections(key) ON DELETE CASCADE,
-            bytes      INTEGER NOT NULL
-        ) STRICT
-        """,
-        f"""
-        INSERT INTO sizes
-        SELECT collections.key, coalesce(sum({_BYTES.format("documents")}), 0)
-        FROM collections LEFT JOIN documents ON collection = collections.key GROUP BY collections.key
-        """,
-        """
-        CREATE TRIGGER collection_created AFTER INSERT ON collections BEGIN
-            INSERT INTO sizes VALUES (NEW.key, 0);
-        END
-        """,
-        f"""
-        CREATE TRIGGER document_stored AFTER INSERT ON documents BEGIN
-            UPDATE sizes SET bytes = bytes + {_BYTES.format("NEW")} WHERE collection = NEW.collection;
-        END
-        """,
-        f"""
-        CREATE TRIGGER document_deleted AFTER DELETE ON documents BEGIN
-            UPDATE sizes SET bytes = bytes - ({_BYTES.format("OLD")}) WHERE collection = OLD.collection;
-        END
-        """,
-        f"""
-        CREATE TRIGGER document_changed AFTER UPDATE OF text, metadata, vector ON documents BEGIN
-            UPDATE sizes SET bytes = bytes + {_BYTES.format("NEW")} - ({_BYTES.format("OLD")})
-            WHERE collection = NEW.collection;
-        END
+        UPDATE collections SET bytes = (
+            SELECT coalesce(sum(length(CAST(text AS BLOB)) + length(CAST(metadata AS BLOB)) + length(vector)), 0)
+            FROM documents WHERE collection = collections.key
+        )
         """,
     ),
 )

@@ -167,7 +167,7 @@ class Store:
     def stored_bytes(self, collection: int) -> int:
         """Return the bytes of the texts, metadata and vectors of a collection."""
         with self._reading() as connection:
-            (size,) = connection.execute("SELECT bytes FROM sizes WHERE collection = ?", (collection,)).fetchone()
+            (size,) = connection.execute("SELECT bytes FROM collections WHERE key = ?", (collection,)).fetchone()
         return int(size)
 
     def precisions(self, collection: int) -> list[str]:

@@ -15,6 +15,8 @@ from service.store.document import ValidatedVectors, encoded_spans
 UNBUILT: Final = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE document = documents.key)"
 """Condition for the documents of a collection that its rebuild has no vectors for."""
 _OF_COLLECTION: Final = "SELECT key FROM documents WHERE collection = ?"
+_BYTES: Final = "length(CAST(text AS BLOB)) + length(CAST(metadata AS BLOB)) + length(vector)"
+"""The bytes of a row of `documents`."""
 _BLOCK: Final = 1 << 23
 """Bytes of vectors that are read as one block."""
 
@@ -83,6 +85,8 @@ class Transaction:
             if spans is not None:
                 self._connection.execute("INSERT INTO chunks VALUES (?, ?)", (key, encoded_spans(spans)))
             keys.append(key)
+        texts = sum(len(text.encode()) + len(metadata.encode()) for _, text, metadata in rows)
+        self._grow(collection, texts + vectors.vectors.nbytes)
         return replaced, np.array(keys, np.int64)
 
     def delete(self, collection: int, document_id: str) -> Keys:
@@ -101,6 +105,10 @@ class Transaction:
             "INSERT INTO documents (collection, id, text, metadata, vector) "
             "SELECT ?, id, text, metadata, vector FROM documents WHERE collection = ? ORDER BY key",
             (copy.key, row.key),
+        )
+        self._connection.execute(
+            "UPDATE collections SET bytes = (SELECT bytes FROM collections WHERE key = ?) WHERE key = ?",
+            (row.key, copy.key),
         )
         self._connection.execute(
             "INSERT INTO chunks SELECT copied.key, spans FROM documents AS copied "
@@ -130,11 +138,13 @@ class Transaction:
         """Return the keys of the documents with these ids, by id."""
         return read_keys_of(self._connection, collection, ids)
 
-    def delete_keys(self, keys: Keys) -> None:
-        """Delete the documents with these keys."""
-        self._connection.execute(
-            "DELETE FROM documents WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),)
+    def delete_keys(self, collection: int, keys: Keys) -> None:
+        """Delete the documents of a collection with these keys."""
+        sizes = self._connection.execute(
+            f"DELETE FROM documents WHERE key IN (SELECT value FROM json_each(?)) RETURNING {_BYTES}",
+            (json.dumps(keys.tolist()),),
         )
+        self._grow(collection, -sum(size for (size,) in sizes))
 
     def metadata(self, keys: Keys) -> list[tuple[int, str, str]]:
         """Return key, id and encoded metadata of the documents with these keys."""
@@ -143,11 +153,17 @@ class Transaction:
             (json.dumps(keys.tolist()),),
         ).fetchall()
 
-    def set_metadata(self, encoded: Sequence[tuple[int, str]]) -> None:
-        """Replace the metadata of documents, given their keys and the new metadata as JSON."""
+    def set_metadata(self, collection: int, encoded: Sequence[tuple[int, str]]) -> None:
+        """Replace the metadata of documents of a collection, given their keys and the new metadata as JSON."""
+        (before,) = self._connection.execute(
+            "SELECT coalesce(sum(length(CAST(metadata AS BLOB))), 0) FROM documents "
+            "WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps([key for key, _ in encoded]),),
+        ).fetchone()
         self._connection.executemany(
             "UPDATE documents SET metadata = ? WHERE key = ?", ((metadata, key) for key, metadata in encoded)
         )
+        self._grow(collection, sum(len(metadata.encode()) for _, metadata in encoded) - before)
 
     def rebuild(self, collection: int) -> RebuildRow | None:
         """Return the rebuild of a collection, if there is one."""
@@ -198,6 +214,11 @@ class Transaction:
             "UPDATE documents SET vector = (SELECT vector FROM rebuilt WHERE document = key) WHERE collection = ?",
             (row.key,),
         )
+        self._connection.execute(
+            f"UPDATE collections SET bytes = (SELECT coalesce(sum({_BYTES}), 0) FROM documents WHERE collection = ?1)"
+            " WHERE key = ?1",
+            (row.key,),
+        )
         self._connection.execute(f"DELETE FROM chunks WHERE document IN ({_OF_COLLECTION})", (row.key,))
         self._connection.execute(
             "INSERT INTO chunks SELECT document, spans FROM rebuilt "
@@ -223,10 +244,17 @@ class Transaction:
 
     def _delete(self, collection: int, ids: list[str]) -> Keys:
         rows = self._connection.execute(
-            "DELETE FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?)) RETURNING key",
+            "DELETE FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?)) "
+            f"RETURNING key, {_BYTES}",
             (collection, json.dumps(ids, ensure_ascii=False)),
         ).fetchall()
-        return np.array([key for (key,) in rows], np.int64)
+        self._grow(collection, -sum(size for _, size in rows))
+        return np.array([key for key, _ in rows], np.int64)
+
+    def _grow(self, collection: int, size: int) -> None:
+        """Keep count of the bytes of a collection."""
+        if size:
+            self._connection.execute("UPDATE collections SET bytes = bytes + ? WHERE key = ?", (size, collection))
 
 
 def read_keys(connection: sqlite3.Connection, collection: int, after: int, most: int) -> Keys:

@@ -75,6 +75,8 @@ def check(folder):
     (hits,) = notes.search(np.array([[0, 1]], np.float32), 5)
     assert [(hit.id, round(hit.score, 5)) for hit in hits] == [("b", 1.0), ("a", 0.8)]
     assert notes.rebuild() is None
+    assert notes.stored_bytes() == 8 + 8 + len("A pond.{}A mill by the pond.") + len('{"year":2021}')
+    assert opened.get("empty").stored_bytes() == 0
     notes.upsert([Document("c", "", {})], np.array([[1, 0]], np.float32))
     notes.delete("c")
     opened.close()
@@ -113,7 +115,10 @@ Collections(Path(sys.argv[1]))
 @pytest.mark.parametrize(
     "statement",
     first_fast(
-        ["COMMIT", "PRAGMA user_version =", "CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt"]
+        [
+            *("COMMIT", "PRAGMA user_version =", "CREATE TABLE chunks", "CREATE TABLE rebuilds"),
+            *("CREATE TABLE rebuilt", "CREATE TABLE aliases", "UPDATE collections SET bytes"),
+        ]
     ),
 )
 def test_killed_in_the_middle_it_is_still_version_1(first, start, statement):
