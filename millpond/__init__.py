@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from service.deployment import Deployment, open_deployment
     from service.embedding.embedder import Embedder
     from service.errors import ServiceError
+    from service.store.document import Document
 
 _HOMES: Final = {
     "Config": "service.config",
     "Deployment": "service.deployment",
+    "Document": "service.store.document",
     "Embedder": "service.embedding.embedder",
     "LearnedPooling": "pooling.sentence_transformers",
     "Pooler": "pooling.base",
@@ -34,6 +36,7 @@ _HOMES: Final = {
 __all__ = [
     "Config",
     "Deployment",
+    "Document",
     "Embedder",
     "LearnedPooling",
     "Pooler",

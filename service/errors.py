@@ -153,7 +153,7 @@ class StoreUnavailable(ServiceError):
 
 
 class NotFound(ServiceError):
-    """No collection, document or reindex has the requested name or id."""
+    """No collection, alias, document or reindex has the requested name or id."""
 
     code = "not_found"
 
@@ -176,6 +176,12 @@ class Conflict(ServiceError):
             stored=dict(stored),
             asked=dict(asked),
         )
+
+
+class NameConflict(ServiceError):
+    """A name stands for something else than the request needs, such as another collection or an alias."""
+
+    code = "name_conflict"
 
 
 class StaleDefinition(ServiceError):
@@ -206,6 +212,12 @@ class KeywordsUnavailable(ServiceError):
     """The texts of a collection cannot be searched by words."""
 
     code = "keywords_unavailable"
+
+
+class InvalidCursor(ServiceError):
+    """A cursor was not given out for this collection, or is damaged."""
+
+    code = "invalid_cursor"
 
 
 class InvalidDocument(ServiceError):

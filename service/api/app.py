@@ -13,7 +13,7 @@ from service import __version__
 from service.api import errors
 from service.api.lean import LeanPaths
 from service.api.middleware import BodyLimit, CancelOnDisconnect
-from service.api.routes import collections, doctor, embed, explain, openai, status
+from service.api.routes import collections, doctor, documents, embed, explain, names, openai, status
 from service.deployment import Deployment
 from service.process import freeze_and_trim
 
@@ -28,6 +28,9 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     openai.router,
     openai.models_router,
     collections.router,
+    documents.router,
+    documents.reading_router,
+    names.router,
     status.router,
     doctor.router,
     collections.search_router,

@@ -29,6 +29,7 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "invalid_input": (422, "Invalid input"),
     "keywords_unavailable": (409, "No keyword search"),
     "model_not_found": (404, "Unknown model"),
+    "name_conflict": (409, None),
     "not_found": (404, None),
     "reindex_running": (409, "Reindex under way"),
     "request_too_large": (413, "Request too large"),

@@ -10,6 +10,7 @@ import typer
 
 from service import __version__, environment
 from service.cli import (
+    collections,
     config,
     doctor,
     embed,
@@ -21,6 +22,7 @@ from service.cli import (
     reindex,
     search,
     serve,
+    stored_documents,
     train,
 )
 from service.cli.console import Failure, report, say
@@ -55,6 +57,8 @@ app.command()(index.index)
 app.command(cls=TextCommand)(search.search)
 app.command(cls=TextCommand)(explain.explain)
 app.command()(reindex.reindex)
+app.add_typer(stored_documents.app, name="documents")
+app.add_typer(collections.app, name="collections")
 app.command()(poolings.poolings)
 app.command()(doctor.doctor)
 app.command()(evaluate.evaluate)

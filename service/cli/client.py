@@ -26,7 +26,7 @@ _LONGEST_PAUSE: Final = 30
 _IN_FLIGHT: Final = 2
 _TIMEOUT: Final = httpx.Timeout(10, read=600)  # a batch queued behind many others takes minutes
 _FLAGS: Final = {
-    **{field: f"--{field}" for field in ("chunking", "dimensions", "filter", "model", "pooling")},
+    **{field: f"--{field}" for field in ("chunking", "dimensions", "filter", "merge", "model", "pooling", "replace")},
     **{"prompt_name": "--prompt-name", "k": "-k"},
 }
 """The flags of the fields of requests."""
@@ -240,6 +240,16 @@ async def without_empty(
         left_out += [item for place, item in enumerate(items) if place in places]
         items = [item for place, item in enumerate(items) if place not in places]
     return None, left_out
+
+
+def ask_all(url: str, config: Path | None, *requests: tuple[str, str, Any]) -> list[Any]:
+    """Send requests of (method, path, body), one after the other, to what `connect` finds; return the answers."""
+
+    async def ask() -> list[Any]:
+        async with connect(url, config) as client:
+            return [await client.ask(*request) for request in requests]
+
+    return asyncio.run(ask())
 
 
 def collection_path(name: str) -> str:

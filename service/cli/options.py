@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import orjson
 import typer
+
+from service.cli.console import Failure
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -20,6 +23,7 @@ Collection = Annotated[str, typer.Option("--collection", help="The collection's 
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut a text that is too long for the model instead of refusing it.")
 ]
+Filter = Annotated[str | None, typer.Option("--filter", help="""On metadata, as JSON: '{"year": {"$gte": 2020}}'.""")]
 Chunking = Annotated[
     str | None,
     typer.Option(
@@ -36,3 +40,22 @@ Pooling = Annotated[
         help="Another pooling than the model's own: cls, 'gem(p=3)', 'mean + max'. See `millpond poolings`."
     ),
 ]
+
+
+def parse_filter(condition: str | None) -> dict[str, Any] | None:
+    """Parse `--filter`; raises `Failure` where it is no JSON object."""
+    return parse_object("--filter", condition, '{"year": {"$gte": 2020}}')
+
+
+def parse_object(flag: str, value: str | None, example: str) -> dict[str, Any] | None:
+    """Parse an option that is a JSON object, such as `example`; raises `Failure` where it is none."""
+    if value is None:
+        return None
+    parsed, reason = None, ""
+    try:
+        parsed = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        reason = f" ({error})"
+    if not isinstance(parsed, dict):
+        raise Failure(f"{flag} {value!r}: is not a JSON object{reason}. Write it as '{example}'.", 2)
+    return parsed

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-import orjson
 import typer
 from rich.table import Table
 
@@ -28,9 +27,7 @@ def search(
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits wanted; fewer come where fewer match.")] = 10,
-    condition: Annotated[
-        str | None, typer.Option("--filter", help="""On metadata, as JSON: '{"year": {"$gte": 2020}}'.""")
-    ] = None,
+    condition: options.Filter = None,
     by_document: Annotated[
         bool, typer.Option("--by-document", help="In a chunked collection: each document once, by its best span.")
     ] = False,
@@ -51,9 +48,7 @@ def search(
     """Find the documents of a collection that are nearest in meaning to a query, or have its words."""
     route = collection_path(collection)
     group = "document" if by_document else None
-    body = {"query": query, "k": k, "filter": _filter(condition), "group": group, "truncate": truncate}
-    body |= {"mode": mode.value, "weights": _weights(weights), "diversity": diversity}
-    body |= {"score_threshold": score_threshold}
+    body = {"query": query, "k": k, "filter": options.parse_filter(condition), "group": group, "truncate": truncate}
     answer = ask_once(url, config, f"{route}/search", body, {"query": "the query"})
     if as_json:
         emit_json(answer)
@@ -79,18 +74,3 @@ def _weights(given: str | None) -> dict[str, float] | None:
         return {name.strip(): float(weight) for name, weight in (part.split("=") for part in given.split(","))}
     except ValueError:
         raise Failure(f"--weights {given!r}: write them as 'dense=1,keyword=0.5'.", 2) from None
-
-
-def _filter(condition: str | None) -> dict[str, Any] | None:
-    if condition is None:
-        return None
-    parsed, reason = None, ""
-    try:
-        parsed = orjson.loads(condition)
-    except orjson.JSONDecodeError as error:
-        reason = f" ({error})"
-    if not isinstance(parsed, dict):
-        raise Failure(
-            f'--filter {condition!r}: is not a JSON object{reason}. Write it as \'{{"year": {{"$gte": 2020}}}}\'.', 2
-        )
-    return parsed

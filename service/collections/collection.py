@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from service import index as indexes
 from service.arrays import Keys, Ordinals, Vectors
 from service.collections.fusion import Part, fuse
+from service.collections.paging import Page, cursor_after, key_of
 from service.collections.provenance import Definition
 from service.collections.refinement import PLAIN, Candidate, Refinement
-from service.errors import InvalidInput, KeywordsUnavailable, NotFound, Place, StaleDefinition
+from service.collections.selection import Changed, Selection
+from service.errors import InvalidInput, KeywordsUnavailable, NotFound, Place, StaleDefinition, TooLarge
 from service.index import VectorIndex
 from service.store import conditions
 from service.store.document import (
     Document,
     Embedded,
     Span,
+    Stored,
     checked_id,
     checked_text,
     checked_vectors,
@@ -45,6 +48,10 @@ DENSE: Final = "dense"
 KEYWORD: Final = "keyword"
 _FUSED, _LEAST_FUSED = 2, 100
 """How many candidates of each ranking are fused for one hit, and at least."""
+_MOST_BYTES: Final = 1 << 25
+"""Texts, metadata and vectors that are read at once, in bytes."""
+_AT_ONCE: Final = 1000
+"""Documents whose metadata are changed in one step of a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +368,123 @@ class Collection:
             vectors[0] if len(vectors) == 1 else self.definition.similarity.prepared(vectors).mean(axis=0)
         )
         return average
+
+    def page(
+        self,
+        limit: int,
+        cursor: str | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - as in `search`
+        *,
+        vectors: bool = False,
+    ) -> Page:
+        """Return the next documents in the order of storing, of those that match the filter, from a cursor on.
+
+        There are at most `limit`, and fewer where they are large. A document that is there from the first page to the
+        last comes once, whatever is stored or deleted meanwhile; one that is replaced comes at the end, again if it
+        had its turn. Raises `InvalidCursor`, `InvalidFilter`, and `ValueError` for a `limit` below one.
+        """
+        if limit < 1:
+            raise ValueError(f"limit must be 1 or more, not {limit}")
+        condition = None if filter is None or filter == {} else compile_filter(filter)
+        after = 0 if cursor is None else key_of(cursor, self._row.key, self.name)
+        with self._reading():
+            if condition is None:
+                keys = self._store.keys(self._row.key, after, limit + 1)
+            else:
+                keys = self._store.matching(self._row.key, condition)
+                keys = keys[np.searchsorted(keys, after, "right") :]
+            found = self._store.read(keys[:limit], _MOST_BYTES, vectors=vectors)
+        more = found and found[-1].key < keys[-1]
+        return Page(found, cursor_after(self._row.key, found[-1].key) if more else None)
+
+    def count_matching(self, filter: Mapping[str, Any]) -> int:  # noqa: A002 - as in `search`
+        """Return the number of documents that match a filter; raises `InvalidFilter`."""
+        condition = compile_filter(filter)
+        with self._reading():
+            return len(self._store.matching(self._row.key, condition))
+
+    def fetch_many(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Stored], list[str]]:
+        """Return the documents with these ids, in their order and each once, and the ids that no document has.
+
+        Raises `InvalidDocument`, and `TooLarge` for more than can be read at once.
+        """
+        asked = list(dict.fromkeys(map(checked_id, ids)))
+        with self._reading():
+            keys = self._store.keys_of(self._row.key, asked)
+            found = self._store.read(np.array(sorted(keys.values()), np.int64), _MOST_BYTES, vectors=vectors)
+        if len(found) < len(keys):
+            raise TooLarge(
+                f"these {len(keys)} documents have more than {_MOST_BYTES} bytes together, which one answer takes; "
+                "ask for fewer ids at once.",
+                where=Place("ids"),
+                limit=_MOST_BYTES,
+            )
+        by_id = {stored.document.id: stored for stored in found}
+        return [by_id[id_] for id_ in asked if id_ in by_id], [id_ for id_ in asked if id_ not in by_id]
+
+    def delete_many(self, selection: Selection) -> Changed:
+        """Delete documents, all of them or none, durably; raises `InvalidDocument` and `InvalidFilter`."""
+        with self._store.writing() as transaction:
+            self._require_present()
+            keys, missing = self._selected(transaction, selection)
+            if len(keys):
+                transaction.delete_keys(self._row.key, keys)
+                self._publish(transaction, keys, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))
+        return Changed(len(keys), missing)
+
+    def update_metadata(self, selection: Selection, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Changed:
+        """Replace the metadata of documents by what `change` makes of it, of all or of none, durably.
+
+        Texts, vectors and keys stay, so that neither the index nor a rebuild is touched.
+        Raises `InvalidDocument` and `InvalidFilter`.
+        """
+        with self._store.writing() as transaction:
+            self._require_present()
+            keys, missing = self._selected(transaction, selection)
+            for start in range(0, len(keys), _AT_ONCE):
+                before = transaction.metadata(keys[start : start + _AT_ONCE])
+                after = (
+                    (key, encoded_metadata(Document(document_id, "", change(json.loads(stored)))))
+                    for key, document_id, stored in before
+                )
+                transaction.set_metadata(
+                    self._row.key, [new for new, (*_, stored) in zip(after, before, strict=True) if new[1] != stored]
+                )
+            with self._lock.writing():
+                transaction.commit()
+        return Changed(len(keys), missing)
+
+    def rename(self, transaction: Transaction, name: str) -> None:
+        """Take another name and commit; called by `Collections.rename`."""
+        row = transaction.rename(self._row, name)
+        transaction.commit()
+        self._row, self.name = row, name
+
+    def copy(self, transaction: Transaction, name: str) -> CollectionRow:
+        """Copy definition and documents to a new collection; called by `Collections.copy`."""
+        self._require_present()
+        return transaction.copy(self._row, name)
+
+    def alias(self, transaction: Transaction, name: str) -> None:
+        """Take a further name and commit; called by `Collections.alias`."""
+        self._require_present()
+        transaction.set_alias(name, self._row.key)
+        transaction.commit()
+
+    def stored_bytes(self) -> int:
+        """Return the bytes that texts, metadata and vectors take in the store."""
+        with self._reading():
+            return self._store.stored_bytes(self._row.key)
+
+    def _selected(self, transaction: Transaction, selection: Selection) -> tuple[Keys, list[str]]:
+        """Return the keys of the selected documents, ascending, and the ids that no document has."""
+        if selection.ids is not None:
+            asked = list(dict.fromkeys(map(checked_id, selection.ids)))
+            found = transaction.keys_of(self._row.key, asked)
+            return np.array(sorted(found.values()), np.int64), [id_ for id_ in asked if id_ not in found]
+        if selection.filter is not None:
+            return self._store.matching(self._row.key, compile_filter(selection.filter)), []
+        return transaction.keys(self._row.key), []
 
     def precisions(self) -> list[str]:
         """Return in which precisions its vectors were made, as far as that was noted."""

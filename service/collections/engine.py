@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from service import index as indexes
 from service.collections.collection import Collection
 from service.collections.provenance import Definition
-from service.errors import Conflict, InvalidName, InvalidVector, NotFound
+from service.errors import Conflict, InvalidName, InvalidVector, NameConflict, NotFound
 from service.store.store import Store
 from service.store.tokenizers import UNICODE61, Tokenizer
 
@@ -25,6 +25,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 class Collections:
     """The collections in a folder, by name; every method is thread-safe.
 
+    An alias is a further name of a collection, and no collection has it as its own. `get` takes either.
+
     One process at a time can have a folder open; opening it reads every vector into memory. Every method that reads
     or writes the store raises `StoreUnavailable` where it cannot.
     """
@@ -33,7 +35,9 @@ class Collections:
         self._store = Store(store_path)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         try:
-            self._by_name = {row.name: Collection(self._store, row) for row in self._store.collections()}
+            by_key = {row.key: Collection(self._store, row) for row in self._store.collections()}
+            self._by_name = {collection.name: collection for collection in by_key.values()}
+            self._by_alias = {name: by_key[key] for name, key in self._store.aliases()}
         except BaseException:
             self._store.close()
             raise
@@ -50,14 +54,10 @@ class Collections:
 
         Without a tokenizer, it has no keyword index.
 
-        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, and `Conflict` where the name
-        exists with another definition, dimension, kind of index or tokenizer.
+        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, `Conflict` where the name exists
+        with another definition, dimension, kind of index or tokenizer, and `NameConflict` where it is an alias.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise InvalidName(
-                f"collection name {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - "
-                "and begins with a letter or a digit."
-            )
+        _check_name(name)
         if dim < 1:
             raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
         indexes.build(index, dim, definition.similarity)  # an unknown kind must fail before anything is stored
@@ -68,6 +68,7 @@ class Collections:
                 if json.dumps(stored, sort_keys=True) != json.dumps(asked, sort_keys=True):
                     raise Conflict(name, stored, asked)
                 return existing, False
+            self._require_free(name)
             row = transaction.create(name, definition.to_json(), dim, index, tokenizer)
             collection = Collection(self._store, row)
             transaction.commit()
@@ -75,8 +76,8 @@ class Collections:
             return collection, True
 
     def get(self, name: str) -> Collection:
-        """Return the collection with a name; raises `NotFound`."""
-        if collection := self._by_name.get(name):
+        """Return the collection with a name or an alias; raises `NotFound`."""
+        if collection := self._by_name.get(name) or self._by_alias.get(name):
             return collection
         raise NotFound(f"there is no collection {name!r}; create it first.")
 
@@ -85,10 +86,69 @@ class Collections:
         return sorted(self._by_name.values(), key=lambda collection: collection.name)
 
     def drop(self, name: str) -> None:
-        """Delete a collection with all its documents; raises `NotFound`."""
+        """Delete a collection with all its documents and aliases; raises `NotFound` and `NameConflict`."""
         with self._store.writing() as transaction:
-            self.get(name).drop(transaction)
+            collection = self._named(name)
+            collection.drop(transaction)
             del self._by_name[name]
+            self._by_alias = {alias: of for alias, of in self._by_alias.items() if of is not collection}
+
+    def rename(self, name: str, to: str) -> Collection:
+        """Give a collection another name, durably; its aliases stay.
+
+        Raises `NotFound`, `InvalidName`, and `NameConflict` where `to` is taken or `name` is an alias.
+        """
+        _check_name(to)
+        with self._store.writing() as transaction:
+            collection = self._named(name)
+            self._require_free(to)
+            collection.rename(transaction, to)
+            self._by_name = {each.name: each for each in self._by_name.values()}  # a reader sees one name, never none
+        return collection
+
+    def copy(self, name: str, to: str) -> Collection:
+        """Copy a collection with all its documents to a new one, all or nothing, durably.
+
+        Aliases and a rebuild that was begun are not copied. Searches go on meanwhile, and changes wait.
+        Raises `NotFound`, `InvalidName`, and `NameConflict` where `to` is taken.
+        """
+        _check_name(to)
+        with self._store.writing() as transaction:
+            self._require_free(to)
+            row = self.get(name).copy(transaction, to)
+            transaction.commit()
+            collection = self._by_name[to] = Collection(self._store, row)
+        return collection
+
+    def alias(self, alias: str, name: str) -> tuple[Collection, bool]:
+        """Make an alias stand for a collection, in one step where it stood for another one, durably.
+
+        Returns the collection, and whether the alias is new. Raises `NotFound`, `InvalidName`, and `NameConflict`
+        where a collection has the alias as its name.
+        """
+        _check_name(alias)
+        with self._store.writing() as transaction:
+            if alias in self._by_name:
+                raise NameConflict(
+                    f"{alias!r} is the name of a collection; choose another alias, or rename it first."
+                )
+            collection, created = self.get(name), alias not in self._by_alias
+            collection.alias(transaction, alias)
+            self._by_alias = {**self._by_alias, alias: collection}
+        return collection, created
+
+    def delete_alias(self, alias: str) -> None:
+        """Delete an alias, durably, and leave the collection as it is; raises `NotFound`."""
+        with self._store.writing() as transaction:
+            if alias not in self._by_alias:
+                raise NotFound(f"there is no alias {alias!r}.")
+            transaction.delete_alias(alias)
+            transaction.commit()
+            self._by_alias = {name: of for name, of in self._by_alias.items() if name != alias}
+
+    def aliases(self) -> Mapping[str, Collection]:
+        """Return the collection that each alias stands for, by alias."""
+        return dict(sorted(self._by_alias.items()))
 
     async def write(self, change: Callable[..., T], *arguments: Any) -> T:
         """Run a change on the thread of all changes, to its end even if the client that asked for it disconnects.
@@ -102,6 +162,30 @@ class Collections:
         """Finish the changes in progress and close the store; later calls raise `StoreUnavailable`."""
         self._writer.shutdown()
         self._store.close()
+
+    def _named(self, name: str) -> Collection:
+        """Return the collection that has a name as its own; raises `NotFound`, and `NameConflict` for an alias."""
+        if name in self._by_alias:
+            raise NameConflict(
+                f"{name!r} is an alias of collection {self.get(name).name!r}. Name the collection itself, or change "
+                "the alias."
+            )
+        return self.get(name)
+
+    def _require_free(self, name: str) -> None:
+        """Raise `NameConflict` where a name is taken."""
+        if name in self._by_alias:
+            raise NameConflict(f"{name!r} is an alias of collection {self.get(name).name!r}; choose another name.")
+        if name in self._by_name:
+            raise NameConflict(f"there is a collection {name!r} already; choose another name, or drop it first.")
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidName(
+            f"collection name {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - "
+            "and begins with a letter or a digit."
+        )
 
 
 def _described(definition: Definition, dim: int, index: str, tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.collections import Collection, Collections, Hit
+from service.collections import Changed, Collection, Collections, Hit, Page, Selection
 from service.collections.provenance import Definition, carried_over, changed_rules, define, mismatch, unserved
 from service.collections.refinement import MOST_DIVERSE, PLAIN, Refinement
 from service.collections.reindex import Reindexes, interrupted
+from service.collections.selection import merged
 from service.collections.vectorize import check_spans, embed_documents
 from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
@@ -25,7 +26,7 @@ from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge
 from service.similarity import SIMILARITIES, Similarity
-from service.store import Document
+from service.store import Document, Stored
 from service.store.document import require_distinct
 from service.store.tokenizers import UNICODE61, Tokenizer
 
@@ -37,6 +38,9 @@ MOST_EXAMPLES: Final = 1_000
 """Positive or negative documents of one recommendation."""
 MOST_HITS_TOGETHER: Final = 1_000_000
 """Hits that the queries of one request may ask for together; the documents of all are in memory at once."""
+
+
+_OF_QUERIES: Final = partial(Place, "queries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,10 @@ class CollectionService:
     async def create(
         self,
         name: str,
-        model: str | None,
-        spec: Spec | None,
-        index: str,
-        chunking: Chunking | None,
+        model: str | None = None,
+        spec: Spec | None = None,
+        index: str = "flat",
+        chunking: Chunking | None = None,
         similarity: Similarity | None = None,
         tokenizer: Tokenizer | Literal["default"] | None = "default",
     ) -> tuple[Collection, bool]:
@@ -118,16 +122,18 @@ class CollectionService:
     async def describe(self, collection: Collection) -> dict[str, Any]:
         """Return what a collection is made with, how large it is, and the memory of its index."""
 
-        def sizes() -> tuple[int, int, int, list[str]]:
-            return collection.count(), collection.chunks(), collection.memory_bytes(), collection.precisions()
+        def sizes() -> tuple[int, int, int, int, list[str]]:
+            sizes = collection.count(), collection.chunks(), collection.memory_bytes(), collection.stored_bytes()
+            return *sizes, collection.precisions()
 
-        count, chunks, memory, precisions = await asyncio.to_thread(sizes)
+        count, chunks, memory, stored, precisions = await asyncio.to_thread(sizes)
         definition = collection.definition
         chunking = definition.chunking
         keyword = {} if collection.tokenizer is None else {"keyword": {"tokenizer": collection.tokenizer.name}}
         chunked = {} if chunking is None else {"chunking": chunking.to_json(), "chunks": chunks}
         return {
             "name": collection.name,
+            "aliases": [alias for alias, of in self.aliases().items() if of is collection],
             "model": definition.model,
             "pooling": definition.pooling,
             "fingerprint": definition.fingerprint,
@@ -139,14 +145,39 @@ class CollectionService:
             "count": count,
             **chunked,
             "memory_bytes": memory,
+            "stored_bytes": stored,
             "created": collection.created.isoformat(),
         }
 
     async def drop(self, name: str) -> None:
-        """Delete a collection with all its documents."""
+        """Delete a collection with all its documents and aliases."""
         collection = self.get(name)
         await self._collections.write(self._collections.drop, name)
         self.reindexes.forget(collection)
+
+    async def rename(self, name: str, to: str) -> Collection:
+        """Give a collection another name; its aliases stay."""
+        return await self._collections.write(self._collections.rename, name, to)
+
+    async def copy(self, name: str, to: str) -> Collection:
+        """Copy a collection to a new one, all or nothing. Searches go on meanwhile, and changes wait."""
+        source = self.get(name)
+        copy = await self._collections.write(self._collections.copy, name, to)
+        if source in self._changed:
+            self._changed[copy] = self._changed[source]
+        return copy
+
+    def aliases(self) -> Mapping[str, Collection]:
+        """Return the collection that each alias stands for, by alias."""
+        return self._collections.aliases()
+
+    async def alias(self, alias: str, name: str) -> tuple[Collection, bool]:
+        """Make an alias stand for a collection and no other; return the collection, and whether the alias is new."""
+        return await self._collections.write(self._collections.alias, alias, name)
+
+    async def delete_alias(self, alias: str) -> None:
+        """Delete an alias; the collection stays."""
+        await self._collections.write(self._collections.delete_alias, alias)
 
     async def upsert(self, name: str, documents: Sequence[Document], *, truncate: bool = False) -> Upserted:
         """Store all documents, durably, or none. Those that are stored in equal form are not embedded again."""
@@ -176,12 +207,71 @@ class CollectionService:
         """Delete a document, durably."""
         await self._collections.write(self.get(name).delete, document_id)
 
+    async def page(
+        self,
+        name: str,
+        limit: int = 100,
+        *,
+        cursor: str | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name it has in the HTTP contract
+        vectors: bool = False,
+    ) -> Page:
+        """Return the next documents in the order of storing, from the cursor of the page before on."""
+        return await asyncio.to_thread(self.get(name).page, limit, cursor, filter, vectors=vectors)
+
+    async def count(self, name: str, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
+        """Return the number of documents, of those that match the filter where one is given."""
+        collection = self.get(name)
+        if filter is None or filter == {}:
+            return await asyncio.to_thread(collection.count)
+        return await asyncio.to_thread(collection.count_matching, filter)
+
+    async def fetch_many(
+        self, name: str, ids: Sequence[str], *, vectors: bool = False
+    ) -> tuple[Sequence[Stored], Sequence[str]]:
+        """Return the documents with these ids, in their order, and the ids that no document has."""
+        return await asyncio.to_thread(self.get(name).fetch_many, ids, vectors=vectors)
+
+    async def delete_many(
+        self,
+        name: str,
+        *,
+        ids: Sequence[str] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        all: bool = False,  # noqa: A002
+    ) -> Changed:
+        """Delete the documents with ids, those that match a filter, or all, durably; all of them or none."""
+        return await self._collections.write(self.get(name).delete_many, Selection(ids, filter, all))
+
+    async def update_metadata(
+        self,
+        name: str,
+        *,
+        ids: Sequence[str] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        all: bool = False,  # noqa: A002
+        merge: Mapping[str, Any] | None = None,
+        replace: dict[str, Any] | None = None,
+    ) -> Changed:
+        """Merge a patch into the metadata of documents, as RFC 7396 does, or replace it; nothing is embedded again.
+
+        The documents are selected as in `delete_many`. All are changed, durably, or none.
+        """
+        selection = Selection(ids, filter, all)
+        if (merge is None) == (replace is None):
+            raise InvalidInput("give one of 'merge' and 'replace'.", where=Place("merge"))
+
+        def change(metadata: dict[str, Any]) -> dict[str, Any]:
+            return merged(metadata, merge) if merge is not None else replace or {}
+
+        return await self._collections.write(self.get(name).update_metadata, selection, change)
+
     async def by_text(
         self,
         name: str,
         queries: Sequence[str],
         k: int,
-        condition: Mapping[str, Any] | None,
+        condition: Mapping[str, Any] | None = None,
         *,
         ranking: Ranking = DENSE,
         grouped: bool = False,
@@ -216,7 +306,7 @@ class CollectionService:
         name: str,
         vector: Sequence[float],
         k: int,
-        condition: Mapping[str, Any] | None,
+        condition: Mapping[str, Any] | None = None,
         *,
         ranking: Ranking = DENSE,
         text: str = "",

@@ -41,6 +41,15 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A document as it is stored, its key, and its vectors, (1, dim) or (spans, dim), where they were asked for."""
+
+    key: int
+    document: Document
+    vectors: Vectors | None
+
+
+@dataclass(frozen=True, slots=True)
 class Chunked:
     """Vectors (chunks, dim) of documents that are cut into spans: those of the first document, then of the next."""
 

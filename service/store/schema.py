@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 # What each version added, as statements and functions of the connection; the file's `user_version` counts those that
 # it has.
 _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], ...]] = (
-    # Keys are never reused (AUTOINCREMENT), so that a key in an index stands for one version of a document.
+    # Keys are never reused (AUTOINCREMENT), so that a key in an index stands for one version of a document's text and
+    # vectors; its metadata may change under it.
     # The vector is the last column, so that reading metadata for a filter does not read it from the disk.
     (
         """
@@ -141,6 +142,23 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
         ) STRICT
         """,
         "INSERT INTO keywords SELECT key, 'unicode61', 0 FROM collections",
+    ),
+    # Other names of collections, which end with them; and the bytes of all texts, metadata and vectors of each, of
+    # which every change keeps count, so that nobody has to read the documents for it.
+    (
+        """
+        CREATE TABLE aliases (
+            name       TEXT PRIMARY KEY,
+            collection INTEGER NOT NULL REFERENCES collections(key) ON DELETE CASCADE
+        ) STRICT, WITHOUT ROWID
+        """,
+        "ALTER TABLE collections ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0",
+        """
+        UPDATE collections SET bytes = (
+            SELECT coalesce(sum(length(CAST(text AS BLOB)) + length(CAST(metadata AS BLOB)) + length(vector)), 0)
+            FROM documents WHERE collection = collections.key
+        )
+        """,
     ),
 )
 SCHEMA_VERSION: Final = len(_VERSIONS)

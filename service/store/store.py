@@ -18,11 +18,20 @@ from service.arrays import Floats, Keys, Vectors
 from service.errors import StoreUnavailable
 from service.store import keyword
 from service.store.conditions import Condition
-from service.store.document import Document, decoded_spans
+from service.store.document import Document, Stored, decoded_spans
 from service.store.metadata import Selection
 from service.store.schema import prepare
 from service.store.tokenizers import TOKENIZERS
-from service.store.transaction import UNBUILT, CollectionRow, RebuildRow, Transaction, read_rebuild, read_vectors
+from service.store.transaction import (
+    UNBUILT,
+    CollectionRow,
+    RebuildRow,
+    Transaction,
+    read_keys,
+    read_keys_of,
+    read_rebuild,
+    read_vectors,
+)
 
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "The disk is full: free some space. Nothing stored was lost",
@@ -156,14 +165,47 @@ class Store:
             ).fetchall()
         return [None if own is None else np.frombuffer(own, "<f4").reshape(-1, dim) for (own,) in rows]
 
-    def keys_of(self, collection: int, ids: Sequence[str]) -> dict[str, int]:
-        """Return the keys of the documents of a collection with these ids, by id."""
+    def keys(self, collection: int, after: int, most: int) -> Keys:
+        """Return the first `most` keys of a collection that are above `after`, ascending."""
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT id, key FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
-                (collection, json.dumps(ids, ensure_ascii=False)),
-            ).fetchall()
-        return dict(rows)
+            return read_keys(connection, collection, after, most)
+
+    def keys_of(self, collection: int, ids: Sequence[str]) -> dict[str, int]:
+        """Return the keys of a collection's documents with these ids, by id."""
+        with self._reading() as connection:
+            return read_keys_of(connection, collection, ids)
+
+    def read(self, keys: Keys, most: int, *, vectors: bool) -> list[Stored]:
+        """Return the documents with these keys, by ascending key, and with `vectors` theirs.
+
+        None follow after their texts, metadata and vectors have reached `most` bytes, by and large.
+        """
+        found: list[Stored] = []
+        columns = f"key, id, text, metadata, spans, {'vector' if vectors else 'NULL'}"
+        with self._reading() as connection:
+            for *row, vector in connection.execute(
+                f"SELECT {columns} FROM documents LEFT JOIN chunks ON chunks.document = key "
+                "WHERE key IN (SELECT value FROM json_each(?)) ORDER BY key",
+                (json.dumps(keys.tolist()),),
+            ):
+                key, document = _document(tuple(row))
+                own = None if vector is None else _vectors(vector, document)
+                found.append(Stored(key, document, own))
+                most -= len(document.text) + len(row[3]) + len(vector or b"")
+                if most <= 0:
+                    break
+        return found
+
+    def aliases(self) -> list[tuple[str, int]]:
+        """Return every alias and the key of the collection that it stands for."""
+        with self._reading() as connection:
+            return connection.execute("SELECT name, collection FROM aliases").fetchall()
+
+    def stored_bytes(self, collection: int) -> int:
+        """Return the bytes of the texts, metadata and vectors of a collection."""
+        with self._reading() as connection:
+            (size,) = connection.execute("SELECT bytes FROM collections WHERE key = ?", (collection,)).fetchone()
+        return int(size)
 
     def precisions(self, collection: int) -> list[str]:
         """Return in which precisions the vectors of a collection were made, as far as that was noted."""
@@ -257,6 +299,11 @@ class Store:
 def _document(row: tuple[int, str, str, str, bytes | None]) -> tuple[int, Document]:
     key, document_id, text, metadata, spans = row
     return key, Document(document_id, text, json.loads(metadata), decoded_spans(spans))
+
+
+def _vectors(stored: bytes, document: Document) -> Vectors:
+    count = 1 if document.spans is None else len(document.spans)
+    return np.frombuffer(stored, "<f4").reshape(count, -1).astype(np.float32)
 
 
 def _process_lock(folder: Path) -> int:

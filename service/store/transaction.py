@@ -18,6 +18,8 @@ from service.store.tokenizers import UNICODE61, Tokenizer
 UNBUILT: Final = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE document = documents.key)"
 """Condition for the documents of a collection that its rebuild has no vectors for."""
 _OF_COLLECTION: Final = "SELECT key FROM documents WHERE collection = ?"
+_BYTES: Final = "length(CAST(text AS BLOB)) + length(CAST(metadata AS BLOB)) + length(vector)"
+"""The bytes of a row of `documents`."""
 _BLOCK: Final = 1 << 23
 """Bytes of vectors that are read as one block."""
 
@@ -100,11 +102,83 @@ class Transaction:
             keys.append(key)
         index_metadata(self._connection)
         keyword.add(self._connection, collection, [(key, text) for key, (_, text, _) in zip(keys, rows, strict=True)])
+        texts = sum(len(text.encode()) + len(metadata.encode()) for _, text, metadata in rows)
+        self._grow(collection, texts + vectors.vectors.nbytes)
         return replaced, np.array(keys, np.int64)
 
     def delete(self, collection: int, document_id: str) -> Keys:
         """Delete a document; returns its key, or no key where there is no such document."""
         return self._delete(collection, [document_id])
+
+    def rename(self, row: CollectionRow, name: str) -> CollectionRow:
+        """Give a collection another name, which is not taken."""
+        self._connection.execute("UPDATE collections SET name = ? WHERE key = ?", (name, row.key))
+        return replace(row, name=name)
+
+    def copy(self, row: CollectionRow, name: str) -> CollectionRow:
+        """Insert a collection with definition and documents of another one, under a name that is not taken."""
+        copy = self.create(name, row.definition, row.dim, row.index_kind, row.tokenizer)
+        self._connection.execute(
+            "INSERT INTO documents (collection, id, text, metadata, vector) "
+            "SELECT ?, id, text, metadata, vector FROM documents WHERE collection = ? ORDER BY key",
+            (copy.key, row.key),
+        )
+        self._connection.execute(
+            "UPDATE collections SET bytes = (SELECT bytes FROM collections WHERE key = ?) WHERE key = ?",
+            (row.key, copy.key),
+        )
+        self._connection.execute(
+            "INSERT INTO chunks SELECT copied.key, spans FROM documents AS copied "
+            "JOIN documents AS source ON source.collection = ? AND source.id = copied.id "
+            "JOIN chunks ON document = source.key WHERE copied.collection = ? ORDER BY copied.key",
+            (row.key, copy.key),
+        )
+        self._connection.execute(
+            "INSERT INTO precisions SELECT ?, 0, precision FROM precisions WHERE collection = ? AND rebuilt = 0",
+            (copy.key, row.key),
+        )
+        if keyword.current(self._connection, copy.key):
+            keyword.fill(self._connection, copy.key)
+        return copy
+
+    def set_alias(self, name: str, collection: int) -> None:
+        """Make a name, which no collection has, stand for a collection, in place of any other."""
+        self._connection.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?)", (name, collection))
+
+    def delete_alias(self, name: str) -> None:
+        """Delete an alias."""
+        self._connection.execute("DELETE FROM aliases WHERE name = ?", (name,))
+
+    def keys(self, collection: int) -> Keys:
+        """Return the keys, ascending, of all documents of a collection."""
+        return read_keys(self._connection, collection, 0, -1)
+
+    def keys_of(self, collection: int, ids: Sequence[str]) -> dict[str, int]:
+        """Return the keys of the documents with these ids, by id."""
+        return read_keys_of(self._connection, collection, ids)
+
+    def delete_keys(self, collection: int, keys: Keys) -> None:
+        """Delete the documents of a collection with these keys."""
+        self._delete_where(collection, "key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),))
+
+    def metadata(self, keys: Keys) -> list[tuple[int, str, str]]:
+        """Return key, id and encoded metadata of the documents with these keys."""
+        return self._connection.execute(
+            "SELECT key, id, metadata FROM documents WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(keys.tolist()),),
+        ).fetchall()
+
+    def set_metadata(self, collection: int, encoded: Sequence[tuple[int, str]]) -> None:
+        """Replace the metadata of documents of a collection, given their keys and the new metadata as JSON."""
+        (before,) = self._connection.execute(
+            "SELECT coalesce(sum(length(CAST(metadata AS BLOB))), 0) FROM documents "
+            "WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps([key for key, _ in encoded]),),
+        ).fetchone()
+        self._connection.executemany(
+            "UPDATE documents SET metadata = ? WHERE key = ?", ((metadata, key) for key, metadata in encoded)
+        )
+        self._grow(collection, sum(len(metadata.encode()) for _, metadata in encoded) - before)
 
     def rebuild(self, collection: int) -> RebuildRow | None:
         """Return the rebuild of a collection, if there is one."""
@@ -155,6 +229,11 @@ class Transaction:
             "UPDATE documents SET vector = (SELECT vector FROM rebuilt WHERE document = key) WHERE collection = ?",
             (row.key,),
         )
+        self._connection.execute(
+            f"UPDATE collections SET bytes = (SELECT coalesce(sum({_BYTES}), 0) FROM documents WHERE collection = ?1)"
+            " WHERE key = ?1",
+            (row.key,),
+        )
         self._connection.execute(f"DELETE FROM chunks WHERE document IN ({_OF_COLLECTION})", (row.key,))
         self._connection.execute(
             "INSERT INTO chunks SELECT document, spans FROM rebuilt "
@@ -181,10 +260,38 @@ class Transaction:
 
     def _delete(self, collection: int, ids: list[str]) -> Keys:
         named = "collection = ? AND id IN (SELECT value FROM json_each(?))"
-        parameters = (collection, json.dumps(ids, ensure_ascii=False))
-        keyword.remove(self._connection, collection, named, parameters)
-        rows = self._connection.execute(f"DELETE FROM documents WHERE {named} RETURNING key", parameters).fetchall()
-        return np.array([key for (key,) in rows], np.int64)
+        return self._delete_where(collection, named, (collection, json.dumps(ids, ensure_ascii=False)))
+
+    def _delete_where(self, collection: int, condition: str, parameters: Sequence[object]) -> Keys:
+        keyword.remove(self._connection, collection, condition, parameters)
+        rows = self._connection.execute(
+            f"DELETE FROM documents WHERE {condition} RETURNING key, {_BYTES}", parameters
+        ).fetchall()
+        self._grow(collection, -sum(size for _, size in rows))
+        return np.array([key for key, _ in rows], np.int64)
+
+    def _grow(self, collection: int, size: int) -> None:
+        """Keep count of the bytes of a collection."""
+        if size:
+            self._connection.execute("UPDATE collections SET bytes = bytes + ? WHERE key = ?", (size, collection))
+
+
+def read_keys(connection: sqlite3.Connection, collection: int, after: int, most: int) -> Keys:
+    """Return the first keys of a collection that are above `after`, ascending: `most` of them, or all for -1."""
+    cursor = connection.execute(
+        "SELECT key FROM documents WHERE collection = ? AND key > ? ORDER BY key LIMIT ?", (collection, after, most)
+    )
+    return np.fromiter((key for (key,) in cursor), np.int64)
+
+
+def read_keys_of(connection: sqlite3.Connection, collection: int, ids: Sequence[str]) -> dict[str, int]:
+    """Return the keys of a collection's documents with these ids, by id."""
+    return dict(
+        connection.execute(
+            "SELECT id, key FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
+            (collection, json.dumps(ids, ensure_ascii=False)),
+        )
+    )
 
 
 def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow | None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-VARYING: Final = frozenset({"created", "memory_bytes", "texts_per_second"})
+VARYING: Final = frozenset({"created", "cursor", "memory_bytes", "texts_per_second"})
 """Members of JSON objects that must be there, whatever they hold."""
 TOLERANCE: Final = 1e-3
 """For fractions in JSON."""

@@ -95,7 +95,7 @@ async def describe(name: str, served: Served) -> CollectionBody:
 
 @router.delete("/collections/{name}", status_code=204, responses=_MISSING)
 async def drop(name: str, served: Served) -> None:
-    """Delete a collection with all its documents."""
+    """Delete a collection with all its documents and aliases."""
     await served.collections.drop(name)
 
 
@@ -196,11 +196,13 @@ async def recommend(name: str, body: RecommendRequest, served: Served) -> Respon
 async def search_default(body: SearchRequest, served: Served) -> Response:
     """The same on the default collection (`store.default_collection`)."""
     name = served.config.store.default_collection
-    if all(collection.name != name for collection in served.collections.all()):
+    try:
+        served.collections.get(name)
+    except NotFound:
         raise NotFound(
             f"/search asks the default collection, {name!r} (store.default_collection), and there is none. Create it "
             f"with PUT /collections/{name}, or search another with POST /collections/NAME/search."
-        )
+        ) from None
     return await _search(served, name, body)
 
 

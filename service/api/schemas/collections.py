@@ -94,6 +94,7 @@ class CollectionBody(BaseModel):
     """A collection and what it holds."""
 
     name: str
+    aliases: list[str] = Field(description="Its further names.")
     model: str
     pooling: str
     fingerprint: str
@@ -105,7 +106,8 @@ class CollectionBody(BaseModel):
     count: int = Field(description="Documents.")
     chunking: dict[str, JsonValue] | None = Field(default=None, description="How documents are cut, if they are.")
     chunks: int | None = Field(default=None, description="Their spans, each with a vector.")
-    memory_bytes: int
+    memory_bytes: int = Field(description="That its index holds in memory.")
+    stored_bytes: int = Field(description="Of its texts, metadata and vectors in the store.")
     created: str
 
 

@@ -85,6 +85,8 @@ def check(folder):
         (found,) = notes.search(np.array([[0, 1]], np.float32), 5, condition)
         assert [hit.id for hit in found] == ["a"], condition
     assert notes.rebuild() is None
+    assert notes.stored_bytes() == 8 + 8 + len("A pond.{}A mill by the pond.") + len('{"year":2021}')
+    assert opened.get("empty").stored_bytes() == 0
     notes.upsert([Document("c", "", {})], np.array([[1, 0]], np.float32))
     notes.delete("c")
     opened.close()
@@ -135,6 +137,7 @@ Collections(Path(sys.argv[1]))
                 "CREATE TABLE rebuilt",
             ),
             *("CREATE TABLE field_values", "INSERT OR IGNORE INTO field_values", "DELETE FROM unindexed"),
+            *("CREATE TABLE aliases", "UPDATE collections SET bytes"),
         ]
     ),
 )
