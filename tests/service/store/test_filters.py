@@ -128,7 +128,11 @@ def connection(tmp_path_factory):
     prepare(connection, file)
     connection.execute("BEGIN")
     for key in (1, 2):
-        connection.execute("INSERT INTO collections VALUES (?, ?, '{}', 1, 'flat', '')", (key, str(key)))
+        connection.execute(
+            "INSERT INTO collections (key, name, definition, dim, index_kind, created) "
+            "VALUES (?, ?, '{}', 1, 'flat', '')",
+            (key, str(key)),
+        )
     yield connection
     connection.close()
 

@@ -1,5 +1,6 @@
 """A store of an earlier version is brought to this one, all at once, with everything in it."""
 
+import json
 import sqlite3
 
 import numpy as np
@@ -85,7 +86,9 @@ def check(folder):
         (found,) = notes.search(np.array([[0, 1]], np.float32), 5, condition)
         assert [hit.id for hit in found] == ["a"], condition
     assert notes.rebuild() is None
-    assert notes.stored_bytes() == 8 + 8 + len("A pond.{}A mill by the pond.") + len('{"year":2021}')
+    assert notes.stored_bytes() == 8 + 8 + len("A pond.{}A mill by the pond.") + len(
+        json.dumps(METADATA, separators=(",", ":"))
+    )
     assert opened.get("empty").stored_bytes() == 0
     notes.upsert([Document("c", "", {})], np.array([[1, 0]], np.float32))
     notes.delete("c")
