@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 import typer
 from rich.table import Table
 
+from service import exact_json
 from service.cli import options
 from service.cli.client import ask_once, collection_path
-from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out
+from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out, warn
 
 
 def search(
@@ -36,6 +37,8 @@ def search(
     if as_json:
         emit_json(answer)
         return
+    for warning in answer.get("warnings", ()):
+        warn(f"--filter: {warning}")
     if not answer["hits"]:
         err.print(f"No document of {collection!r} matches.")
         return
@@ -50,16 +53,17 @@ def search(
     out.print(table)
 
 
-def _filter(condition: str | None) -> dict[str, Any] | None:
+def _filter(condition: str | None) -> orjson.Fragment | None:
+    """Return the filter as it is sent, which is as it was written; raises `Failure` where it is no JSON object."""
     if condition is None:
         return None
     parsed, reason = None, ""
     try:
-        parsed = orjson.loads(condition)
+        parsed = exact_json.loads(condition.encode(errors="surrogateescape"))
     except orjson.JSONDecodeError as error:
         reason = f" ({error})"
     if not isinstance(parsed, dict):
         raise Failure(
             f'--filter {condition!r}: is not a JSON object{reason}. Write it as \'{{"year": {{"$gte": 2020}}}}\'.', 2
         )
-    return parsed
+    return orjson.Fragment(condition)

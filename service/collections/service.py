@@ -191,6 +191,10 @@ class CollectionService:
         query = np.array([vector], dtype=np.float64)
         return (await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped)))[0]
 
+    async def filter_warnings(self, name: str, condition: Mapping[str, Any] | None) -> list[str]:
+        """Return what of a filter can match nothing, as no document has such a field or value."""
+        return await asyncio.to_thread(self.get(name).filter_warnings, condition) if condition else []
+
     def close(self) -> None:
         """Stop reindexes, finish the changes in progress and close the store."""
         self.reindexes.close()

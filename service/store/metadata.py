@@ -147,10 +147,10 @@ class Selection:
             case All(parts):
                 return self._meeting_all(parts, among)
 
-    def remarks(self, condition: Condition) -> list[str]:
+    def warnings(self, condition: Condition) -> list[str]:
         """Return what about a condition can match nothing, as no document has such a field or value."""
-        remarks = (remark for test in tests_of(condition) if (remark := self._remark(test)))
-        return list(dict.fromkeys(remarks))
+        found = (warning for test in tests_of(condition) if (warning := self._warning(test)))
+        return list(dict.fromkeys(found))
 
     def _meeting_all(self, parts: Sequence[Condition], among: Keys | None) -> Keys:
         """Begin with what few documents meet; then little is left to be looked at."""
@@ -223,7 +223,7 @@ class Selection:
             found = row
         return found
 
-    def _remark(self, test: Test) -> str | None:
+    def _warning(self, test: Test) -> str | None:
         field = self._field(test.field)
         name = spelled(test.field)
         if field is None or not self._any(field[0], "TRUE"):
@@ -237,7 +237,7 @@ class Selection:
             if self._any(field[0], f"entry.value = x'{value.hex()}'")
         ]
         wanted = " or ".join(_NAMES[kind] for kind in OF_KIND if kind in test.kinds)
-        return f"no document has {wanted} in the field {name!r}: there is {', '.join(there)}."
+        return f"no document has {wanted} in the field {name!r}, but {', '.join(there)}."
 
     def _any(self, field: int, condition: str) -> bool:
         """Return whether there is a value in a field that meets a condition on `entry.value`."""

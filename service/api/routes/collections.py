@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Response
@@ -194,7 +194,7 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
             name, body.vector, body.k, body.filter, grouped=body.group is not None
         )
         _check_characters([hits], body)
-        return await response_in_parts(_hits(hits, body))
+        return await response_in_parts(_hits(hits, body, await _warnings(served, name, body)))
     several = body.queries is not None
     queries = body.queries if body.queries is not None else [body.query or ""]
     check_count(served, len(queries), "queries")
@@ -208,9 +208,17 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
         where=places("queries" if several else "query", several=several),
     )
     _check_characters(results, body)
+    warnings = await _warnings(served, name, body)
     if not several:
-        return await response_in_parts(_hits(results[0], body))
-    return await response_in_parts(json_object(results=json_list_of(_hits(hits, body) for hits in results)))
+        return await response_in_parts(_hits(results[0], body, warnings))
+    every = json_list_of(_hits(hits, body, {}) for hits in results)
+    return await response_in_parts(json_object(results=every, **warnings))
+
+
+async def _warnings(served: Deployment, name: str, body: SearchRequest) -> dict[str, list[str]]:
+    """Return the member `warnings` of a response, where there are any."""
+    warnings = await served.collections.filter_warnings(name, body.filter)
+    return {"warnings": warnings} if warnings else {}
 
 
 def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> None:
@@ -227,7 +235,7 @@ def _check_characters(results: Sequence[Sequence[Hit]], body: SearchRequest) -> 
         )
 
 
-def _hits(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
+def _hits(hits: Sequence[Hit], body: SearchRequest, more: Mapping[str, Any]) -> Iterator[bytes]:
     def to_json(_: int, hit: Hit) -> dict[str, Any]:
         fields: dict[str, Any] = {"text": hit.text, "metadata": hit.metadata}
         if hit.span is not None:
@@ -235,7 +243,7 @@ def _hits(hits: Sequence[Hit], body: SearchRequest) -> Iterator[bytes]:
             fields["span"] = {"start": start, "end": end, "text": hit.text[start:end]}
         return {"id": hit.id, "score": hit.score} | {name: fields[name] for name in body.include if name in fields}
 
-    return json_object(hits=json_list(hits, to_json))
+    return json_object(hits=json_list(hits, to_json), **more)
 
 
 def _spans(document: DocumentBody) -> Spans | None:

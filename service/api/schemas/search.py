@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -11,6 +11,7 @@ from service.api.requests import Body
 from service.api.schemas.fields import Texts, Truncate, examples
 from service.collections.service import MOST_HITS
 
+_WARNINGS: Final = "What of the filter can match nothing: a field, or a type of value, that no document has."
 HitField = Literal["text", "metadata", "span"]
 
 
@@ -24,7 +25,8 @@ class SearchRequest(Body):
     vector: Annotated[list[float], Field(fail_fast=True)] | None = None
     k: int = Field(default=10, ge=1, le=MOST_HITS, description="Hits wanted; fewer come back where fewer match.")
     filter: dict[str, Any] | None = Field(
-        None, description="On metadata, with $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not."
+        None,
+        description="On metadata: $eq $ne $gt $gte $lt $lte $in $nin $contains $icontains $exists $and $or $not.",
     )
     group: Literal["document"] | None = Field(
         default=None, description="In a chunked collection: one hit a document, that of its best span."
@@ -66,9 +68,11 @@ class Hits(BaseModel):
     """Hits, the best first."""
 
     hits: list[HitBody]
+    warnings: list[str] | None = Field(default=None, description=_WARNINGS)
 
 
 class SearchResults(BaseModel):
     """Hits for each of several queries."""
 
     results: list[Hits]
+    warnings: list[str] | None = Field(default=None, description=_WARNINGS)

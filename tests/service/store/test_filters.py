@@ -1,4 +1,5 @@
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -219,6 +220,28 @@ def test_worked_examples(select, filter_, matching):
         {},
     ]
     assert select(filter_, library) == matching
+
+
+def rows_of_the_documentation():
+    """The cases in the table of `docs/collections.md`: metadata, a filter, and whether it matches."""
+    cases = []
+    table = DOCS.read_text().split("Each row of this table is a test:")[1].strip().split("\n\n")[0]
+    for row in table.splitlines()[2:]:
+        cells = row.split("|")[1:-1]
+        (metadata,), matching, others = (
+            [json.loads(code) for code in re.findall("`([^`]+)`", cell)] for cell in cells
+        )
+        cases += [(metadata, filter_, True) for filter_ in matching] + [
+            (metadata, filter_, False) for filter_ in others
+        ]
+    return cases
+
+
+@pytest.mark.parametrize(("metadata", "filter_", "matches"), rows_of_the_documentation())
+def test_the_table_of_the_documentation(select, metadata, filter_, matches):
+    assert select(filter_, [metadata]) == ([0] if matches else [])
+    assert select({"$not": filter_}, [metadata]) == ([] if matches else [0])
+    assert evaluate(filter_, metadata) is matches
 
 
 def test_in_takes_thousands_of_values(select):
