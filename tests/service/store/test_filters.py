@@ -188,6 +188,32 @@ def test_every_float_equals_itself(select, number):
     assert select({"a": {"$in": [number]}}, [{"a": [number]}]) == [0]
 
 
+def test_metadata_that_changes_under_a_key(connection, selection):
+    def found(filter_):
+        return chosen.keys(compile_filter(filter_)).tolist()
+
+    chosen = selection([{"a": 1, "b": [1, 2]}, {"a": 2}])
+    connection.execute("""UPDATE documents SET metadata = '{"a": 2, "c": {"d": 5}}' WHERE key = 0""")
+    index_metadata(connection)
+    assert (found({"a": 1}), found({"a": 2}), found({"b": {"$exists": True}}), found({"c.d": 5})) == (
+        [],
+        [0, 1],
+        [],
+        [0],
+    )
+    connection.execute("DELETE FROM documents WHERE key = 1")
+    connection.execute("UPDATE documents SET vector = x'00'")
+    assert (found({"a": 2}), found({"a": {"$ne": 2}})) == ([0], [])
+    connection.execute("SAVEPOINT dropping")
+    connection.execute("DELETE FROM collections WHERE key = 1")
+    tables = {
+        table: connection.execute(f"SELECT count(*) FROM {table} {where}").fetchone()
+        for table, where in (("fields", "WHERE collection = 1"), ("field_values", "WHERE document < 1000"))
+    }
+    connection.execute("ROLLBACK TO dropping")
+    assert set(tables.values()) == {(0,)}
+
+
 @pytest.mark.parametrize(
     ("filter_", "matching"),
     [
