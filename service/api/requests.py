@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
+from service import exact_json
 from service.deployment import Deployment
 from service.errors import InvalidInput, Place, TooLarge, did_you_mean, shortened
 from service.store.document import has_surrogate
@@ -57,7 +58,7 @@ def places(field: str, *, several: bool) -> Callable[[int], Place]:
 class Body(BaseModel):
     """A request body; unknown fields and other types are errors, so that a mistake never goes unnoticed."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -96,12 +97,14 @@ class NotJSON(json.JSONDecodeError):
 def parse(body: bytes) -> Any:
     """Parse JSON strictly: no NaN, no lone surrogates, no invalid UTF-8. A byte order mark before it is skipped.
 
+    A number beyond floats is infinite, for the checks of what it is meant for to refuse.
+
     Raises:
         NotJSON: the body is no JSON, or nested too deeply.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        value = orjson.loads(body)
+        value = exact_json.loads(body)
     except orjson.JSONDecodeError as error:
         raise _with_position(error, body) from None
     # Counting brackets is a hundred times faster than walking the value, and few of them rule out deep nesting.

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from service import exact_json
 from service.cli.console import Failure
 from service.errors import InvalidDocument, did_you_mean
 from service.store import Document, Spans
@@ -92,11 +93,11 @@ def read(file: Path) -> Iterator[Line]:
 def parse_object(raw: bytes) -> dict[str, Any]:
     """Parse a line as a JSON object; raises `ValueError`."""
     try:
-        text = raw.decode()
+        raw.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"is not valid UTF-8 at byte {error.start + 1}. Save the file as UTF-8.") from None
     try:
-        value = orjson.loads(text)
+        value = exact_json.loads(raw)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"is not JSON ({error}). Each line is one JSON object.") from None
     if not isinstance(value, dict):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 import typer
 
+from service import exact_json
 from service.cli.console import Failure
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -42,20 +43,23 @@ Pooling = Annotated[
 ]
 
 
-def parse_filter(condition: str | None) -> dict[str, Any] | None:
-    """Parse `--filter`; raises `Failure` where it is no JSON object."""
+def parse_filter(condition: str | None) -> orjson.Fragment | None:
+    """Return `--filter` as it is sent; raises `Failure` where it is no JSON object."""
     return parse_object("--filter", condition, '{"year": {"$gte": 2020}}')
 
 
-def parse_object(flag: str, value: str | None, example: str) -> dict[str, Any] | None:
-    """Parse an option that is a JSON object, such as `example`; raises `Failure` where it is none."""
+def parse_object(flag: str, value: str | None, example: str) -> orjson.Fragment | None:
+    """Return an option that is a JSON object, such as `example`, as it is sent, which is as it was written.
+
+    Raises `Failure` where it is none.
+    """
     if value is None:
         return None
     parsed, reason = None, ""
     try:
-        parsed = orjson.loads(value)
+        parsed = exact_json.loads(value.encode(errors="surrogateescape"))
     except orjson.JSONDecodeError as error:
         reason = f" ({error})"
     if not isinstance(parsed, dict):
         raise Failure(f"{flag} {value!r}: is not a JSON object{reason}. Write it as '{example}'.", 2)
-    return parsed
+    return orjson.Fragment(value)

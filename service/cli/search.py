@@ -10,7 +10,7 @@ from rich.table import Table
 
 from service.cli import options
 from service.cli.client import ask_once, collection_path
-from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out
+from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out, warn
 
 
 class Mode(StrEnum):
@@ -53,6 +53,8 @@ def search(
     if as_json:
         emit_json(answer)
         return
+    for warning in answer.get("warnings", ()):
+        warn(f"--filter: {warning}")
     if not answer["hits"]:
         err.print(f"No document of {collection!r} matches.")
         return

@@ -486,6 +486,15 @@ class Collection:
             return self._store.matching(self._row.key, compile_filter(selection.filter)), []
         return transaction.keys(self._row.key), []
 
+    def filter_warnings(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - as in `search`
+        """Return what of a filter can match nothing, as no document has such a field or value.
+
+        Raises `InvalidFilter`.
+        """
+        condition = compile_filter(filter)
+        with self._reading():
+            return self._store.filter_warnings(self._row.key, condition)
+
     def precisions(self) -> list[str]:
         """Return in which precisions its vectors were made, as far as that was noted."""
         with self._reading():

@@ -367,6 +367,10 @@ class CollectionService:
         results = await asyncio.to_thread(partial(find, under=under, refinement=refinement))
         return [Found(hits, vector) for hits, vector in zip(results, vectors, strict=True)]
 
+    async def filter_warnings(self, name: str, condition: Mapping[str, Any] | None) -> list[str]:
+        """Return what of a filter can match nothing, as no document has such a field or value."""
+        return await asyncio.to_thread(self.get(name).filter_warnings, condition) if condition else []
+
     def close(self) -> None:
         """Stop reindexes, finish the changes in progress and close the store."""
         self.reindexes.close()

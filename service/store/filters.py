@@ -40,7 +40,7 @@ MAX_TERMS: Final = 512  # each may read all values of a field
 _LOWER: Final = {"$gt": ">", "$gte": ">="}
 _UPPER: Final = {"$lt": "<", "$lte": "<="}
 _FIELD_OPERATORS: Final = (
-    *("$eq", "$ne", *_LOWER, *_UPPER, "$in", "$nin", "$exists", "$contains", "$icontains", "$not"),
+    *("$eq", "$ne", *_LOWER, *_UPPER, "$in", "$nin", "$contains", "$icontains", "$exists", "$not"),
 )
 _GROUP_OPERATORS: Final = ("$and", "$or", "$not")
 

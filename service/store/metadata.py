@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+import orjson
 
 from service.arrays import Keys
 from service.errors import did_you_mean
@@ -47,6 +48,8 @@ _NAMES: Final[Mapping[Kind, str]] = {
     "number": "a number",
     "string": "a string",
 }
+_Row = tuple[int, int, Value]
+"""A document, a field and a value."""
 _IN_ORDER: Final = "SELECT group_concat(document) FROM (SELECT document FROM field_values AS entry WHERE {} LIMIT ?)"
 # CROSS JOIN, so that SQLite goes from the documents to their values.
 _OF_THESE: Final = (
@@ -63,12 +66,9 @@ def index_metadata(connection: sqlite3.Connection) -> None:
         (_BLOCK,),
     ).fetchall():
         collections = {collection: _Fields(connection, collection) for _, collection, _ in documents}
-        rows: list[tuple[int, int, Value]] = []
+        rows: list[_Row] = []
         for key, collection, metadata in documents:
-            fields = collections[collection]
-            values = list(fields.values(0, json.loads(metadata)))
-            fields.note(values)
-            rows += [(key, *value) for value in values]
+            collections[collection].read(key, orjson.loads(metadata), rows)
         # An element that a list holds twice is one row.
         connection.executemany("INSERT OR IGNORE INTO field_values (document, field, value) VALUES (?, ?, ?)", rows)
         connection.execute("DELETE FROM unindexed WHERE document <= ?", (documents[-1][0],))
@@ -83,44 +83,50 @@ class _Fields:
         self._known: dict[tuple[int, str], int] = {}
         self._plural: set[int] = set()
 
-    def values(self, parent: int, members: Mapping[str, Any]) -> Iterator[tuple[int, Value]]:
-        """Yield the field and the value of everything in an object.
+    def read(self, document: int, metadata: Mapping[str, Any], rows: list[_Row]) -> None:
+        """Append a row for everything in the metadata of a document.
 
         A list stands for its elements, and what is in an element that is a list is not found.
         """
-        for name, value in members.items():
-            field = self._key(parent, name)
-            for item in value or [value] if isinstance(value, list) else [value]:
-                if isinstance(item, dict):
-                    yield field, OBJECT
-                    yield from self.values(field, item)
-                else:
-                    yield field, _stored(item)
+        start = len(rows)
+        if self._read(document, 0, metadata, rows):
+            counts = Counter(field for _, field, _ in rows[start:])
+            plural = {field for field, count in counts.items() if count > 1} - self._plural
+            self._connection.executemany(
+                "UPDATE fields SET plural = 1 WHERE key = ? AND NOT plural", [(field,) for field in plural]
+            )
+            self._plural |= plural
 
-    def note(self, values: Sequence[tuple[int, Value]]) -> None:
-        """Keep in mind which fields have several of the values of a document."""
-        if len(values) == len({field for field, _ in values}):
-            return
-        plural = {field for field, count in Counter(field for field, _ in values).items() if count > 1} - self._plural
-        self._connection.executemany(
-            "UPDATE fields SET plural = 1 WHERE key = ? AND NOT plural", ((field,) for field in plural)
-        )
-        self._plural |= plural
+    def _read(self, document: int, parent: int, members: Mapping[str, Any], rows: list[_Row]) -> bool:
+        """Append a row for everything in an object; return whether a list in it has several elements."""
+        several = False
+        for name, value in members.items():
+            field = self._known.get((parent, name)) or self._key(parent, name)
+            if isinstance(value, list):
+                several |= len(value) > 1
+                items = value or [value]
+            else:
+                items = [value]
+            for item in items:
+                if isinstance(item, dict):
+                    rows.append((document, field, OBJECT))
+                    several |= self._read(document, field, item, rows)
+                else:
+                    rows.append((document, field, _stored(item)))
+        return several
 
     def _key(self, parent: int, name: str) -> int:
-        known = self._known.get((parent, name))
-        if known is None:
-            asked = (self._collection, parent, name)
-            found = (
-                self._connection.execute(
-                    "SELECT key FROM fields WHERE collection = ? AND parent = ? AND name = ?", asked
-                ).fetchone()
-                or self._connection.execute(
-                    "INSERT INTO fields (collection, parent, name, plural) VALUES (?, ?, ?, 0) RETURNING key", asked
-                ).fetchone()
-            )
-            known = self._known[parent, name] = int(found[0])
-        return known
+        asked = (self._collection, parent, name)
+        found = (
+            self._connection.execute(
+                "SELECT key FROM fields WHERE collection = ? AND parent = ? AND name = ?", asked
+            ).fetchone()
+            or self._connection.execute(
+                "INSERT INTO fields (collection, parent, name, plural) VALUES (?, ?, ?, 0) RETURNING key", asked
+            ).fetchone()
+        )
+        key = self._known[parent, name] = int(found[0])
+        return key
 
 
 class Selection:
@@ -147,10 +153,10 @@ class Selection:
             case All(parts):
                 return self._meeting_all(parts, among)
 
-    def remarks(self, condition: Condition) -> list[str]:
+    def warnings(self, condition: Condition) -> list[str]:
         """Return what about a condition can match nothing, as no document has such a field or value."""
-        remarks = (remark for test in tests_of(condition) if (remark := self._remark(test)))
-        return list(dict.fromkeys(remarks))
+        found = (warning for test in tests_of(condition) if (warning := self._warning(test)))
+        return list(dict.fromkeys(found))
 
     def _meeting_all(self, parts: Sequence[Condition], among: Keys | None) -> Keys:
         """Begin with what few documents meet; then little is left to be looked at."""
@@ -223,7 +229,7 @@ class Selection:
             found = row
         return found
 
-    def _remark(self, test: Test) -> str | None:
+    def _warning(self, test: Test) -> str | None:
         field = self._field(test.field)
         name = spelled(test.field)
         if field is None or not self._any(field[0], "TRUE"):
@@ -237,7 +243,7 @@ class Selection:
             if self._any(field[0], f"entry.value = x'{value.hex()}'")
         ]
         wanted = " or ".join(_NAMES[kind] for kind in OF_KIND if kind in test.kinds)
-        return f"no document has {wanted} in the field {name!r}: there is {', '.join(there)}."
+        return f"no document has {wanted} in the field {name!r}, but {', '.join(there)}."
 
     def _any(self, field: int, condition: str) -> bool:
         """Return whether there is a value in a field that meets a condition on `entry.value`."""
@@ -270,13 +276,14 @@ def _cost(condition: Condition) -> int:
             return 0
 
 
-def _stored(value: object) -> Value:
+def _stored(value: Any) -> Value:
     """Return a scalar, or a list for the fact that it is there, as it is stored."""
-    if isinstance(value, bool):
+    if value is None:
+        return NULL
+    if value is True or value is False:
         return TRUE if value else FALSE
-    if isinstance(value, str | int | float):
-        return value
-    return NULL if value is None else LIST
+    scalar: Value = LIST if isinstance(value, list) else value
+    return scalar
 
 
 def _distinct(keys: Keys) -> Keys:

@@ -109,10 +109,10 @@ class Store:
         with self._reading_as_it_is() as connection:
             return Selection(connection, collection).keys(condition)
 
-    def remarks(self, collection: int, condition: Condition) -> list[str]:
+    def filter_warnings(self, collection: int, condition: Condition) -> list[str]:
         """Return what about a condition can match nothing, as no document has such a field or value."""
         with self._reading_as_it_is() as connection:
-            return Selection(connection, collection).remarks(condition)
+            return Selection(connection, collection).warnings(condition)
 
     def documents(self, collection: int) -> Iterator[Document]:
         """Yield the documents of a collection, in the order of storing."""

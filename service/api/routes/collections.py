@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Response
@@ -189,7 +189,7 @@ async def recommend(name: str, body: RecommendRequest, served: Served) -> Respon
         grouped=body.group is not None,
         refinement=_refinement(body),
     )
-    return await _response(found, body)
+    return await _response(found, body, await _warnings(served, name, body))
 
 
 @search_router.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
@@ -228,7 +228,7 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
             truncate=body.truncate,
             refinement=refinement,
         )
-        return await _response(found, body)
+        return await _response(found, body, await _warnings(served, name, body))
     several = body.queries is not None
     queries = body.queries if body.queries is not None else [body.query or ""]
     check_count(served, len(queries), "queries")
@@ -243,15 +243,23 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
         refinement=refinement,
         where=places("queries" if several else "query", several=several),
     )
+    warnings = await _warnings(served, name, body)
     if not several:
-        return await _response(results[0], body)
+        return await _response(results[0], body, warnings)
     _check_characters(results, body)
-    return await response_in_parts(json_object(results=json_list_of(_found(each, body) for each in results)))
+    every = json_list_of(_found(each, body, {}) for each in results)
+    return await response_in_parts(json_object(results=every, **warnings))
 
 
-async def _response(found: Found, body: SearchRequest | RecommendRequest) -> Response:
+async def _warnings(served: Deployment, name: str, body: SearchRequest | RecommendRequest) -> dict[str, list[str]]:
+    """Return the member `warnings` of a response, where there are any."""
+    warnings = await served.collections.filter_warnings(name, body.filter)
+    return {"warnings": warnings} if warnings else {}
+
+
+async def _response(found: Found, body: SearchRequest | RecommendRequest, warnings: Mapping[str, Any]) -> Response:
     _check_characters([found], body)
-    return await response_in_parts(_found(found, body))
+    return await response_in_parts(_found(found, body, warnings))
 
 
 def _refinement(body: SearchRequest | RecommendRequest) -> Refinement:
@@ -278,7 +286,7 @@ def _check_characters(results: Sequence[Found], body: SearchRequest | RecommendR
         )
 
 
-def _found(found: Found, body: SearchRequest | RecommendRequest) -> Iterator[bytes]:
+def _found(found: Found, body: SearchRequest | RecommendRequest, more: Mapping[str, Any]) -> Iterator[bytes]:
     def to_json(_: int, hit: Hit) -> dict[str, Any]:
         fields: dict[str, Any] = {"text": hit.text, "metadata": hit.metadata}
         if hit.span is not None:
@@ -291,7 +299,7 @@ def _found(found: Found, body: SearchRequest | RecommendRequest) -> Iterator[byt
         return own | {name: fields[name] for name in body.include if name in fields}
 
     vector = {"vector": found.vector} if "vector" in body.include and found.vector is not None else {}
-    return json_object(hits=json_list(found.hits, to_json), **vector)
+    return json_object(hits=json_list(found.hits, to_json), **vector, **more)
 
 
 def _spans(document: DocumentBody) -> Spans | None:

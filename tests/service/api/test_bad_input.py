@@ -245,7 +245,7 @@ def test_hostile_poolings(http: httpx.Client, spec: Any, words: list[str]) -> No
         ({"vector": UNIT, "filter": {"year": {"$in": 5}}}, 422, ["filter.year.$in", "list"]),
         ({"vector": UNIT, "filter": {"year": {}}}, 422, ["filter.year", "no operator"]),
         ({"vector": UNIT, "filter": {"year": [1]}}, 422, ["$in"]),
-        ({"vector": UNIT, "filter": {'a"b': 1}}, 422, ["quotation mark"]),
+        ({"vector": UNIT, "filter": {"a\\b": 1}}, 422, ["backslash"]),
         ({"vector": UNIT, "filter": {"n": 2**63}}, 422, ["64 bits"]),
         ({"vector": UNIT, "filter": []}, 422, ["filter", "dictionary"]),
     ],

@@ -56,7 +56,31 @@ def test_search_without_a_match_says_so(asking, few, name):
     asking("index", few, "--collection", name)
     shown = asking("search", "music", "--collection", name, "--filter", '{"year": 1066}')
     assert (shown.returncode, shown.stdout) == (0, "")
-    assert "No document" in shown.stderr
+    assert "No document" in shown.stderr and "warning" not in shown.stderr
+
+
+def test_search_says_what_of_a_filter_can_match_nothing(asking, few, name):
+    asking("index", few, "--collection", name)
+    shown = asking("search", "music", "--collection", name, "--filter", '{"yaer": {"$ne": 1}}', "-k", 1)
+    assert (shown.returncode, len(shown.stdout.splitlines())) == (0, 2)
+    assert "warning: --filter: no document has the field 'yaer'. Did you mean 'year'?" in shown.stderr
+
+
+@pytest.mark.slow
+def test_search_with_a_number_that_no_metadata_holds(asking, few, name):
+    asking("index", few, "--collection", name)
+    for number, word in (("123456789012345678901234567890", "beyond 64 bits"), ("1e999", "finite")):
+        shown = asking("search", "music", "--collection", name, "--filter", f'{{"year": {number}}}')
+        assert (shown.returncode, shown.stdout) == (1, "")
+        assert "--filter" in shown.stderr and word in shown.stderr
+
+
+def test_an_integer_that_would_become_another_number(asking, tmp_path, name):
+    file = tmp_path / "long.jsonl"
+    file.write_text('{"id": "1", "text": "a", "metadata": {"n": 123456789012345678901234567890}}\n')
+    shown = asking("index", file, "--collection", name)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "metadata.n is an integer beyond 64 bits" in shown.stderr
 
 
 def test_what_is_stored_is_not_embedded_again(asking, jsonl, few, name, side_by_side):

@@ -1,4 +1,5 @@
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -191,6 +192,32 @@ def test_every_float_equals_itself(select, number):
     assert select({"a": {"$in": [number]}}, [{"a": [number]}]) == [0]
 
 
+def test_metadata_that_changes_under_a_key(connection, selection):
+    def found(filter_):
+        return chosen.keys(compile_filter(filter_)).tolist()
+
+    chosen = selection([{"a": 1, "b": [1, 2]}, {"a": 2}])
+    connection.execute("""UPDATE documents SET metadata = '{"a": 2, "c": {"d": 5}}' WHERE key = 0""")
+    index_metadata(connection)
+    assert (found({"a": 1}), found({"a": 2}), found({"b": {"$exists": True}}), found({"c.d": 5})) == (
+        [],
+        [0, 1],
+        [],
+        [0],
+    )
+    connection.execute("DELETE FROM documents WHERE key = 1")
+    connection.execute("UPDATE documents SET vector = x'00'")
+    assert (found({"a": 2}), found({"a": {"$ne": 2}})) == ([0], [])
+    connection.execute("SAVEPOINT dropping")
+    connection.execute("DELETE FROM collections WHERE key = 1")
+    tables = {
+        table: connection.execute(f"SELECT count(*) FROM {table} {where}").fetchone()
+        for table, where in (("fields", "WHERE collection = 1"), ("field_values", "WHERE document < 1000"))
+    }
+    connection.execute("ROLLBACK TO dropping")
+    assert set(tables.values()) == {(0,)}
+
+
 @pytest.mark.parametrize(
     ("filter_", "matching"),
     [
@@ -223,6 +250,28 @@ def test_worked_examples(select, filter_, matching):
         {},
     ]
     assert select(filter_, library) == matching
+
+
+def rows_of_the_documentation():
+    """The cases in the table of `docs/collections.md`: metadata, a filter, and whether it matches."""
+    cases = []
+    table = DOCS.read_text().split("Each row of this table is a test:")[1].strip().split("\n\n")[0]
+    for row in table.splitlines()[2:]:
+        cells = row.split("|")[1:-1]
+        (metadata,), matching, others = (
+            [json.loads(code) for code in re.findall("`([^`]+)`", cell)] for cell in cells
+        )
+        cases += [(metadata, filter_, True) for filter_ in matching] + [
+            (metadata, filter_, False) for filter_ in others
+        ]
+    return cases
+
+
+@pytest.mark.parametrize(("metadata", "filter_", "matches"), rows_of_the_documentation())
+def test_the_table_of_the_documentation(select, metadata, filter_, matches):
+    assert select(filter_, [metadata]) == ([0] if matches else [])
+    assert select({"$not": filter_}, [metadata]) == ([] if matches else [0])
+    assert evaluate(filter_, metadata) is matches
 
 
 def test_in_takes_thousands_of_values(select):
