@@ -15,9 +15,6 @@ MOST_TERMS: Final = 1024
 _WORDS: Final = "unicode61 remove_diacritics 2 categories 'L* M* N* Co' separators '\ufe0e\ufe0f'"
 
 
-_BETWEEN_WORDS: Final = frozenset("Pc Pd Pe Pf Pi Po Ps Sc Sk Sm So Zl Zp Zs Cc Cf Cs".split())
-
-
 class Tokenizer(ABC):
     """One way to make terms of texts. Compared by identity."""
 
@@ -116,8 +113,13 @@ def limited(terms: list[str], where: Place | None, *, truncate: bool) -> list[st
 
 def _words(text: str) -> list[str]:
     """Split a text at what is no part of a word for any version of Unicode, since SQLite has one of its own."""
-    kept = "".join(" " if unicodedata.category(each) in _BETWEEN_WORDS else each for each in text)
+    kept = "".join(each if _of_a_word(each) else " " for each in text)
     return [word for word in kept.split() if not all(unicodedata.category(each).startswith("M") for each in word)]
+
+
+def _of_a_word(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] in "LMN" or category in ("Co", "Cn")  # Cn: assigned by a later version
 
 
 def _quoted(term: str) -> str:

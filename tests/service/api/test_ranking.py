@@ -85,7 +85,7 @@ def test_vectors_threshold_and_diversity(http: httpx.Client, documents: str) -> 
 
 def test_recommend(http: httpx.Client, documents: str) -> None:
     hits = answer(http, documents, "recommend", positive=["harp"])["hits"]
-    assert [hit["id"] for hit in hits][0] == "piano" and len(hits) == 4
+    assert (hits[0]["id"], len(hits)) == ("piano", 4)
     found = answer(http, documents, "recommend", positive=["harp"], negative=["piano"], k=2, include=["vector"])
     assert not {"harp", "piano"} & {hit["id"] for hit in found["hits"]}
     harp, piano = http.post("/embed", json={"inputs": [item["text"] for item in DOCUMENTS[:2]]}).json()

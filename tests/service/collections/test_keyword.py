@@ -34,7 +34,7 @@ TEXTS = {
     "lo": "ພາສາລາວງາມ",
     "hi": "हिन्दी भाषा सुन्दर है",
     "syntax": 'foo:bar AND "quoted" NOT -minus near* (x)',
-    "wide": "ＡＢＣ１２３ ﬁnal ﾃｽﾄ",
+    "wide": "\uff21\uff22\uff23\uff11\uff12\uff13 \ufb01nal \uff83\uff7d\uff84",
     "decomposed": "cafe\u0301 한글",
     "nul": "before\0after",
     "nothing": "…",
@@ -156,7 +156,7 @@ def test_a_long_query(collections):
 
 
 def test_scores_are_bm25_of_the_collection_alone(collections):
-    """As in Robertson and Zaragoza (2009), with SQLite's k1 = 1.2 and b = 0.75; another collection changes nothing."""
+    """As in Robertson and Zaragoza (2009), with SQLite's k1 = 1.2 and b = 0.75, whatever another collection has."""
     texts = {"a": "mill mill pond", "b": "mill harp", "c": "cat", "d": "dog sleeps here", "e": "bird"}
     collection = made(collections, texts=texts)
     made(collections, "porter", {str(i): "mill" for i in range(50)})
@@ -282,7 +282,7 @@ def test_a_threshold(collections):
     ):
         assert collection.search(query, 20, refinement=refinement) == [expected]
     terms = [collection.terms("mill")]
-    best, second = collection.search_keywords(terms, 2)[0]
+    best, _ = collection.search_keywords(terms, 2)[0]
     assert collection.search_keywords(terms, 2, refinement=Refinement(best.score)) == [[best]]
     fused = collection.search_hybrid(query, terms, 20)[0]
     assert collection.search_hybrid(query, terms, 20, refinement=Refinement(fused[2].score)) == [fused[:3]]
@@ -354,7 +354,7 @@ def test_recommend_without_a_document_or_a_direction(collections):
 def test_a_collection_without_keywords(collections, folder):
     collection, _ = collections.create("notes", definition(), 2, "flat", None)
     collection.upsert([Document("a", "mill", {})], np.array([X], np.float32))
-    with pytest.raises(KeywordsUnavailable, match='created without a keyword index.*"keyword"'):
+    with pytest.raises(KeywordsUnavailable, match=r'created without a keyword index.*"keyword"'):
         collection.terms("mill")
     collections.close()
     opened = Collections(folder)
@@ -375,7 +375,7 @@ def test_an_sqlite_without_fts5(collections, folder, monkeypatch, caplog):
             opened = Collections(folder)
             assert "built without FTS5" in caplog.text
             for collection in (opened.get("unicode61"), made(opened, "trigram")):
-                with pytest.raises(KeywordsUnavailable, match="built without FTS5.*Use a Python"):
+                with pytest.raises(KeywordsUnavailable, match=r"built without FTS5.*Use a Python"):
                     collection.terms("mill")
                 collection.upsert([Document("new", "a 猫 at the mill", {})], np.array([X], np.float32))
                 collection.delete("new")

@@ -128,6 +128,7 @@ Collections(Path(sys.argv[1]))
             "CREATE TABLE chunks",
             "CREATE TABLE rebuilds",
             "CREATE TABLE rebuilt",
+            "UPDATE keywords SET current",
         ]
     ),
 )
