@@ -65,7 +65,7 @@ async def hits(served: Deployment, name: str) -> list[dict[str, Any]]:
     (found,) = await served.collections.by_text(
         name, ["the wheel turns"], 3, None, where=lambda index: Place("queries", index)
     )
-    return [{"id": hit.id, "score": hit.score, "span": hit.span and list(hit.span)} for hit in found]
+    return [{"id": hit.id, "score": hit.score, "span": hit.span and list(hit.span)} for hit in found.hits]
 
 
 def nearly(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

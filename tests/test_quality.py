@@ -117,6 +117,14 @@ def test_cranfield_retrieval(data: Path, side_by_side: Server) -> None:
     assert recall == pytest.approx(0.454, abs=0.002)
     assert mrr == pytest.approx(0.771, abs=0.002)
 
+    by_mode = {}
+    for mode in ("keyword", "hybrid"):
+        answer = side_by_side.http.post(f"/collections/{name}/search", json=body | {"mode": mode}).raise_for_status()
+        rankings = [[hit["id"] for hit in result["hits"]] for result in answer.json()["results"]]
+        by_mode[mode], *_ = retrieval.measure(rankings, list(cranfield.relevance.values())).mean(axis=0)
+    assert by_mode["keyword"] == pytest.approx(0.5038, abs=0.002)
+    assert by_mode["hybrid"] == pytest.approx(0.5534, abs=0.002)
+
 
 @pytest.mark.slow
 def test_causal_language_model(pairs: Similarity, sentences: list[str], smollm2: Path, tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -11,14 +10,6 @@ from rich.table import Table
 from service.cli import options
 from service.cli.client import ask_once, collection_path
 from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out, warn
-
-
-class Mode(StrEnum):
-    """By what a search ranks."""
-
-    DENSE = "dense"
-    KEYWORD = "keyword"
-    HYBRID = "hybrid"
 
 
 def search(
@@ -32,8 +23,9 @@ def search(
         bool, typer.Option("--by-document", help="In a chunked collection: each document once, by its best span.")
     ] = False,
     mode: Annotated[
-        Mode, typer.Option(help="Search by vectors, by words (BM25), or by both (reciprocal rank fusion).")
-    ] = Mode.DENSE,
+        Literal["dense", "keyword", "hybrid"],
+        typer.Option(help="Search by vectors, by words (BM25), or by both (reciprocal rank fusion)."),
+    ] = "dense",
     weights: Annotated[
         str | None,
         typer.Option(help="Of the two rankings of a hybrid search, as dense=1,keyword=0.5; else 1 each."),
@@ -49,6 +41,8 @@ def search(
     route = collection_path(collection)
     group = "document" if by_document else None
     body = {"query": query, "k": k, "filter": options.parse_filter(condition), "group": group, "truncate": truncate}
+    body |= {"mode": mode, "weights": _weights(weights), "diversity": diversity}
+    body |= {"score_threshold": score_threshold}
     answer = ask_once(url, config, f"{route}/search", body, {"query": "the query"})
     if as_json:
         emit_json(answer)

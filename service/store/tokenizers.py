@@ -112,14 +112,14 @@ def limited(terms: list[str], where: Place | None, *, truncate: bool) -> list[st
 
 
 def _words(text: str) -> list[str]:
-    """Split a text where SQLite does: at what is no letter, mark or digit."""
-    kept = "".join(character if _of_a_word(character) else " " for character in text)
+    """Split a text at what is no part of a word for any version of Unicode, since SQLite has one of its own."""
+    kept = "".join(each if _of_a_word(each) else " " for each in text)
     return [word for word in kept.split() if not all(unicodedata.category(each).startswith("M") for each in word)]
 
 
 def _of_a_word(character: str) -> bool:
     category = unicodedata.category(character)
-    return category[0] in "LMN" or category == "Co"
+    return category[0] in "LMN" or category in ("Co", "Cn")  # Cn: assigned by a later version
 
 
 def _quoted(term: str) -> str:

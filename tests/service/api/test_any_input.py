@@ -14,9 +14,9 @@ from tests.support.problems import well_formed
 FIELDS = ["inputs", "input", "model", "pooling", "normalize", "truncate", "truncation_direction", "prompt_name"]
 FIELDS += ["dimensions", "encoding_format", "user", "documents", "id", "text", "metadata", "query", "queries"]
 FIELDS += ["vector", "k", "filter", "include", "index", "other", "matrix", "spans", "mode", "tokens", "overlap", "by"]
-FIELDS += ["chunking", "group"]
+FIELDS += ["chunking", "group", "weights", "diversity", "score_threshold", "positive", "negative", "dense", "keyword"]
 WORDS = ["mean", "cls", "gem(p=2)", "mean + max", "attention", "left", "flat", "base64", "text", "metadata", ""]
-WORDS += ["late", "early", "sentence", "given", "document", "span"]
+WORDS += ["late", "early", "sentence", "given", "document", "span", "dense", "keyword", "hybrid", "vector"]
 WORDS += ["declared", "$and", "$not", "$gte", "$in", "strategy", "concat", "window(size=2, stride=1) > mean", "."]
 NUMBERS = [0, 1, -1, 3, 384, 2**31, 2**63, -(2**63), 2**64, 10**30, 0.5, 1e300, 5e-324, -0.0]
 
@@ -64,6 +64,11 @@ likely: dict[str, dict[str, Any]] = {
         "query": st.text(max_size=9) | values,
         "vector": st.none() | st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=3) | values,
         "filter": filters | values,
+        "mode": st.sampled_from(["dense", "keyword", "hybrid"]) | values,
+    },
+    "/recommend": {
+        "positive": st.lists(st.text(max_size=3), max_size=3) | values,
+        "negative": st.lists(st.text(max_size=3), max_size=3) | values,
     },
 }
 
@@ -73,7 +78,7 @@ likely: dict[str, dict[str, Any]] = {
 @settings(database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_body_is_a_bug(http: httpx.Client, collection: str, route: str, data: st.DataObject) -> None:
-    path = f"{collection}{route}" if route in ("/documents", "/search") else route
+    path = f"{collection}{route}" if route in ("/documents", "/search", "/recommend") else route
     required = (
         st.fixed_dictionaries({}, optional=likely[route])
         if route == "/search"

@@ -237,7 +237,7 @@ def test_hostile_poolings(http: httpx.Client, spec: Any, words: list[str]) -> No
         ({"vector": UNIT, "k": 10_001}, 422, ["k", "less than or equal to 10000"]),
         ({"vector": UNIT, "k": 1.5}, 422, ["k", "integer"]),
         ({"vector": UNIT, "k": "3"}, 422, ["k", "integer"]),
-        ({"vector": UNIT, "include": ["vector"]}, 422, ["include[0]", "'text', 'metadata' or 'span'"]),
+        ({"vector": UNIT, "include": ["vectors"]}, 422, ["include[0]", "'text', 'metadata', 'span' or 'vector'"]),
         ({"vector": UNIT, "limit": 3}, 422, ["'limit' is not a field", "Fields are"]),
         ({"vector": UNIT, "fliter": {}}, 422, ["Did you mean 'filter'"]),
         ({"vector": UNIT, "filter": {"year": {"$gtee": 1}}}, 422, ["$gtee", "Did you mean '$gte'", "$exists"]),

@@ -70,8 +70,8 @@ def search(opened: Deployment) -> list[str]:
     def where(index: int) -> Place:
         return Place("queries", index)
 
-    (hits,) = asyncio.run(opened.collections.by_text("docs", ["the wheel turns"], 1, None, where=where))
-    return [hit.id for hit in hits]
+    (found,) = asyncio.run(opened.collections.by_text("docs", ["the wheel turns"], 1, None, where=where))
+    return [hit.id for hit in found.hits]
 
 
 def bert(folder: Path) -> Path:

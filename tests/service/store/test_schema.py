@@ -25,7 +25,7 @@ CREATE TABLE collections (
 INSERT INTO "collections" VALUES(1,'notes',
     '{"model": "m", "asked_pooling": null, "fingerprint": "0123456789abcdef", "pooling": "mean"}',2,'flat',
     '2026-11-21T15:39:06.174828+00:00');
-INSERT INTO "collections" VALUES(2,'empty',
+INSERT INTO "collections" VALUES(2,'other',
     '{"model": "m", "asked_pooling": null, "fingerprint": "f", "pooling": "cls"}',3,'flat',
     '2026-11-21T15:39:06.194403+00:00');
 CREATE TABLE documents (
@@ -40,10 +40,11 @@ CREATE TABLE documents (
 INSERT INTO "documents" VALUES(2,1,'b','A pond.','{}',X'000000000000803F');
 INSERT INTO "documents" VALUES(3,1,'a','A mill by the pond.',
     '{"year":2021,"ratio":0.30000000000000004,"by":[{"name":"Ada"},{"name":"Bo"}]}',X'0000404000008040');
+INSERT INTO "documents" VALUES(4,2,'c','京都大学のpond','{}',X'0000803F0000000000000000');
 CREATE INDEX documents_in_order ON documents (collection, key);
 DELETE FROM "sqlite_sequence";
 INSERT INTO "sqlite_sequence" VALUES('collections',2);
-INSERT INTO "sqlite_sequence" VALUES('documents',3);
+INSERT INTO "sqlite_sequence" VALUES('documents',4);
 PRAGMA user_version = 1;
 PRAGMA journal_mode = WAL;
 """
@@ -71,7 +72,7 @@ def version_and_tables(folder):
 def check(folder):
     """Everything is there, works, and is as in a store that was laid out anew."""
     opened = Collections(folder)
-    assert [collection.name for collection in opened.list()] == ["empty", "notes"]
+    assert [collection.name for collection in opened.list()] == ["notes", "other"]
     notes = opened.get("notes")
     assert notes.definition == definition()
     assert notes.fetch("a") == Document("a", "A mill by the pond.", METADATA)
@@ -86,15 +87,16 @@ def check(folder):
         (found,) = notes.search(np.array([[0, 1]], np.float32), 5, condition)
         assert [hit.id for hit in found] == ["a"], condition
     assert notes.rebuild() is None
-    assert notes.stored_bytes() == 8 + 8 + len("A pond.{}A mill by the pond.") + len(
-        json.dumps(METADATA, separators=(",", ":"))
-    )
-    assert opened.get("empty").stored_bytes() == 0
+    encoded = json.dumps(METADATA, separators=(",", ":"))
+    assert notes.stored_bytes() == 8 + 8 + len("A pond.{}A mill by the pond." + encoded)
+    assert [hit.id for hit in notes.search_keywords([notes.terms("a mill pond")], 5)[0]] == ["a", "b"]
+    other = opened.get("other")
+    assert [hit.id for hit in other.search_keywords([other.terms("大学")], 5)[0]] == ["c"]
     notes.upsert([Document("c", "", {})], np.array([[1, 0]], np.float32))
     notes.delete("c")
     opened.close()
     new = Collections(folder / "new")
-    for name, dim in (("notes", 2), ("empty", 3)):
+    for name, dim in (("notes", 2), ("other", 3)):
         new.create(name, definition(), dim)
     new.close()
     assert version_and_tables(folder) == version_and_tables(folder / "new")
@@ -132,14 +134,10 @@ Collections(Path(sys.argv[1]))
     "statement",
     first_fast(
         [
-            *(
-                "COMMIT",
-                "PRAGMA user_version =",
-                "CREATE TABLE chunks",
-                "CREATE TABLE rebuilds",
-                "CREATE TABLE rebuilt",
-            ),
+            "COMMIT",
+            *("PRAGMA user_version =", "CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt"),
             *("CREATE TABLE field_values", "INSERT OR IGNORE INTO field_values", "DELETE FROM unindexed"),
+            *("INSERT INTO segmented SELECT", "INSERT INTO keywords_2", "UPDATE keywords SET current"),
             *("CREATE TABLE aliases", "UPDATE collections SET bytes"),
         ]
     ),
