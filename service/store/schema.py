@@ -73,7 +73,7 @@ _VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
-    # Other names of collections, which end with them; and the bytes of all texts, metadata and vectors of each, of which
+    # Other names of collections, which end with them; and the bytes of texts, metadata and vectors of each, of which
     # every change keeps count, so that nobody has to read the documents for it.
     (
         """

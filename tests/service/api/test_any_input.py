@@ -14,7 +14,7 @@ from tests.support.problems import well_formed
 FIELDS = ["inputs", "input", "model", "pooling", "normalize", "truncate", "truncation_direction", "prompt_name"]
 FIELDS += ["dimensions", "encoding_format", "user", "documents", "id", "text", "metadata", "query", "queries"]
 FIELDS += ["vector", "k", "filter", "include", "index", "other", "matrix", "spans", "mode", "tokens", "overlap", "by"]
-FIELDS += ["chunking", "group"]
+FIELDS += ["chunking", "group", "ids", "all", "limit", "cursor", "merge", "replace", "to", "collection"]
 WORDS = ["mean", "cls", "gem(p=2)", "mean + max", "attention", "left", "flat", "base64", "text", "metadata", ""]
 WORDS += ["late", "early", "sentence", "given", "document", "span"]
 WORDS += ["declared", "$and", "$not", "$gte", "$in", "strategy", "concat", "window(size=2, stride=1) > mean", "."]
@@ -65,7 +65,17 @@ likely: dict[str, dict[str, Any]] = {
         "vector": st.none() | st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=3) | values,
         "filter": filters | values,
     },
+    "/documents/list": {"limit": st.integers(-1, 9) | values, "cursor": st.text(max_size=30), "filter": filters},
+    "/documents/count": {"filter": filters | values},
+    "/documents/get": {"ids": st.lists(st.text(max_size=3), max_size=3) | values},
+    "/documents/delete": {"ids": st.lists(st.text(max_size=3), max_size=3) | values, "filter": filters | values},
+    "/documents/metadata": {"filter": filters | values, "merge": st.dictionaries(keys, values) | values},
+    "/rename": {"to": st.text(max_size=3) | values},
+    "/copy": {"to": st.text(max_size=3) | values},
+    "/aliases/some": {"collection": values},
 }
+OF_A_COLLECTION = {"/documents", "/search", "/rename", "/copy"} | {each for each in likely if "/documents/" in each}
+OPTIONAL = {"/search", "/documents/list", "/documents/delete", "/documents/metadata"}
 
 
 @pytest.mark.slow
@@ -73,15 +83,15 @@ likely: dict[str, dict[str, Any]] = {
 @settings(database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_body_is_a_bug(http: httpx.Client, collection: str, route: str, data: st.DataObject) -> None:
-    path = f"{collection}{route}" if route in ("/documents", "/search") else route
+    path = f"{collection}{route}" if route in OF_A_COLLECTION else route
     required = (
         st.fixed_dictionaries({}, optional=likely[route])
-        if route == "/search"
+        if route in OPTIONAL
         else st.fixed_dictionaries(likely[route])
     )
     options = st.dictionaries(st.sampled_from(FIELDS), values, max_size=2)
     body = data.draw(st.builds(lambda more, main: more | main, options, required) | values, label="body")
-    answer = http.post(path, json=body)
+    answer = http.request("PUT" if route.startswith("/aliases") else "POST", path, json=body)
     assert answer.status_code < 500
     if answer.status_code >= 400:
         well_formed(answer)
