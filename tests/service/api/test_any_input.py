@@ -15,6 +15,7 @@ FIELDS = ["inputs", "input", "model", "pooling", "normalize", "truncate", "trunc
 FIELDS += ["dimensions", "encoding_format", "user", "documents", "id", "text", "metadata", "query", "queries"]
 FIELDS += ["vector", "k", "filter", "include", "index", "other", "matrix", "spans", "mode", "tokens", "overlap", "by"]
 FIELDS += ["chunking", "group", "weights", "diversity", "score_threshold", "positive", "negative", "dense", "keyword"]
+FIELDS += ["ids", "all", "limit", "cursor", "merge", "replace", "to", "collection"]
 WORDS = ["mean", "cls", "gem(p=2)", "mean + max", "attention", "left", "flat", "base64", "text", "metadata", ""]
 WORDS += ["late", "early", "sentence", "given", "document", "span", "dense", "keyword", "hybrid", "vector"]
 WORDS += ["declared", "$and", "$not", "$gte", "$in", "strategy", "concat", "window(size=2, stride=1) > mean", "."]
@@ -70,7 +71,19 @@ likely: dict[str, dict[str, Any]] = {
         "positive": st.lists(st.text(max_size=3), max_size=3) | values,
         "negative": st.lists(st.text(max_size=3), max_size=3) | values,
     },
+    "/documents/list": {"limit": st.integers(-1, 9) | values, "cursor": st.text(max_size=30), "filter": filters},
+    "/documents/count": {"filter": filters | values},
+    "/documents/get": {"ids": st.lists(st.text(max_size=3), max_size=3) | values},
+    "/documents/delete": {"ids": st.lists(st.text(max_size=3), max_size=3) | values, "filter": filters | values},
+    "/documents/metadata": {"filter": filters | values, "merge": st.dictionaries(keys, values) | values},
+    "/rename": {"to": st.text(max_size=3) | values},
+    "/copy": {"to": st.text(max_size=3) | values},
+    "/aliases/some": {"collection": values},
 }
+OF_A_COLLECTION = {"/documents", "/search", "/recommend", "/rename", "/copy"} | {
+    each for each in likely if "/documents/" in each
+}
+OPTIONAL = {"/search", "/documents/list", "/documents/delete", "/documents/metadata"}
 
 
 @pytest.mark.slow
@@ -78,15 +91,15 @@ likely: dict[str, dict[str, Any]] = {
 @settings(database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_body_is_a_bug(http: httpx.Client, collection: str, route: str, data: st.DataObject) -> None:
-    path = f"{collection}{route}" if route in ("/documents", "/search", "/recommend") else route
+    path = f"{collection}{route}" if route in OF_A_COLLECTION else route
     required = (
         st.fixed_dictionaries({}, optional=likely[route])
-        if route == "/search"
+        if route in OPTIONAL
         else st.fixed_dictionaries(likely[route])
     )
     options = st.dictionaries(st.sampled_from(FIELDS), values, max_size=2)
     body = data.draw(st.builds(lambda more, main: more | main, options, required) | values, label="body")
-    answer = http.post(path, json=body)
+    answer = http.request("PUT" if route.startswith("/aliases") else "POST", path, json=body)
     assert answer.status_code < 500
     if answer.status_code >= 400:
         well_formed(answer)

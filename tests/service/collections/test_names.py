@@ -1,0 +1,185 @@
+"""Renaming, copying and aliases: as one step for every reader, on the disk too."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import numpy as np
+import pytest
+
+from service.collections import Collections
+from service.errors import InvalidName, NameConflict, NotFound
+from service.store import Chunked, Document
+from tests.support.definitions import definition
+from tests.support.tiers import first_fast
+
+QUERY = np.array([[1, 0]], np.float32)
+
+
+def found(collection):
+    return [hit.id for hit in collection.search(QUERY, 10)[0]]
+
+
+@pytest.fixture
+def notes(collections, fill):
+    notes, _ = collections.create("notes", definition(), 2)
+    fill(notes, {"a": ((1, 0), {"n": 1}), "b": ((0, 1), {})})
+    return notes
+
+
+def test_names_outlive_a_restart(folder, collections, notes):
+    collections.alias("live", "notes")
+    collections.alias("old", "notes")
+    collections.delete_alias("old")
+    collections.rename("notes", "drafts")
+    collections.copy("live", "copy")
+    collections.close()
+    opened = Collections(folder)
+    assert [each.name for each in opened.list()] == ["copy", "drafts"]
+    assert {alias: of.name for alias, of in opened.aliases().items()} == {"live": "drafts"}
+    assert opened.get("live") is opened.get("drafts")
+    assert found(opened.get("copy")) == found(opened.get("live")) == ["a", "b"]
+    opened.drop("drafts")
+    opened.close()
+    opened = Collections(folder)
+    assert opened.aliases() == {} and found(opened.get("copy")) == ["a", "b"]
+    opened.close()
+
+
+def test_a_swap_is_one_step(collections, notes, fill):
+    """Whoever asks for the alias meanwhile finds one collection or the other, as a whole."""
+    other, _ = collections.create("other", definition(), 2)
+    fill(other, {"c": ((1, 0), {})})
+    collections.alias("live", "notes")
+    stop = Event()
+
+    def read():
+        seen = set()
+        while not stop.is_set():
+            seen.add(tuple(found(collections.get("live"))))
+            assert len(collections.list()) == 2
+        return seen
+
+    with ThreadPoolExecutor() as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for turn in range(30):
+                collections.rename(*[("notes", "drafts"), ("drafts", "notes")][turn % 2])
+                collections.alias("live", ["other", "notes"][turn % 2])
+        finally:
+            stop.set()
+    assert set.union(*(reader.result() for reader in readers)) <= {("a", "b"), ("c",)}
+
+
+def test_searches_go_on_while_a_copy_is_made(folder, monkeypatch):
+    """The copy stands still in the middle of its transaction, until others have read all they want."""
+    connect, reached, go_on = sqlite3.connect, Event(), Event()
+
+    def watch(statement):
+        if statement.startswith("INSERT INTO chunks SELECT copied"):
+            reached.set()
+            assert go_on.wait(60)
+
+    def watched(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(watch)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
+    collections = Collections(folder)
+    notes, _ = collections.create("notes", definition(), 2)
+    notes.upsert([Document("a", "text", {"n": 1})], Chunked(np.eye(2, dtype=np.float32), [((0, 1), (1, 2))]))
+    with ThreadPoolExecutor() as pool:
+        copying = pool.submit(collections.copy, "notes", "copy")
+        try:
+            assert reached.wait(60)
+            assert found(notes) == ["a", "a"] and notes.count_matching({"n": 1}) == 1
+            assert notes.page(5).documents[0].document.id == "a"
+            with pytest.raises(NotFound):
+                collections.get("copy")
+        finally:
+            go_on.set()
+        assert found(copying.result()) == ["a", "a"]
+    collections.close()
+
+
+# The process ends itself when SQLite is about to run a statement that begins with these words.
+KILLED = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+from service.collections import Collections, Selection
+
+connect = sqlite3.connect
+armed = False
+
+def watched(*arguments, **options):
+    connection = connect(*arguments, **options)
+    connection.set_trace_callback(end)
+    return connection
+
+def end(statement):
+    if armed and statement.strip().startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sqlite3.connect = watched
+collections = Collections(Path(sys.argv[1]))
+armed = True
+notes = collections.get("notes")
+{
+    "copy": lambda: collections.copy("notes", "copy"),
+    "rename": lambda: collections.rename("notes", "drafts"),
+    "update": lambda: notes.update_metadata(Selection(all=True), lambda _: {"n": 2}),
+    "delete": lambda: notes.delete_many(Selection(all=True)),
+}[sys.argv[3]]()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("statement", "change"),
+    [
+        ("COMMIT", "copy"),
+        ("INSERT INTO precisions", "copy"),
+        ("UPDATE collections SET bytes", "copy"),
+        ("COMMIT", "rename"),
+        ("COMMIT", "update"),
+        ("UPDATE collections SET bytes", "update"),
+        ("COMMIT", "delete"),
+    ],
+)
+def test_killed_in_the_middle_nothing_has_happened(folder, collections, notes, start, statement, change):
+    collections.close()
+    process = start(KILLED, folder, statement, change)
+    assert process.wait(60) == -9, process.communicate()[1]
+    opened = Collections(folder)
+    assert [each.name for each in opened.list()] == ["notes"]
+    stored = [each.document for each in opened.get("notes").page(10).documents]
+    assert [(each.id, each.metadata) for each in stored] == [("a", {"n": 1}), ("b", {})]
+    assert found(opened.get("notes")) == ["a", "b"]
+    opened.close()
+
+
+@pytest.mark.parametrize("bad", first_fast(["", ".", "-a", "a/b", "a b", "é", "x" * 129]))
+def test_names_that_cannot_be(collections, notes, bad):
+    for change in (collections.rename, collections.copy):
+        with pytest.raises(InvalidName, match="1 to 128 of the characters"):
+            change("notes", bad)
+    with pytest.raises(InvalidName, match="1 to 128 of the characters"):
+        collections.alias(bad, "notes")
+
+
+def test_a_name_stands_for_one_thing(collections, notes):
+    collections.alias("live", "notes")
+    for refused in (
+        lambda: collections.create("live", definition(), 2),
+        lambda: collections.alias("notes", "live"),
+        lambda: collections.copy("notes", "live"),
+        lambda: collections.rename("notes", "notes"),
+        lambda: collections.drop("live"),
+        lambda: collections.rename("live", "other"),
+    ):
+        with pytest.raises(NameConflict):
+            refused()
+    assert collections.get("live") is collections.get("notes") is notes
