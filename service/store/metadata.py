@@ -287,11 +287,12 @@ def _stored(value: Any) -> Value:
 
 
 def _distinct(keys: Keys) -> Keys:
-    """Return keys ascending and each once."""
+    """Return keys ascending and each once, as they mostly are already."""
+    if (keys[1:] > keys[:-1]).all():
+        return keys
     keys = np.sort(keys)
-    new = np.ones(len(keys), bool)
-    new[1:] = keys[1:] != keys[:-1]
-    return keys if new.all() else keys[new]
+    distinct: Keys = keys[np.concatenate([[True], keys[1:] > keys[:-1]])]
+    return distinct
 
 
 def _common(keys: Keys, others: Keys, *, invert: bool = False) -> Keys:

@@ -390,3 +390,40 @@ def test_an_sqlite_without_fts5(collections, folder, monkeypatch, caplog):
     assert set(found(opened.get("trigram"), "mill")) == {"mill", "new", "harp"}
     opened.close()
     assert {name for name in intact(folder) if name.startswith("keywords_2")} == set()
+
+
+def test_what_is_left_unscored_would_not_be_found(collections):
+    """Rare words among common ones give the same hits as a plain sum over all documents."""
+    rng = np.random.default_rng(7)
+    words = [f"w{place}" for place in range(300)]
+    shares = 1 / np.arange(1, 301)
+    drawn = rng.choice(words, size=(800, 6), p=shares / shares.sum())
+    collection = made(collections, texts={str(place): " ".join(row) for place, row in enumerate(drawn)})
+    having = {word: int((drawn == word).any(axis=1).sum()) for word in words}
+
+    def expected(query, k):
+        scores = np.zeros(len(drawn))
+        for word in query:
+            times = (drawn == word).sum(axis=1)
+            weight = max(np.log((800 - having[word] + 0.5) / (having[word] + 0.5)), 0)
+            scores += weight * times * 2.2 / (times + 1.2)  # all texts have one length
+        order = np.lexsort((np.arange(800), -scores.round(5)))
+        return [round(float(scores[place]), 3) for place in order[:k] if scores[place] > 0]
+
+    for query in (
+        ["w0", "w1", "w40"],
+        ["w1", "w20", "w30", "w2"],
+        ["w200"],
+        ["w3", "w2", "w1"],
+        ["w0", "w150", "w5"],
+    ):
+        for k in (1, 5, 50, 1000):
+            (hits,) = collection.search_keywords([collection.terms(" ".join(query))], k)
+            assert [round(hit.score, 3) for hit in hits] == pytest.approx(expected(query, k), abs=0.0015)
+
+
+def test_a_word_that_most_documents_have_is_left_out_beside_others(collections):
+    collection = made(collections, texts={"a": "the mill", "b": "the pond", "c": "the harp"})
+    assert found(collection, "the pond") == ["b"]
+    assert found(collection, "the") == ["a", "b", "c"]
+    assert found(collection, "the sea") == ["a", "b", "c"]
