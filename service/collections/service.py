@@ -277,7 +277,7 @@ class CollectionService:
         grouped: bool = False,
         truncate: bool = False,
         refinement: Refinement = PLAIN,
-        where: Callable[[int], Place],
+        where: Callable[[int], Place] = _OF_QUERIES,
     ) -> list[Found]:
         """Return the `k` best hits for each text; with `grouped`, one hit a document.
 
