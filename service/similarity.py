@@ -10,6 +10,8 @@ import numpy as np
 from service.arrays import Vectors
 from service.errors import InvalidVector
 
+Metric = Literal["inner product", "squared distance"]
+"""What an index computes; the first is the higher for nearer vectors, the second the lower."""
 _LARGEST: Final = 1e15
 """Largest number in a vector whose products, summed over any number of dimensions, stay within float32."""
 
@@ -23,7 +25,7 @@ class Similarity(ABC):
     name: ClassVar[Any]
     """As checkpoints and collections spell it."""
     summary: ClassVar[str]
-    metric: ClassVar[Literal["inner product", "squared distance"]]
+    metric: ClassVar[Metric]
 
     @abstractmethod
     def check(self, vectors: Vectors) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Condition
 from typing import Any
@@ -17,7 +17,7 @@ from service import index as indexes
 from service.arrays import Keys, Vectors
 from service.collections.provenance import Definition
 from service.errors import NotFound, StaleDefinition
-from service.index import VectorIndex
+from service.index import IndexView, VectorIndex
 from service.store.document import (
     Document,
     Embedded,
@@ -59,8 +59,9 @@ class Collection:
     """Documents that can be searched by vector; every method is thread-safe.
 
     A document has one vector, or one for each of its spans. A search sees all of an upsert or none of it: the commit
-    and the change of the index happen under a write lock, the search of the index and the reading of the documents
-    under the read lock. Every method raises `NotFound` once the collection is dropped, and `StoreUnavailable` where
+    and the publishing of the changed index happen under a write lock, and under the read lock a search takes the
+    index as it is together with a snapshot of the store. It goes on without a lock, so that neither waits for the
+    other. Every method raises `NotFound` once the collection is dropped, and `StoreUnavailable` where
     the store cannot be read or written.
 
     A rebuild changes the definition and with it every vector: new vectors are collected beside those that are
@@ -78,7 +79,8 @@ class Collection:
         self._row = row
         self._lock = ReadWriteLock()
         self._dropped = False
-        self._index: VectorIndex | None = self._loaded_index()  # None where the next reader must load it
+        self._index: VectorIndex | None = self._loaded_index()  # None where it must be loaded before the next change
+        self._view: IndexView | None = self._index.view()  # what is searched; None where the next reader must load it
 
     @property
     def dim(self) -> int:
@@ -273,7 +275,8 @@ class Collection:
             index = _filled(row, transaction.vectors(row.key, row.dim))
             with self._lock.writing():
                 transaction.commit()
-                self._row, self.definition, self._index = row, Definition.from_json(row.definition), index
+                self._row, self.definition = row, Definition.from_json(row.definition)
+                self._index, self._view = index, index.view()
         return True
 
     def abandon_rebuild(self) -> bool:
@@ -291,35 +294,40 @@ class Collection:
         with self._lock.writing():
             transaction.commit()
             self._dropped = True
-            self._index = None
+            self._index = self._view = None
 
     def _publish(self, transaction: Transaction, removed: Keys, added: Keys, vectors: Vectors) -> None:
-        """Commit and update the index, as one step for every reader."""
+        """Change the index, then commit and publish it, as one step for every reader."""
+        index, self._index = self._index, None  # which is ahead of the store if the commit fails
+        try:
+            if index is None:
+                index = self._loaded_index()
+            index.remove(removed)
+            index.add(added, vectors)
+        except Exception:
+            # Documents can be stored without it; the index must catch up.
+            logger.exception("collection %r: index change failed; it will be rebuilt from the store", self.name)
+            index = None
         with self._lock.writing():
             transaction.commit()
-            if self._index is None:
-                return
-            try:
-                self._index.remove(removed)
-                self._index.add(added, vectors)
-            except Exception:
-                # The change is durable, so the call has succeeded; the index must catch up.
-                logger.exception("collection %r: index change failed; it will be rebuilt from the store", self.name)
-                self._index = None
+            self._index, self._view = index, None if index is None else index.view()
 
     @contextmanager
-    def _reading(self) -> Iterator[VectorIndex]:
-        """Hold the read lock and yield an index that agrees with the store."""
-        while True:
-            with self._lock.reading():
-                self._require_present()
-                if self._index is not None:
-                    yield self._index
-                    return
-            with self._lock.writing():
-                self._require_present()
-                if self._index is None:
-                    self._index = self._loaded_index()
+    def _reading(self) -> Iterator[IndexView]:
+        """Yield the index as it is now; what this thread reads from the store meanwhile agrees with it."""
+        with ExitStack() as until_read:
+            while True:
+                with self._lock.reading():
+                    self._require_present()
+                    if (view := self._view) is not None:
+                        until_read.enter_context(self._store.snapshot())
+                        break
+                with self._lock.writing():
+                    self._require_present()
+                    if self._view is None:
+                        self._index = self._loaded_index()
+                        self._view = self._index.view()
+            yield view
 
     def _loaded_index(self) -> VectorIndex:
         return _filled(self._row, self._store.vectors(self._row.key, self.dim))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import Final
 
 import numpy as np
@@ -42,6 +42,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "millpond.sqlite3"
         self._idle_readers: deque[sqlite3.Connection] = deque()
+        self._pinned = local()
         self._write_lock = Lock()
         self._closed = False
         with ExitStack() as opened:
@@ -70,6 +71,20 @@ class Store:
             finally:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let whatever this thread reads within the block see the store as it is at its beginning."""
+        with self._explained(), self._connection() as connection:
+            connection.execute("BEGIN")
+            outer = getattr(self._pinned, "connection", None)
+            try:
+                connection.execute("SELECT key FROM collections LIMIT 1").fetchone()  # the first read decides
+                self._pinned.connection = connection
+                yield
+            finally:
+                self._pinned.connection = outer
+                connection.execute("ROLLBACK")
 
     def collections(self) -> list[CollectionRow]:
         """Return every collection."""
@@ -158,17 +173,23 @@ class Store:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         self._require_open()
-        with self._explained():
-            try:
-                connection = self._idle_readers.pop()
-            except IndexError:
-                connection = self._connect()
-            try:
-                yield connection
-            finally:
-                self._idle_readers.append(connection)
-                if self._closed:
-                    self._close_idle_readers()
+        with self._explained(), ExitStack() as until_read:
+            pinned: sqlite3.Connection | None = getattr(self._pinned, "connection", None)
+            yield pinned or until_read.enter_context(self._connection())
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        self._require_open()
+        try:
+            connection = self._idle_readers.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            yield connection
+        finally:
+            self._idle_readers.append(connection)
+            if self._closed:
+                self._close_idle_readers()
 
     def _connect(self) -> sqlite3.Connection:
         # Autocommit, so that transactions begin and end only where the code says so.

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
@@ -534,6 +535,44 @@ def test_a_failing_index_is_rebuilt_from_the_store(collections, monkeypatch, fil
     fill(collection, {"e": (X, {})})  # while the index still waits to be rebuilt
     assert collection.count() == 5
     assert ids(collection.search(array(X), 2)[0]) == ["d", "e"]
+
+
+def test_a_search_and_a_change_do_not_wait_for_each_other(collections, monkeypatch, fill):
+    """A search that is under way finds what it found when it began, documents that are gone since included."""
+    entered, released = threading.Event(), threading.Event()
+
+    class Slow(ExactIndex):
+        def view(self):
+            return SlowView(super().view())
+
+    class SlowView:
+        def __init__(self, view):
+            self.view = view
+
+        def __getattr__(self, name):
+            return getattr(self.view, name)
+
+        def __len__(self):
+            return len(self.view)
+
+        def search(self, *arguments, **options):
+            entered.set()
+            assert released.wait(60)
+            return self.view.search(*arguments, **options)
+
+    monkeypatch.setitem(KINDS, "slow", Slow)
+    collection = collections.create("notes", definition(), 2, "slow")[0]
+    fill(collection, {"a": (X, {"n": 1}), "b": (Y, {"n": 1})})
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(collection.search, array(X), 5, {"n": 1})
+        assert entered.wait(60)
+        try:
+            collection.delete("a")
+            fill(collection, {"b": (X, {"n": 2}), "c": (X, {"n": 1})})
+        finally:
+            released.set()
+        assert [(hit.id, hit.metadata) for hit in under_way.result()[0]] == [("a", {"n": 1}), ("b", {"n": 1})]
+    assert ids(collection.search(array(X), 5)[0]) == ["b", "c"]
 
 
 def test_reading_waits_for_no_writer_in_preparation(collections, collection, fill, folder):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
 from service.errors import Conflict, InvalidIndex
-from service.index import KINDS, build
+from service.index import KINDS, VectorIndex, build
 from service.index.flat import ExactIndex
 from service.similarity import COSINE
 from service.store import Document
 from tests.support.definitions import definition
 
 
-class Farthest:
+class Farthest(VectorIndex):
     """Finds the vector that is the least similar."""
 
     kind = "farthest"
@@ -39,6 +41,9 @@ class Farthest:
     def remove(self, keys):
         kept = ~np.isin(self._keys, keys)
         self._keys, self._vectors = self._keys[kept], self._vectors[kept]
+
+    def view(self):
+        return copy.copy(self)
 
     def search(self, vectors, k, allowed=None, *, distinct=False):
         scores = vectors @ self._vectors.T
