@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from service import index as indexes
+from service.collections.builder import Builder
 from service.collections.collection import Collection
 from service.collections.provenance import Definition
 from service.errors import Conflict, InvalidName, InvalidVector, NotFound
 from service.store.store import Store
+from service.store.transaction import CollectionRow
 
 T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -24,24 +26,37 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 class Collections:
     """The collections in a folder, by name; every method is thread-safe.
 
-    One process at a time can have a folder open; opening it reads every vector into memory. Every method that reads
-    or writes the store raises `StoreUnavailable` where it cannot.
+    One process at a time can have a folder open; opening it reads every vector into memory, or an index's snapshot
+    and the vectors since. Every method that reads or writes the store raises `StoreUnavailable` where it cannot.
     """
 
     def __init__(self, store_path: Path) -> None:
         self._store = Store(store_path)
+        self._snapshots = store_path / "indexes"
+        self._builder = Builder()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         try:
-            self._by_name = {row.name: Collection(self._store, row) for row in self._store.collections()}
+            rows = self._store.collections()
+            indexes.tidy_snapshots(self._snapshots, (row.snapshot for row in rows if row.snapshot is not None))
+            self._by_name = {row.name: self._opened(row) for row in rows}
         except BaseException:
+            self._builder.close()
             self._store.close()
             raise
 
-    def create(self, name: str, definition: Definition, dim: int, index: str = "flat") -> tuple[Collection, bool]:
+    def create(
+        self,
+        name: str,
+        definition: Definition,
+        dim: int,
+        index: str | None = None,
+        recall: float | None = None,
+    ) -> tuple[Collection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new.
 
-        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, and `Conflict` where the name
-        exists with another definition, dimension or kind of index.
+        One that exists has its own kind of index and recall, where none is asked for. Raises `InvalidName`,
+        `InvalidIndex`, `InvalidVector` for a `dim` below one, and `Conflict` where the name exists with another
+        definition, dimension, kind of index or recall.
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidName(
@@ -50,15 +65,18 @@ class Collections:
             )
         if dim < 1:
             raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
-        indexes.build(index, dim, definition.similarity)  # an unknown kind must fail before anything is stored
+        existing = self._by_name.get(name)
+        kind = (existing.index_kind if existing else indexes.DEFAULT) if index is None else index
+        indexes.build(kind, dim, definition.similarity, recall)  # what cannot be must fail before anything is stored
         with self._store.writing() as transaction:
             if existing := self._by_name.get(name):
-                stored = _described(existing.definition, existing.dim, existing.index_kind)
-                asked = _described(definition, dim, index)
+                kind = existing.index_kind if index is None else index
+                stored = _described(existing.definition, existing.dim, existing.index_kind, existing.recall)
+                asked = _described(definition, dim, kind, existing.recall if recall is None else recall)
                 if json.dumps(stored, sort_keys=True) != json.dumps(asked, sort_keys=True):
                     raise Conflict(name, stored, asked)
                 return existing, False
-            collection = Collection(self._store, transaction.create(name, definition.to_json(), dim, index))
+            collection = self._opened(transaction.create(name, definition.to_json(), dim, kind, recall))
             transaction.commit()
             self._by_name[name] = collection
             return collection, True
@@ -87,11 +105,25 @@ class Collections:
         """
         return await asyncio.get_running_loop().run_in_executor(self._writer, partial(change, *arguments))
 
+    def wait_for_builds(self) -> None:
+        """Wait until no part of an index is left to build."""
+        self._builder.wait()
+
     def close(self) -> None:
-        """Finish the changes in progress and close the store; later calls raise `StoreUnavailable`."""
+        """Finish the changes in progress and close the store; later calls raise `StoreUnavailable`.
+
+        An index that is being built is given up; what came since the last snapshot is read from the store again.
+        """
         self._writer.shutdown()
+        self._builder.close()
         self._store.close()
 
+    def _opened(self, row: CollectionRow) -> Collection:
+        return Collection(self._store, row, self._builder, self._snapshots)
 
-def _described(definition: Definition, dim: int, index: str) -> dict[str, Any]:
-    return {"dimension": dim, "index": index, **definition.to_json(), "similarity": definition.similarity.name}
+
+def _described(definition: Definition, dim: int, index: str, recall: float | None) -> dict[str, Any]:
+    target = indexes.recall_of(index, recall)
+    asked = {} if target is None else {"recall": target}
+    own = {"dimension": dim, "index": index, **asked}
+    return {**own, **definition.to_json(), "similarity": definition.similarity.name}

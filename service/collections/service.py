@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from service.embedding.fingerprint import SCHEME
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge
+from service.index import IndexState
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document
 from service.store.document import require_distinct
@@ -62,19 +63,20 @@ class CollectionService:
         name: str,
         model: str | None,
         spec: Spec | None,
-        index: str,
+        index: str | None,
         chunking: Chunking | None,
         similarity: Similarity | None = None,
+        recall: float | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new.
 
-        One that exists has its own similarity, where none is asked for.
+        One that exists has its own similarity, kind of index and recall, where none is asked for.
         """
         if similarity is None:
             with suppress(NotFound):
                 similarity = self.get(name).definition.similarity
         embedder, definition = define(self._models, model, spec, chunking, similarity)
-        return await self._collections.write(self._collections.create, name, definition, embedder.dim, index)
+        return await self._collections.write(self._collections.create, name, definition, embedder.dim, index, recall)
 
     def all(self) -> Sequence[Collection]:
         """Return all collections, ordered by name."""
@@ -87,10 +89,11 @@ class CollectionService:
     async def describe(self, collection: Collection) -> dict[str, Any]:
         """Return what a collection is made with, how large it is, and the memory of its index."""
 
-        def sizes() -> tuple[int, int, int, list[str]]:
-            return collection.count(), collection.chunks(), collection.memory_bytes(), collection.precisions()
+        def sizes() -> tuple[int, int, int, list[str], IndexState]:
+            sizes = collection.count(), collection.chunks(), collection.memory_bytes()
+            return *sizes, collection.precisions(), collection.index_state()
 
-        count, chunks, memory, precisions = await asyncio.to_thread(sizes)
+        count, chunks, memory, precisions, state = await asyncio.to_thread(sizes)
         definition = collection.definition
         chunking = definition.chunking
         chunked = {} if chunking is None else {"chunking": chunking.to_json(), "chunks": chunks}
@@ -101,6 +104,7 @@ class CollectionService:
             "fingerprint": definition.fingerprint,
             "dimension": collection.dim,
             "index": collection.index_kind,
+            "index_state": {name: value for name, value in asdict(state).items() if value is not None},
             "similarity": definition.similarity.name,
             "precisions": precisions,
             "count": count,
@@ -151,10 +155,14 @@ class CollectionService:
         condition: Mapping[str, Any] | None,
         *,
         grouped: bool = False,
+        exact: bool = False,
         truncate: bool = False,
         where: Callable[[int], Place],
     ) -> list[list[Hit]]:
-        """Embed texts as queries and return the `k` best hits for each; with `grouped`, one hit a document."""
+        """Embed texts as queries and return the `k` best hits for each; with `grouped`, one hit a document.
+
+        With `exact`, every vector is compared.
+        """
         collection = self.get(name)
         if len(queries) * k > MOST_HITS_TOGETHER:
             raise TooLarge(
@@ -168,7 +176,9 @@ class CollectionService:
             embeddings = await self._embedder(name, definition).embed(
                 queries, role="query", truncate="right" if truncate else None, where=where
             )
-            find = partial(collection.search, embeddings.vectors, k, condition, grouped=grouped, under=definition)
+            find = partial(
+                collection.search, embeddings.vectors, k, condition, grouped=grouped, exact=exact, under=definition
+            )
             with suppress(StaleDefinition):
                 return await asyncio.to_thread(find)
 
@@ -180,6 +190,7 @@ class CollectionService:
         condition: Mapping[str, Any] | None,
         *,
         grouped: bool = False,
+        exact: bool = False,
     ) -> list[Hit]:
         """Return the `k` best hits for a vector that the caller made with the collection's embedder."""
         collection = self.get(name)
@@ -189,7 +200,9 @@ class CollectionService:
                 where=Place("vector"),
             )
         query = np.array([vector], dtype=np.float64)
-        return (await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped)))[0]
+        return (
+            await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped, exact=exact))
+        )[0]
 
     def close(self) -> None:
         """Stop reindexes, finish the changes in progress and close the store."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Keys, Ordinals, Vectors
-from service.index.base import VectorIndex
+from service.index.base import IndexState, VectorIndex
 from service.index.rows import Rows, distinct, held
 from service.similarity import Similarity
 
@@ -68,8 +69,19 @@ class ExactView:
         """Bytes held by vectors and keys."""
         return self.rows.nbytes
 
+    @property
+    def state(self) -> IndexState:
+        """How it searches."""
+        return IndexState()
+
     def search(
-        self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
+        self,
+        vectors: Vectors,
+        k: int,
+        allowed: Keys | None = None,
+        *,
+        distinct: bool = False,
+        exact: bool = False,  # which it always is
     ) -> tuple[Vectors, Keys, Ordinals]:
         """Search as `IndexView` describes; `m` is less than `k` only where there are fewer vectors, or keys."""
         return self.search_prepared(self.similarity.prepared(vectors), k, allowed, grouped=distinct)
@@ -128,6 +140,16 @@ class ExactView:
         found[1][rows[sure]] = positions[sure][chosen[sure]].reshape(-1, wanted)
         settled: NDArray[np.bool_] = sure
         return settled
+
+
+def merged(k: int, parts: Sequence[tuple[Vectors, Keys, Ordinals]]) -> tuple[Vectors, Keys, Ordinals]:
+    """Return the `k` best of several answers to the same queries, in the order that each of them has.
+
+    No key is in two of them.
+    """
+    scores, keys, ordinals = (np.concatenate(each, 1) for each in zip(*parts, strict=True))
+    order = np.lexsort((ordinals, keys, -scores))[:, :k]
+    return tuple(np.take_along_axis(each, order, 1) for each in (scores, keys, ordinals))  # type: ignore[return-value]
 
 
 def firsts(keys: Keys) -> NDArray[np.bool_]:

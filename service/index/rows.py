@@ -84,6 +84,12 @@ class Rows:
     last: int | None = field(default=None, compare=False)
     """The highest key that was ever added."""
 
+    @classmethod
+    def of(cls, metric: Metric, keys: Keys, vectors: Vectors) -> Rows:
+        """Return rows over prepared vectors (n, dim) and their ascending keys (n,), which are not copied."""
+        dim, count, last = vectors.shape[1], distinct(keys), int(keys[-1]) if len(keys) else None
+        return cls(dim, metric, (Chunk(keys, vectors, len(keys)),) if len(keys) else (), len(keys), count, last)
+
     @cached_property
     def keys(self) -> Keys:
         """The key of each row (n,)."""
@@ -136,6 +142,14 @@ class Rows:
                         joined = joined.extended(part.keys, part.vectors)
                     chunk = joined
             chunks.append(chunk)
+        return replace(self, chunks=tuple(chunks), length=length, count=count)
+
+    def after(self, key: int) -> Rows:
+        """Return the rows of keys above `key`."""
+        chunks = [chunk for chunk in self.chunks if chunk.keys[-1] > key]
+        if chunks and chunks[0].keys[0] <= key:
+            chunks[0] = chunks[0].kept(chunks[0].keys > key, self._size if len(chunks) == 1 else 0)
+        length, count = sum(chunk.length for chunk in chunks), sum(distinct(chunk.keys) for chunk in chunks)
         return replace(self, chunks=tuple(chunks), length=length, count=count)
 
     def nearest(self, queries: Vectors, depth: int, chosen: NDArray[np.bool_] | None) -> tuple[Vectors, Keys]:

@@ -90,17 +90,27 @@ class Store:
         """Return every collection."""
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT key, name, definition, dim, index_kind, created FROM collections ORDER BY key"
+                "SELECT key, name, definition, dim, index_kind, created, recall, snapshot "
+                "FROM collections ORDER BY key"
             ).fetchall()
         return [
-            CollectionRow(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created))
-            for key, name, definition, dim, kind, created in rows
+            CollectionRow(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created), *rest)
+            for key, name, definition, dim, kind, created, *rest in rows
         ]
 
-    def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
-        """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key."""
+    def vectors(self, collection: int, dim: int, after: int = 0) -> Iterator[tuple[Keys, Vectors]]:
+        """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key.
+
+        They are those of keys above `after`.
+        """
         with self._reading() as connection:
-            yield from read_vectors(connection, collection, dim)
+            yield from read_vectors(connection, collection, dim, after)
+
+    def keys(self, collection: int) -> Keys:
+        """Return the keys of a collection's documents, ascending."""
+        with self._reading() as connection:
+            cursor = connection.execute("SELECT key FROM documents WHERE collection = ? ORDER BY key", (collection,))
+            return np.fromiter((key for (key,) in cursor), np.int64)
 
     def matching(self, collection: int, condition: str, parameters: Sequence[str | int]) -> Keys:
         """Return the keys, ascending, of the documents whose metadata match a compiled filter."""

@@ -71,6 +71,7 @@ async def create(
         asked.index,
         asked.chunking and asked.chunking.parsed(),
         asked.similarity and SIMILARITIES[asked.similarity],
+        asked.recall,
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -191,7 +192,7 @@ def _reindex(progress: Progress) -> ReindexBody:
 async def _search(served: Deployment, name: str, body: SearchRequest) -> Response:
     if body.vector is not None:
         hits = await served.collections.by_vector(
-            name, body.vector, body.k, body.filter, grouped=body.group is not None
+            name, body.vector, body.k, body.filter, grouped=body.group is not None, exact=body.exact
         )
         _check_characters([hits], body)
         return await response_in_parts(_hits(hits, body))
@@ -204,6 +205,7 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
         body.k,
         body.filter,
         grouped=body.group is not None,
+        exact=body.exact,
         truncate=body.truncate,
         where=places("queries" if several else "query", several=several),
     )

@@ -29,6 +29,7 @@ class SearchRequest(Body):
     group: Literal["document"] | None = Field(
         default=None, description="In a chunked collection: one hit a document, that of its best span."
     )
+    exact: bool = Field(default=False, description="Compare every vector, whatever the index could do.")
     include: list[HitField] = Field(default=["text", "metadata", "span"], fail_fast=True)
     truncate: Truncate = False
 

@@ -50,7 +50,7 @@ def test_create_is_idempotent_and_get_and_list_find_it(collections):
     assert created
     assert collections.create("notes", definition(size=3, prompts={"p": [1, 2.5]}), 2) == (made, False)
     assert collections.get("notes") is made
-    assert (made.name, made.dim, made.index_kind) == ("notes", 2, "flat")
+    assert (made.name, made.dim, made.index_kind) == ("notes", 2, "auto")
     assert made.definition == definition(prompts={"p": [1, 2.5]}, size=3)
     assert before <= made.created <= datetime.now(UTC)
     other, _ = collections.create("Alpha-1", definition(), 3)
@@ -66,8 +66,9 @@ def test_create_is_idempotent_and_get_and_list_find_it(collections):
         (definition(), 2, "twin"),
     ],
 )
-def test_another_definition_is_a_conflict_that_shows_both(collections, collection, monkeypatch, asked, dim, index):
+def test_another_definition_is_a_conflict_that_shows_both(collections, monkeypatch, asked, dim, index):
     monkeypatch.setitem(KINDS, "twin", ExactIndex)
+    collection = collections.create("notes", definition(), 2, "flat")[0]
     with pytest.raises(Conflict) as raised:
         collections.create("notes", asked, dim, index)
     stored, cosine = {"dimension": 2, "index": "flat"}, {"similarity": "cosine"}
@@ -76,6 +77,24 @@ def test_another_definition_is_a_conflict_that_shows_both(collections, collectio
     assert "stored" in str(raised.value)
     assert collections.get("notes") is collection
     assert collection.definition == definition()
+
+
+def test_an_index_and_a_recall_that_are_not_given_are_those_of_the_collection(collections, folder):
+    for name, index, recall in (("a", "flat", None), ("b", "hnsw", 0.9), ("c", "auto", None)):
+        made = collections.create(name, definition(), 2, index, recall)[0]
+        assert collections.create(name, definition(), 2) == (made, False)
+        assert collections.create(name, definition(), 2, index, recall) == (made, False)
+    assert collections.create("c", definition(), 2, recall=0.98)[1] is False
+    with pytest.raises(Conflict, match=r"recall: stored 0\.9, asked 0\.95"):
+        collections.create("b", definition(), 2, recall=0.95)
+    collections.close()
+    reopened = Collections(folder)
+    assert [(each.index_kind, each.recall) for each in reopened.list()] == [
+        ("flat", None),
+        ("hnsw", 0.9),
+        ("auto", None),
+    ]
+    reopened.close()
 
 
 def test_a_definition_is_compared_by_json_type(collections):
@@ -97,8 +116,11 @@ def test_names_that_can_be(collections):
 
 
 def test_what_cannot_be_created_leaves_nothing(collections):
-    with pytest.raises(InvalidIndex, match="known: flat"):
-        collections.create("notes", definition(), 2, "hnsw")
+    with pytest.raises(InvalidIndex, match="known: auto, flat, hnsw"):
+        collections.create("notes", definition(), 2, "hnws")
+    for index, recall, said in (("flat", 0.9, "takes no recall"), ("hnsw", 1, "choose the index 'flat'")):
+        with pytest.raises(InvalidIndex, match=said):
+            collections.create("notes", definition(), 2, index, recall)
     with pytest.raises(InvalidVector, match="at least one dimension"):
         collections.create("notes", definition(), 0)
     with pytest.raises(TypeError):
