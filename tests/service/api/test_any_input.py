@@ -13,8 +13,8 @@ from tests.support.problems import well_formed
 
 FIELDS = ["inputs", "input", "model", "pooling", "normalize", "truncate", "truncation_direction", "prompt_name"]
 FIELDS += ["dimensions", "encoding_format", "user", "documents", "id", "text", "metadata", "query", "queries"]
-FIELDS += ["vector", "k", "filter", "include", "index", "recall", "exact", "other", "matrix", "spans", "mode", "tokens", "overlap", "by"]
-FIELDS += ["chunking", "group"]
+FIELDS += ["vector", "k", "filter", "include", "index", "other", "matrix", "spans", "mode", "tokens", "overlap", "by"]
+FIELDS += ["chunking", "group", "recall", "exact"]
 WORDS = ["mean", "cls", "gem(p=2)", "mean + max", "attention", "left", "flat", "base64", "text", "metadata", ""]
 WORDS += ["late", "early", "sentence", "given", "document", "span"]
 WORDS += ["declared", "$and", "$not", "$gte", "$in", "strategy", "concat", "window(size=2, stride=1) > mean", "."]
