@@ -28,6 +28,7 @@ TITLES: Final[Mapping[str, str]] = {
     "throughput": "Throughput, latency and memory over HTTP",
     "soak": "Memory and latency over time",
     "indexing": "Indexing and search",
+    "search": "Stores of vectors by kind of index",
     "quality": "Quality",
     "chunking": "Late and early chunking",
     "coldstart": "Cold start and memory",

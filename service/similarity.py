@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from service.arrays import Vectors
 from service.errors import InvalidVector
 
+Metric = Literal["inner product", "squared distance"]
+"""What an index computes; the first is the higher for nearer vectors, the second the lower."""
 _LARGEST: Final = 1e15
 """Largest number in a vector whose products, summed over any number of dimensions, stay within float32."""
 
@@ -24,7 +26,7 @@ class Similarity(ABC):
     name: ClassVar[Any]
     """As checkpoints and collections spell it."""
     summary: ClassVar[str]
-    metric: ClassVar[Literal["inner product", "squared distance"]]
+    metric: ClassVar[Metric]
 
     @abstractmethod
     def check(self, vectors: Vectors) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
+from pathlib import Path
 from threading import Condition
 from typing import Any, Final
 
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 
 from service import index as indexes
 from service.arrays import Keys, Ordinals, Vectors
+from service.collections.builder import Builder
 from service.collections.fusion import Part, fuse
 from service.collections.paging import Page, cursor_after, key_of
 from service.collections.provenance import Definition
 from service.collections.refinement import PLAIN, Candidate, Refinement
 from service.collections.selection import Changed, Selection
 from service.errors import InvalidInput, KeywordsUnavailable, NotFound, Place, StaleDefinition, TooLarge
-from service.index import VectorIndex
+from service.index import BuiltIndex, DamagedSnapshot, IndexState, IndexView, VectorIndex
 from service.store import conditions
 from service.store.document import (
     Document,
@@ -81,28 +83,35 @@ class Collection:
     """Documents that can be searched by vector; every method is thread-safe.
 
     A document has one vector, or one for each of its spans. A search sees all of an upsert or none of it: the commit
-    and the change of the index happen under a write lock, the search of the index and the reading of the documents
-    under the read lock. Every method raises `NotFound` once the collection is dropped, and `StoreUnavailable` where
+    and the publishing of the changed index happen under a write lock, and under the read lock a search takes the
+    index as it is together with a snapshot of the store. It goes on without a lock, so that neither waits for the
+    other. Every method raises `NotFound` once the collection is dropped, and `StoreUnavailable` where
     the store cannot be read or written.
 
     A rebuild changes the definition and with it every vector: new vectors are collected beside those that are
     searched, over any number of runs of the process, and replace them all at once.
     """
 
-    def __init__(self, store: Store, row: CollectionRow) -> None:
+    def __init__(self, store: Store, row: CollectionRow, builder: Builder, snapshots: Path) -> None:
         self.name = row.name
         self.created = row.created
         """In UTC."""
         self.index_kind = row.index_kind
+        self.recall = row.recall
+        """What was asked of an index that approximates; None for the kind's own."""
         self.definition = Definition.from_json(row.definition)
         """What its vectors are made under: what it was created with, or last rebuilt under."""
         self._store = store
         self._row = row
+        self._builder = builder
+        self._snapshots = snapshots
         self._lock = ReadWriteLock()
         self._dropped = False
         self.tokenizer = row.tokenizer
         """How its texts become terms; None where it has no keyword index."""
-        self._index: VectorIndex | None = self._loaded_index()  # None where the next reader must load it
+        self._index: VectorIndex | None = self._loaded_index()  # None where it must be loaded before the next change
+        self._view: IndexView | None = self._index.view()  # what is searched; None where the next reader must load it
+        self._ask_for_build()
 
     @property
     def dim(self) -> int:
@@ -123,6 +132,43 @@ class Collection:
         """Return the bytes of memory that the index holds."""
         with self._reading() as index:
             return index.memory_bytes
+
+    def index_state(self) -> IndexState:
+        """Return how the index searches now."""
+        with self._reading() as index:
+            return index.state
+
+    def build(self, stopped: Callable[[], bool]) -> bool:
+        """Build the part of the index that is due, aside from changes and searches, and publish it.
+
+        Returns whether another is due already. Ends without it where `stopped` becomes true, where the index is
+        replaced meanwhile, or where it cannot be built, which the index's state then says.
+        """
+        with self._store.writing():  # keeps changes away
+            index = self._index
+            if not isinstance(index, BuiltIndex) or not index.due:
+                return False
+            begun = index.begin()
+        part, problem = None, None
+        try:
+            part = begun.run(stopped)
+        except Exception as error:
+            problem = f"the index cannot be built: {error}"
+            logger.exception("collection %r: the index cannot be built; it is searched exactly", self.name)
+        with self._store.writing() as transaction:
+            if self._index is not index:
+                return True  # the snapshot is removed with others that nothing names
+            before, row = self._row.snapshot, self._row
+            if part is None:
+                index.abandon(problem)
+            else:
+                row = transaction.name_snapshot(row, index.adopt(part))
+            with self._lock.writing():
+                transaction.commit()
+                self._row, self._view = row, index.view()
+        if part is not None:
+            self._remove_snapshot(before)
+        return index.due
 
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
         """Return the ids of the documents that are stored with equal text, metadata and, where given, spans.
@@ -197,14 +243,16 @@ class Collection:
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name it has in the HTTP contract
         *,
         grouped: bool = False,
+        exact: bool = False,
         under: Definition | None = None,
         refinement: Refinement = PLAIN,
     ) -> list[list[Hit]]:
         """Return the `k` nearest documents to each query (q, dim), best first, or the nearest spans of documents.
 
-        With `grouped`, a document counts once, by its nearest span. Fewer than `k` come back only where fewer match
-        the filter and the refinement. Equal scores are ordered by when the documents were stored, and by span.
-        `under` is the definition that the queries were made under, where it may have changed since.
+        With `grouped`, a document counts once, by its nearest span; with `exact`, every vector is compared. Fewer
+        than `k` come back only where fewer match the filter and the refinement. Equal scores are ordered by when the
+        documents were stored, and by span. `under` is the definition that the queries were made under, where it may
+        have changed since.
         Raises `InvalidVector`, `InvalidFilter`, `StaleDefinition`, and `ValueError` for a `k` below one.
         """
         condition = _condition(k, filter)
@@ -213,7 +261,7 @@ class Collection:
             queries = checked_vectors(vectors, self.dim)
             self.definition.similarity.check(queries)
             allowed = self._store.matching(self._row.key, condition) if condition else None
-            found = index.search(queries, refinement.depth(k), allowed, distinct=grouped)
+            found = index.search(queries, refinement.depth(k), allowed, distinct=grouped, exact=exact)
             return self._hits(_candidates(found), k, refinement)
 
     def terms(self, query: str, where: Place | None = None, *, truncate: bool = False) -> list[str]:
@@ -263,13 +311,14 @@ class Collection:
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         *,
         weights: Mapping[str, float] | None = None,
+        exact: bool = False,
         under: Definition | None = None,
         refinement: Refinement = PLAIN,
     ) -> list[list[Hit]]:
         """Return the `k` best documents for each query by both its vector (dim) and its terms; see `fuse`.
 
         A document counts once, and has its nearest span. `weights` are those of the rankings `dense` and `keyword`,
-        1 unless given. Raises as `search` does.
+        1 unless given; with `exact`, every vector is compared. Raises as `search` does.
         """
         condition = _condition(k, filter)
         depth = max(_FUSED * refinement.depth(k), _LEAST_FUSED)
@@ -278,7 +327,7 @@ class Collection:
             asked = checked_vectors(vectors, self.dim)
             self.definition.similarity.check(asked)
             allowed = self._store.matching(self._row.key, condition) if condition else None
-            nearest = _candidates(index.search(asked, depth, allowed, distinct=True))
+            nearest = _candidates(index.search(asked, depth, allowed, distinct=True, exact=exact))
             rankings = []
             for vector, dense, terms in zip(asked, nearest, queries, strict=True):
                 by_vector = [(candidate.key, candidate.score) for candidate in dense]
@@ -565,13 +614,16 @@ class Collection:
             self._require_present()
             if transaction.rebuild(self._row.key) is None:
                 raise self._abandoned()
-            row = transaction.exchange(self._row)
+            before, row = self._row.snapshot, transaction.exchange(self._row)
             if row is None:
                 return False
-            index = _filled(row, transaction.vectors(row.key, row.dim))
+            index = _filled(self._empty_index(row), transaction.vectors(row.key, row.dim))
             with self._lock.writing():
                 transaction.commit()
-                self._row, self.definition, self._index = row, Definition.from_json(row.definition), index
+                self._row, self.definition = row, Definition.from_json(row.definition)
+                self._index, self._view = index, index.view()
+        self._remove_snapshot(before)
+        self._ask_for_build()
         return True
 
     def abandon_rebuild(self) -> bool:
@@ -589,38 +641,69 @@ class Collection:
         with self._lock.writing():
             transaction.commit()
             self._dropped = True
-            self._index = None
+            self._index = self._view = None
+        self._remove_snapshot(self._row.snapshot)
 
     def _publish(self, transaction: Transaction, removed: Keys, added: Keys, vectors: Vectors) -> None:
-        """Commit and update the index, as one step for every reader."""
+        """Change the index, then commit and publish it, as one step for every reader."""
+        index, self._index = self._index, None  # which is ahead of the store if the commit fails
+        try:
+            if index is None:
+                index = self._loaded_index()
+            index.remove(removed)
+            index.add(added, vectors)
+        except Exception:
+            # Documents can be stored without it; the index must catch up.
+            logger.exception("collection %r: index change failed; it will be rebuilt from the store", self.name)
+            index = None
         with self._lock.writing():
             transaction.commit()
-            if self._index is None:
-                return
-            try:
-                self._index.remove(removed)
-                self._index.add(added, vectors)
-            except Exception:
-                # The change is durable, so the call has succeeded; the index must catch up.
-                logger.exception("collection %r: index change failed; it will be rebuilt from the store", self.name)
-                self._index = None
+            self._index, self._view = index, None if index is None else index.view()
+        self._ask_for_build()
 
     @contextmanager
-    def _reading(self) -> Iterator[VectorIndex]:
-        """Hold the read lock and yield an index that agrees with the store."""
-        while True:
-            with self._lock.reading():
-                self._require_present()
-                if self._index is not None:
-                    yield self._index
-                    return
-            with self._lock.writing():
-                self._require_present()
-                if self._index is None:
-                    self._index = self._loaded_index()
+    def _reading(self) -> Iterator[IndexView]:
+        """Yield the index as it is now; what this thread reads from the store meanwhile agrees with it."""
+        with ExitStack() as until_read:
+            while True:
+                with self._lock.reading():
+                    self._require_present()
+                    if (view := self._view) is not None:
+                        until_read.enter_context(self._store.snapshot())
+                        break
+                with self._lock.writing():
+                    self._require_present()
+                    if self._view is None:
+                        self._index = self._loaded_index()
+                        self._view = self._index.view()
+            yield view
 
     def _loaded_index(self) -> VectorIndex:
-        return _filled(self._row, self._store.vectors(self._row.key, self.dim))
+        row, covered = self._row, 0
+        index = self._empty_index(row)
+        if row.snapshot is not None and isinstance(index, BuiltIndex):
+            try:
+                covered = index.restore(row.snapshot, self._store.keys(row.key))
+            except (DamagedSnapshot, OSError) as error:
+                logger.warning(
+                    "collection %r: the snapshot of its index cannot be used (%s); the index is built anew, and "
+                    "searches are exact until then",
+                    *(self.name, error),
+                )
+                index = self._empty_index(row)
+        return _filled(index, self._store.vectors(row.key, row.dim, covered))
+
+    def _empty_index(self, row: CollectionRow) -> VectorIndex:
+        similarity = Definition.from_json(row.definition).similarity
+        return indexes.build(row.index_kind, row.dim, similarity, row.recall, self._snapshots)
+
+    def _ask_for_build(self) -> None:
+        if isinstance(self._index, BuiltIndex) and self._index.due:
+            self._builder.ask(self, self.build)
+
+    def _remove_snapshot(self, name: str | None) -> None:
+        if name is not None:
+            indexes.remove_snapshot(self._snapshots, name)
 
     def _put_rebuilt(
         self,
@@ -700,8 +783,7 @@ class ReadWriteLock:
                 self._changed.notify_all()
 
 
-def _filled(row: CollectionRow, blocks: Iterable[tuple[Keys, Vectors]]) -> VectorIndex:
-    index = indexes.build(row.index_kind, row.dim, Definition.from_json(row.definition).similarity)
+def _filled(index: VectorIndex, blocks: Iterable[tuple[Keys, Vectors]]) -> VectorIndex:
     for keys, vectors in blocks:
         index.add(keys, vectors)
     return index

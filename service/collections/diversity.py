@@ -36,7 +36,7 @@ def diversified(relevance: Numbers, similarities: Numbers, diversity: float, k: 
 def rescaled(scores: Numbers, similarities: Numbers) -> Numbers:
     """Return scores (n,) that are no similarities, moved linearly onto the range of those of each to each (n, n)."""
     if len(scores) < 2:
-        return scores
+        return np.ones_like(scores)
     others = similarities[~np.eye(len(scores), dtype=bool)]
     low, high = others.min(), others.max()
     extent = scores.max() - scores.min()

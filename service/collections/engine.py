@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from service import index as indexes
+from service.collections.builder import Builder
 from service.collections.collection import Collection
 from service.collections.provenance import Definition
 from service.errors import Conflict, InvalidName, InvalidVector, NameConflict, NotFound
 from service.store.store import Store
 from service.store.tokenizers import UNICODE61, Tokenizer
+from service.store.transaction import CollectionRow
 
 T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -27,18 +29,23 @@ class Collections:
 
     An alias is a further name of a collection, and no collection has it as its own. `get` takes either.
 
-    One process at a time can have a folder open; opening it reads every vector into memory. Every method that reads
-    or writes the store raises `StoreUnavailable` where it cannot.
+    One process at a time can have a folder open; opening it reads every vector into memory, or an index's snapshot
+    and the vectors since. Every method that reads or writes the store raises `StoreUnavailable` where it cannot.
     """
 
     def __init__(self, store_path: Path) -> None:
         self._store = Store(store_path)
+        self._snapshots = store_path / "indexes"
+        self._builder = Builder()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         try:
-            by_key = {row.key: Collection(self._store, row) for row in self._store.collections()}
+            rows = self._store.collections()
+            indexes.tidy_snapshots(self._snapshots, (row.snapshot for row in rows if row.snapshot is not None))
+            by_key = {row.key: self._opened(row) for row in rows}
             self._by_name = {collection.name: collection for collection in by_key.values()}
             self._by_alias = {name: by_key[key] for name, key in self._store.aliases()}
         except BaseException:
+            self._builder.close()
             self._store.close()
             raise
 
@@ -47,30 +54,37 @@ class Collections:
         name: str,
         definition: Definition,
         dim: int,
-        index: str = "flat",
+        index: str | None = None,
+        recall: float | None = None,
         tokenizer: Tokenizer | None = UNICODE61,
     ) -> tuple[Collection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new.
 
-        Without a tokenizer, it has no keyword index.
+        Without a tokenizer, it has no keyword index. One that exists has its own kind of index and recall, where none
+        is asked for.
 
         Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, `Conflict` where the name exists
-        with another definition, dimension, kind of index or tokenizer, and `NameConflict` where it is an alias.
+        with another definition, dimension, kind of index, recall or tokenizer, and `NameConflict` where it is an
+        alias.
         """
         _check_name(name)
         if dim < 1:
             raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
-        indexes.build(index, dim, definition.similarity)  # an unknown kind must fail before anything is stored
+        existing = self._by_name.get(name)
+        kind = (existing.index_kind if existing else indexes.DEFAULT) if index is None else index
+        indexes.build(kind, dim, definition.similarity, recall)  # what cannot be must fail before anything is stored
         with self._store.writing() as transaction:
             if existing := self._by_name.get(name):
-                stored = _described(existing.definition, existing.dim, existing.index_kind, existing.tokenizer)
-                asked = _described(definition, dim, index, tokenizer)
+                stored = _described(
+                    existing.definition, existing.dim, existing.index_kind, existing.recall, existing.tokenizer
+                )
+                kind, recall = index or existing.index_kind, existing.recall if recall is None else recall
+                asked = _described(definition, dim, kind, recall, tokenizer)
                 if json.dumps(stored, sort_keys=True) != json.dumps(asked, sort_keys=True):
                     raise Conflict(name, stored, asked)
                 return existing, False
             self._require_free(name)
-            row = transaction.create(name, definition.to_json(), dim, index, tokenizer)
-            collection = Collection(self._store, row)
+            collection = self._opened(transaction.create(name, definition.to_json(), dim, kind, recall, tokenizer))
             transaction.commit()
             self._by_name[name] = collection
             return collection, True
@@ -117,7 +131,7 @@ class Collections:
             self._require_free(to)
             row = self.get(name).copy(transaction, to)
             transaction.commit()
-            collection = self._by_name[to] = Collection(self._store, row)
+            collection = self._by_name[to] = self._opened(row)
         return collection
 
     def alias(self, alias: str, name: str) -> tuple[Collection, bool]:
@@ -158,10 +172,21 @@ class Collections:
         """
         return await asyncio.get_running_loop().run_in_executor(self._writer, partial(change, *arguments))
 
+    def wait_for_builds(self) -> None:
+        """Wait until no part of an index is left to build."""
+        self._builder.wait()
+
     def close(self) -> None:
-        """Finish the changes in progress and close the store; later calls raise `StoreUnavailable`."""
+        """Finish the changes in progress and close the store; later calls raise `StoreUnavailable`.
+
+        An index that is being built is given up; what came since the last snapshot is read from the store again.
+        """
         self._writer.shutdown()
+        self._builder.close()
         self._store.close()
+
+    def _opened(self, row: CollectionRow) -> Collection:
+        return Collection(self._store, row, self._builder, self._snapshots)
 
     def _named(self, name: str) -> Collection:
         """Return the collection that has a name as its own; raises `NotFound`, and `NameConflict` for an alias."""
@@ -188,7 +213,11 @@ def _check_name(name: str) -> None:
         )
 
 
-def _described(definition: Definition, dim: int, index: str, tokenizer: Tokenizer | None) -> dict[str, Any]:
+def _described(
+    definition: Definition, dim: int, index: str, recall: float | None, tokenizer: Tokenizer | None
+) -> dict[str, Any]:
+    target = indexes.recall_of(index, recall)
+    asked = {} if target is None else {"recall": target}
     keyword = None if tokenizer is None else {"tokenizer": tokenizer.name}
-    similarity = definition.similarity.name
-    return {"dimension": dim, "index": index, "keyword": keyword, **definition.to_json(), "similarity": similarity}
+    own = {"dimension": dim, "index": index, **asked, "keyword": keyword}
+    return {**own, **definition.to_json(), "similarity": definition.similarity.name}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -25,6 +25,7 @@ from service.embedding.fingerprint import SCHEME
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge
+from service.index import IndexState
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Stored
 from service.store.document import require_distinct
@@ -45,10 +46,14 @@ _OF_QUERIES: Final = partial(Place, "queries")
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """By what a search ranks: vectors (`dense`), words (`keyword`) or both (`hybrid`), and how much each counts."""
+    """By what a search ranks: vectors (`dense`), words (`keyword`) or both (`hybrid`), and how much each counts.
+
+    With `exact`, a query is compared with every vector, whatever the index could do.
+    """
 
     mode: Literal["dense", "keyword", "hybrid"] = "dense"
     weights: Mapping[str, float] = field(default_factory=dict)
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +95,15 @@ class CollectionService:
         name: str,
         model: str | None = None,
         spec: Spec | None = None,
-        index: str = "flat",
+        index: str | None = None,
         chunking: Chunking | None = None,
         similarity: Similarity | None = None,
         tokenizer: Tokenizer | Literal["default"] | None = "default",
+        recall: float | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new.
 
-        One that exists has its own similarity, and its own tokenizer, where none is asked for.
+        One that exists has its own similarity, tokenizer, kind of index and recall, where none is asked for.
         """
         if similarity is None:
             with suppress(NotFound):
@@ -108,7 +114,7 @@ class CollectionService:
                 tokenizer = self.get(name).tokenizer
         embedder, definition = define(self._models, model, spec, chunking, similarity)
         return await self._collections.write(
-            self._collections.create, name, definition, embedder.dim, index, tokenizer
+            self._collections.create, name, definition, embedder.dim, index, recall, tokenizer
         )
 
     def all(self) -> Sequence[Collection]:
@@ -122,11 +128,11 @@ class CollectionService:
     async def describe(self, collection: Collection) -> dict[str, Any]:
         """Return what a collection is made with, how large it is, and the memory of its index."""
 
-        def sizes() -> tuple[int, int, int, int, list[str]]:
+        def sizes() -> tuple[int, int, int, int, list[str], IndexState]:
             sizes = collection.count(), collection.chunks(), collection.memory_bytes(), collection.stored_bytes()
-            return *sizes, collection.precisions()
+            return *sizes, collection.precisions(), collection.index_state()
 
-        count, chunks, memory, stored, precisions = await asyncio.to_thread(sizes)
+        count, chunks, memory, stored, precisions, state = await asyncio.to_thread(sizes)
         definition = collection.definition
         chunking = definition.chunking
         keyword = {} if collection.tokenizer is None else {"keyword": {"tokenizer": collection.tokenizer.name}}
@@ -139,6 +145,7 @@ class CollectionService:
             "fingerprint": definition.fingerprint,
             "dimension": collection.dim,
             "index": collection.index_kind,
+            "index_state": {name: value for name, value in asdict(state).items() if value is not None},
             "similarity": definition.similarity.name,
             **keyword,
             "precisions": precisions,
@@ -275,6 +282,7 @@ class CollectionService:
         *,
         ranking: Ranking = DENSE,
         grouped: bool = False,
+        exact: bool = False,
         truncate: bool = False,
         refinement: Refinement = PLAIN,
         where: Callable[[int], Place] = _OF_QUERIES,
@@ -361,9 +369,10 @@ class CollectionService:
     ) -> list[Found]:
         """Search by vectors, and in a hybrid search by terms as well."""
         if ranking.mode == "hybrid":
-            find = partial(collection.search_hybrid, vectors, terms, k, condition, weights=ranking.weights)
+            hybrid = partial(collection.search_hybrid, weights=ranking.weights, exact=ranking.exact)
+            find = partial(hybrid, vectors, terms, k, condition)
         else:
-            find = partial(collection.search, vectors, k, condition, grouped=grouped)
+            find = partial(collection.search, vectors, k, condition, grouped=grouped, exact=ranking.exact)
         results = await asyncio.to_thread(partial(find, under=under, refinement=refinement))
         return [Found(hits, vector) for hits, vector in zip(results, vectors, strict=True)]
 

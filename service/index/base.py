@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from service.arrays import Keys, Ordinals, Vectors
 from service.similarity import Similarity
 
+Part_co = TypeVar("Part_co", covariant=True)
+Part = TypeVar("Part")
 
-class VectorIndex(Protocol):
-    """Vectors under keys, searched by a similarity; a key may have several vectors.
 
-    It is created empty, from the dimension of its vectors, which have passed the similarity's check, and the
-    similarity.
-    A call that changes the index never overlaps another call; searches may overlap each other.
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """How an index searches now.
+
+    Args:
+        uses: `exact`, or the name of what searches are approximated with.
+        tail: vectors beside that, which are compared one by one until it is built anew with them.
+        deleted: vectors in it that are no longer found.
+        target: the recall that is asked for: the share of the true nearest that a search finds.
+        recall: as measured on a sample of the vectors, when it was last measured.
+        problem: why the target is not met, or why the index cannot be built.
     """
 
-    kind: ClassVar[str]
-    """The name that a collection chooses it by."""
-    summary: ClassVar[str]
-    """What it does, in a few words, for the API's documentation."""
+    uses: str = "exact"
+    tail: int | None = None
+    deleted: int | None = None
+    target: float | None = None
+    recall: float | None = None
+    problem: str | None = None
 
-    def __init__(self, dim: int, similarity: Similarity) -> None: ...
+
+class IndexView(Protocol):
+    """What an index held at one moment. Searches of it run beside changes of the index and each other."""
 
     def __len__(self) -> int:
         """Return the number of vectors."""
@@ -34,17 +50,129 @@ class VectorIndex(Protocol):
     def memory_bytes(self) -> int:
         """Bytes held by vectors and keys."""
 
-    def add(self, keys: Keys, vectors: Vectors) -> None:
-        """Add `vectors` (n, dim) under `keys` (n,), never descending and above every key added before."""
-
-    def remove(self, keys: Keys) -> None:
-        """Remove all vectors of `keys`; absent keys are ignored."""
+    @property
+    def state(self) -> IndexState:
+        """How it searches."""
 
     def search(
-        self, vectors: Vectors, k: int, allowed: Keys | None = None, *, distinct: bool = False
+        self,
+        vectors: Vectors,
+        k: int,
+        allowed: Keys | None = None,
+        *,
+        distinct: bool = False,
+        exact: bool = False,
     ) -> tuple[Vectors, Keys, Ordinals]:
         """Return scores, keys and ordinals, each (q, m), of the `m` <= `k` nearest vectors to each query (q, dim).
 
         The best come first, equal scores by key, then by ordinal. `allowed` are the keys that may be found, None for
-        all; with `distinct`, only the best vector of each key counts.
+        all; with `distinct`, only the best vector of each key counts. With `exact`, every vector is compared.
         """
+
+
+class VectorIndex(ABC):
+    """Vectors under keys, searched by a similarity; a key may have several vectors.
+
+    It is created empty, from the dimension of its vectors, which have passed the similarity's check, and the
+    similarity. Calls that change it never overlap each other; they may overlap all others.
+    """
+
+    kind: ClassVar[str]
+    """The name that a collection chooses it by."""
+    summary: ClassVar[str]
+    """What it does, in a few words, for the API's documentation."""
+
+    @abstractmethod
+    def __init__(self, dim: int, similarity: Similarity) -> None: ...
+
+    @abstractmethod
+    def add(self, keys: Keys, vectors: Vectors) -> None:
+        """Add `vectors` (n, dim) under `keys` (n,), never descending and above every key added before."""
+
+    @abstractmethod
+    def remove(self, keys: Keys) -> None:
+        """Remove all vectors of `keys`; absent keys are ignored."""
+
+    @abstractmethod
+    def view(self) -> IndexView:
+        """Return what the index holds now; a later change leaves it as it is."""
+
+    def __len__(self) -> int:
+        return len(self.view())
+
+    @property
+    def count(self) -> int:
+        """The number of keys."""
+        return self.view().count
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes held by vectors and keys."""
+        return self.view().memory_bytes
+
+    def search(
+        self,
+        vectors: Vectors,
+        k: int,
+        allowed: Keys | None = None,
+        *,
+        distinct: bool = False,
+        exact: bool = False,
+    ) -> tuple[Vectors, Keys, Ordinals]:
+        """Search what the index holds now, as `IndexView` describes."""
+        return self.view().search(vectors, k, allowed, distinct=distinct, exact=exact)
+
+
+class Build(Protocol[Part_co]):
+    """Makes a part of an index, aside from all that happens to the index meanwhile."""
+
+    def run(self, stopped: Callable[[], bool]) -> Part_co | None:
+        """Return the part; None where `stopped` became true before it was made. Raises `OSError`."""
+
+
+class BuiltIndex(VectorIndex, Generic[Part]):
+    """An index of which a part is built aside, from time to time, and kept in a file, its snapshot.
+
+    Between two builds it takes changes as any index does. `begin`, `adopt` and `abandon` never overlap a change.
+
+    Args:
+        dim: numbers of a vector.
+        similarity: what vectors are compared by.
+        recall: the recall that is asked for; None for the kind's own.
+        folder: where snapshots are kept; None for nowhere, with files that end with the process.
+    """
+
+    default_recall: ClassVar[float]
+
+    @abstractmethod
+    def __init__(
+        self, dim: int, similarity: Similarity, recall: float | None = None, folder: Path | None = None
+    ) -> None: ...
+
+    @property
+    @abstractmethod
+    def due(self) -> bool:
+        """Whether a build is due."""
+
+    @abstractmethod
+    def begin(self) -> Build[Part]:
+        """Begin to build a part from what the index holds now."""
+
+    @abstractmethod
+    def adopt(self, part: Part) -> str | None:
+        """Search with the part that was built last, and apply what has changed since; return its snapshot's name."""
+
+    @abstractmethod
+    def abandon(self, problem: str | None = None) -> None:
+        """Give up the build that was begun, for the reason that `problem` says."""
+
+    @abstractmethod
+    def restore(self, snapshot: str, keys: Keys) -> int:
+        """Fill an empty index from a snapshot with the vectors of those of `keys`, ascending, that it covers.
+
+        Returns the highest key that it covers. Raises `DamagedSnapshot`, and `OSError` where it cannot be read.
+        """
+
+
+class DamagedSnapshot(Exception):
+    """A snapshot is not what was written, or not of this index."""

@@ -160,6 +160,12 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
         )
         """,
     ),
+    # What an index that approximates is asked for, and the file with its snapshot. A snapshot holds for this row
+    # alone; what changes the vectors under their keys takes its name away in the same transaction.
+    (
+        "ALTER TABLE collections ADD COLUMN recall REAL",
+        "ALTER TABLE collections ADD COLUMN snapshot TEXT",
+    ),
 )
 SCHEMA_VERSION: Final = len(_VERSIONS)
 

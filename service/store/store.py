@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import Final
 
 import numpy as np
@@ -55,6 +55,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "millpond.sqlite3"
         self._idle_readers: deque[sqlite3.Connection] = deque()
+        self._pinned = local()
         self._write_lock = Lock()
         self._closed = False
         with ExitStack() as opened:
@@ -84,25 +85,42 @@ class Store:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let whatever this thread reads within the block see the store as it is at its beginning."""
+        with self._explained(), self._connection() as connection:
+            connection.execute("BEGIN")
+            outer = getattr(self._pinned, "connection", None)
+            try:
+                connection.execute("SELECT key FROM collections LIMIT 1").fetchone()  # the first read decides
+                self._pinned.connection = connection
+                yield
+            finally:
+                self._pinned.connection = outer
+                connection.execute("ROLLBACK")
+
     def collections(self) -> list[CollectionRow]:
         """Return every collection."""
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT key, name, definition, dim, index_kind, created, tokenizer FROM collections "
-                "LEFT JOIN keywords ON collection = key ORDER BY key"
+                "SELECT key, name, definition, dim, index_kind, created, recall, snapshot, tokenizer "
+                "FROM collections LEFT JOIN keywords ON collection = key ORDER BY key"
             ).fetchall()
         return [
             CollectionRow(
-                *(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created)),
+                *(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created), recall, snapshot),
                 None if tokenizer is None else TOKENIZERS[tokenizer],
             )
-            for key, name, definition, dim, kind, created, tokenizer in rows
+            for key, name, definition, dim, kind, created, recall, snapshot, tokenizer in rows
         ]
 
-    def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
-        """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key."""
+    def vectors(self, collection: int, dim: int, after: int = 0) -> Iterator[tuple[Keys, Vectors]]:
+        """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key.
+
+        They are those of keys above `after`.
+        """
         with self._reading() as connection:
-            yield from read_vectors(connection, collection, dim)
+            yield from read_vectors(connection, collection, dim, after)
 
     def matching(self, collection: int, condition: Condition) -> Keys:
         """Return the keys, ascending, of the documents whose metadata meet a condition."""
@@ -165,8 +183,8 @@ class Store:
             ).fetchall()
         return [None if own is None else np.frombuffer(own, "<f4").reshape(-1, dim) for (own,) in rows]
 
-    def keys(self, collection: int, after: int, most: int) -> Keys:
-        """Return the first `most` keys of a collection that are above `after`, ascending."""
+    def keys(self, collection: int, after: int = 0, most: int = -1) -> Keys:
+        """Return the keys of a collection above `after`, ascending, the first `most` or all."""
         with self._reading() as connection:
             return read_keys(connection, collection, after, most)
 
@@ -246,27 +264,35 @@ class Store:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         self._require_open()
-        with self._explained():
-            try:
-                connection = self._idle_readers.pop()
-            except IndexError:
-                connection = self._connect()
-            try:
-                yield connection
-            finally:
-                self._idle_readers.append(connection)
-                if self._closed:
-                    self._close_idle_readers()
+        with self._explained(), ExitStack() as until_read:
+            pinned: sqlite3.Connection | None = getattr(self._pinned, "connection", None)
+            yield pinned or until_read.enter_context(self._connection())
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        self._require_open()
+        try:
+            connection = self._idle_readers.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            yield connection
+        finally:
+            self._idle_readers.append(connection)
+            if self._closed:
+                self._close_idle_readers()
 
     @contextmanager
     def _reading_as_it_is(self) -> Iterator[sqlite3.Connection]:
         """Read with several statements what is stored at one moment."""
         with self._reading() as connection:
-            connection.execute("BEGIN")
+            begun = not connection.in_transaction  # by `snapshot`
+            if begun:
+                connection.execute("BEGIN")
             try:
                 yield connection
             finally:
-                if connection.in_transaction:
+                if begun and connection.in_transaction:
                     connection.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:

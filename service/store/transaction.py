@@ -34,6 +34,10 @@ class CollectionRow:
     dim: int
     index_kind: str
     created: datetime
+    recall: float | None = None
+    """What is asked of an index that approximates; None for the kind's own."""
+    snapshot: str | None = None
+    """The file with the snapshot of the index, if there is one."""
     tokenizer: Tokenizer | None = None
 
 
@@ -57,19 +61,22 @@ class Transaction:
         definition: dict[str, Any],
         dim: int,
         index_kind: str,
+        recall: float | None = None,
         tokenizer: Tokenizer | None = UNICODE61,
     ) -> CollectionRow:
         """Insert a collection whose name is not taken; without a tokenizer it has no keyword index."""
         created = datetime.now(UTC)
         encoded = json.dumps(definition)
         cursor = self._connection.execute(
-            "INSERT INTO collections (name, definition, dim, index_kind, created) VALUES (?, ?, ?, ?, ?)",
-            (name, encoded, dim, index_kind, created.isoformat()),
+            "INSERT INTO collections (name, definition, dim, index_kind, created, recall) VALUES (?, ?, ?, ?, ?, ?)",
+            (name, encoded, dim, index_kind, created.isoformat(), recall),
         )
         assert cursor.lastrowid is not None
         if tokenizer is not None:
             keyword.create(self._connection, cursor.lastrowid, tokenizer)
-        return CollectionRow(cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created, tokenizer)
+        return CollectionRow(
+            cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created, recall, None, tokenizer
+        )
 
     def redefine(self, row: CollectionRow, definition: dict[str, Any]) -> CollectionRow:
         """Store another definition of a collection, and leave its vectors alone."""
@@ -117,7 +124,7 @@ class Transaction:
 
     def copy(self, row: CollectionRow, name: str) -> CollectionRow:
         """Insert a collection with definition and documents of another one, under a name that is not taken."""
-        copy = self.create(name, row.definition, row.dim, row.index_kind, row.tokenizer)
+        copy = self.create(name, row.definition, row.dim, row.index_kind, row.recall, row.tokenizer)
         self._connection.execute(
             "INSERT INTO documents (collection, id, text, metadata, vector) "
             "SELECT ?, id, text, metadata, vector FROM documents WHERE collection = ? ORDER BY key",
@@ -241,13 +248,18 @@ class Transaction:
             (row.key,),
         )
         self._connection.execute(
-            "UPDATE collections SET definition = ?, dim = ? WHERE key = ?",
+            "UPDATE collections SET definition = ?, dim = ?, snapshot = NULL WHERE key = ?",
             (json.dumps(rebuild.definition), rebuild.dim, row.key),
         )
         self._connection.execute("DELETE FROM precisions WHERE collection = ? AND rebuilt = 0", (row.key,))
         self._connection.execute("UPDATE precisions SET rebuilt = 0 WHERE collection = ?", (row.key,))
         self.end_rebuild(row.key)
-        return replace(row, definition=rebuild.definition, dim=rebuild.dim)
+        return replace(row, definition=rebuild.definition, dim=rebuild.dim, snapshot=None)
+
+    def name_snapshot(self, row: CollectionRow, snapshot: str | None) -> CollectionRow:
+        """Store which file has the snapshot of a collection's index."""
+        self._connection.execute("UPDATE collections SET snapshot = ? WHERE key = ?", (snapshot, row.key))
+        return replace(row, snapshot=snapshot)
 
     def vectors(self, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
         """Yield the keys and vectors of a collection as `read_vectors` does, with the changes so far."""
@@ -300,12 +312,17 @@ def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow 
     return RebuildRow(json.loads(found[0]), found[1]) if found else None
 
 
-def read_vectors(connection: sqlite3.Connection, collection: int, dim: int) -> Iterator[tuple[Keys, Vectors]]:
-    """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key."""
+def read_vectors(
+    connection: sqlite3.Connection, collection: int, dim: int, after: int = 0
+) -> Iterator[tuple[Keys, Vectors]]:
+    """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key.
+
+    They are those of keys above `after`.
+    """
     cursor = connection.execute(
         "SELECT key, vector, coalesce(length(spans) / 16, 1) FROM documents LEFT JOIN chunks ON document = key "
-        "WHERE collection = ? ORDER BY key",
-        (collection,),
+        "WHERE collection = ? AND key > ? ORDER BY key",
+        (collection, after),
     )
     rows: list[tuple[int, bytes, int]] = []
     size = 0

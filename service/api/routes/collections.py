@@ -75,6 +75,7 @@ async def create(
         asked.chunking and asked.chunking.parsed(),
         asked.similarity and SIMILARITIES[asked.similarity],
         _tokenizer(asked),
+        asked.recall,
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -215,7 +216,7 @@ def _reindex(progress: Progress) -> ReindexBody:
 
 async def _search(served: Deployment, name: str, body: SearchRequest) -> Response:
     weights = {} if body.weights is None else body.weights.model_dump()
-    ranking, refinement = Ranking(body.mode, weights), _refinement(body)
+    ranking, refinement = Ranking(body.mode, weights, body.exact), _refinement(body)
     if body.vector is not None:
         found = await served.collections.by_vector(
             name,

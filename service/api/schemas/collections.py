@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, JsonValue
 from service.api.requests import Body
 from service.api.schemas.fields import PoolingSpec, Truncate, examples
 from service.api.schemas.spans import ChunkingBody, SpansOfText
-from service.index import KINDS
+from service.index import DEFAULT, KINDS
 from service.similarity import SIMILARITIES
 from service.store.tokenizers import TOKENIZERS
 
@@ -33,7 +33,15 @@ class CreateCollection(Body):
 
     model: str | None = None
     pooling: PoolingSpec | None = None
-    index: str = Field(default="flat", description=_INDEXES)
+    index: str | None = Field(
+        default=None,
+        description=f"That of the collection where it exists, else `{DEFAULT}`, unless given. {_INDEXES}",
+    )
+    recall: float | None = Field(
+        default=None,
+        description="Of an index that approximates: the share of the true nearest that a search is to find; 0.98 "
+        "unless given.",
+    )
     chunking: ChunkingBody | None = Field(default=None, description="One vector a document unless given.")
     similarity: SimilarityName | None = Field(
         default=None, description=f"As the model declares, else cosine, unless given. {_SIMILARITIES}"
@@ -90,6 +98,17 @@ class UpsertRequest(Body):
     truncate: Truncate = False
 
 
+class IndexBody(BaseModel):
+    """How a collection is searched now."""
+
+    uses: str = Field(description="`exact`, or `hnsw`.")
+    tail: int | None = Field(default=None, description="Vectors that are not in the graph yet, and compared with.")
+    deleted: int | None = Field(default=None, description="Vectors in the graph that are no longer found.")
+    target: float | None = Field(default=None, description="The recall that is asked for.")
+    recall: float | None = Field(default=None, description="As measured on a sample of the collection's vectors.")
+    problem: str | None = Field(default=None, description="Why the target is not met, or no graph can be built.")
+
+
 class CollectionBody(BaseModel):
     """A collection and what it holds."""
 
@@ -100,6 +119,7 @@ class CollectionBody(BaseModel):
     fingerprint: str
     dimension: int
     index: str
+    index_state: IndexBody
     similarity: str = Field(description="How vectors are compared.")
     keyword: KeywordBody | None = Field(default=None, description="How its texts are searched by words, if they are.")
     precisions: list[str] = Field(description="In which precisions its vectors were made.")

@@ -65,6 +65,7 @@ class SearchRequest(Body):
     k: K = 10
     filter: Filter = None
     group: Group = None
+    exact: bool = Field(default=False, description="Compare every vector, whatever the index could do.")
     include: Include = Field(default=["text", "metadata", "span"])
     score_threshold: Threshold = None
     diversity: Diversity = None

@@ -16,6 +16,7 @@ FIELDS += ["dimensions", "encoding_format", "user", "documents", "id", "text", "
 FIELDS += ["vector", "k", "filter", "include", "index", "other", "matrix", "spans", "mode", "tokens", "overlap", "by"]
 FIELDS += ["chunking", "group", "weights", "diversity", "score_threshold", "positive", "negative", "dense", "keyword"]
 FIELDS += ["ids", "all", "limit", "cursor", "merge", "replace", "to", "collection"]
+FIELDS += ["recall", "exact"]
 WORDS = ["mean", "cls", "gem(p=2)", "mean + max", "attention", "left", "flat", "base64", "text", "metadata", ""]
 WORDS += ["late", "early", "sentence", "given", "document", "span", "dense", "keyword", "hybrid", "vector"]
 WORDS += ["declared", "$and", "$not", "$gte", "$in", "strategy", "concat", "window(size=2, stride=1) > mean", "."]

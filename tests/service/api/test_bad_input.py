@@ -268,7 +268,10 @@ def test_collection_names(http: httpx.Client, name: str) -> None:
 
 def test_collections_that_cannot_be(http: httpx.Client) -> None:
     for body, status, word in (
-        ({"index": "hnsw"}, 422, "known: flat"),
+        ({"index": "hnws"}, 422, "known: auto, flat, hnsw"),
+        ({"index": "flat", "recall": 0.9}, 422, "takes no recall"),
+        ({"recall": 1.5}, 422, "0.5 to 0.999"),
+        ({"recall": "high"}, 422, "recall"),
         ({"model": "men"}, 404, "Did you mean 'mean'"),
         ({"modle": "mean"}, 422, "Did you mean 'model'"),
         ({"pooling": 5}, 422, "pooling"),

@@ -56,7 +56,14 @@ def test_create_is_idempotent_when_equal(http: httpx.Client) -> None:
     about = created.json()
     assert (about["model"], about["pooling"], about["dimension"], about["count"]) == ("mean", "mean", 384, 0)
     assert about["fingerprint"] == http.get("/info").json()["models"]["mean"]["fingerprint"]
-    for equal in ({}, {"model": "mean", "pooling": "mean"}, {"pooling": "declared"}, {"index": "flat"}, None):
+    for equal in (
+        {},
+        {"model": "mean", "pooling": "mean"},
+        {"pooling": "declared"},
+        {"index": "auto"},
+        {"recall": 0.98},
+        None,
+    ):
         again = http.put(path, json=equal)
         assert (again.status_code, again.json()) == (200, about), equal
     assert http.put(path).json() == about  # no body at all

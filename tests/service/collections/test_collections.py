@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_create_is_idempotent_and_get_and_list_find_it(collections):
     assert created
     assert collections.create("notes", definition(size=3, prompts={"p": [1, 2.5]}), 2) == (made, False)
     assert collections.get("notes") is made
-    assert (made.name, made.dim, made.index_kind) == ("notes", 2, "flat")
+    assert (made.name, made.dim, made.index_kind) == ("notes", 2, "auto")
     assert made.definition == definition(prompts={"p": [1, 2.5]}, size=3)
     assert before <= made.created <= datetime.now(UTC)
     other, _ = collections.create("Alpha-1", definition(), 3)
@@ -65,8 +66,9 @@ def test_create_is_idempotent_and_get_and_list_find_it(collections):
         (definition(), 2, "twin"),
     ],
 )
-def test_another_definition_is_a_conflict_that_shows_both(collections, collection, monkeypatch, asked, dim, index):
+def test_another_definition_is_a_conflict_that_shows_both(collections, monkeypatch, asked, dim, index):
     monkeypatch.setitem(KINDS, "twin", ExactIndex)
+    collection = collections.create("notes", definition(), 2, "flat")[0]
     with pytest.raises(Conflict) as raised:
         collections.create("notes", asked, dim, index)
     stored, same = {"dimension": 2, "index": "flat"}, {"similarity": "cosine", "keyword": {"tokenizer": "unicode61"}}
@@ -75,6 +77,24 @@ def test_another_definition_is_a_conflict_that_shows_both(collections, collectio
     assert "stored" in str(raised.value)
     assert collections.get("notes") is collection
     assert collection.definition == definition()
+
+
+def test_an_index_and_a_recall_that_are_not_given_are_those_of_the_collection(collections, folder):
+    for name, index, recall in (("a", "flat", None), ("b", "hnsw", 0.9), ("c", "auto", None)):
+        made = collections.create(name, definition(), 2, index, recall)[0]
+        assert collections.create(name, definition(), 2) == (made, False)
+        assert collections.create(name, definition(), 2, index, recall) == (made, False)
+    assert collections.create("c", definition(), 2, recall=0.98)[1] is False
+    with pytest.raises(Conflict, match=r"recall: stored 0\.9, asked 0\.95"):
+        collections.create("b", definition(), 2, recall=0.95)
+    collections.close()
+    reopened = Collections(folder)
+    assert [(each.index_kind, each.recall) for each in reopened.list()] == [
+        ("flat", None),
+        ("hnsw", 0.9),
+        ("auto", None),
+    ]
+    reopened.close()
 
 
 def test_a_definition_is_compared_by_json_type(collections):
@@ -96,8 +116,11 @@ def test_names_that_can_be(collections):
 
 
 def test_what_cannot_be_created_leaves_nothing(collections):
-    with pytest.raises(InvalidIndex, match="known: flat"):
-        collections.create("notes", definition(), 2, "hnsw")
+    with pytest.raises(InvalidIndex, match="known: auto, flat, hnsw"):
+        collections.create("notes", definition(), 2, "hnws")
+    for index, recall, said in (("flat", 0.9, "takes no recall"), ("hnsw", 1, "choose the index 'flat'")):
+        with pytest.raises(InvalidIndex, match=said):
+            collections.create("notes", definition(), 2, index, recall)
     with pytest.raises(InvalidVector, match="at least one dimension"):
         collections.create("notes", definition(), 0)
     with pytest.raises(TypeError):
@@ -534,6 +557,44 @@ def test_a_failing_index_is_rebuilt_from_the_store(collections, monkeypatch, fil
     fill(collection, {"e": (X, {})})  # while the index still waits to be rebuilt
     assert collection.count() == 5
     assert ids(collection.search(array(X), 2)[0]) == ["d", "e"]
+
+
+def test_a_search_and_a_change_do_not_wait_for_each_other(collections, monkeypatch, fill):
+    """A search that is under way finds what it found when it began, documents that are gone since included."""
+    entered, released = threading.Event(), threading.Event()
+
+    class Slow(ExactIndex):
+        def view(self):
+            return SlowView(super().view())
+
+    class SlowView:
+        def __init__(self, view):
+            self.view = view
+
+        def __getattr__(self, name):
+            return getattr(self.view, name)
+
+        def __len__(self):
+            return len(self.view)
+
+        def search(self, *arguments, **options):
+            entered.set()
+            assert released.wait(60)
+            return self.view.search(*arguments, **options)
+
+    monkeypatch.setitem(KINDS, "slow", Slow)
+    collection = collections.create("notes", definition(), 2, "slow")[0]
+    fill(collection, {"a": (X, {"n": 1}), "b": (Y, {"n": 1})})
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(collection.search, array(X), 5, {"n": 1})
+        assert entered.wait(60)
+        try:
+            collection.delete("a")
+            fill(collection, {"b": (X, {"n": 2}), "c": (X, {"n": 1})})
+        finally:
+            released.set()
+        assert [(hit.id, hit.metadata) for hit in under_way.result()[0]] == [("a", {"n": 1}), ("b", {"n": 1})]
+    assert ids(collection.search(array(X), 5)[0]) == ["b", "c"]
 
 
 def test_reading_waits_for_no_writer_in_preparation(collections, collection, fill, folder):

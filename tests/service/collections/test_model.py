@@ -14,6 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from service.collections import Collections
 from service.collections.selection import Selection, merged
 from service.errors import InvalidCursor, NameConflict, NotFound
+from service.index import KINDS
+from service.index.hnsw import HnswIndex
 from service.store import Chunked, Document
 from tests.support.definitions import definition
 
@@ -51,7 +53,17 @@ def matches(filter_, metadata):
     return filter_ is None or metadata.get("year", 0) >= filter_["year"]["$gte"]
 
 
+class Tiny(HnswIndex):
+    """Has a graph from a few vectors on, so that one is built and published again and again."""
+
+    kind = "tiny"
+    exact_below = 4
+    most_tail = 3
+
+
 class History(RuleBasedStateMachine):
+    kind = "flat"
+
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
@@ -74,7 +86,9 @@ class History(RuleBasedStateMachine):
             with pytest.raises(NameConflict):
                 self.collections.create(name, definition(name), DIM)
             return
-        _, created = self.collections.create(name, self.definitions.setdefault(name, definition(name)), DIM)
+        _, created = self.collections.create(
+            name, self.definitions.setdefault(name, definition(name)), DIM, self.kind
+        )
         assert created == (name not in self.model)
         if created:
             self.model[name], self.identities[name] = {}, self.tick()
@@ -355,7 +369,28 @@ class History(RuleBasedStateMachine):
             )
 
 
+class HistoryWithGraphs(History):
+    kind = "tiny"
+
+    @rule()
+    def wait(self):
+        self.collections.wait_for_builds()
+
+
 TestHistory = History.TestCase
 TestHistory.settings = settings(
     max_examples=settings.default.max_examples // 2, stateful_step_count=30, suppress_health_check=list(HealthCheck)
 )
+
+
+class TestHistoryWithGraphs(HistoryWithGraphs.TestCase):
+    settings = settings(TestHistory.settings, max_examples=settings.default.max_examples // 10, deadline=None)
+
+    @pytest.fixture(autouse=True)
+    def _tiny(self, monkeypatch):
+        monkeypatch.setitem(KINDS, "tiny", Tiny)
+
+
+@pytest.mark.slow
+class TestManyHistoriesWithGraphs(TestHistoryWithGraphs):
+    settings = settings(TestHistoryWithGraphs.settings, max_examples=100)

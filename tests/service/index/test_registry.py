@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
 from service.errors import Conflict, InvalidIndex
-from service.index import KINDS, build
+from service.index import KINDS, IndexState, VectorIndex, build
 from service.index.flat import ExactIndex
 from service.similarity import COSINE
 from service.store import Document
 from tests.support.definitions import definition
 
 
-class Farthest:
+class Farthest(VectorIndex):
     """Finds the vector that is the least similar."""
 
     kind = "farthest"
@@ -30,6 +32,10 @@ class Farthest:
         return len(set(self._keys.tolist()))
 
     @property
+    def state(self):
+        return IndexState("farthest")
+
+    @property
     def memory_bytes(self):
         return self._keys.nbytes + self._vectors.nbytes
 
@@ -40,7 +46,10 @@ class Farthest:
         kept = ~np.isin(self._keys, keys)
         self._keys, self._vectors = self._keys[kept], self._vectors[kept]
 
-    def search(self, vectors, k, allowed=None, *, distinct=False):
+    def view(self):
+        return copy.copy(self)
+
+    def search(self, vectors, k, allowed=None, *, distinct=False, exact=False):
         scores = vectors @ self._vectors.T
         order = np.argsort(scores, axis=1)[:, :k]
         return np.take_along_axis(scores, order, 1), self._keys[order], np.zeros_like(order)
@@ -63,11 +72,12 @@ def test_a_registered_kind_is_chosen_searched_changed_and_loaded_by_name(farthes
     reopened = type(collections)(folder)
     assert [hit.id for hit in reopened.get("notes").search(query, 3)[0]] == ["far", "middle", "near"]
     with pytest.raises(Conflict, match='index: stored "farthest", asked "flat"'):
-        reopened.create("notes", definition(), 2)
+        reopened.create("notes", definition(), 2, "flat")
+    assert reopened.create("notes", definition(), 2) == (reopened.get("notes"), False)
     reopened.close()
 
 
 def test_an_unknown_kind_names_the_registered_ones(farthest):
-    with pytest.raises(InvalidIndex, match=r"unknown index kind 'hnws'; known: farthest, flat\."):
+    with pytest.raises(InvalidIndex, match=r"unknown index kind 'hnws'; known: auto, farthest, flat, hnsw\."):
         build("hnws", 3, COSINE)
     assert isinstance(build("flat", 3, COSINE), ExactIndex)

@@ -1,0 +1,202 @@
+"""Collections whose index is built aside: what they find meanwhile, and after a restart from a snapshot."""
+
+import os
+import random
+import shutil
+
+import numpy as np
+import pytest
+
+from service.collections import Collections
+from service.index import KINDS
+from service.index.hnsw import HnswIndex
+from service.store import Document
+from tests.support.definitions import definition
+
+DIM = 8
+
+
+class Tiny(HnswIndex):
+    kind = "tiny"
+    exact_below = 40
+    most_tail = 30
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(KINDS, "tiny", Tiny)
+
+
+def vector_of(text):
+    return np.random.default_rng([*text.encode()]).normal(size=DIM).astype(np.float32)
+
+
+def put(collection, ids, version=0):
+    texts = [f"{id_} in version {version}" for id_ in ids]
+    documents = [Document(id_, text, {"version": version}) for id_, text in zip(ids, texts, strict=True)]
+    collection.upsert(documents, np.stack([vector_of(text) for text in texts]))
+
+
+def check(collection, texts):
+    """Checks that exactly documents of these texts are found, with their scores, in any way of searching."""
+    query = np.ones((1, DIM), np.float32)
+    expected = sorted(texts, key=lambda text: -(vector_of(text) @ query[0]) / np.linalg.norm(vector_of(text)))
+    for options in ({}, {"exact": True}, {"grouped": True}):
+        hits = collection.search(query, 1000, **options)[0]
+        assert [hit.text for hit in hits] == expected
+    assert collection.count() == len(texts)
+
+
+def names(folder):
+    return sorted(path.name for path in (folder / "indexes").glob("*"))
+
+
+@pytest.fixture
+def built(collections):
+    """A collection with a graph and its snapshot, and changes after it."""
+    collection = collections.create("notes", definition(), DIM, "tiny")[0]
+    put(collection, [f"d{i}" for i in range(60)])
+    collections.wait_for_builds()
+    assert collection.index_state().uses == "hnsw"
+    put(collection, ["d3", "d4", "new"], version=1)
+    collection.delete("d5")
+    return collection
+
+
+TEXTS = [f"d{i} in version 0" for i in range(60) if i not in (3, 4, 5)]
+TEXTS += [f"{id_} in version 1" for id_ in ("d3", "d4", "new")]
+
+
+def test_a_restart_goes_on_with_the_snapshot(collections, folder, built, caplog):
+    check(built, TEXTS)
+    (name,) = names(folder)
+    for _ in range(2):
+        collections.close()
+        collections = Collections(folder)
+        collection = collections.get("notes")
+        state = collection.index_state()
+        assert (state.uses, state.tail, state.deleted, state.target) == ("hnsw", 3, 3, 0.98)
+        check(collection, TEXTS)
+    assert names(folder) == [name] and not caplog.records
+    put(collection, [f"e{i}" for i in range(40)])
+    collections.wait_for_builds()
+    assert collection.index_state().tail == 0
+    assert len(names(folder)) == 1 and names(folder) != [name]
+    check(collection, TEXTS + [f"e{i} in version 0" for i in range(40)])
+    collections.drop("notes")
+    assert names(folder) == []
+    collections.close()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "missing", "foreign"])
+def test_a_snapshot_that_cannot_be_used_is_built_anew(collections, folder, built, caplog, damage):
+    other = collections.create("other", definition(), DIM, "tiny")[0]
+    put(other, [f"o{i}" for i in range(50)])
+    collections.wait_for_builds()
+    snapshots = {name: collections.get(name)._row.snapshot for name in ("notes", "other")}
+    collections.close()
+    path = folder / "indexes" / snapshots["notes"]
+    match damage:
+        case "flipped":
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 4
+            path.write_bytes(content)
+        case "truncated":
+            os.truncate(path, path.stat().st_size - 100)
+        case "empty":
+            path.write_bytes(b"")
+        case "missing":
+            path.unlink()
+        case "foreign":
+            shutil.copy(path.with_name(snapshots["other"]), path)
+    reopened = Collections(folder)
+    assert "collection 'notes': the snapshot of its index cannot be used" in caplog.text
+    check(reopened.get("notes"), TEXTS)
+    check(reopened.get("other"), [f"o{i} in version 0" for i in range(50)])
+    reopened.wait_for_builds()
+    assert reopened.get("notes").index_state().uses == "hnsw"
+    check(reopened.get("notes"), TEXTS)
+    assert len(names(folder)) == 2
+    reopened.close()
+
+
+def test_what_nothing_names_is_removed_at_the_start(collections, folder, built):
+    collections.close()
+    for name in ("left.partial", "left.index", "other.txt"):
+        (folder / "indexes" / name).write_text("x")
+    reopened = Collections(folder)
+    assert len(names(folder)) == 2 and "other.txt" in names(folder)
+    check(reopened.get("notes"), TEXTS)
+    reopened.close()
+
+
+def test_a_reindex_leaves_no_snapshot_of_the_vectors_before(collections, folder, built, monkeypatch):
+    """Keys stay as they are then, so that the snapshot would fit but for its name."""
+    (name,) = names(folder)
+    monkeypatch.setattr(Tiny, "exact_below", 10_000)
+    built.begin_rebuild(definition(turn=2), DIM)
+    while batch := built.unbuilt():
+        vectors = np.stack([vector_of(document.text[::-1]) for _, document in batch])
+        built.put_rebuilt(definition(turn=2), [key for key, _ in batch], vectors)
+    copied = (folder / "indexes" / name).read_bytes()
+    assert built.finish_rebuild()
+    assert names(folder) == []
+    (folder / "indexes" / name).write_bytes(copied)
+    collections.close()
+    reopened = Collections(folder)
+    collection = reopened.get("notes")
+    assert collection.index_state().uses == "exact"
+    for text in TEXTS:
+        assert collection.search(vector_of(text[::-1])[None], 1)[0][0].text == text
+    reopened.close()
+
+
+def test_where_no_snapshot_can_be_written_searches_are_exact(collections, folder, caplog):
+    (folder / "indexes").write_text("in the way")
+    collection = collections.create("notes", definition(), DIM, "tiny")[0]
+    put(collection, [f"d{i}" for i in range(60)])
+    collections.wait_for_builds()
+    state = collection.index_state()
+    assert state.uses == "exact" and "indexes" in state.problem
+    check(collection, [f"d{i} in version 0" for i in range(60)])
+    (folder / "indexes").unlink()
+    put(collection, [f"e{i}" for i in range(60)])
+    collections.wait_for_builds()
+    assert (collection.index_state().uses, collection.index_state().problem) == ("hnsw", None)
+
+
+FILL = """
+import sys
+from pathlib import Path
+from tests.service.collections.test_snapshots import KINDS, Tiny, definition, put, DIM
+from service.collections import Collections
+KINDS["tiny"] = Tiny
+collections = Collections(Path(sys.argv[1]))
+collection = collections.create("notes", definition(), DIM, "tiny")[0]
+version = collection.count()
+print("ready", flush=True)
+while True:
+    version += 1
+    put(collection, [f"d{i}" for i in range(version % 7, 400, 7)], version)
+    print(version, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_while_snapshots_are_written_loses_nothing(folder, start):
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    for _ in range(8):
+        process = start(FILL, folder)
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(rng.randrange(3, 25)):
+            process.stdout.readline()
+        process.kill()
+        process.communicate()
+        reopened = Collections(folder)
+        collection = reopened.get("notes")
+        check(collection, [document.text for document in collection.documents()])
+        reopened.wait_for_builds()
+        check(collection, [document.text for document in collection.documents()])
+        assert len(names(folder)) <= 1, seed
+        reopened.close()
