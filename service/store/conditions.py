@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final, Literal
 
 Field = tuple[str, ...]
 """The keys that lead to a value, each in the object that the one before it leads to."""
 Kind = Literal["null", "boolean", "number", "string"]
 Value = str | int | float | bytes
-"""A value as it is found: numbers and strings as themselves, what has no order as its JSON in bytes.
+"""A value as it is found: numbers and strings as themselves (see `indexed`), what has no order as its JSON in bytes.
 
 SQLite keeps the values of a field apart by type: numbers come first, then strings, then bytes.
 """
-Lookup = tuple[str, Sequence[Value]]
-"""An SQL condition on `entry.value` that is never NULL, and its parameters."""
-
 NULL: Final = b"null"
 TRUE: Final = b"true"
 FALSE: Final = b"false"
@@ -32,6 +30,24 @@ OF_KIND: Final[dict[Kind, str]] = {
 """SQL conditions for the values of each kind."""
 _MOST_MEMBERS: Final = 500
 """Values that one statement looks for."""
+_LONGEST: Final = 200
+"""Characters of the longest string that is in the index as it is."""
+_SHORT: Final = "instr(entry.value, char(0)) = 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What finds values in a table.
+
+    Args:
+        condition: in SQL, on `entry.value`; it is never NULL.
+        parameters: those of the condition.
+        table: `field_values`, or `long_values`, which has the whole of long strings.
+    """
+
+    condition: str
+    parameters: Sequence[Value]
+    table: Literal["field_values", "long_values"] = "field_values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,41 +104,55 @@ class Not:
 Condition = Test | Between | All | AnyOf | Not
 
 
+def indexed(text: str) -> str:
+    """Return a string as it is in the index, which has the beginning and a digest of a long one.
+
+    No string in metadata holds the NUL between the two, so that each stays different from all others and, as far as
+    its beginning tells, in order.
+    """
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}\0{blake2b(text.encode(), digest_size=16).hexdigest()}"
+
+
 def exists(field: Field) -> Test:
     """Return the test whether a field is there."""
-    return Test(field, frozenset(), [("TRUE", ())])
+    return Test(field, frozenset(), [Lookup("TRUE", ())])
 
 
 def one_of(field: Field, values: Sequence[Value]) -> Test:
     """Return the test whether a value equals one of these."""
-    groups = [values[start : start + _MOST_MEMBERS] for start in range(0, len(values), _MOST_MEMBERS)]
-    lookups = [(f"entry.value IN ({', '.join('?' * len(group))})", group) for group in groups]
+    found = [indexed(value) if isinstance(value, str) else value for value in values]
+    groups = [found[start : start + _MOST_MEMBERS] for start in range(0, len(found), _MOST_MEMBERS)]
+    lookups = [Lookup(f"entry.value IN ({', '.join('?' * len(group))})", group) for group in groups]
     return Test(field, frozenset(map(_kind, values)), lookups)
 
 
 def above(field: Field, operator: str, bound: str | int | float) -> Test:
     """Return the test whether a value of the bound's kind is above it; `operator` is `>` or `>=`."""
     ceiling = "x''" if isinstance(bound, str) else "''"
-    lookup = (f"entry.value {operator} ? AND entry.value < {ceiling}", [bound])
-    return Test(field, frozenset([_kind(bound)]), [lookup])
+    return _bounded(field, f"entry.value {operator} ? AND entry.value < {ceiling}", [bound])
 
 
 def below(field: Field, operator: str, bound: str | int | float) -> Test:
     """Return the test whether a value of the bound's kind is below it; `operator` is `<` or `<=`."""
     floor = "entry.value >= '' AND " if isinstance(bound, str) else ""
-    return Test(field, frozenset([_kind(bound)]), [(f"{floor}entry.value {operator} ?", [bound])])
+    return _bounded(field, f"{floor}entry.value {operator} ?", [bound])
 
 
 def between(field: Field, lower: tuple[str, str | int | float], upper: tuple[str, str | int | float]) -> Between:
     """Return the condition of two bounds, each an operator and a value, of one kind."""
-    lookup = (f"entry.value {lower[0]} ? AND entry.value {upper[0]} ?", [lower[1], upper[1]])
-    return Between(above(field, *lower), below(field, *upper), Test(field, frozenset([_kind(lower[1])]), [lookup]))
+    both = _bounded(field, f"entry.value {lower[0]} ? AND entry.value {upper[0]} ?", [lower[1], upper[1]])
+    return Between(above(field, *lower), below(field, *upper), both)
 
 
 def contains(field: Field, part: str, *, caseless: bool) -> Test:
     """Return the test whether a string holds another, with all differences of case or none."""
-    lookup = ("instr(casefold(entry.value), ?)", [part.casefold()]) if caseless else ("instr(entry.value, ?)", [part])
-    return Test(field, frozenset(["string"]), [(f"{OF_KIND['string']} AND {lookup[0]}", lookup[1])], scans=True)
+    holds, part = (
+        ("instr(casefold(entry.value), ?)", part.casefold()) if caseless else ("instr(entry.value, ?)", part)
+    )
+    lookups = _in_whole(f"{OF_KIND['string']} AND {holds}", [part])
+    return Test(field, frozenset(["string"]), lookups, scans=True)
 
 
 def tests_of(condition: Condition) -> list[Test]:
@@ -136,6 +166,17 @@ def tests_of(condition: Condition) -> list[Test]:
             return tests_of(part)
         case All(parts) | AnyOf(parts):
             return [test for part in parts for test in tests_of(part)]
+
+
+def _bounded(field: Field, condition: str, bounds: Sequence[str | int | float]) -> Test:
+    long = any(isinstance(bound, str) and len(bound) > _LONGEST for bound in bounds)
+    lookups = _in_whole(condition, bounds) if long else [Lookup(condition, bounds)]
+    return Test(field, frozenset(map(_kind, bounds)), lookups)
+
+
+def _in_whole(condition: str, parameters: Sequence[Value]) -> list[Lookup]:
+    """Return the lookups of values by a condition for which the beginning of a long string does not do."""
+    return [Lookup(f"{condition} AND {_SHORT}", parameters), Lookup(condition, parameters, "long_values")]
 
 
 def _kind(value: Value) -> Kind:

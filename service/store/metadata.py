@@ -31,6 +31,7 @@ from service.store.conditions import (
     Not,
     Test,
     Value,
+    indexed,
     tests_of,
 )
 from service.store.fields import spelled
@@ -50,10 +51,10 @@ _NAMES: Final[Mapping[Kind, str]] = {
 }
 _Row = tuple[int, int, Value]
 """A document, a field and a value."""
-_IN_ORDER: Final = "SELECT group_concat(document) FROM (SELECT document FROM field_values AS entry WHERE {} LIMIT ?)"
+_IN_ORDER: Final = "SELECT group_concat(document) FROM (SELECT document FROM {} AS entry WHERE {} LIMIT ?)"
 # CROSS JOIN, so that SQLite goes from the documents to their values.
 _OF_THESE: Final = (
-    "SELECT group_concat(document) FROM (SELECT document FROM json_each(?) AS these CROSS JOIN field_values AS entry "
+    "SELECT group_concat(document) FROM (SELECT document FROM json_each(?) AS these CROSS JOIN {} AS entry "
     "WHERE document = these.value AND {})"
 )
 
@@ -67,10 +68,12 @@ def index_metadata(connection: sqlite3.Connection) -> None:
     ).fetchall():
         collections = {collection: _Fields(connection, collection) for _, collection, _ in documents}
         rows: list[_Row] = []
+        long: list[_Row] = []
         for key, collection, metadata in documents:
-            collections[collection].read(key, orjson.loads(metadata), rows)
+            collections[collection].read(key, orjson.loads(metadata), rows, long)
         # An element that a list holds twice is one row.
         connection.executemany("INSERT OR IGNORE INTO field_values (document, field, value) VALUES (?, ?, ?)", rows)
+        connection.executemany("INSERT INTO long_values (document, field, value) VALUES (?, ?, ?)", long)
         connection.execute("DELETE FROM unindexed WHERE document <= ?", (documents[-1][0],))
 
 
@@ -83,13 +86,13 @@ class _Fields:
         self._known: dict[tuple[int, str], int] = {}
         self._plural: set[int] = set()
 
-    def read(self, document: int, metadata: Mapping[str, Any], rows: list[_Row]) -> None:
-        """Append a row for everything in the metadata of a document.
+    def read(self, document: int, metadata: Mapping[str, Any], rows: list[_Row], long: list[_Row]) -> None:
+        """Append a row for everything in the metadata of a document, and one for each long string.
 
         A list stands for its elements, and what is in an element that is a list is not found.
         """
         start = len(rows)
-        if self._read(document, 0, metadata, rows):
+        if self._read(document, 0, metadata, rows, long):
             counts = Counter(field for _, field, _ in rows[start:])
             plural = {field for field, count in counts.items() if count > 1} - self._plural
             self._connection.executemany(
@@ -97,8 +100,10 @@ class _Fields:
             )
             self._plural |= plural
 
-    def _read(self, document: int, parent: int, members: Mapping[str, Any], rows: list[_Row]) -> bool:
-        """Append a row for everything in an object; return whether a list in it has several elements."""
+    def _read(
+        self, document: int, parent: int, members: Mapping[str, Any], rows: list[_Row], long: list[_Row]
+    ) -> bool:
+        """Append rows for everything in an object; return whether a list in it has several elements."""
         several = False
         for name, value in members.items():
             field = self._known.get((parent, name)) or self._key(parent, name)
@@ -110,7 +115,11 @@ class _Fields:
             for item in items:
                 if isinstance(item, dict):
                     rows.append((document, field, OBJECT))
-                    several |= self._read(document, field, item, rows)
+                    several |= self._read(document, field, item, rows, long)
+                elif isinstance(item, str):
+                    rows.append((document, field, found := indexed(item)))
+                    if found is not item:
+                        long.append((document, field, item))
                 else:
                     rows.append((document, field, _stored(item)))
         return several
@@ -199,13 +208,13 @@ class Selection:
 
     def _found(self, field: int, lookup: Lookup, most: int = -1) -> Keys:
         """Return the documents of values that a lookup finds, in the order of the values, so many at most."""
-        condition, parameters = lookup
-        return self._read(_IN_ORDER.format(f"field = ? AND {condition}"), [field, *parameters, most])
+        statement = _IN_ORDER.format(lookup.table, f"field = ? AND {lookup.condition}")
+        return self._read(statement, [field, *lookup.parameters, most])
 
     def _found_of(self, these: str, field: int, lookup: Lookup) -> Keys:
         """Return which of these documents, a list in JSON, have a value that a lookup finds."""
-        condition, parameters = lookup
-        return self._read(_OF_THESE.format(f"field = ? AND {condition}"), [these, field, *parameters])
+        statement = _OF_THESE.format(lookup.table, f"field = ? AND {lookup.condition}")
+        return self._read(statement, [these, field, *lookup.parameters])
 
     @cached_property
     def _all(self) -> Keys:
@@ -277,7 +286,7 @@ def _cost(condition: Condition) -> int:
 
 
 def _stored(value: Any) -> Value:
-    """Return a scalar, or a list for the fact that it is there, as it is stored."""
+    """Return a number or what has no order, a list for the fact that it is there, as it is stored."""
     if value is None:
         return NULL
     if value is True or value is False:

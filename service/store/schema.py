@@ -82,7 +82,8 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
     ),
     # What filters find: each value in the metadata of a document, by its field. A field is a key of the objects that
     # are values of the field `parent`, or of metadata itself where that is 0; `plural` is 1 once a document had
-    # several values of it. Values are clustered by document, so that those of one are deleted or read together.
+    # several values of it. Values are clustered by document, so that those of one are deleted or read together. They
+    # have the beginning of a long string, and `long_values` has the whole, once and in no index.
     #
     # Triggers note documents whose values are not found yet. They are read by one piece of code, those of an older
     # store too: SQLite's JSON rounds some numbers otherwise than Python's.
@@ -107,6 +108,14 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
         """,
         "CREATE INDEX field_values_in_order ON field_values (field, value)",
         """
+        CREATE TABLE long_values (
+            document INTEGER NOT NULL REFERENCES documents(key) ON DELETE CASCADE,
+            field    INTEGER NOT NULL,
+            value    TEXT NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX long_values_of_document ON long_values (document, field)",
+        """
         CREATE TABLE unindexed (
             document INTEGER PRIMARY KEY REFERENCES documents(key) ON DELETE CASCADE
         ) STRICT
@@ -119,6 +128,7 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
         """
         CREATE TRIGGER metadata_changed AFTER UPDATE OF metadata ON documents BEGIN
             DELETE FROM field_values WHERE document = NEW.key;
+            DELETE FROM long_values WHERE document = NEW.key;
             INSERT OR IGNORE INTO unindexed VALUES (NEW.key);
         END
         """,

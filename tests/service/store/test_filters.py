@@ -89,6 +89,9 @@ numbers = st.sampled_from([0, 1, 2, -1, 1.0, 1.5, 0.1, 0.30000000000000004, -0.0
 strings = st.sampled_from(
     ["", "a", "b", "B", "ab", "é", "É", "ß", "1", "true", "null", "[1]", '{"a":1}', 'q"\\\n', "\U0001f600", "\uffff"]
 )
+LONG = "Langes Ä " * 25
+LONGS = [LONG[:200], LONG[:201], LONG, f"{LONG}a", f"{LONG}b", f"X{LONG}", LONG[100:], LONG.lower()]
+strings |= st.integers(0, len(LONGS) - 1).map(lambda place: LONGS[place])
 scalars = st.one_of(numbers, strings, st.booleans(), st.none())
 values = st.recursive(
     scalars,
@@ -178,6 +181,8 @@ def select(selection):
 @example(
     {"a": 1, "b": {"$contains": "x"}, "c d": {"$gt": 1}}, [{"a": 1, "b": "xy", "c d": 2}, {"a": 1}, {"b": "x"}], 2
 )
+@example({"a": {"$contains": "gesa"}}, [{"a": LONG}, {"a": f"{LONG}gesa"}, {"a": ["x", f"{LONG}gesa"]}], 0)
+@example({"a": {"$gt": LONG, "$lte": f"{LONG}b"}}, [{"a": LONG}, {"a": f"{LONG}a"}, {"a": f"{LONG}c"}, {"a": "M"}], 2)
 def test_agrees_with_a_plain_evaluator(select, filter_, metadatas, few):
     """However many documents are few enough to be looked at one by one."""
     expected = [i for i, metadata in enumerate(metadatas) if evaluate(filter_, metadata)]
