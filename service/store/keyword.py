@@ -127,8 +127,8 @@ def search(
     """Return keys and BM25 scores, each (m,), of the `m` <= `k` best documents that have any of the terms.
 
     The best come first, equal scores by key. A term that more than half of the documents have tells nothing, and is
-    left out beside others unless those are few. `terms` are as a `Tokenizer` gives them; `allowed` are the keys that may be found, None
-    for all.
+    left out beside others unless those are few. `terms` are as a `Tokenizer` gives them; `allowed` are the keys that
+    may be found, None for all.
     """
     if allowed is not None and not len(allowed):
         terms = []
