@@ -27,6 +27,8 @@ _MOST_FOR_A_TERM: Final = 2.2
 """k1 + 1 of BM25, with FTS5's k1."""
 _LEAST_WEIGHT: Final = 1e-6
 """What FTS5 gives a term that half of the documents have."""
+_FEW: Final = 20
+"""Documents that may have a term without making it a common one, in however small a collection."""
 _WORTH: Final = 4
 """How many times as many documents all terms must have as the rare ones, for two steps to be faster than one."""
 _ROUNDING: Final = 1e-6
@@ -125,8 +127,8 @@ def search(
     """Return keys and BM25 scores, each (m,), of the `m` <= `k` best documents that have any of the terms.
 
     The best come first, equal scores by key. A term that more than half of the documents have tells nothing, and is
-    left out beside others. `terms` are as a `Tokenizer` gives them; `allowed` are the keys that may be found, None
-    for all.
+    left out beside others unless those are few. `terms` are as a `Tokenizer` gives them; `allowed` are the keys that
+    may be found, None for all.
     """
     if allowed is not None and not len(allowed):
         terms = []
@@ -143,7 +145,8 @@ class _Query:
         counts = {term: self._value(f"count(*) FROM {table} WHERE {table} MATCH ?", term) for term in terms}
         found = sorted((term for term in terms if counts[term]), key=counts.__getitem__)
         total = self._value(f"count(*) FROM {table}_docsize") if found else 0
-        self.terms = [term for term in found if 2 * counts[term] <= total] or found
+        common = max(total / 2, _FEW)
+        self.terms = [term for term in found if counts[term] <= common] or found
         self._counts = [counts[term] for term in self.terms]
         # The most that a term gives a document: its weight as SQLite has it, times what many occurrences approach.
         weights = [math.log((total - count + 0.5) / (count + 0.5)) for count in self._counts]

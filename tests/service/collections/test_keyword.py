@@ -352,7 +352,7 @@ def test_recommend_without_a_document_or_a_direction(collections):
 
 
 def test_a_collection_without_keywords(collections, folder):
-    collection, _ = collections.create("notes", definition(), 2, "flat", None)
+    collection, _ = collections.create("notes", definition(), 2, "flat", tokenizer=None)
     collection.upsert([Document("a", "mill", {})], np.array([X], np.float32))
     with pytest.raises(KeywordsUnavailable, match=r'created without a keyword index.*"keyword"'):
         collection.terms("mill")
@@ -423,7 +423,8 @@ def test_what_is_left_unscored_would_not_be_found(collections):
 
 
 def test_a_word_that_most_documents_have_is_left_out_beside_others(collections):
-    collection = made(collections, texts={"a": "the mill", "b": "the pond", "c": "the harp"})
-    assert found(collection, "the pond") == ["b"]
-    assert found(collection, "the") == ["a", "b", "c"]
-    assert found(collection, "the sea") == ["a", "b", "c"]
+    texts = {str(place): f"the word{place}" for place in range(25)}
+    few, many = dict(list(texts.items())[:3]), made(collections, texts=texts)
+    assert found(many, "the word2") == ["2"]
+    assert found(many, "the") == found(many, "the sea") == list(texts)[:20]
+    assert found(made(collections, texts=few, name="few"), "the word2") == ["2", "0", "1"]
