@@ -225,7 +225,7 @@ class Collection:
         after = 0 if cursor is None else key_of(cursor, self._row.key, self.name)
         with self._reading():
             if condition is None:
-                keys = self._store.keys(self._row.key, after, limit + 1)
+                keys = self._store.next_keys(self._row.key, after, limit + 1)
             else:
                 keys = self._store.matching(self._row.key, *condition)
                 keys = keys[np.searchsorted(keys, after, "right") :]

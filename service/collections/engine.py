@@ -16,6 +16,7 @@ from service.collections.collection import Collection
 from service.collections.provenance import Definition
 from service.errors import Conflict, InvalidName, InvalidVector, NameConflict, NotFound
 from service.store.store import Store
+from service.store.transaction import CollectionRow
 
 T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -34,7 +35,7 @@ class Collections:
         self._store = Store(store_path)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         try:
-            by_key = {row.key: Collection(self._store, row) for row in self._store.collections()}
+            by_key = {row.key: self._opened(row) for row in self._store.collections()}
             self._by_name = {collection.name: collection for collection in by_key.values()}
             self._by_alias = {name: by_key[key] for name, key in self._store.aliases()}
         except BaseException:
@@ -59,7 +60,7 @@ class Collections:
                     raise Conflict(name, stored, asked)
                 return existing, False
             self._require_free(name)
-            collection = Collection(self._store, transaction.create(name, definition.to_json(), dim, index))
+            collection = self._opened(transaction.create(name, definition.to_json(), dim, index))
             transaction.commit()
             self._by_name[name] = collection
             return collection, True
@@ -106,7 +107,7 @@ class Collections:
             self._require_free(to)
             row = self.get(name).copy(transaction, to)
             transaction.commit()
-            collection = self._by_name[to] = Collection(self._store, row)
+            collection = self._by_name[to] = self._opened(row)
         return collection
 
     def alias(self, alias: str, name: str) -> tuple[Collection, bool]:
@@ -151,6 +152,9 @@ class Collections:
         """Finish the changes in progress and close the store; later calls raise `StoreUnavailable`."""
         self._writer.shutdown()
         self._store.close()
+
+    def _opened(self, row: CollectionRow) -> Collection:
+        return Collection(self._store, row)
 
     def _named(self, name: str) -> Collection:
         """Return the collection that has a name as its own; raises `NotFound`, and `NameConflict` for an alias."""

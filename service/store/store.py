@@ -128,7 +128,7 @@ class Store:
             ).fetchall()
         return {document.id: document for _, document in map(_document, rows)}
 
-    def keys(self, collection: int, after: int, most: int) -> Keys:
+    def next_keys(self, collection: int, after: int, most: int) -> Keys:
         """Return the first `most` keys of a collection that are above `after`, ascending."""
         with self._reading() as connection:
             return read_keys(connection, collection, after, most)

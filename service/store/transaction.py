@@ -75,7 +75,7 @@ class Transaction:
 
         Returns the keys of the replaced rows, and the keys of the new ones in order.
         """
-        replaced = self._delete(collection, [row[0] for row in rows])
+        replaced = self._delete(collection, *_with_ids(collection, [row[0] for row in rows]))
         keys = []
         for row, (own, spans) in zip(rows, vectors, strict=True):
             key = self._connection.execute(
@@ -91,7 +91,7 @@ class Transaction:
 
     def delete(self, collection: int, document_id: str) -> Keys:
         """Delete a document; returns its key, or no key where there is no such document."""
-        return self._delete(collection, [document_id])
+        return self._delete(collection, *_with_ids(collection, [document_id]))
 
     def rename(self, row: CollectionRow, name: str) -> CollectionRow:
         """Give a collection another name, which is not taken."""
@@ -140,11 +140,7 @@ class Transaction:
 
     def delete_keys(self, collection: int, keys: Keys) -> None:
         """Delete the documents of a collection with these keys."""
-        sizes = self._connection.execute(
-            f"DELETE FROM documents WHERE key IN (SELECT value FROM json_each(?)) RETURNING {_BYTES}",
-            (json.dumps(keys.tolist()),),
-        )
-        self._grow(collection, -sum(size for (size,) in sizes))
+        self._delete(collection, "key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),))
 
     def metadata(self, keys: Keys) -> list[tuple[int, str, str]]:
         """Return key, id and encoded metadata of the documents with these keys."""
@@ -242,11 +238,10 @@ class Transaction:
         """Make the changes durable: once this returns, no crash undoes them."""
         self._connection.execute("COMMIT")
 
-    def _delete(self, collection: int, ids: list[str]) -> Keys:
+    def _delete(self, collection: int, condition: str, parameters: Sequence[int | str]) -> Keys:
+        """Delete the documents of a collection that meet a condition, and return their keys."""
         rows = self._connection.execute(
-            "DELETE FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?)) "
-            f"RETURNING key, {_BYTES}",
-            (collection, json.dumps(ids, ensure_ascii=False)),
+            f"DELETE FROM documents WHERE {condition} RETURNING key, {_BYTES}", parameters
         ).fetchall()
         self._grow(collection, -sum(size for _, size in rows))
         return np.array([key for key, _ in rows], np.int64)
@@ -255,6 +250,14 @@ class Transaction:
         """Keep count of the bytes of a collection."""
         if size:
             self._connection.execute("UPDATE collections SET bytes = bytes + ? WHERE key = ?", (size, collection))
+
+
+def _with_ids(collection: int, ids: Sequence[str]) -> tuple[str, tuple[int, str]]:
+    """Return the condition, and its parameters, for the documents of a collection with these ids."""
+    return "collection = ? AND id IN (SELECT value FROM json_each(?))", (
+        collection,
+        json.dumps(ids, ensure_ascii=False),
+    )
 
 
 def read_keys(connection: sqlite3.Connection, collection: int, after: int, most: int) -> Keys:
@@ -267,12 +270,8 @@ def read_keys(connection: sqlite3.Connection, collection: int, after: int, most:
 
 def read_keys_of(connection: sqlite3.Connection, collection: int, ids: Sequence[str]) -> dict[str, int]:
     """Return the keys of a collection's documents with these ids, by id."""
-    return dict(
-        connection.execute(
-            "SELECT id, key FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
-            (collection, json.dumps(ids, ensure_ascii=False)),
-        )
-    )
+    condition, parameters = _with_ids(collection, ids)
+    return dict(connection.execute(f"SELECT id, key FROM documents WHERE {condition}", parameters))
 
 
 def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow | None:
