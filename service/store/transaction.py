@@ -96,7 +96,7 @@ class Transaction:
 
         Returns the keys of the replaced rows, and the keys of the new ones in order.
         """
-        replaced = self._delete(collection, [row[0] for row in rows])
+        replaced = self._delete(collection, *_with_ids(collection, [row[0] for row in rows]))
         keys: list[int] = []
         for row, (own, spans) in zip(rows, vectors, strict=True):
             key = self._connection.execute(
@@ -115,7 +115,7 @@ class Transaction:
 
     def delete(self, collection: int, document_id: str) -> Keys:
         """Delete a document; returns its key, or no key where there is no such document."""
-        return self._delete(collection, [document_id])
+        return self._delete(collection, *_with_ids(collection, [document_id]))
 
     def rename(self, row: CollectionRow, name: str) -> CollectionRow:
         """Give a collection another name, which is not taken."""
@@ -166,7 +166,7 @@ class Transaction:
 
     def delete_keys(self, collection: int, keys: Keys) -> None:
         """Delete the documents of a collection with these keys."""
-        self._delete_where(collection, "key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),))
+        self._delete(collection, "key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),))
 
     def metadata(self, keys: Keys) -> list[tuple[int, str, str]]:
         """Return key, id and encoded metadata of the documents with these keys."""
@@ -270,11 +270,8 @@ class Transaction:
         index_metadata(self._connection)  # of changes that did not see to it before readers have to wait
         self._connection.execute("COMMIT")
 
-    def _delete(self, collection: int, ids: list[str]) -> Keys:
-        named = "collection = ? AND id IN (SELECT value FROM json_each(?))"
-        return self._delete_where(collection, named, (collection, json.dumps(ids, ensure_ascii=False)))
-
-    def _delete_where(self, collection: int, condition: str, parameters: Sequence[object]) -> Keys:
+    def _delete(self, collection: int, condition: str, parameters: Sequence[int | str]) -> Keys:
+        """Delete the documents of a collection that meet a condition, and return their keys."""
         keyword.remove(self._connection, collection, condition, parameters)
         rows = self._connection.execute(
             f"DELETE FROM documents WHERE {condition} RETURNING key, {_BYTES}", parameters
@@ -288,6 +285,14 @@ class Transaction:
             self._connection.execute("UPDATE collections SET bytes = bytes + ? WHERE key = ?", (size, collection))
 
 
+def _with_ids(collection: int, ids: Sequence[str]) -> tuple[str, tuple[int, str]]:
+    """Return the condition, and its parameters, for the documents of a collection with these ids."""
+    return "collection = ? AND id IN (SELECT value FROM json_each(?))", (
+        collection,
+        json.dumps(ids, ensure_ascii=False),
+    )
+
+
 def read_keys(connection: sqlite3.Connection, collection: int, after: int, most: int) -> Keys:
     """Return the first keys of a collection that are above `after`, ascending: `most` of them, or all for -1."""
     cursor = connection.execute(
@@ -298,12 +303,8 @@ def read_keys(connection: sqlite3.Connection, collection: int, after: int, most:
 
 def read_keys_of(connection: sqlite3.Connection, collection: int, ids: Sequence[str]) -> dict[str, int]:
     """Return the keys of a collection's documents with these ids, by id."""
-    return dict(
-        connection.execute(
-            "SELECT id, key FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
-            (collection, json.dumps(ids, ensure_ascii=False)),
-        )
-    )
+    condition, parameters = _with_ids(collection, ids)
+    return dict(connection.execute(f"SELECT id, key FROM documents WHERE {condition}", parameters))
 
 
 def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +27,16 @@ def filled(http: httpx.Client, collection: str) -> str:
     """The path of a collection with `DOCUMENTS`."""
     assert http.post(f"{collection}/documents", json={"documents": DOCUMENTS}).status_code == 200
     return collection
+
+
+@pytest.fixture(scope="module")
+def kept(http: httpx.Client) -> Iterator[str]:
+    """The same for tests that change nothing."""
+    path = f"/collections/test-{uuid4().hex[:12]}"
+    assert http.put(path).status_code == 201
+    assert http.post(f"{path}/documents", json={"documents": DOCUMENTS}).status_code == 200
+    yield path
+    http.delete(path)
 
 
 def asked(http: httpx.Client, path: str, **body: Any) -> dict[str, Any]:
@@ -184,10 +195,10 @@ def test_stored_bytes_follow_what_is_stored(http: httpx.Client, filled: str) -> 
     ],
 )
 def test_bad_input_changes_nothing(
-    http: httpx.Client, filled: str, route: str, body: dict[str, Any], words: list[str]
+    http: httpx.Client, kept: str, route: str, body: dict[str, Any], words: list[str]
 ) -> None:
-    problem(http.post(f"{filled}/documents/{route}", json=body), 422, *words)
-    assert everything(http, filled) == DOCUMENTS
+    problem(http.post(f"{kept}/documents/{route}", json=body), 422, *words)
+    assert everything(http, kept) == DOCUMENTS
 
 
 def test_what_grows_too_deep_by_merging_is_refused_whole(http: httpx.Client, filled: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from service.collections import Collections
 from service.collections.selection import Selection, merged
@@ -20,8 +20,9 @@ from service.store import Chunked, Document
 from tests.support.definitions import definition
 
 DIM = 3
-names = st.sampled_from(["one", "two", "three"])  # of collections, and of aliases
-ids = st.sampled_from([f"d{i}" for i in range(8)])
+names = st.sampled_from(["one", "two", "three", "four"])  # of collections, and of aliases
+held = st.runner().flatmap(lambda history: st.sampled_from(sorted(history.model) or ["one"]))
+ids = st.sampled_from([f"d{i}" for i in range(5)])
 years = st.integers(2018, 2022)
 vectors = st.sampled_from([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 2, 3), (-1, 0, 1)])
 several = st.lists(vectors, min_size=1, max_size=4)
@@ -29,6 +30,7 @@ filters = years.map(lambda year: {"year": {"$gte": year}})
 patches = st.sampled_from([{"year": None}, {"by": {"name": "Ada", "no": None}}, {"by": {"age": 9}}, {"by": 1}, {}])
 patches |= years.map(lambda year: {"year": year})
 entries = st.dictionaries(ids, st.tuples(several, years, st.text(max_size=5)), max_size=5)
+filled = st.dictionaries(ids, st.tuples(several, years, st.text(max_size=5)), min_size=3)
 
 
 def embedded(of_documents, chunked):
@@ -73,12 +75,18 @@ class History(RuleBasedStateMachine):
         self.rebuilds = {}  # the definition, and the new vectors by id
         self.aliases = {}
         self.identities = {}  # a number that a collection keeps under any name
-        self.listing = None  # of which collection, with which filter, behind which clock, and the cursor
+        self.listing = None  # a page that more follow: the collection, the filter, its last clock, the cursor
         self.clock = 0
 
     def teardown(self):
         self.collections.close()
         shutil.rmtree(self.folder)
+
+    @initialize(new=filled)
+    def begin(self, new):
+        """With something in it, or most of the rules would find nothing to do."""
+        self.create("one")
+        self.upsert("one", new, chunked=False, given=False, also=None)
 
     @rule(name=names)
     def create(self, name):
@@ -104,7 +112,7 @@ class History(RuleBasedStateMachine):
             self.rebuilds.pop(name, None)
             self.aliases = {alias: of for alias, of in self.aliases.items() if of != name}
 
-    @rule(name=names, new=entries, chunked=st.booleans(), given=st.booleans(), also=st.none() | several)
+    @rule(name=held, new=entries, chunked=st.booleans(), given=st.booleans(), also=st.none() | several)
     def upsert(self, name, new, chunked, given, also):
         if name not in self.model:
             return
@@ -136,7 +144,7 @@ class History(RuleBasedStateMachine):
         for id_, (own, year, text) in new.items():
             self.model[name][id_] = (self.tick(), kept(own, chunked), {"year": year}, text)
 
-    @rule(name=names, id_=ids)
+    @rule(name=held, id_=ids)
     def delete(self, name, id_):
         if name not in self.model:
             return
@@ -148,7 +156,7 @@ class History(RuleBasedStateMachine):
             with pytest.raises(NotFound):
                 self.collections.get(name).delete(id_)
 
-    @rule(name=names, turn=st.integers(1, 2))
+    @rule(name=held, turn=st.integers(1, 2))
     def begin_rebuild(self, name, turn):
         if name not in self.model:
             return
@@ -157,7 +165,7 @@ class History(RuleBasedStateMachine):
         if self.rebuilds.get(name, (None, {}))[0] != target:
             self.rebuilds[name] = (target, {})
 
-    @rule(name=names, most=st.integers(1, 4), own=several, chunked=st.booleans())
+    @rule(name=held, most=st.integers(1, 4), own=several, chunked=st.booleans())
     def build(self, name, most, own, chunked):
         if name not in self.rebuilds:
             return
@@ -169,7 +177,7 @@ class History(RuleBasedStateMachine):
         self.collections.get(name).put_rebuilt(target, keys, embedded([own] * len(keys), chunked))
         made |= {id_: kept(own, chunked) for id_ in missing[:most]}
 
-    @rule(name=names)
+    @rule(name=held)
     def finish_rebuild(self, name):
         if name not in self.rebuilds:
             return
@@ -193,7 +201,7 @@ class History(RuleBasedStateMachine):
         self.collections.close()
         self.collections = Collections(self.folder)
 
-    @rule(name=names, ids=st.none() | st.lists(ids, max_size=5), filter_=st.none() | filters)
+    @rule(name=held, ids=st.none() | st.lists(ids, max_size=5), filter_=st.none() | filters)
     def delete_many(self, name, ids, filter_):
         if name not in self.model:
             return
@@ -204,7 +212,7 @@ class History(RuleBasedStateMachine):
             del self.model[name][id_]
             self.rebuilds.get(name, (None, {}))[1].pop(id_, None)
 
-    @rule(name=names, ids=st.none() | st.lists(ids, max_size=5), filter_=st.none() | filters, patch=patches)
+    @rule(name=held, ids=st.none() | st.lists(ids, max_size=5), filter_=st.none() | filters, patch=patches)
     def update_metadata(self, name, ids, filter_, patch):
         if name not in self.model:
             return
@@ -216,7 +224,7 @@ class History(RuleBasedStateMachine):
             clock, own, metadata, text = self.model[name][id_]
             self.model[name][id_] = (clock, own, change(metadata), text)
 
-    @rule(name=names, to=names)
+    @rule(name=held | names, to=names)
     def rename(self, name, to):
         if self.refuses(NotFound if name not in self.model else None, name, to, self.collections.rename):
             return
@@ -226,7 +234,7 @@ class History(RuleBasedStateMachine):
                 held[to] = held.pop(name)
         self.aliases = {alias: to if of == name else of for alias, of in self.aliases.items()}
 
-    @rule(name=names, to=names)
+    @rule(name=held | names, to=names)
     def copy(self, name, to):
         source = self.aliases.get(name, name)
         if source not in self.model or to in self.model or to in self.aliases:
@@ -238,7 +246,7 @@ class History(RuleBasedStateMachine):
         in_order = sorted(self.model[source].items(), key=lambda item: item[1][0])
         self.model[to] = {id_: (self.tick(), *entry) for id_, (_, *entry) in in_order}
 
-    @rule(alias=names, name=names)
+    @rule(alias=names, name=held | names)
     def alias(self, alias, name):
         of = self.aliases.get(name, name)
         if alias in self.model or of not in self.model:
@@ -257,18 +265,13 @@ class History(RuleBasedStateMachine):
             self.collections.delete_alias(alias)
             del self.aliases[alias]
 
-    @rule(name=names, filter_=st.none() | filters)
-    def begin_to_list(self, name, filter_):
-        if name in self.model:
-            self.listing = (self.identities[name], filter_, 0, None)
-
-    @rule(name=names, limit=st.integers(1, 4))
-    def list_on(self, name, limit):
-        name = self.aliases.get(name, name)
-        if name not in self.model or self.listing is None:
+    @rule(name=held, limit=st.integers(1, 4), begun=st.none() | filters)
+    def list_on(self, name, limit, begun):
+        """The next page of a list that was begun before, or the first one."""
+        if name not in self.model:
             return
-        of, filter_, behind, cursor = self.listing
-        if of != self.identities[name] and cursor is not None:
+        of, filter_, behind, cursor = self.listing or (self.identities[name], begun, 0, None)
+        if of != self.identities[name]:
             with pytest.raises(InvalidCursor):
                 self.collections.get(name).page(limit, cursor, filter_)
             return
@@ -282,10 +285,9 @@ class History(RuleBasedStateMachine):
         assert (page.cursor is None) == (len(left) <= limit)
         for stored in page.documents:
             self.check(name, stored)
-        more = (self.identities[name], filter_, left[limit - 1][0], page.cursor) if page.cursor else None
-        self.listing = more
+        self.listing = (of, filter_, left[limit - 1][0], page.cursor) if page.cursor else None
 
-    @rule(name=names, asked=st.lists(ids, max_size=5), filter_=filters)
+    @rule(name=held, asked=st.lists(ids, max_size=5), filter_=filters)
     def fetch_many_and_count(self, name, asked, filter_):
         if name not in self.model:
             return
@@ -326,7 +328,7 @@ class History(RuleBasedStateMachine):
         norms = np.linalg.norm(stored.vectors, axis=1, keepdims=True)
         np.testing.assert_allclose(stored.vectors / norms, own, atol=1e-6)
 
-    @rule(name=names, query=vectors, k=st.integers(1, 10), filter_=st.none() | filters, grouped=st.booleans())
+    @rule(name=held, query=vectors, k=st.integers(1, 10), filter_=st.none() | filters, grouped=st.booleans())
     def search(self, name, query, k, filter_, grouped):
         if name not in self.model:
             return
