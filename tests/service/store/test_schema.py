@@ -71,6 +71,7 @@ def check(folder):
     assert [collection.name for collection in opened.list()] == ["empty", "notes"]
     notes = opened.get("notes")
     assert notes.definition == definition()
+    assert opened.create("notes", definition(), 2) == (notes, False) and notes.index_kind == "flat"
     assert notes.fetch("a") == Document("a", "A mill by the pond.", {"year": 2021})
     (hits,) = notes.search(np.array([[0, 1]], np.float32), 5)
     assert [(hit.id, round(hit.score, 5)) for hit in hits] == [("b", 1.0), ("a", 0.8)]
@@ -113,7 +114,14 @@ Collections(Path(sys.argv[1]))
 @pytest.mark.parametrize(
     "statement",
     first_fast(
-        ["COMMIT", "PRAGMA user_version =", "CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt"]
+        [
+            "COMMIT",
+            "PRAGMA user_version =",
+            "CREATE TABLE chunks",
+            "CREATE TABLE rebuilds",
+            "CREATE TABLE rebuilt",
+            "ALTER TABLE",
+        ]
     ),
 )
 def test_killed_in_the_middle_it_is_still_version_1(first, start, statement):
