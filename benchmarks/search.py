@@ -39,8 +39,8 @@ def run(report: Report) -> None:
         f"{count:,} vectors of {DIM} numbers, of unit length, from {CLUSTERS:,} Gaussian clusters, each with a text "
         f"of eight words, stored in requests of {BATCH:,}; one process for each row. Searches are for 10 of them, by "
         f"{QUERIES} vectors of the same clusters; recall is against `exact: true`. `stored`: documents a second "
-        "until the last request is answered; `built`: until the index is built behind. Times in milliseconds, but for "
-        f"opening, in seconds; resident memory in MB, all of the process. Median of {report.rounds} (least-most)."
+        "until the last request is answered; `built`: until the index is built behind. Times in milliseconds, of "
+        f"opening in seconds; resident memory in MB, all of the process. Median of {report.rounds} (least-most)."
     )
     found = report.interleave({kind: partial(apart, count, kind) for kind in sorted(KINDS)})
     table = {

@@ -56,14 +56,9 @@ def test_create_is_idempotent_when_equal(http: httpx.Client) -> None:
     about = created.json()
     assert (about["model"], about["pooling"], about["dimension"], about["count"]) == ("mean", "mean", 384, 0)
     assert about["fingerprint"] == http.get("/info").json()["models"]["mean"]["fingerprint"]
-    for equal in (
-        {},
-        {"model": "mean", "pooling": "mean"},
-        {"pooling": "declared"},
-        {"index": "auto"},
-        {"recall": 0.98},
-        None,
-    ):
+    assert (about["index"], about["index_state"]) == ("auto", {"uses": "exact"})
+    index = {"index": "auto", "recall": 0.98}
+    for equal in ({}, {"model": "mean", "pooling": "mean"}, {"pooling": "declared"}, index, None):
         again = http.put(path, json=equal)
         assert (again.status_code, again.json()) == (200, about), equal
     assert http.put(path).json() == about  # no body at all
@@ -71,6 +66,8 @@ def test_create_is_idempotent_when_equal(http: httpx.Client) -> None:
     body = problem(http.put(path, json={"pooling": "cls"}), 409, '"mean"', '"cls"', "drop the collection")
     assert (body["stored"]["pooling"], body["asked"]["pooling"]) == ("mean", "cls")
     problem(http.put(path, json={"model": "max"}), 409, '"max"')
+    problem(http.put(path, json={"index": "flat"}), 409, 'index: stored "auto", asked "flat"')
+    problem(http.put(path, json={"recall": 0.9}), 409, "recall: stored 0.98, asked 0.9")
     assert http.get(path).json() == about
     assert about in http.get("/collections").json()["collections"]
 
@@ -91,6 +88,7 @@ def test_a_collection_with_a_pooling_of_its_own_searches_with_it(http: httpx.Cli
     ).json()
     cosines = np.array(vectors[1:]) @ np.array(vectors[0])
     found = hits(http, path, query="music")
+    assert hits(http, path, query="music", exact=True) == hits(http, path, vector=vectors[0], exact=True) == found
     assert [hit["id"] for hit in found] == [MUSIC[place]["id"] for place in np.argsort(-cosines)]
     np.testing.assert_allclose([hit["score"] for hit in found], np.sort(cosines)[::-1], atol=1e-5)
     http.delete(path)

@@ -186,7 +186,7 @@ while True:
 def test_a_kill_while_snapshots_are_written_loses_nothing(folder, start):
     seed = random.randrange(2**32)
     rng = random.Random(seed)
-    for _ in range(8):
+    for _ in range(4):
         process = start(FILL, folder)
         assert process.stdout.readline() == "ready\n"
         for _ in range(rng.randrange(3, 25)):

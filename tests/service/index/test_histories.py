@@ -131,7 +131,7 @@ class ByGraph(History):
 few = settings(
     max_examples=settings.default.max_examples // 2, suppress_health_check=list(HealthCheck), deadline=None
 )
-many = settings(few, max_examples=300, stateful_step_count=60)
+many = settings(few, max_examples=150, stateful_step_count=60)
 
 
 class TestHistory(History.TestCase):

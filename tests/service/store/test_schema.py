@@ -76,6 +76,7 @@ def check(folder):
     notes = opened.get("notes")
     assert notes.definition == definition()
     assert notes.fetch("a") == Document("a", "A mill by the pond.", METADATA)
+    assert opened.create("notes", definition(), 2) == (notes, False) and notes.index_kind == "flat"
     (hits,) = notes.search(np.array([[0, 1]], np.float32), 5)
     assert [(hit.id, round(hit.score, 5)) for hit in hits] == [("b", 1.0), ("a", 0.8)]
     for condition in (
@@ -138,7 +139,7 @@ Collections(Path(sys.argv[1]))
             *("PRAGMA user_version =", "CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt"),
             *("CREATE TABLE field_values", "INSERT OR IGNORE INTO field_values", "DELETE FROM unindexed"),
             *("INSERT INTO segmented SELECT", "INSERT INTO keywords_2", "UPDATE keywords SET current"),
-            *("CREATE TABLE aliases", "UPDATE collections SET bytes"),
+            *("CREATE TABLE aliases", "UPDATE collections SET bytes", "ALTER TABLE collections ADD COLUMN recall"),
         ]
     ),
 )
