@@ -100,14 +100,18 @@ class Collection:
         with self._reading() as index:
             return index.memory_bytes
 
-    def unchanged(self, documents: Sequence[Document]) -> set[str]:
+    def unchanged(self, documents: Sequence[Document], vectors: Mapping[str, Vectors] | None = None) -> set[str]:
         """Return the ids of the documents that are stored with equal text, metadata and, where given, spans.
 
-        They need not be embedded again. Raises `InvalidDocument`.
+        They need not be embedded again. Those that come with `vectors`, by id, are stored with equal ones too.
+        Raises `InvalidDocument`.
         """
         asked = {checked_id(document.id): document for document in documents}
         with self._reading():
             stored = self._store.by_ids(self._row.key, list(asked))
+            for document_id, kept in self._store.vectors_by_ids(self._row.key, list(vectors or ())).items():
+                if vectors and not np.array_equal(kept, vectors[document_id].ravel()):
+                    stored.pop(document_id, None)
         return {
             document_id
             for document_id, known in stored.items()

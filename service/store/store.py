@@ -119,6 +119,15 @@ class Store:
             ).fetchall()
         return {document.id: document for _, document in map(_document, rows)}
 
+    def vectors_by_ids(self, collection: int, ids: Sequence[str]) -> dict[str, Vectors]:
+        """Return the stored numbers of documents of a collection, all in one row, by id."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT id, vector FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
+                (collection, json.dumps(ids, ensure_ascii=False)),
+            ).fetchall()
+        return {document_id: np.frombuffer(vector, "<f4") for document_id, vector in rows}
+
     def precisions(self, collection: int) -> list[str]:
         """Return in which precisions the vectors of a collection were made, as far as that was noted."""
         with self._reading() as connection:
