@@ -154,6 +154,18 @@ class StoreUnavailable(ServiceError):
     retry_after = 5
 
 
+class NoSpace(ServiceError):
+    """The disk has no room for what is asked, which was not begun."""
+
+    code = "no_space"
+
+
+class BadBackup(ServiceError):
+    """A folder cannot be backed up, cannot take a copy, or holds none that is whole."""
+
+    code = "bad_backup"
+
+
 class NotFound(ServiceError):
     """No collection, document or reindex has the requested name or id."""
 

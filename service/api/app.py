@@ -13,7 +13,7 @@ from service import __version__
 from service.api import errors
 from service.api.lean import LeanPaths
 from service.api.middleware import BodyLimit, CancelOnDisconnect
-from service.api.routes import collections, doctor, embed, explain, openai, status
+from service.api.routes import collections, doctor, embed, explain, export, openai, status, store
 from service.deployment import Deployment
 from service.process import freeze_and_trim
 
@@ -28,8 +28,10 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     openai.router,
     openai.models_router,
     collections.router,
+    export.router,
     status.router,
     doctor.router,
+    store.router,
     collections.search_router,
 )
 

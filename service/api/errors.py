@@ -28,6 +28,7 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "invalid_configuration": (422, "Invalid configuration"),
     "invalid_input": (422, "Invalid input"),
     "model_not_found": (404, "Unknown model"),
+    "no_space": (507, None),
     "not_found": (404, None),
     "reindex_running": (409, "Reindex under way"),
     "request_too_large": (413, "Request too large"),

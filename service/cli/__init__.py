@@ -10,11 +10,14 @@ import typer
 
 from service import __version__, environment
 from service.cli import (
+    backup,
+    compact,
     config,
     doctor,
     embed,
     evaluate,
     explain,
+    export,
     index,
     poolings,
     quantize,
@@ -55,6 +58,10 @@ app.command()(index.index)
 app.command(cls=TextCommand)(search.search)
 app.command(cls=TextCommand)(explain.explain)
 app.command()(reindex.reindex)
+app.command()(export.export)
+app.command()(compact.compact)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(poolings.poolings)
 app.command()(doctor.doctor)
 app.command()(evaluate.evaluate)

@@ -210,6 +210,17 @@ class Collection:
         """Yield every document, in the order of storing; others may be stored meanwhile."""
         return self._store.documents(self._row.key)
 
+    def exported(self) -> Iterator[tuple[Definition, Document, Vectors]]:
+        """Yield every document with its vectors (spans or 1, dim) and the definition, in the order of storing.
+
+        They are those of the moment of the first: what is stored meanwhile is not among them.
+        """
+        self._require_present()
+        definition: Definition | None = None
+        for stored, document, numbers in self._store.exported(self._row.key):
+            definition = definition or Definition.from_json(stored)
+            yield definition, document, numbers.reshape(1 if document.spans is None else len(document.spans), -1)
+
     def relabel(self, definition: Definition, rebuild: Definition | None) -> None:
         """Store another definition of the same vectors, durably, and one of the rebuild's where it is given."""
         with self._store.writing() as transaction:

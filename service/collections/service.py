@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from service.arrays import Vectors
 from service.collections import Collection, Collections, Hit
 from service.collections.intake import (
     FAULTS,
@@ -43,6 +44,7 @@ from service.embedding.recipe import Spec
 from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge, together
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Embedded
+from service.store.space import Space
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +56,16 @@ MOST_HITS_TOGETHER: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A document that was left out: which of the request's, its id where it has one, and why, by the error's code."""
+    """A document that was left out: which of the request's, its id where it has one, and why, by the error's code.
+
+    `empty` where its text has nothing to embed.
+    """
 
     index: int
     id: str | None
     code: str
     detail: str
+    empty: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +215,10 @@ class CollectionService:
         """Return a document by id."""
         return await asyncio.to_thread(self.get(name).fetch, document_id)
 
+    def exported(self, name: str) -> Iterator[tuple[Definition, Document, Vectors]]:
+        """Yield what `Collection.exported` yields of a collection."""
+        return self.get(name).exported()
+
     async def delete(self, name: str, document_id: str) -> None:
         """Delete a document, durably."""
         await self._collections.write(self.get(name).delete, document_id)
@@ -260,6 +270,10 @@ class CollectionService:
             )
         query = np.array([vector], dtype=np.float64)
         return (await asyncio.to_thread(partial(collection.search, query, k, condition, grouped=grouped)))[0]
+
+    async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
+        """Give the store's free space back to the disk, as `Collections.compact` does."""
+        return await self._collections.compact(rebuild=rebuild)
 
     def close(self) -> None:
         """Stop reindexes, finish the changes in progress and close the store."""
@@ -381,8 +395,10 @@ def _together(refused: Mapping[int, ServiceError]) -> ServiceError:
 
 def _rejected(index: int, item: Document | Incoming | ServiceError, error: ServiceError) -> Rejected:
     document = item.document if isinstance(item, Incoming) else item
-    known = document.id if isinstance(document, Document) else error.extra.get("id")
-    return Rejected(index, known, error.code, error.detail)
+    if not isinstance(document, Document):
+        return Rejected(index, error.extra.get("id"), error.code, error.detail, False)
+    empty = bool(error.extra.get("without_tokens")) or not document.text.strip()
+    return Rejected(index, document.id, error.code, error.detail, empty)
 
 
 def _store(unchanged_now: Callable[[], set[str]], unchanged: set[str], upsert: Callable[[], int]) -> bool:
