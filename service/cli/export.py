@@ -11,7 +11,7 @@ import typer
 
 from service.cli import options
 from service.cli.client import collection_path, connect
-from service.cli.console import Failure, err, progress_bar
+from service.cli.console import Failure, progress_bar, say
 from service.cli.sinks import Sink, StandardOutput, open_sink
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def export(
     route = collection_path(collection)
     count = asyncio.run(_run(url, config, route, file, vectors))
     if file is not None:
-        err.print(f"{count} documents in {file}")
+        say(f"{count} documents in {file}")
 
 
 async def _run(url: str, config: Path | None, route: str, file: Path | None, vectors: bool) -> int:

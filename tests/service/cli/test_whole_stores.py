@@ -21,7 +21,7 @@ def test_an_export_is_stored_again_without_embedding(asking, few, name, side_by_
     assert [json.loads(line)["id"] for line in plain.stdout.splitlines()] == ["harp", "cat", "dough"]
     file = tmp_path / "notes.jsonl.gz"
     written = asking("export", name, file, "--vectors")
-    assert (written.returncode, written.stderr) == (0, f"3 documents in {file}\n")
+    assert (written.returncode, written.stdout) == (0, f"3 documents in {file}\n")
     lines = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
     assert len(lines[0]["vector"]) == 384 and lines[0]["metadata"] == {"year": 2012}
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
