@@ -14,6 +14,8 @@ from typing import IO, Any, Final
 from service.cli.console import Failure
 
 ENDINGS: Final = (".gz", ".zst")
+_PART_BYTES: Final = 1 << 16
+"""Bytes that are decompressed at once."""
 
 
 class Stream:
@@ -66,8 +68,36 @@ def _decompressed(raw: IO[bytes], path: Path) -> Iterator[IO[bytes]]:
         with gzip.open(raw, "rb") as content:
             yield io.BufferedReader(content)
     elif path.suffix.lower() == ".zst":
-        zstandard = needed("zstandard", "zstandard", path)
-        with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as content:
-            yield io.BufferedReader(content)
+        yield io.BufferedReader(_Zstandard(raw, needed("zstandard", "zstandard", path).ZstdDecompressor()))
     else:
         yield raw
+
+
+class _Zstandard(io.RawIOBase):
+    """Decompresses any number of frames; `EOFError` where the last one is cut off, which the package lets pass."""
+
+    def __init__(self, raw: IO[bytes], decompressor: Any) -> None:
+        self._raw = raw
+        self._decompressor = decompressor
+        self._frame: Any = None
+        self._compressed = b""
+        self._content = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._content:
+            self._compressed = self._compressed or self._raw.read(_PART_BYTES)
+            if not self._compressed:
+                if self._frame is not None:
+                    raise EOFError("it ends within a frame")
+                return 0
+            self._frame = self._frame or self._decompressor.decompressobj()
+            self._content = memoryview(self._frame.decompress(self._compressed))
+            self._compressed = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+        count = min(len(buffer), len(self._content))
+        buffer[:count], self._content = self._content[:count], self._content[count:]
+        return count

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from service.cli.console import Failure
+from service.cli.sinks import open_sink
 from service.cli.sources import Problem, Row, open_source
 from service.cli.sources.seen import Seen
 from tests.support.tiers import first_fast
@@ -178,3 +179,18 @@ def test_ids_are_remembered(count):
     assert all(seen.add(f"id {number}") for number in range(count))
     assert not any(seen.add(f"id {number}") for number in range(0, count, 997))
     assert seen.add("another")
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.gz", "d.jsonl.zst", "d.parquet"])
+def test_what_an_export_writes_is_read_as_it_was(tmp_path, name):
+    pytest.importorskip({"zst": "zstandard", "parquet": "pyarrow"}.get(name.rpartition(".")[2], "json"))
+    whole = [
+        {"id": "a", "text": "A\u2028harp.", "metadata": {"n": [1, None]}, "vector": [0.5, 2.0], "fingerprint": "f"}
+    ]
+    cut = [{"id": "a", "text": "A harp.", "metadata": {}, "spans": [[0, 1], [2, 7]], "vectors": [[0.5], [2.0]]}]
+    for number, rows in enumerate((whole, cut, [A, B], [])):
+        path = tmp_path / f"{number}.{name}"
+        with open_sink(path, path) as sink:
+            for row in rows:
+                sink.write(json.dumps(row).encode())
+        assert [row.document for row in open_source(path)] == rows
