@@ -19,6 +19,8 @@ from service.store.store import FILE, LOCK, explained, process_lock
 
 CHECKSUM: Final = f"{FILE}.sha256"
 """The checksum beside a copy, as `sha256sum -c` reads it."""
+SNAPSHOTS: Final = "indexes"
+"""The folder of what is made of a store and read faster than it; of another store it would be wrong."""
 _PAGES: Final = 4096
 """Pages that are copied between two reports of progress."""
 _LEFT_BY_SQLITE: Final = tuple(f"{FILE}{ending}" for ending in ("-wal", "-shm", "-journal"))
@@ -183,11 +185,12 @@ def _locked(store: Path) -> Iterator[None]:
 
 
 def _settle(store: Path) -> None:
-    """Bring a store's log into its file, so that none is left that would be read as the next file's."""
+    """Bring a store's log into its file, and leave nothing beside it that would be read as the next file's."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(store / FILE, isolation_level=None)) as old:
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     for name in _LEFT_BY_SQLITE:
         (store / name).unlink(missing_ok=True)
+    shutil.rmtree(store / SNAPSHOTS, ignore_errors=True)
 
 
 def _write_durably(path: Path, text: str) -> None:

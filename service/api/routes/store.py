@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from service.api.requests import Body, JSONRoute, Served
+from service.api.schemas.fields import examples
 from service.api.schemas.problem import PROBLEMS, Problem
 
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
@@ -20,6 +21,8 @@ router = APIRouter(tags=["store"], route_class=JSONRoute, responses=_RESPONSES)
 
 class CompactRequest(Body):
     """How space is given back."""
+
+    model_config = examples({"rebuild": False})
 
     rebuild: bool = Field(
         default=False, description="Write the whole file anew, which one of an earlier release needs once."

@@ -121,7 +121,7 @@ def test_a_long_document_needs_truncate(asking, jsonl, name):
     assert f"{path}: line 2: document 'a/long one' has 302 tokens and the model takes 256" in refused.stderr
     assert "--truncate" in refused.stderr and '"truncate"' not in refused.stderr
     assert refused.stdout.startswith("1 stored (0 unchanged), 0 empty skipped, 1 rejected, ")
-    assert summary(asking("index", path, "--collection", name, "--truncate")) == (2, 0, 0)
+    assert summary(asking("index", path, "--collection", name, "--truncate")) == (2, 1, 0)
     assert "--truncate" in asking("search", "harp " * 300, "--collection", name).stderr
     assert len(ids(asking("search", "harp " * 300, "--collection", name, "--truncate", "--json"))) == 2
 

@@ -13,7 +13,7 @@ import pytest
 from service.collections import Collections
 from service.errors import BadBackup, NoSpace, ServiceError, StoreUnavailable
 from service.store import Document
-from service.store.backup import CHECKSUM, back_up, restore
+from service.store.backup import CHECKSUM, SNAPSHOTS, back_up, restore
 from service.store.store import FILE
 from tests.support.definitions import definition
 
@@ -93,7 +93,10 @@ def test_restored_into_an_empty_folder_and_in_place_of_a_store(folder, collectio
     assert notes.count() == 501
     collections.close()
     assert ids(folder) == set(range(501))
+    (folder / SNAPSHOTS).mkdir(exist_ok=True)
+    (folder / SNAPSHOTS / "of-the-old-store").write_text("x")
     restore(tmp_path / "backup", folder, force=True)
+    assert not (folder / SNAPSHOTS).exists()
     assert ids(folder) == set(range(500))
 
 
