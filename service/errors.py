@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 _BRIEF: Final = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 80
+_MOST_NAMED: Final = 100
+"""Errors that one answer lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,18 @@ class StoreUnavailable(ServiceError):
     retry_after = 5
 
 
+class NoSpace(ServiceError):
+    """The disk has no room for what is asked, which was not begun."""
+
+    code = "no_space"
+
+
+class BadBackup(ServiceError):
+    """A folder cannot be backed up, cannot take a copy, or holds none that is whole."""
+
+    code = "bad_backup"
+
+
 class NotFound(ServiceError):
     """No collection, alias, document or reindex has the requested name or id."""
 
@@ -230,6 +244,21 @@ class InvalidVector(ServiceError):
     """Vectors have the wrong shape or type, or values that cannot be compared."""
 
     code = "invalid_vector"
+
+
+def together(errors: Sequence[ServiceError]) -> ServiceError:
+    """Return the first of several errors, which names all of them as `errors`, or the first hundred."""
+    first, *others = errors
+    first.extra["errors"] = [
+        {"where": str(error.where or ""), "code": error.code, "detail": error.detail}
+        for error in errors[:_MOST_NAMED]
+    ]
+    if others:
+        more = f"{len(others)} others are refused" if len(others) > 1 else "another one is refused"
+        first.detail += f" And {more}: {', '.join(str(other.where) for other in others[:5])}"
+        first.detail += ", ..., as 'errors' lists." if len(others) > 5 else "."
+        first.args = (first.detail,)
+    return first
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pooling.tasks import Classification, Retrieval, Similarity, Task, read
-from service.cli import documents
+from service.cli.sources import Row, open_source
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PAIR_SPLITS = {"train": 120, "dev": 40, "test": 60}
@@ -62,15 +62,17 @@ def test_no_labelled_text_occurs_twice() -> None:
 
 
 def test_documents_can_be_indexed_and_filtered() -> None:
-    file = documents.corpus_file(EXAMPLES / "search")
-    assert documents.check(file) == documents.Count(documents=80, empty=0)  # which also refuses an id used twice
-    found = [line.document for line in documents.read(file)]
-    assert _repeated([document.text for document in found]) == []
+    rows = list(open_source(EXAMPLES / "search"))
+    found = [row.document for row in rows if isinstance(row, Row)]
+    assert len(rows) == len(found) == 80
+    assert _repeated([document["id"] for document in found]) == []
+    assert _repeated([document["text"] for document in found]) == []
     for document in found:
-        assert document.metadata.keys() == {"topic", "year", "title"}
-        assert document.id.startswith(f"{document.metadata['topic']}-")
-        assert 2015 <= document.metadata["year"] <= 2025
-    assert {document.metadata["topic"] for document in found} == set(labelled("test").labels)
+        metadata = document["metadata"]
+        assert document["text"] and metadata.keys() == {"topic", "year", "title"}
+        assert document["id"].startswith(f"{metadata['topic']}-")
+        assert 2015 <= metadata["year"] <= 2025
+    assert {document["metadata"]["topic"] for document in found} == set(labelled("test").labels)
 
 
 def test_judgements_name_existing_queries_and_documents() -> None:

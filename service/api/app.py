@@ -13,7 +13,18 @@ from service import __version__
 from service.api import errors
 from service.api.lean import LeanPaths
 from service.api.middleware import BodyLimit, CancelOnDisconnect
-from service.api.routes import collections, doctor, documents, embed, explain, names, openai, status
+from service.api.routes import (
+    collections,
+    doctor,
+    documents,
+    embed,
+    explain,
+    export,
+    names,
+    openai,
+    status,
+    store,
+)
 from service.deployment import Deployment
 from service.process import freeze_and_trim
 
@@ -31,8 +42,10 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     documents.router,
     documents.reading_router,
     names.router,
+    export.router,
     status.router,
     doctor.router,
+    store.router,
     collections.search_router,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "keywords_unavailable": (409, "No keyword search"),
     "model_not_found": (404, "Unknown model"),
     "name_conflict": (409, None),
+    "no_space": (507, None),
     "not_found": (404, None),
     "reindex_running": (409, "Reindex under way"),
     "request_too_large": (413, "Request too large"),
@@ -128,7 +129,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems: dict[Place | None, list[str]] = {}
     for item in error.errors():
-        where, message = _describe(item, request)
+        where, message = _describe_body(item, request) or describe_fault(item, item["loc"][1:])
         if isinstance(error.__cause__, NotJSON):
             where = error.__cause__.place
         problems.setdefault(where, []).append(message)
@@ -146,9 +147,22 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     )
 
 
-def _describe(item: Mapping[str, Any], request: Request) -> tuple[Place | None, str]:
-    """Return the place and the message of a validation error, in terms of the request."""
-    parts = [part for part in item["loc"][1:] if isinstance(part, int) or not _UNION_BRANCH.match(part)]
+def describe_fault(item: Mapping[str, Any], loc: Sequence[int | str]) -> tuple[Place | None, str]:
+    """Return the place and the message of a validation error at a location in the body, in terms of the request."""
+    parts = [part for part in loc if isinstance(part, int) or not _UNION_BRANCH.match(part)]
+    match item["type"]:
+        case "missing":
+            return place_of(parts), "this field is required."
+        case "unknown_field":
+            return place_of([*parts, item["ctx"]["field"]]), item["msg"]
+        case "one_query" | "cut" | "no_words" | "weights" | "both":
+            return place_of(parts), item["msg"]
+        case _:
+            return place_of(parts), f"{item['msg']}, not {shortened(item.get('input'))}."
+
+
+def _describe_body(item: Mapping[str, Any], request: Request) -> tuple[None, str] | None:
+    """Return the message of a validation error of the body as a whole; None for one of a part."""
     match item["type"]:
         case "json_invalid":
             return None, f"the body cannot be read as JSON in UTF-8: {item['ctx']['error']}."
@@ -159,14 +173,8 @@ def _describe(item: Mapping[str, Any], request: Request) -> tuple[Place | None, 
             return None, "the body must be a JSON object."
         case "missing" if len(item["loc"]) == 1:
             return None, "the request needs a JSON object as its body."
-        case "missing":
-            return place_of(parts), "this field is required."
-        case "unknown_field":
-            return place_of([*parts, item["ctx"]["field"]]), item["msg"]
-        case "one_query" | "cut" | "no_words" | "weights" | "both":
-            return place_of(parts), item["msg"]
         case _:
-            return place_of(parts), f"{item['msg']}, not {shortened(item.get('input'))}."
+            return None
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -10,12 +10,15 @@ import typer
 
 from service import __version__, environment
 from service.cli import (
+    backup,
     collections,
+    compact,
     config,
     doctor,
     embed,
     evaluate,
     explain,
+    export,
     index,
     poolings,
     quantize,
@@ -59,6 +62,10 @@ app.command(cls=TextCommand)(explain.explain)
 app.command()(reindex.reindex)
 app.add_typer(stored_documents.app, name="documents")
 app.add_typer(collections.app, name="collections")
+app.command()(export.export)
+app.command()(compact.compact)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(poolings.poolings)
 app.command()(doctor.doctor)
 app.command()(evaluate.evaluate)

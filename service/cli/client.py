@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,15 +110,33 @@ class Client:
         except orjson.JSONDecodeError:
             raise Refused(self._url, answer) from None
 
+    async def lines(self, path: str) -> AsyncIterator[bytes]:
+        """Yield the lines of a response of any length, as they come."""
+        with self._explained():
+            async with self._http.stream("GET", path) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise Refused(self._url, answer)
+                rest = b""
+                async for part in answer.aiter_bytes():
+                    *lines, rest = (rest + part).split(b"\n")  # at no other character, as texts may hold those
+                    for line in lines:
+                        yield line
+
     async def _send(self, method: str, path: str, body: Any) -> httpx.Response:
         try:
             content = None if body is None else orjson.dumps(body)
         except TypeError as error:  # Python decodes invalid UTF-8 in arguments to lone surrogates
             raise Failure(f"cannot be sent: {error}. Give text in valid UTF-8.", 2) from None
-        try:
+        with self._explained():
             return await self._http.request(
                 method, path, content=content, headers={"content-type": "application/json"}
             )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Failure(
                 f"no service answers at {self._url} ({error or type(error).__name__}). Start one with "

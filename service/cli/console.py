@@ -73,6 +73,13 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=err, disable=not err.is_terminal, transient=True)
 
 
+def open_ended_bar() -> Progress:
+    """Make a progress bar of a share, with a task's fields `documents` and `rate`, as `rated_bar` is shown."""
+    share, count = TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.fields[documents]} documents")
+    columns = (BarColumn(), share, count, TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    return Progress(*columns, console=err, disable=not err.is_terminal)
+
+
 def rated_bar() -> Progress:
     """Make a progress bar with a task's field `rate`, which shows on a terminal only and stays there."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())

@@ -1,93 +1,20 @@
-"""Files of documents: JSON lines in Millpond's format, or a BEIR corpus."""
+"""Documents as files have them: in Millpond's format, in that of a BEIR corpus, or as columns of a table."""
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from service import exact_json
-from service.cli.console import Failure
 from service.errors import InvalidDocument, did_you_mean
-from service.store import Document, Spans
-from service.store.document import checked_id, encoded_metadata
+from service.store import Document
+from service.store.document import checked_id, checked_text, encoded_metadata
 
-MOST_ERRORS: Final = 10
-_FIELDS: Final = ("id", "text", "metadata", "spans")
-_BEIR_FIELDS: Final = ("_id", "title", "text", "metadata")
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A document and its line number in the file."""
-
-    number: int
-    document: Document
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to embed."""
-        return not self.document.text.strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """The number of documents in a file, and of further ones without text."""
-
-    documents: int
-    empty: int
-
-
-def corpus_file(path: Path) -> Path:
-    """Return the file itself, or the corpus of a BEIR folder; raises `Failure` if it cannot be read."""
-    file = path / "corpus.jsonl" if path.is_dir() else path
-    try:
-        with file.open("rb"):
-            return file
-    except OSError as error:
-        what = "a file of JSON lines, or a BEIR folder, which holds a corpus.jsonl"
-        raise Failure(f"{file}: {error.strerror}. Give {what}.", 2) from None
-
-
-def check(file: Path) -> Count:
-    """Check the whole file before anything is sent, so that no bad line is found after an hour.
-
-    Raises:
-        Failure: some lines are invalid; the message names up to ten of them.
-    """
-    problems: list[str] = []
-    first: dict[str, int] = {}
-    empty = 0
-    for line in _lines(file):
-        if isinstance(line, str):
-            problems.append(line)
-        else:
-            empty += line.empty
-            earlier = first.setdefault(line.document.id, line.number)
-            if earlier != line.number:
-                problems.append(
-                    f"{file}: line {line.number}: id {line.document.id!r} is taken by line {earlier}. "
-                    "Give each document an id of its own."
-                )
-        if len(problems) == MOST_ERRORS:
-            problems.append(f"{file}: the rest was not read. Nothing was sent.")
-            break
-    if problems:
-        raise Failure("\n".join(problems), 2)
-    return Count(len(first) - empty, empty)
-
-
-def read(file: Path) -> Iterator[Line]:
-    """Yield the documents of a checked file that have text."""
-    for line in _lines(file):
-        if isinstance(line, str):
-            raise Failure(f"{line} The file changed while it was read.", 2)
-        if not line.empty:
-            yield line
+_OWN: Final = ("metadata", "spans", "vector", "vectors", "fingerprint")
+_FIELDS: Final = ("id", "text", *_OWN)
+_BEIR_FIELDS: Final = ("_id", "title", "text", *_OWN)
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -105,7 +32,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def string_field(fields: dict[str, Any], field: str) -> str:
+def string_field(fields: Mapping[str, Any], field: str) -> str:
     """Return a field that must be a string; raises `ValueError`."""
     if field not in fields:
         raise ValueError(f"has no {field!r}.{did_you_mean(field, fields)}")
@@ -114,28 +41,14 @@ def string_field(fields: dict[str, Any], field: str) -> str:
     return value
 
 
-def _lines(file: Path) -> Iterator[Line | str]:
-    """Yield each document, or what is wrong with its line."""
-    with file.open("rb") as lines:
-        for number, raw in enumerate(lines, 1):
-            if number == 1:
-                raw = raw.removeprefix(codecs.BOM_UTF8)
-            if raw.isspace():
-                continue
-            try:
-                line: Line | str = Line(number, _document(raw))
-            except ValueError as problem:
-                line = f"{file}: line {number}: {problem}"
-            yield line
-
-
-def _document(raw: bytes) -> Document:
-    fields = parse_object(raw)
+def document_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document as it is sent to a service; `null` is as if a key were left out. Raises `ValueError`."""
     beir = "_id" in fields
     known = _BEIR_FIELDS if beir else _FIELDS
     identity = string_field(fields, "_id" if beir else "id")
-    text = string_field(fields, "text")
-    metadata = {} if fields.get("metadata") is None else fields["metadata"]
+    own = {field: fields[field] for field in _OWN if fields.get(field) is not None}
+    text = "" if ("vector" in own or "vectors" in own) and "text" not in fields else string_field(fields, "text")
+    metadata = own.pop("metadata", {})
     for field in fields:
         if field not in known:
             raise ValueError(
@@ -143,23 +56,56 @@ def _document(raw: bytes) -> Document:
                 f"{', '.join(known)}; put what you filter by under metadata."
             )
     if beir and fields.get("title") is not None and (title := string_field(fields, "title")):
-        text = f"{title} {text}".strip()
+        text = f"{title} {text}"
         metadata = {**metadata, "title": title} if isinstance(metadata, dict) else metadata
-    document = Document(identity, text.strip() if beir else text, metadata, _spans(fields))
+    _check_spans(own.get("spans"))
+    document = Document(identity, text.strip() if beir else text, metadata)
     try:
         checked_id(identity)
+        checked_text(document)
         encoded_metadata(document)
     except InvalidDocument as error:
         raise ValueError(str(error)) from None
-    return document
+    return document.to_json() | own
 
 
-def _spans(fields: dict[str, Any]) -> Spans | None:
-    if (given := fields.get("spans")) is None:
-        return None
+def from_columns(columns: Mapping[str, Any], value: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return the fields of a document from the columns of a table.
+
+    `metadata` may be a JSON object in a string; every other column that is no field of a document is one of its
+    metadata, by `value`, which gives None where there is nothing.
+    """
+    fields: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    for name, cell in columns.items():
+        if name in ("id", "_id", "text") or (name == "title" and "_id" in columns):
+            fields[name] = cell
+        elif name in _OWN and isinstance(cell, str):
+            fields[name] = _parsed(name, cell) if cell else None
+        elif name in _OWN:
+            fields[name] = value(cell) if name == "metadata" else cell
+        elif (found := value(cell)) is not None:
+            metadata[name] = found
+    given = fields.get("metadata") or {}
+    if not isinstance(given, dict):
+        raise ValueError(f"'metadata' is {_kind(given)}. It must be a JSON object.")
+    fields["metadata"] = given | metadata
+    return fields
+
+
+def _parsed(name: str, cell: str) -> Any:
+    if name == "fingerprint":
+        return cell
     try:
-        if all(type(edge) is int for span in given for edge in span):
-            return tuple((start, end) for start, end in given)
+        return exact_json.loads(cell.encode(errors="surrogateescape"))
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{name!r} is not JSON ({error}).") from None
+
+
+def _check_spans(given: Any) -> None:
+    try:
+        if given is None or all(type(edge) is int for start, end in given for edge in (start, end)):
+            return
     except (TypeError, ValueError):
         pass
     raise ValueError("'spans' must be [[start, end], ...], in characters of the text.")

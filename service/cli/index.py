@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -22,30 +21,37 @@ from service.cli.client import (
     pipelined,
     unknown_tokens,
     warn_about_unknown,
-    without_empty,
 )
-from service.cli.console import Failure, Interrupted, out, rated_bar, warn
+from service.cli.console import Failure, Interrupted, open_ended_bar, out, warn
+from service.cli.rejects import Rejects
+from service.errors import TooLong
 
 if TYPE_CHECKING:
-    from service.cli.documents import Count, Line
+    from service.cli.sources import Row, Source
+
+_MOST_BYTES: Final = 8 * 2**20
+"""Bytes of one request, which ends there though it has fewer documents than were asked for."""
+
+_TOO_LONG: Final = re.compile(r" has (\d+) tokens and model .* takes (\d+)\. ")
 
 
-@dataclass
 class _Progress:
     """Documents that the service has stored, and the seconds it took."""
 
     stored: int = 0
     unchanged: int = 0
-    skipped: list[Line] = field(default_factory=list)
-    """Documents of whose text the model knows no token."""
+    seconds: float = 0.0
     unknown: int = 0
     """Tokens of all that are unknown to the model."""
-    seconds: float = 0.0
 
 
 def index(
     file: Annotated[
-        Path, typer.Argument(help="JSON lines, {id, text, metadata?, spans?} each, or a BEIR folder or corpus.")
+        Path,
+        typer.Argument(
+            help="JSON lines, {id, text, metadata?, spans?} each, CSV, TSV or Parquet, a BEIR folder or corpus, or a "
+            "folder of .txt and .md files; also .gz and .zst."
+        ),
     ],
     collection: options.Collection,
     url: options.Url = options.DEFAULT_URL,
@@ -57,63 +63,74 @@ def index(
         str | None,
         typer.Option(help="How vectors are compared: cosine, dot or euclidean; as the model declares unless given."),
     ] = None,
+    dimension: Annotated[
+        int | None, typer.Option(min=1, help="Make a collection of vectors of so many numbers, which the file has.")
+    ] = None,
     truncate: options.Truncate = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents in one request.")] = 64,
+    rejects: Annotated[
+        Path | None, typer.Option(help="Write what is left out to this file, with the reason: a JSON object a line.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first document that cannot be stored.")
+    ] = False,
+    embed_again: Annotated[
+        bool, typer.Option("--embed-again", help="Embed the texts of a file that has vectors, and leave those aside.")
+    ] = False,
 ) -> None:
     """Store the documents of a file in a collection, which is created where it is missing.
 
     It may be stopped at any time and run again: what is stored already is not embedded a second time. A
-    collection that exists keeps its model, pooling, chunking and similarity; naming others is refused.
+    collection that exists keeps its model, pooling, chunking and similarity; naming others is refused. What cannot
+    be stored is left out and told; the exit status is 1 then, unless all of it had no text.
     """
     from service.cli.chunks import parse_chunking
-    from service.cli.documents import check, corpus_file
+    from service.cli.sources import open_source
 
     route = collection_path(collection)
     cut = None if chunking is None else parse_chunking(chunking)
-    asked = {"model": model, "pooling": pooling, "chunking": cut, "similarity": similarity}
-    corpus = corpus_file(file)
-    count = check(corpus)
+    asked = {"model": model, "pooling": pooling, "chunking": cut, "similarity": similarity, "dimension": dimension}
+    source = open_source(file)
     done = _Progress()
-
-    async def run() -> None:
-        async with connect(url, config) as client:
-            created = await _create(client, route, asked)
-            name = (await client.ask("GET", route))["model"]
-            before = await unknown_tokens(client, name)
-            try:
-                await _upload(client, route, corpus, count, done, batch_size=batch_size, truncate=truncate)
-            except Failure:
-                if created and not done.stored:
-                    await _drop_empty(client, route)
+    with Rejects(source.path, rejects, strict=strict) as rejected:
+        run = _run(url, config, route, asked, _Upload(source, done, rejected, truncate, batch_size, embed_again))
+        go_on = "Run the same command again to go on."
+        try:
+            asyncio.run(run)
+        except KeyboardInterrupt:
+            raise Interrupted(f"Interrupted: at least {done.stored} documents are stored. {go_on}") from None
+        except Failure as error:
+            if not done.stored:
                 raise
-            if created and not done.stored and await _drop_empty(client, route):
-                warn(f"collection {collection!r} is not kept: it is new, and no document is stored.")
-            done.unknown = await unknown_tokens(client, name) - before
-
-    go_on = "Run the same command again to go on."
-    try:
-        asyncio.run(run())
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Interrupted: at least {done.stored} of {count.documents} documents are stored. {go_on}"
-        ) from None
-    except Failure as error:
-        if not done.stored:
-            raise
-        stored = f"{done.stored} of {count.documents} documents are stored. {go_on}"
-        raise Failure(f"{error}\n{stored}", error.exit_status, table=error.table) from None
-    warn_about_unknown(done.unknown)
-    if done.skipped:
-        first = done.skipped[0]
-        warn(
-            f"{len(done.skipped)} documents are skipped, as the model knows no token of their text (invisible "
-            f"characters, say); the first is in line {first.number}: {first.document.id!r}."
-        )
+            stored = f"{done.stored} documents are stored. {go_on}"
+            raise Failure(f"{error}\n{stored}", error.exit_status, table=error.table) from None
+        warn_about_unknown(done.unknown)
+        rejected.tell()
     rate = done.stored / done.seconds if done.stored else 0.0
+    left_out = f"{rejected.refused} rejected, " if rejected.refused else ""
     out.print(
-        f"{done.stored} stored ({done.unchanged} unchanged), {count.empty + len(done.skipped)} empty skipped, "
+        f"{done.stored} stored ({done.unchanged} unchanged), {rejected.empty} empty skipped, {left_out}"
         f"{done.seconds:.1f} s, {rate:.1f} documents/s"
     )
+    if rejected.refused:
+        raise typer.Exit(1)
+
+
+async def _run(url: str, config: Path | None, route: str, asked: dict[str, Any], upload: _Upload) -> None:
+    async with connect(url, config) as client:
+        created = await _create(client, route, asked)
+        name = (await client.ask("GET", route))["model"]
+        before = await unknown_tokens(client, name)
+        done = upload.done
+        try:
+            await upload.run(client, route)
+        except Failure:
+            if created and not done.stored:
+                await _drop_empty(client, route)
+            raise
+        if created and not done.stored and await _drop_empty(client, route):
+            warn(f"collection {route.rpartition('/')[2]!r} is not kept: it is new, and no document is stored.")
+        done.unknown = await unknown_tokens(client, name) - before
 
 
 async def _create(client: Client, route: str, asked: dict[str, Any]) -> bool:
@@ -140,47 +157,108 @@ async def _drop_empty(client: Client, route: str) -> bool:
     return False
 
 
-async def _upload(
-    client: Client, route: str, corpus: Path, count: Count, done: _Progress, *, batch_size: int, truncate: bool
-) -> None:
-    from service.cli.documents import read
+class _Upload:
+    """Sends the documents of a source in batches, and sorts out those that cannot be stored."""
 
-    async def ask(batch: Sequence[Line]) -> Any:
-        body = {"documents": [line.document.to_json() for line in batch], "truncate": truncate}
+    def __init__(
+        self,
+        source: Source,
+        done: _Progress,
+        rejects: Rejects,
+        truncate: bool,
+        batch_size: int,
+        embed_again: bool,
+    ) -> None:
+        self.done = done
+        self._source = source
+        self._rejects = rejects
+        self._truncate = truncate
+        self._batch_size = batch_size
+        self._left_aside = ("vector", "vectors", "fingerprint", "spans") if embed_again else ()
+
+    async def run(self, client: Client, route: str) -> None:
+        """Send all."""
+        done = self.done
+
+        async def send(batch: Sequence[Row]) -> tuple[int, int]:
+            return await self._send(client, f"{route}/documents", batch)
+
+        began = time.monotonic()
+        with open_ended_bar() as bar:
+            task = bar.add_task("", total=1.0, documents=0, rate="")
+            async for _, (stored, unchanged) in pipelined(self._batches(), send):
+                done.stored += stored
+                done.unchanged += unchanged
+                done.seconds = time.monotonic() - began
+                rate = f"{done.stored / done.seconds:.0f} documents/s" if done.seconds else ""
+                bar.update(task, completed=self._source.read, documents=done.stored, rate=rate)
+            bar.update(task, completed=1.0)
+
+    def _batches(self) -> Iterator[list[Row]]:
+        from service.cli.sources import Problem
+        from service.cli.sources.seen import Seen
+
+        seen = Seen()
+        batch: list[Row] = []
+        size = 0
+        for row in self._source:
+            if isinstance(row, Problem):
+                self._rejects.add(row, row.reason)
+            elif not row.document["text"].strip() and not row.document.keys() & {"vector", "vectors"}:
+                self._rejects.skip(row, "has no text.")
+            elif not seen.add(row.id):
+                self._rejects.add(
+                    row, f"id {row.id!r} is taken by an earlier one. Give each document an id of its own."
+                )
+            else:
+                if batch and size + row.size > _MOST_BYTES:
+                    yield batch
+                    batch, size = [], 0
+                batch.append(row)
+                size += row.size
+                if len(batch) == self._batch_size:
+                    yield batch
+                    batch, size = [], 0
+        if batch:
+            yield batch
+
+    async def _send(self, client: Client, path: str, batch: Sequence[Row]) -> tuple[int, int]:
+        """Send documents, those of a batch that is too large together in parts; return how many are stored."""
+        documents = [{k: v for k, v in row.document.items() if k not in self._left_aside} for row in batch]
+        body = {"documents": documents, "truncate": self._truncate}
+        if not self._rejects.strict:
+            body["on_error"] = "skip"
         try:
-            return await client.ask("POST", f"{route}/documents", body)
+            answer = await client.ask("POST", path, body)
         except Refused as error:
-            if error.without_tokens:
+            index = error.place.index if error.place else None
+            if index is not None:
+                self._rejects.add(batch[index], _reason(error.problem | error.problem["errors"][0], batch[index]))
+                return 0, 0
+            if error.status != 413:
                 raise
-            raise Failure(_in_file(error, batch, corpus), table=error.table) from None
-
-    async def send(batch: Sequence[Line]) -> tuple[Any, list[Line]]:
-        return await without_empty(batch, ask)
-
-    began = time.monotonic()
-    with rated_bar() as bar:
-        task = bar.add_task("", total=count.documents, rate="")
-        async for batch, (answer, skipped) in pipelined(_batches(read(corpus), batch_size), send):
-            done.stored += len(batch) - len(skipped)
-            done.skipped += skipped
-            done.unchanged += answer["unchanged"] if answer else 0
-            done.seconds = time.monotonic() - began
-            bar.advance(task, len(batch))
-            speed = bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:.0f} documents/s" if speed else "")
+            if len(batch) == 1:
+                self._rejects.add(batch[0], f"document {batch[0].id!r}: {error}")
+                return 0, 0
+            halves = batch[: len(batch) // 2], batch[len(batch) // 2 :]
+            (first, before), (second, after) = [await self._send(client, path, half) for half in halves]
+            return first + second, before + after
+        for entry in answer.get("rejected", ()):
+            row = batch[entry["index"]]
+            leave_out = self._rejects.skip if entry["empty"] else self._rejects.add
+            leave_out(row, _reason(entry, row))
+        return answer["upserted"], answer["unchanged"]
 
 
-def _batches(lines: Iterable[Line], size: int) -> Iterator[list[Line]]:
-    lines = iter(lines)
-    while batch := list(islice(lines, size)):
-        yield batch
-
-
-def _in_file(error: Refused, batch: Sequence[Line], corpus: Path) -> str:
-    """Return the message of an error, with the line of the file in place of the place in the request."""
-    place = error.place
-    if place is not None and place.index is not None:
-        line = batch[place.index]
-        name = f"{corpus}: line {line.number}: document {line.document.id!r}"
-        return error.about(name if place.span is None else f"{name}, span {place.span}")
-    return f"{error} Give a smaller --batch-size." if error.status == 413 else str(error)
+def _reason(entry: dict[str, Any], row: Row) -> str:
+    """Return why a document was refused, in terms of the command line."""
+    name = f"document {row.id!r}"
+    detail = str(entry["detail"])
+    begun, closed, said = detail.partition(f" (id {row.id!r}) ")
+    if closed and begun.startswith("documents["):
+        detail = f"{name} {said}"
+    if entry["code"] == TooLong.code:
+        found = _TOO_LONG.search(detail)
+        sentence = f"{name} has {found[1]} tokens and the model takes {found[2]}" if found else detail.rstrip(".")
+        return f"{sentence}. Give --truncate to embed the beginning of such texts alone, or split the text."
+    return detail if name in detail else f"{name}: {detail}"

@@ -170,14 +170,18 @@ class Collection:
             self._remove_snapshot(before)
         return index.due
 
-    def unchanged(self, documents: Sequence[Document]) -> set[str]:
+    def unchanged(self, documents: Sequence[Document], vectors: Mapping[str, Vectors] | None = None) -> set[str]:
         """Return the ids of the documents that are stored with equal text, metadata and, where given, spans.
 
-        They need not be embedded again. Raises `InvalidDocument`.
+        They need not be embedded again. Those that come with `vectors`, by id, are stored with equal ones too.
+        Raises `InvalidDocument`.
         """
         asked = {checked_id(document.id): document for document in documents}
         with self._reading():
             stored = self._store.by_ids(self._row.key, list(asked))
+            for document_id, kept in self._store.vectors_by_ids(self._row.key, list(vectors or ())).items():
+                if vectors and not np.array_equal(kept, vectors[document_id].ravel()):
+                    stored.pop(document_id, None)
         return {
             document_id
             for document_id, known in stored.items()
@@ -552,6 +556,17 @@ class Collection:
     def documents(self) -> Iterator[Document]:
         """Yield every document, in the order of storing; others may be stored meanwhile."""
         return self._store.documents(self._row.key)
+
+    def exported(self) -> Iterator[tuple[Definition, Document, Vectors]]:
+        """Yield every document with its vectors (spans or 1, dim) and the definition, in the order of storing.
+
+        They are those of the moment of the first: what is stored meanwhile is not among them.
+        """
+        self._require_present()
+        definition: Definition | None = None
+        for stored, document, numbers in self._store.exported(self._row.key):
+            definition = definition or Definition.from_json(stored)
+            yield definition, document, numbers.reshape(1 if document.spans is None else len(document.spans), -1)
 
     def relabel(self, definition: Definition, rebuild: Definition | None) -> None:
         """Store another definition of the same vectors, durably, and one of the rebuild's where it is given."""

@@ -15,7 +15,8 @@ from service import index as indexes
 from service.collections.builder import Builder
 from service.collections.collection import Collection
 from service.collections.provenance import Definition
-from service.errors import Conflict, InvalidName, InvalidVector, NameConflict, NotFound
+from service.errors import Conflict, InvalidInput, InvalidName, InvalidVector, NameConflict, NotFound, Place
+from service.store.space import Space
 from service.store.store import Store
 from service.store.tokenizers import UNICODE61, Tokenizer
 from service.store.transaction import CollectionRow
@@ -163,6 +164,29 @@ class Collections:
     def aliases(self) -> Mapping[str, Collection]:
         """Return the collection that each alias stands for, by alias."""
         return dict(sorted(self._by_alias.items()))
+
+    async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
+        """Give the free space of the store back to the disk; return its space before and after.
+
+        It is done in small steps, between which other changes are made. A file of an earlier release has to be
+        written anew once, for which all changes wait, and which is refused without `rebuild`. Raises `InvalidInput`,
+        and `NoSpace` where the disk has no room for that.
+        """
+        before = await asyncio.to_thread(self._store.space)
+        if rebuild:
+            await self.write(self._store.rebuild_file)
+        elif before.incremental:
+            while await self.write(self._store.release):
+                pass
+        else:
+            raise InvalidInput(
+                "the store was made by an earlier release, and its file has to be written anew once to be smaller. "
+                "No document can be stored meanwhile. Ask for it with `millpond compact --rebuild` "
+                '("rebuild": true), or stop the service and run `millpond compact --store FOLDER`.',
+                where=Place("rebuild"),
+            )
+        await self.write(self._store.checkpoint)
+        return before, await asyncio.to_thread(self._store.space)
 
     async def write(self, change: Callable[..., T], *arguments: Any) -> T:
         """Run a change on the thread of all changes, to its end even if the client that asked for it disconnects.

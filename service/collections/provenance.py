@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from service.embedding.chunkers import BySentence
 from service.embedding.chunking import Chunking
@@ -19,24 +19,27 @@ if TYPE_CHECKING:
     from service.embedding.recipe import Spec
     from service.store import Document
 
+FOREIGN: Final = "foreign"
+"""The fingerprint of vectors of which no model is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Definition:
     """What vectors are made under, those of equal definitions can be compared, and how they are compared.
 
     Args:
-        model: name of the model.
+        model: name of the model; None where there is none, as vectors are foreign.
         asked_pooling: the pooling that was asked for instead of the model's own; None for the model's own.
-        pooling: the pooling in its short form.
-        fingerprint: of the model with this pooling.
+        pooling: the pooling in its short form; None without a model.
+        fingerprint: of the model with this pooling; `foreign` without a model.
         parts: what else the fingerprint covers, by name, and whatever else was stored.
         chunking: how documents are cut into spans; None for one vector a document.
         similarity: how a search compares vectors.
     """
 
-    model: str
+    model: str | None
     asked_pooling: Spec | None
-    pooling: str
+    pooling: str | None
     fingerprint: str
     parts: Mapping[str, Any]
     chunking: Chunking | None = None
@@ -46,6 +49,11 @@ class Definition:
     def scheme(self) -> int:
         """By which rules the fingerprint was made."""
         return int(self.parts.get("scheme", FIRST))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether documents come with their vectors; a model, where one is named, embeds queries alone."""
+        return bool(self.parts.get("foreign"))
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Definition:
@@ -93,6 +101,40 @@ def define(
         similarity = _declared_similarity(embedder)
     pooling = parts.pop("pooling")
     return embedder, Definition(embedder.name, spec, pooling, embedder.fingerprint, parts, chunking, similarity)
+
+
+def define_foreign(
+    models: Models, dimension: int, model: str | None, spec: Spec | None, similarity: Similarity | None = None
+) -> Definition:
+    """Return the definition of vectors of so many numbers that documents come with.
+
+    Args:
+        models: the served models.
+        dimension: the numbers of a vector.
+        model: which of them made the vectors elsewhere, and embeds queries here; None: texts are not searched for.
+        spec: its pooling, None for its own.
+        similarity: by default what the model declares, or cosine.
+
+    Raises:
+        InvalidInput: the model's vectors have another dimension, or there is a pooling without a model; and as
+            `define` does.
+    """
+    if model is None:
+        if spec is not None:
+            raise InvalidInput(
+                "'pooling' is a model's, and a collection with a 'dimension' of its own has none. Leave it out, or "
+                "name the 'model' that queries are to be embedded with.",
+                where=Place("pooling"),
+            )
+        return Definition(None, None, None, FOREIGN, {"foreign": True}, similarity=similarity or COSINE)
+    embedder, definition = define(models, model, spec, None, similarity)
+    if embedder.dim != dimension:
+        raise InvalidInput(
+            f"'dimension' is {dimension}, and vectors of model {model!r} have {embedder.dim} numbers, so that it "
+            "cannot embed queries. Name another model, or none.",
+            where=Place("dimension"),
+        )
+    return replace(definition, parts={**definition.parts, "foreign": True})
 
 
 def _declared_similarity(embedder: Embedder) -> Similarity:

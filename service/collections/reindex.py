@@ -273,6 +273,12 @@ class Reindexes:
         if model is not None:
             return define(self._models, model, spec, chunking, similarity)
         stored = collection.definition
+        if stored.foreign:
+            raise InvalidInput(
+                f"collection {collection.name!r} holds foreign vectors, which no model here makes anew. To give its "
+                "texts vectors of a model instead, name the model.",
+                where=Place("model"),
+            )
         spec = stored.asked_pooling if spec is None else spec
         try:
             return define(self._models, stored.model, spec, chunking, similarity or stored.similarity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,22 +13,42 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from service.arrays import Vectors
 from service.collections import Changed, Collection, Collections, Hit, Page, Selection
-from service.collections.provenance import Definition, carried_over, changed_rules, define, mismatch, unserved
+from service.collections.intake import (
+    FAULTS,
+    MOST_NAMED,
+    Admitted,
+    Incoming,
+    Items,
+    assembled,
+    faults,
+    place,
+    sort_out,
+)
+from service.collections.provenance import (
+    Definition,
+    carried_over,
+    changed_rules,
+    define,
+    define_foreign,
+    mismatch,
+    unserved,
+)
 from service.collections.refinement import MOST_DIVERSE, PLAIN, Refinement
 from service.collections.reindex import Reindexes, interrupted
 from service.collections.selection import merged
-from service.collections.vectorize import check_spans, embed_documents
+from service.collections.vectorize import check_documents, embed_documents
 from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
 from service.embedding.fingerprint import SCHEME
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
-from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge
+from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge, together
 from service.index import IndexState
 from service.similarity import SIMILARITIES, Similarity
-from service.store import Document, Stored
-from service.store.document import require_distinct
+from service.store import Document, Embedded, Stored
+from service.store.space import Space
 from service.store.tokenizers import UNICODE61, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -68,11 +88,26 @@ DENSE: Final = Ranking()
 
 
 @dataclass(frozen=True, slots=True)
+class Rejected:
+    """A document that was left out: which of the request's, its id where it has one, and why, by the error's code.
+
+    `empty` where its text has nothing to embed.
+    """
+
+    index: int
+    id: str | None
+    code: str
+    detail: str
+    empty: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Upserted:
-    """The number of documents of a request, and how many of them were stored in equal form before."""
+    """The number of documents that a request stored, how many of them were so before, and those it left out."""
 
     upserted: int
     unchanged: int
+    rejected: Sequence[Rejected] = ()
 
 
 class CollectionService:
@@ -100,10 +135,12 @@ class CollectionService:
         similarity: Similarity | None = None,
         tokenizer: Tokenizer | Literal["default"] | None = "default",
         recall: float | None = None,
+        dimension: int | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new.
 
-        One that exists has its own similarity, tokenizer, kind of index and recall, where none is asked for.
+        One that exists has its own similarity, tokenizer, kind of index and recall, where none is asked for. With a
+        `dimension`, its vectors are foreign.
         """
         if similarity is None:
             with suppress(NotFound):
@@ -112,10 +149,19 @@ class CollectionService:
             tokenizer = UNICODE61
             with suppress(NotFound):
                 tokenizer = self.get(name).tokenizer
-        embedder, definition = define(self._models, model, spec, chunking, similarity)
-        return await self._collections.write(
-            self._collections.create, name, definition, embedder.dim, index, recall, tokenizer
-        )
+        if dimension is None:
+            embedder, definition = define(self._models, model, spec, chunking, similarity)
+            dimension = embedder.dim
+        elif chunking is None:
+            definition = define_foreign(self._models, dimension, model, spec, similarity)
+        else:
+            raise InvalidInput(
+                "'chunking' cuts texts into spans that are embedded here, and a collection with a 'dimension' of its "
+                "own takes one vector a document. Leave one of the two out.",
+                where=Place("chunking"),
+            )
+        create = partial(self._collections.create, recall=recall, tokenizer=tokenizer)
+        return await self._collections.write(create, name, definition, dimension, index)
 
     def all(self) -> Sequence[Collection]:
         """Return all collections, ordered by name."""
@@ -143,6 +189,7 @@ class CollectionService:
             "model": definition.model,
             "pooling": definition.pooling,
             "fingerprint": definition.fingerprint,
+            **({"foreign": True} if definition.foreign else {}),
             "dimension": collection.dim,
             "index": collection.index_kind,
             "index_state": {name: value for name, value in asdict(state).items() if value is not None},
@@ -186,29 +233,62 @@ class CollectionService:
         """Delete an alias; the collection stays."""
         await self._collections.write(self._collections.delete_alias, alias)
 
-    async def upsert(self, name: str, documents: Sequence[Document], *, truncate: bool = False) -> Upserted:
-        """Store all documents, durably, or none. Those that are stored in equal form are not embedded again."""
+    async def upsert(self, name: str, items: Items, *, truncate: bool = False, skip: bool = False) -> Upserted:
+        """Store all documents, durably, or none; with `skip`, those that can be stored.
+
+        Those that are stored in equal form are not embedded again. What is wrong with any of them is raised as one
+        error, which names all.
+        """
         collection = self.get(name)
-        require_distinct(documents)
+        unembeddable: dict[int, ServiceError] = {}
         while True:
             definition = collection.definition
-            embedder = self._embedder(name, definition)
-            check_spans(definition.chunking, documents)
-            unchanged = await asyncio.to_thread(collection.unchanged, documents)
-            places = [index for index, document in enumerate(documents) if document.id not in unchanged]
-            changed = [documents[index] for index in places]
-            where = partial(_place, documents, places)
-            vectors = await embed_documents(embedder, definition.chunking, changed, truncate=truncate, where=where)
+            embedder = None if definition.foreign else self._embedder(name, definition)
+            admitted, refused = sort_out(name, definition, collection.dim, items)
+            refused |= unembeddable
+            admitted = {index: item for index, item in admitted.items() if index not in refused}
+            check = partial(self._check, embedder, definition, admitted, truncate)
+            if refused and not skip:
+                refused |= await faults([*admitted], check, MOST_NAMED)
+                raise _together(refused)
+            documents = [item.document for item in admitted.values()]
+            given = {item.document.id: item.vectors for item in admitted.values() if item.vectors is not None}
+            unchanged = await asyncio.to_thread(collection.unchanged, documents, given)
+            changed = {index: item for index, item in admitted.items() if item.document.id not in unchanged}
+            texts = {index: item.document for index, item in changed.items() if item.vectors is None}
+            embedded: Embedded | None = None
+            try:
+                if embedder is not None:
+                    embedded = await embed_documents(
+                        embedder, definition.chunking, [*texts.values()], truncate=truncate, where=_places(texts)
+                    )
+            except FAULTS:
+                found = await faults([*texts], check, None if skip else MOST_NAMED)
+                if not found:
+                    raise
+                if not skip:
+                    raise _together(found) from None
+                unembeddable |= found
+                continue
+            if given or embedded is None:
+                embedded = assembled(changed, embedded, collection.dim, chunked=definition.chunking is not None)
+            to_store = [item.document for item in changed.values()]
             reindex = self.reindexes.last.get(collection)
-            also = await reindex.vectors(changed, truncate=truncate) if reindex and reindex.running else None
-            precision = embedder.encoder.runtime.precision if changed else None
-            store = partial(collection.upsert, changed, vectors, under=definition, also=also, precision=precision)
-            if await self._collections.write(_store, collection, documents, unchanged, store):
-                return Upserted(len(documents), len(unchanged))
+            also = await reindex.vectors(to_store, truncate=truncate) if reindex and reindex.running else None
+            precision = embedder.encoder.runtime.precision if embedder and texts else None
+            store = partial(collection.upsert, to_store, embedded, under=definition, also=also, precision=precision)
+            still = partial(collection.unchanged, documents, given)
+            if await self._collections.write(_store, still, unchanged, store):
+                rejected = [_rejected(index, items[index], error) for index, error in sorted(refused.items())]
+                return Upserted(len(documents), len(unchanged), rejected)
 
     async def fetch(self, name: str, document_id: str) -> Document:
         """Return a document by id."""
         return await asyncio.to_thread(self.get(name).fetch, document_id)
+
+    def exported(self, name: str) -> Iterator[tuple[Definition, Document, Vectors]]:
+        """Yield what `Collection.exported` yields of a collection."""
+        return self.get(name).exported()
 
     async def delete(self, name: str, document_id: str) -> None:
         """Delete a document, durably."""
@@ -380,17 +460,43 @@ class CollectionService:
         """Return what of a filter can match nothing, as no document has such a field or value."""
         return await asyncio.to_thread(self.get(name).filter_warnings, condition) if condition else []
 
+    async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
+        """Give the store's free space back to the disk, as `Collections.compact` does."""
+        return await self._collections.compact(rebuild=rebuild)
+
     def close(self) -> None:
         """Stop reindexes, finish the changes in progress and close the store."""
         self.reindexes.close()
         self._collections.close()
 
+    async def _check(
+        self,
+        embedder: Embedder | None,
+        definition: Definition,
+        admitted: Mapping[int, Admitted],
+        truncate: bool,
+        places: Sequence[int],
+    ) -> None:
+        """Raise what is wrong with the texts of some documents that are to be embedded."""
+        texts = {index: admitted[index].document for index in places if admitted[index].vectors is None}
+        if embedder is not None and texts:
+            await check_documents(
+                embedder, definition.chunking, [*texts.values()], truncate=truncate, where=_places(texts)
+            )
+
     def _embedder(self, name: str, stored: Definition) -> Embedder:
         """Return the embedder of a collection's definition.
 
         Raises:
+            InvalidInput: its vectors are foreign, and no model is named for queries.
             FingerprintMismatch: the models served now would not make the vectors that the collection holds.
         """
+        if stored.model is None:
+            raise InvalidInput(
+                f"collection {name!r} holds foreign vectors, and no model is named that embeds queries. Search "
+                "it by 'vector', or create it with the 'model' that makes such vectors.",
+                where=Place("query"),
+            )
         try:
             embedder = self._models.get(stored.model, stored.asked_pooling)
         except ServiceError as error:
@@ -413,7 +519,7 @@ class CollectionService:
 
     def _renewed(self, collection: Collection, stored: Definition) -> tuple[Definition | None, list[str]]:
         """Return an older definition as it is now, None where it may not be that, and the rules that forbid it."""
-        if stored.scheme >= SCHEME:
+        if stored.model is None or stored.scheme >= SCHEME:
             return None, []
         try:
             embedder = self._models.get(stored.model, stored.asked_pooling)
@@ -425,6 +531,8 @@ class CollectionService:
     def _warn_about(self, collection: Collection) -> None:
         """Log why a collection cannot be served, and a reindex of it that was interrupted."""
         stored = collection.definition
+        if stored.model is None:
+            return
         try:
             embedder = self._embedder(collection.name, stored)
         except ServiceError as error:
@@ -486,19 +594,34 @@ async def _terms(
     return await asyncio.to_thread(all_terms)
 
 
-def _place(documents: Sequence[Document], places: Sequence[int], place: int) -> Place:
-    index = places[place]
-    return Place("documents", index, name=f"documents[{index}].text (id {documents[index].id!r})")
+def _places(documents: Mapping[int, Document]) -> Callable[[int], Place]:
+    """Return the function from the position of a text to its place in the request, by whose indices it is kept."""
+    indices = [*documents]
+    return lambda position: place(indices[position], documents[indices[position]], ".text")
 
 
-def _store(
-    collection: Collection, documents: Sequence[Document], unchanged: set[str], upsert: Callable[[], int]
-) -> bool:
+def _together(refused: Mapping[int, ServiceError]) -> ServiceError:
+    """Return one error for all documents that are refused, with those `without_tokens` among them."""
+    error = together([refused[index] for index in sorted(refused)])
+    if blank := [index for index in sorted(refused) if refused[index].extra.get("without_tokens")]:
+        error.extra["without_tokens"] = blank
+    return error
+
+
+def _rejected(index: int, item: Document | Incoming | ServiceError, error: ServiceError) -> Rejected:
+    document = item.document if isinstance(item, Incoming) else item
+    if not isinstance(document, Document):
+        return Rejected(index, error.extra.get("id"), error.code, error.detail, False)
+    empty = bool(error.extra.get("without_tokens")) or not document.text.strip()
+    return Rejected(index, document.id, error.code, error.detail, empty)
+
+
+def _store(unchanged_now: Callable[[], set[str]], unchanged: set[str], upsert: Callable[[], int]) -> bool:
     """Upsert, unless what the documents were compared or embedded with has changed since; return whether it did.
 
     It runs on the thread of all writes, so that no other write comes between the comparison and the upsert.
     """
-    if unchanged and not unchanged <= collection.unchanged(documents):
+    if unchanged and not unchanged <= unchanged_now():
         return False
     try:
         upsert()

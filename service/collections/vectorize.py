@@ -7,28 +7,13 @@ from typing import Final, Literal
 
 import numpy as np
 
-from service.embedding.chunking import GIVEN, Chunking
+from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
 from service.errors import InvalidInput, Place
 from service.store import Chunked, Document, Embedded, Spans
 
 MOST_CHUNKS: Final = 65_536
 """Spans of all documents of a request, whose vectors are in memory at once."""
-
-
-def check_spans(chunking: Chunking | None, documents: Sequence[Document]) -> None:
-    """Check that documents come with spans where a collection's chunking takes them; raises `InvalidInput`."""
-    given = chunking is not None and chunking.by == GIVEN
-    for index, document in enumerate(documents):
-        if given == (document.spans is not None):
-            continue
-        problem = (
-            "has no 'spans': the collection's chunking is by given ones. Send [[start, end], ...] in characters."
-            if given
-            else "has 'spans', which only a collection takes whose chunking is by given ones. Leave them out."
-        )
-        where = Place("documents", index, name=f"documents[{index}] (id {document.id!r})")
-        raise InvalidInput(f"{where} {problem}", where=where)
 
 
 async def embed_documents(
@@ -61,6 +46,32 @@ async def embed_documents(
         where_span=lambda index, span: where(index).at_span(span),
     )
     return Chunked(np.concatenate([text.vectors for text in found]), [tuple(text.spans) for text in found])
+
+
+async def check_documents(
+    embedder: Embedder,
+    chunking: Chunking | None,
+    documents: Sequence[Document],
+    *,
+    truncate: bool,
+    where: Callable[[int], Place],
+) -> None:
+    """Raise what `embed_documents` would because of the documents, and embed nothing."""
+    texts = [document.text for document in documents]
+    side: Literal["right"] | None = "right" if truncate else None
+    if chunking is None:
+        await embedder.check(texts, role="document", truncate=side, where=where)
+        return
+    await embedder.check_spans(
+        texts,
+        chunking.chunker or [_spans(document, where(index)) for index, document in enumerate(documents)],
+        mode=chunking.mode,
+        role="document",
+        truncate=side,
+        most=MOST_CHUNKS,
+        where=where,
+        where_span=lambda index, span: where(index).at_span(span),
+    )
 
 
 def _spans(document: Document, where: Place) -> Spans:

@@ -77,6 +77,7 @@ class Embedder:
         self.recipe = recipe
         self.unknown = unknown or UnknownTokens()
         self._inputs = InputTokenizer(encoder.tokenizer, recipe, self.unknown)
+        self._uncounted = InputTokenizer(encoder.tokenizer, recipe, UnknownTokens())
 
     @classmethod
     def load(
@@ -354,18 +355,44 @@ class Embedder:
             with self._named(where):
                 vectors = await late.pool_late(self.encoder, to_vectors, inputs, texts, offsets, found, prompt)
             return [SpanVectors(*each) for each in zip(found, vectors, strict=True)]
-        places = [where_span(text, span) for text, of_text in enumerate(found) for span in range(len(of_text))]
         pieces = await self.embed(
-            [text[start:end] for text, of_text in zip(inputs, found, strict=True) for start, end in of_text],
+            _pieces(inputs, found),
             prompt_name=prompt_name,
             role=role,
             truncate=truncate,
             normalize=normalize,
             dimensions=dimensions,
-            where=places.__getitem__,
+            where=_places(found, where_span),
         )
         rows = iter(pieces.vectors)
         return [SpanVectors(of_text, np.stack(list(islice(rows, len(of_text))))) for of_text in found]
+
+    async def check(
+        self, inputs: Sequence[str], *, role: Role | None = None, truncate: Side | None = None, where: Where = _INPUTS
+    ) -> None:
+        """Raise what `embed` would because of its inputs, and embed nothing."""
+        await self._uncounted.tokenize(inputs, self.prompt(role=role), self._inputs.cut_at(truncate), where)
+
+    async def check_spans(
+        self,
+        inputs: Sequence[str],
+        spans: Spans,
+        *,
+        mode: Mode = "late",
+        role: Role | None = None,
+        truncate: Side | None = None,
+        most: int,
+        where: Where = _INPUTS,
+        where_span: WhereSpan = _SPANS_OF_INPUTS,
+    ) -> None:
+        """Raise what `embed_spans` would because of its inputs and their spans, and embed nothing."""
+        prompt = self.prompt(role=role)
+        texts = await self._uncounted.tokenize(inputs, prompt, whole, where, offsets=True)
+        offsets = [offsets_array(text.offsets) for text in texts]
+        found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=self._at_once(prompt))
+        if mode == "early":
+            places = _places(found, where_span)
+            await self.check(_pieces(inputs, found), role=role, truncate=truncate, where=places)
 
     def reads_at_once(self, span: str) -> bool:
         """Return whether a span of a document is surely no longer than what the encoder reads at once."""
@@ -397,6 +424,15 @@ class Embedder:
         if dimensions is not None:
             _check_dimensions(self.recipe, dimensions, self.dim, "dimensions")
         return ToVectors(self.recipe, self.recipe.normalize if normalize is None else normalize, dimensions)
+
+
+def _pieces(inputs: Sequence[str], spans: Sequence[Sequence[Span]]) -> list[str]:
+    return [text[start:end] for text, of_text in zip(inputs, spans, strict=True) for start, end in of_text]
+
+
+def _places(spans: Sequence[Sequence[Span]], where_span: WhereSpan) -> Where:
+    places = [where_span(text, span) for text, of_text in enumerate(spans) for span in range(len(of_text))]
+    return places.__getitem__
 
 
 def _check_dimensions(recipe: Recipe, asked: int, most: int, name: str) -> None:

@@ -194,6 +194,8 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version == 0 and tables:
         raise StoreUnavailable(f"{path} holds tables of another program. Choose another folder.")
+    if version == 0:  # only before the first table: later it takes a VACUUM
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreUnavailable(

@@ -5,22 +5,24 @@ import json
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from threading import Lock, local
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from service.arrays import Floats, Keys, Vectors
 from service.errors import StoreUnavailable
-from service.store import keyword
+from service.store import keyword, space
 from service.store.conditions import Condition
 from service.store.document import Document, Stored, decoded_spans
 from service.store.metadata import Selection
 from service.store.schema import prepare
+from service.store.space import Space
 from service.store.tokenizers import TOKENIZERS
 from service.store.transaction import (
     UNBUILT,
@@ -33,6 +35,10 @@ from service.store.transaction import (
     read_vectors,
 )
 
+T = TypeVar("T")
+LOCK: Final = "millpond.lock"
+FILE: Final = "millpond.sqlite3"
+"""The file of a store, in its folder."""
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "The disk is full: free some space. Nothing stored was lost",
     sqlite3.SQLITE_IOERR: "The disk refused (full, over quota or failing). Nothing stored before was lost",
@@ -44,6 +50,8 @@ _REMEDIES: Final = {
 }
 _DOCUMENTS: Final = "SELECT key, id, text, metadata, spans FROM documents LEFT JOIN chunks ON chunks.document = key"
 
+_EXPORTED: Final = _DOCUMENTS.replace("spans FROM", "spans, vector FROM")
+
 
 class Store:
     """The file `millpond.sqlite3` in a folder, which one process can have open; every method is thread-safe.
@@ -53,13 +61,13 @@ class Store:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "millpond.sqlite3"
+        self._path = folder / FILE
         self._idle_readers: deque[sqlite3.Connection] = deque()
         self._pinned = local()
         self._write_lock = Lock()
         self._closed = False
         with ExitStack() as opened:
-            opened.callback(os.close, _process_lock(folder))
+            opened.callback(os.close, process_lock(folder))
             with self._explained():
                 self._writer = self._connect()
                 opened.callback(self._writer.close)
@@ -99,6 +107,28 @@ class Store:
                 self._pinned.connection = outer
                 connection.execute("ROLLBACK")
 
+    def space(self) -> Space:
+        """Return the space that the store takes, and what of it is free."""
+        with self._reading() as connection:
+            return space.read_space(connection, self._path)
+
+    def release(self) -> bool:
+        """Give some of the free space back to the disk, in a few milliseconds; return whether there is more."""
+        return self._maintaining(space.release)
+
+    def checkpoint(self) -> None:
+        """Bring the log of changes into the file and shorten both, as far as no reader is in the way."""
+        self._maintaining(space.checkpoint)
+
+    def rebuild_file(self) -> None:
+        """Write the whole file anew without free space; no change is made meanwhile. Raises `NoSpace`."""
+        self._maintaining(partial(space.rebuild, path=self._path))
+
+    def _maintaining(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._write_lock, self._explained():
+            self._require_open()
+            return work(self._writer)
+
     def collections(self) -> list[CollectionRow]:
         """Return every collection."""
         with self._reading() as connection:
@@ -137,6 +167,25 @@ class Store:
         with self._reading() as connection:
             for row in connection.execute(f"{_DOCUMENTS} WHERE collection = ? ORDER BY key", (collection,)):
                 yield _document(row)[1]
+
+    def exported(self, collection: int) -> Iterator[tuple[dict[str, Any], Document, Vectors]]:
+        """Yield the definition of a collection with each document and its numbers, all in one row, as of one moment.
+
+        Others may write meanwhile; the log of changes grows until it ends or is closed.
+        """
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                found = connection.execute(
+                    "SELECT definition FROM collections WHERE key = ?", (collection,)
+                ).fetchone()
+                definition = json.loads(found[0]) if found else {}
+                for *row, vector in connection.execute(
+                    f"{_EXPORTED} WHERE collection = ? ORDER BY key", (collection,)
+                ):
+                    yield definition, _document(tuple(row))[1], np.frombuffer(vector, "<f4")
+            finally:
+                connection.execute("ROLLBACK")
 
     def by_keys(self, keys: Keys) -> dict[int, Document]:
         """Return the documents with these keys, by key."""
@@ -225,6 +274,15 @@ class Store:
             (size,) = connection.execute("SELECT bytes FROM collections WHERE key = ?", (collection,)).fetchone()
         return int(size)
 
+    def vectors_by_ids(self, collection: int, ids: Sequence[str]) -> dict[str, Vectors]:
+        """Return the stored numbers of documents of a collection, all in one row, by id."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT id, vector FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
+                (collection, json.dumps(ids, ensure_ascii=False)),
+            ).fetchall()
+        return {document_id: np.frombuffer(vector, "<f4") for document_id, vector in rows}
+
     def precisions(self, collection: int) -> list[str]:
         """Return in which precisions the vectors of a collection were made, as far as that was noted."""
         with self._reading() as connection:
@@ -311,18 +369,22 @@ class Store:
         while self._idle_readers:
             self._idle_readers.pop().close()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into `StoreUnavailable`, naming the file and a remedy."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the extended part
-            remedy = _REMEDIES.get(code, "See SQLite's documentation of this error")
-            raise StoreUnavailable(f"{self._path}: {error}. {remedy}.") from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self._path)
 
 
-def _document(row: tuple[int, str, str, str, bytes | None]) -> tuple[int, Document]:
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into `StoreUnavailable`, naming the file and a remedy."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the extended part
+        remedy = _REMEDIES.get(code, "See SQLite's documentation of this error")
+        raise StoreUnavailable(f"{path}: {error}. {remedy}.") from error
+
+
+def _document(row: tuple[Any, ...]) -> tuple[int, Document]:
     key, document_id, text, metadata, spans = row
     return key, Document(document_id, text, json.loads(metadata), decoded_spans(spans))
 
@@ -332,9 +394,9 @@ def _vectors(stored: bytes, document: Document) -> Vectors:
     return np.frombuffer(stored, "<f4").reshape(count, -1).astype(np.float32)
 
 
-def _process_lock(folder: Path) -> int:
-    """Lock the folder for this process; the kernel releases it however the process ends."""
-    path = folder / "millpond.lock"
+def process_lock(folder: Path) -> int:
+    """Lock the folder until the descriptor is closed; the kernel releases it however the process ends."""
+    path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -37,11 +37,21 @@ from tests.support.servers import Server
 ROOT = Path(__file__).parents[2]
 URL = "http://127.0.0.1:8000"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SLOW = {"command-line.md", "configuration.md", "doctor.md", "evaluate.md", "long-texts.md", "serving.md", "train.md"}
+SLOW = {
+    "bulk.md",
+    "command-line.md",
+    "configuration.md",
+    "doctor.md",
+    "evaluate.md",
+    "long-texts.md",
+    "serving.md",
+    "train.md",
+}
 """Pages of which a command starts a process, examines a model, or reads a data set."""
 NOT_RUN = {
     "README.md": 1,
     "docs/benchmarks.md": 1,
+    "docs/bulk.md": 1,
     "docs/doctor.md": 1,
     "docs/load-test.md": 2,
     "docs/pooling.md": 1,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
+from service.api.errors import describe_fault
 from service.api.requests import JSONRoute, ReadingRoute, Served, check_count, places
 from service.api.responses import json_list, json_list_of, json_object, json_response, response_in_parts
 from service.api.schemas.collections import (
@@ -15,6 +17,7 @@ from service.api.schemas.collections import (
     CollectionList,
     CreateCollection,
     DocumentBody,
+    Misfit,
     ReindexBody,
     ReindexRequest,
     UpsertedBody,
@@ -23,11 +26,12 @@ from service.api.schemas.collections import (
 from service.api.schemas.problem import PROBLEMS, Problem
 from service.api.schemas.search import Hits, RecommendRequest, SearchRequest, SearchResults
 from service.collections import Hit
+from service.collections.intake import Incoming
 from service.collections.refinement import Refinement
 from service.collections.reindex import Progress
 from service.collections.service import Found, Ranking
 from service.deployment import Deployment
-from service.errors import NotFound, Place, TooLarge
+from service.errors import InvalidInput, NotFound, Place, ServiceError, TooLarge
 from service.similarity import SIMILARITIES
 from service.store import Document, Spans
 from service.store.tokenizers import TOKENIZERS, Tokenizer
@@ -76,6 +80,7 @@ async def create(
         asked.similarity and SIMILARITIES[asked.similarity],
         _tokenizer(asked),
         asked.recall,
+        asked.dimension,
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -105,11 +110,17 @@ async def upsert(name: str, body: UpsertRequest, served: Served) -> Response:
     """Store documents, all or none; answers once they are durable and can be found.
 
     `unchanged` of them were stored already with equal text, metadata and given spans, and were not embedded again.
+    An error names every bad document, up to a hundred of them in `errors`. With `"on_error": "skip"` the good ones
+    are stored, and the others come back as `rejected`.
     """
     check_count(served, len(body.documents), "documents")
-    documents = [Document(item.id, item.text, item.metadata, _spans(item)) for item in body.documents]
-    result = await served.collections.upsert(name, documents, truncate=body.truncate)
-    return json_response({"upserted": result.upserted, "unchanged": result.unchanged})
+    skip = body.on_error == "skip"
+    items = [_incoming(index, item) for index, item in enumerate(body.documents)]
+    result = await served.collections.upsert(name, items, truncate=body.truncate, skip=skip)
+    answer: dict[str, Any] = {"upserted": result.upserted, "unchanged": result.unchanged}
+    if skip:
+        answer["rejected"] = [asdict(rejected) for rejected in result.rejected]
+    return json_response(answer)
 
 
 @router.get("/collections/{name}/documents/{document_id:id}", response_model=DocumentBody, responses=_MISSING)
@@ -301,6 +312,23 @@ def _found(found: Found, body: SearchRequest | RecommendRequest, more: Mapping[s
 
     vector = {"vector": found.vector} if "vector" in body.include and found.vector is not None else {}
     return json_object(hits=json_list(found.hits, to_json), **vector, **more)
+
+
+def _incoming(index: int, item: DocumentBody | Misfit) -> Incoming | ServiceError:
+    """Return a document of a request, or what is wrong with it."""
+    if isinstance(item, Misfit):
+        found = [describe_fault(problem, ("documents", index, *problem["loc"])) for problem in item.problems]
+        return InvalidInput(" ".join(f"{where}: {detail}" for where, detail in found), where=found[0][0], id=item.id)
+    vectors = item.vectors if item.vector is None else [item.vector]
+    if vectors is None and "text" not in item.model_fields_set:
+        where = Place("documents", index, name=f"documents[{index}].text")
+        return InvalidInput(f"{where}: this field is required.", where=where, id=item.id)
+    if (item.vector is not None and item.vectors is not None) or (item.fingerprint is not None and vectors is None):
+        where = Place("documents", index)
+        return InvalidInput(
+            f"{where} has one of 'vector' and 'vectors', and 'fingerprint' beside it.", where=where, id=item.id
+        )
+    return Incoming(Document(item.id, item.text, item.metadata, _spans(item)), vectors, item.fingerprint)
 
 
 def _spans(document: DocumentBody) -> Spans | None:

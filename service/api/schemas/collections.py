@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_serializer,
+)
 
 from service.api.requests import Body
 from service.api.schemas.fields import PoolingSpec, Truncate, examples
@@ -17,6 +28,9 @@ _INDEXES: Final = " ".join(f"`{kind}`: {index.summary}." for kind, index in KIND
 _SIMILARITIES: Final = " ".join(f"`{name}`: {each.summary}." for name, each in SIMILARITIES.items())
 _TOKENIZERS: Final = " ".join(f"`{name}`: {each.summary}." for name, each in TOKENIZERS.items())
 TokenizerName = Literal["unicode61", "porter", "trigram"]
+_MOST_MISFITS: Final = 20_000
+"""Items of a request that are no documents, after which it is refused as a whole."""
+Vector = Annotated[list[float], Field(fail_fast=True)]
 SimilarityName = Literal["cosine", "dot", "euclidean"]
 
 
@@ -41,6 +55,12 @@ class CreateCollection(Body):
         default=None,
         description="Of an index that approximates: the share of the true nearest that a search is to find; 0.98 "
         "unless given.",
+    )
+    dimension: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Documents come with vectors of so many numbers; `model`, if given, embeds queries alone.",
     )
     chunking: ChunkingBody | None = Field(default=None, description="One vector a document unless given.")
     similarity: SimilarityName | None = Field(
@@ -74,16 +94,53 @@ class DocumentBody(Body):
     """One document."""
 
     id: str
-    text: str
+    text: str = Field(default="", description="Required of a document without a vector.")
     metadata: dict[str, Any] = Field(default_factory=dict)
     spans: SpansOfText | None = Field(
         default=None,
         description="What has a vector in a chunked collection; sent where it is so by given spans.",
     )
+    vector: Vector | None = Field(default=None, description="Its vector, made elsewhere, which is stored as it is.")
+    vectors: list[Vector] | None = Field(default=None, description="The same in a chunked collection: one a span.")
+    fingerprint: str | None = Field(
+        default=None,
+        description="Under which its vector was made: that of the collection. Needed unless its vectors are foreign.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """An item of a list that is no document, and the first things that are wrong with it, as Pydantic has them."""
+
+    id: str | None
+    problems: Sequence[Mapping[str, Any]]
+
+
+def _one_by_one(value: Any, validate: ValidatorFunctionWrapHandler) -> list[DocumentBody | Misfit]:
+    """Validate a list of documents, and where that fails each by itself, so that every bad one is found."""
+    try:
+        return validate(value)  # type: ignore[no-any-return]
+    except ValidationError:
+        if not isinstance(value, list):
+            raise
+        found: list[DocumentBody | Misfit] = []
+        misfits = 0
+        for item in value:
+            try:
+                found.append(DocumentBody.model_validate(item))
+            except ValidationError as error:
+                misfits += 1
+                if misfits > _MOST_MISFITS:
+                    break
+                given = item.get("id") if isinstance(item, dict) else None
+                found.append(Misfit(given if isinstance(given, str) else None, error.errors(include_url=False)[:5]))
+        else:
+            return found
+        raise
 
 
 class UpsertRequest(Body):
-    """Documents to store: all of them or none."""
+    """Documents to store: all of them or none, or with `on_error: skip` the good ones."""
 
     model_config = examples(
         {
@@ -94,8 +151,11 @@ class UpsertRequest(Body):
         }
     )
 
-    documents: Annotated[list[DocumentBody], Field(fail_fast=True)]
+    documents: Annotated[list[DocumentBody], Field(fail_fast=True), WrapValidator(_one_by_one)]
     truncate: Truncate = False
+    on_error: Literal["fail", "skip"] = Field(
+        default="fail", description="`skip` stores the good documents and returns the others as `rejected`."
+    )
 
 
 class IndexBody(BaseModel):
@@ -114,9 +174,10 @@ class CollectionBody(BaseModel):
 
     name: str
     aliases: list[str] = Field(description="Its further names.")
-    model: str
-    pooling: str
-    fingerprint: str
+    model: str | None = Field(description="null: its vectors are foreign, and no model is named for queries.")
+    pooling: str | None
+    fingerprint: str = Field(description="`foreign` without a model.")
+    foreign: bool | None = Field(default=None, description="Whether documents come with their vectors, if they do.")
     dimension: int
     index: str
     index_state: IndexBody
@@ -130,6 +191,12 @@ class CollectionBody(BaseModel):
     stored_bytes: int = Field(description="Of its texts, metadata and vectors in the store.")
     created: str
 
+    @model_serializer(mode="wrap")
+    def _keep_null(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep `null` for what a collection of foreign vectors lacks, where other absent fields are left out."""
+        fields: dict[str, Any] = serialize(self)
+        return {"name": self.name, "model": self.model, "pooling": self.pooling} | fields
+
 
 class CollectionList(BaseModel):
     """All collections."""
@@ -140,8 +207,8 @@ class CollectionList(BaseModel):
 class DefinitionBody(BaseModel):
     """What a collection's vectors are made with."""
 
-    model: str
-    pooling: str
+    model: str | None
+    pooling: str | None
     fingerprint: str
     chunking: dict[str, JsonValue] | None = Field(description="null: one vector a document.")
     similarity: str
@@ -159,8 +226,19 @@ class ReindexBody(BaseModel):
     error: str | None = Field(description="Why it failed.")
 
 
+class RejectedBody(BaseModel):
+    """A document that was left out."""
+
+    index: int = Field(description="Which of the request's documents it was.")
+    id: str | None = Field(description="null where it had none.")
+    code: str = Field(description="The kind of error, as in a problem document.")
+    detail: str
+    empty: bool = Field(description="Whether its text has nothing to embed.")
+
+
 class UpsertedBody(BaseModel):
     """How many documents are stored now, and how many of them were so before."""
 
     upserted: int
     unchanged: int
+    rejected: list[RejectedBody] | None = Field(default=None, description="With `on_error: skip`: those left out.")

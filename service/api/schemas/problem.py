@@ -19,6 +19,10 @@ class Problem(BaseModel):
     place: dict[str, JsonValue] | None = Field(
         default=None, description="The same in parts: `field`, and `index` and `span` where they apply."
     )
+    errors: list[dict[str, JsonValue]] | None = Field(
+        default=None,
+        description="Each of several faults of one request: `where`, `detail`, and `code` of a document.",
+    )
 
 
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {

@@ -144,19 +144,34 @@ def test_a_long_document_needs_truncate(asking, jsonl, name):
     assert refused.returncode == 1
     assert f"{path}: line 2: document 'a/long one' has 302 tokens and the model takes 256" in refused.stderr
     assert "--truncate" in refused.stderr and '"truncate"' not in refused.stderr
-    assert summary(asking("index", path, "--collection", name, "--truncate")) == (2, 0, 0)
+    assert refused.stdout.startswith("1 stored (0 unchanged), 0 empty skipped, 1 rejected, ")
+    assert summary(asking("index", path, "--collection", name, "--truncate")) == (2, 1, 0)
     assert "--truncate" in asking("search", "harp " * 300, "--collection", name).stderr
     assert len(ids(asking("search", "harp " * 300, "--collection", name, "--truncate", "--json"))) == 2
 
 
-def test_a_failure_midway_says_what_is_stored(asking, jsonl, name):
+def test_strict_stops_at_the_first_that_cannot_be_stored(asking, jsonl, name):
     path = jsonl(*({"id": str(n), "text": "word"} for n in range(4)), {"id": "long", "text": "harp " * 300})
-    refused = asking("index", path, "--collection", name, "--batch-size", 2)
-    assert refused.returncode == 1
-    assert "4 of 5 documents are stored. Run the same command again" in refused.stderr
+    refused = asking("index", path, "--collection", name, "--batch-size", 2, "--strict")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.splitlines() == [
+        f"error: {path}: line 5: document 'long' has 302 tokens and the model takes 256. Give --truncate to embed "
+        "the beginning of such texts alone, or split the text.",
+        "error: 4 documents are stored. Run the same command again to go on.",
+    ]
 
 
-def test_every_bad_line_is_named_and_nothing_is_sent(asking, tmp_path, name, side_by_side):
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ['{"id": 7}', '{"id": "b", "text": ""}', '{"id": "b", "text": "\\u200b"}', "x"])
+def test_strict_stops_at_whatever_would_be_left_out(asking, tmp_path, name, side_by_side, line):
+    path = tmp_path / "documents.jsonl"
+    path.write_text(f'{line}\n{{"id": "a", "text": "fine"}}\n')
+    refused = asking("index", path, "--collection", name, "--strict")
+    assert refused.returncode == 1 and refused.stderr.startswith(f"error: {path}: line 1: ")
+    assert side_by_side.http.get(f"/collections/{name}").status_code == 404
+
+
+def test_every_bad_line_is_left_out_told_and_written_to_a_file(asking, tmp_path, name, side_by_side):
     path = tmp_path / "bad.jsonl"
     path.write_bytes(
         b"\n".join(
@@ -176,8 +191,10 @@ def test_every_bad_line_is_named_and_nothing_is_sent(asking, tmp_path, name, sid
             ]
         )
     )
-    result = asking("index", path, "--collection", name)
-    assert (result.returncode, result.stdout) == (2, "")
+    rejects = tmp_path / "rejects.jsonl"
+    result = asking("index", path, "--collection", name, "--rejects", rejects)
+    assert result.returncode == 1
+    assert result.stdout.startswith("1 stored (0 unchanged), 0 empty skipped, 11 rejected, ")
     lines = result.stderr.splitlines()
     expected = [
         (2, "is not JSON"),
@@ -186,15 +203,29 @@ def test_every_bad_line_is_named_and_nothing_is_sent(asking, tmp_path, name, sid
         (5, "'id' is the number 7. It must be a string"),
         (6, "has no 'text'. Did you mean 'txt'?"),
         (7, "'text' is null"),
-        (8, "id 'a' is taken by line 1"),
+        (8, "id 'a' is taken by an earlier one"),
         (9, "not valid UTF-8 at byte 22"),
         (10, "metadata must be a JSON object"),
         (11, "'year' is no field"),
     ]
     for (number, message), line in zip(expected, lines, strict=False):
-        assert line.startswith(f"error: {path}: line {number}: ") and message in line, line
-    assert len(lines) == 11 and "the rest was not read" in lines[-1]
-    assert side_by_side.http.get(f"/collections/{name}").status_code == 404
+        assert line.startswith(f"warning: {path}: line {number}: ") and message in line, line
+    assert lines[10:] == ["warning: 1 others are left out too."]
+    written = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [entry["line"] for entry in written] == list(range(2, 13))
+    for (_, message), entry in zip(expected, written, strict=False):
+        assert message in entry["reason"]
+    assert written[2]["content"] == '{"text": "no id"}'
+    assert [
+        hit["id"] for hit in side_by_side.http.post(f"/collections/{name}/search", json={"query": "a"}).json()["hits"]
+    ] == ["a"]
+
+
+def test_a_rejects_file_that_cannot_be(asking, few, tmp_path, name):
+    for rejects, message in ((few, "is the file that is read"), (tmp_path / "no" / "r.jsonl", "No such file")):
+        refused = asking("index", few, "--collection", name, "--rejects", rejects)
+        assert (refused.returncode, refused.stdout) == (2, "") and message in refused.stderr
+    assert few.read_text()
 
 
 def test_a_file_that_is_not_there(asking, tmp_path, name):
@@ -262,7 +293,7 @@ def test_interrupted_and_run_again(asking, environment, jsonl, name, side_by_sid
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     said = re.fullmatch(
-        rf"Interrupted: at least (\d+) of {total} documents are stored. Run the same command again to go on.\n", err
+        r"Interrupted: at least (\d+) documents are stored. Run the same command again to go on.\n", err
     )
     assert said, err
     documents, unchanged, updated = summary(asking("index", path, "--collection", name))
@@ -288,7 +319,7 @@ def test_the_service_is_stopped_midway(environment, jsonl, tmp_path, name):
         assert "Traceback" not in server.log.read_text()
     assert (process.returncode, out) == (1, "")
     assert "Traceback" not in err
-    assert re.search(r"\d+ of 3000 documents are stored. Run the same command again to go on.", err)
+    assert re.search(r"\d+ documents are stored. Run the same command again to go on.", err)
 
 
 def test_progress_on_a_terminal(environment, few, name, side_by_side):
@@ -315,7 +346,7 @@ def test_progress_on_a_terminal(environment, few, name, side_by_side):
         reader.join(10)
         os.close(ours)
     assert result.returncode == 0
-    assert b"3/3" in seen
+    assert b"100%" in seen and b"3 documents" in seen
 
 
 @pytest.mark.slow
@@ -328,12 +359,12 @@ def test_a_deployment_in_the_process(millpond, jsonl, tmp_path):
     )
     options = {"env": {"MILLPOND_STORE__PATH": str(tmp_path / "store")}}
     here = ("--collection", "c", "--config", ROOT / "configs" / "mean.yaml")
-    refused = millpond("index", path, "--batch-size", 2, *here, **options)
+    refused = millpond("index", path, "--batch-size", 2, "--strict", *here, **options)
     assert refused.returncode == 1
     assert refused.stderr.splitlines() == [
         f"error: {path}: line 3: document 'long' has 302 tokens and the model takes 256. Give --truncate to embed "
         "the beginning of such texts alone, or split the text.",
-        "error: 2 of 3 documents are stored. Run the same command again to go on.",
+        "error: 2 documents are stored. Run the same command again to go on.",
     ]
     assert ids(millpond("search", "music", *here, "--json", **options)) == ["harp", "cat"]
 

@@ -1,0 +1,50 @@
+"""A folder of text and Markdown files: each is a document, and its path the id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from service.cli.documents import document_of
+from service.cli.sources.base import MOST_BYTES, Problem, Row, Source
+
+_ENDINGS: Final = (".txt", ".md", ".markdown")
+
+
+class Folder(Source):
+    """The files of a folder and of those in it, in order of their paths; hidden ones and links to folders aside."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.files = sorted(_found(path))
+
+    def __iter__(self) -> Iterator[Row | Problem]:
+        """Read from the start."""
+        for number, file in enumerate(self.files, 1):
+            self.read = number / len(self.files)
+            yield self._row(number, file)
+
+    def _row(self, number: int, name: str) -> Row | Problem:
+        place = f"file {name}"
+        try:
+            file = self.path / name
+            if file.stat().st_size > MOST_BYTES:
+                raise ValueError(f"has more than {MOST_BYTES >> 20} MiB. Split it.")
+            text = file.read_bytes().decode("utf-8-sig")
+            return Row(place, number, document_of({"id": name, "text": text}), text)
+        except UnicodeDecodeError as error:
+            return Problem(place, number, f"is not valid UTF-8 at byte {error.start + 1}. Save it as UTF-8.", "")
+        except OSError as error:
+            return Problem(place, number, f"cannot be read: {error.strerror}.", "")
+        except ValueError as problem:
+            return Problem(place, number, str(problem), "")
+
+
+def _found(root: Path) -> Iterator[str]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and name.lower().endswith(_ENDINGS):
+                yield (Path(folder) / name).relative_to(root).as_posix()
