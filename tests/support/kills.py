@@ -151,12 +151,12 @@ class Kills:
                 self._find(http, collection, texts[start : start + 64])
 
     def _find(self, http: httpx.Client, collection: str, texts: list[tuple[str, str]]) -> None:
-        body = {"queries": [_query(collection, text) for _, text in texts], "k": 3}
-        answer = http.post(f"/collections/{collection}/search", json=body)
-        answer.raise_for_status()
-        for (document, text), result in zip(texts, answer.json()["results"], strict=True):
-            if document not in {hit["id"] for hit in result["hits"]}:
-                self.tally.faults.append(f"{collection}: {document} is not found by its text {text!r}")
+        for mode in ("dense", "keyword"):
+            body = {"queries": [_query(collection, text) for _, text in texts], "k": 5, "mode": mode}
+            answer = http.post(f"/collections/{collection}/search", json=body).raise_for_status()
+            for (document, text), result in zip(texts, answer.json()["results"], strict=True):
+                if document not in {hit["id"] for hit in result["hits"]}:
+                    self.tally.faults.append(f"{collection}: {document} is not found by {mode} as {text!r}")
 
 
 def _query(collection: str, text: str) -> str:
@@ -205,7 +205,8 @@ class _Writer:
 
     def run(self, url: str) -> None:
         """Write and search until the service dies."""
-        steps = [self._upsert] * 6 + [self._delete] * 3 + [self._search] * 4
+        steps = [self._upsert] * 6 + [self._delete] * 2 + [self._delete_many, self._retag] * 2
+        steps += [self._search] * 4 + [self._count]
         with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
             try:
                 while True:
@@ -226,6 +227,36 @@ class _Writer:
     def _delete(self, http: httpx.Client, collection: str) -> None:
         document = f"{self._number}/{self._random.randrange(IDS)}"
         self._write(collection, {document: None}, http, "DELETE", f"documents/{document}")
+
+    def _delete_many(self, http: httpx.Client, collection: str) -> None:
+        states: dict[str, State] = dict.fromkeys(self._some())
+        self._write(collection, states, http, "POST", "documents/delete", json={"ids": [*states]})
+
+    def _retag(self, http: httpx.Client, collection: str) -> None:
+        ids, (_, metadata) = self._some(), self._new()
+        states = {
+            document: (known[0], metadata) if (known := self._state(collection, document)) else None
+            for document in ids
+        }
+        body = {"ids": ids, "replace": json.loads(metadata)}
+        self._write(collection, states, http, "POST", "documents/metadata", json=body)
+
+    def _some(self) -> list[str]:
+        return [f"{self._number}/{item}" for item in self._random.sample(range(IDS), self._random.randint(1, 6))]
+
+    def _state(self, collection: str, document: str) -> State:
+        return self._known[collection, document].state
+
+    def _count(self, http: httpx.Client, collection: str) -> None:
+        """Count its documents by their metadata."""
+        body = {"filter": {"writer": self._number}}
+        counted = (
+            http.post(f"/collections/{collection}/documents/count", json=body).raise_for_status().json()["count"]
+        )
+        if counted != self.count(collection):
+            self._tally.faults.append(
+                f"{collection}: {counted} of writer {self._number}, not {self.count(collection)}"
+            )
 
     def _write(
         self, collection: str, states: dict[str, State], http: httpx.Client, method: str, path: str, **body: Any
@@ -250,14 +281,17 @@ class _Writer:
         if not mine:
             return
         document, text = self._random.choice(mine)
-        body = {"query": _query(collection, text), "k": 50, "filter": {"writer": self._number}}
+        mode = self._random.choice(["dense", "keyword", "hybrid"])
+        body = {"query": _query(collection, text), "mode": mode, "k": 50, "filter": {"writer": self._number}}
         hits = http.post(f"/collections/{collection}/search", json=body).raise_for_status().json()["hits"]
         for hit in hits:
             state = self._known[collection, hit["id"]].state
             if state is None or state[0] != hit["text"]:
                 self._tally.faults.append(f"{collection}/{hit['id']}: a search has {hit['text']!r}, known is {state}")
         if document not in {hit["id"] for hit in hits}:
-            self._tally.faults.append(f"{collection}/{document}: a search does not find it by its text {text!r}")
+            self._tally.faults.append(
+                f"{collection}/{document}: a {mode} search does not find it by its text {text!r}"
+            )
         self._tally.searches += 1
 
     def _new(self) -> tuple[str, str]:

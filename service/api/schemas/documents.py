@@ -8,16 +8,13 @@ from pydantic import BaseModel, Field
 
 from service.api.requests import Body
 from service.api.schemas.fields import Texts, examples
+from service.api.schemas.search import Filter
 
 MOST_LISTED: Final = 10_000
 """Documents of one page."""
 
 DocumentField = Literal["text", "metadata", "spans", "vector"]
 
-_Filter = Annotated[
-    dict[str, Any] | None,
-    Field(description="On metadata, with $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not."),
-]
 _Include = Annotated[
     list[DocumentField],
     Field(
@@ -35,7 +32,7 @@ class ListRequest(Body):
 
     limit: int = Field(default=100, ge=1, le=MOST_LISTED, description="Documents of a page, at most.")
     cursor: str | None = Field(default=None, description="The `cursor` of the page before; none: from the start.")
-    filter: _Filter = None
+    filter: Filter = None
     include: _Include = _INCLUDED
 
 
@@ -44,7 +41,7 @@ class CountRequest(Body):
 
     model_config = examples({"filter": {"lang": "en"}})
 
-    filter: _Filter = None
+    filter: Filter = None
 
 
 class GetRequest(Body):
@@ -58,7 +55,7 @@ class GetRequest(Body):
 
 class _Selected(Body):
     ids: Texts | None = None
-    filter: _Filter = None
+    filter: Filter = None
     all: bool = Field(default=False, description="Every document; an empty filter is refused.")
 
 
