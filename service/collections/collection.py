@@ -157,7 +157,8 @@ class Collection:
             logger.exception("collection %r: the index cannot be built; it is searched exactly", self.name)
         with self._store.writing() as transaction:
             if self._index is not index:
-                return True  # the snapshot is removed with others that nothing names
+                self._remove_snapshot(None if part is None else index.adopt(part))
+                return True
             before, row = self._row.snapshot, self._row
             if part is None:
                 index.abandon(problem)

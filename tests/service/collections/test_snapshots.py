@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -149,6 +150,53 @@ def test_a_reindex_leaves_no_snapshot_of_the_vectors_before(collections, folder,
     for text in TEXTS:
         assert collection.search(vector_of(text[::-1])[None], 1)[0][0].text == text
     reopened.close()
+
+
+@pytest.mark.parametrize("ends", ["drop", "reindex", "close"])
+def test_a_build_that_comes_too_late_leaves_nothing(collections, folder, monkeypatch, ends):
+    """The collection is dropped, gets other vectors, or is closed when its graph is done and not yet published."""
+    done, released = threading.Event(), threading.Event()
+
+    class Late(Tiny):
+        def begin(self):
+            build = super().begin()
+
+            class Waiting:
+                def run(self, stopped):
+                    part = build.run(lambda: False)
+                    done.set()
+                    assert released.wait(60)
+                    return part
+
+            return Waiting()
+
+    monkeypatch.setitem(KINDS, "tiny", Late)
+    collection = collections.create("notes", definition(), DIM, "tiny")[0]
+    put(collection, [f"d{i}" for i in range(60)])
+    assert done.wait(60) and len(names(folder)) == 1
+    match ends:
+        case "drop":
+            collections.drop("notes")
+        case "reindex":
+            monkeypatch.setattr(Late, "exact_below", 10_000)
+            collection.begin_rebuild(definition(turn=2), DIM)
+            batch = collection.unbuilt()
+            vectors = np.stack([vector_of(document.text) for _, document in batch])
+            collection.put_rebuilt(definition(turn=2), [key for key, _ in batch], vectors)
+            assert collection.finish_rebuild()
+    released.set()
+    if ends == "close":
+        collections.close()
+        collections = Collections(folder)
+        collection = collections.get("notes")
+    collections.wait_for_builds()
+    if ends == "drop":
+        assert names(folder) == [] and collections.list() == []
+    else:
+        check(collection, [f"d{i} in version 0" for i in range(60)])
+        assert collection.index_state().uses == ("exact" if ends == "reindex" else "hnsw")
+        assert len(names(folder)) == (ends == "close")
+    collections.close()
 
 
 def test_where_no_snapshot_can_be_written_searches_are_exact(collections, folder, caplog):
