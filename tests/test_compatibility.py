@@ -99,6 +99,7 @@ def test_collections_answer_as_they_did(served: Deployment, store: Path) -> None
         description = expected["description"] | {
             "fingerprint": embedder.fingerprint,
             "similarity": "cosine",
+            "keyword": {"tokenizer": "unicode61"},
             "precisions": [],
         }
         assert asyncio.run(served.collections.describe(collection)) == description

@@ -30,7 +30,7 @@ _LEAST_WEIGHT: Final = 1e-6
 _FEW: Final = 20
 """Documents that may have a term without making it a common one, in however small a collection."""
 _WORTH: Final = 4
-"""How many times as many documents all terms must have as the rare ones, for two steps to be faster than one."""
+"""How many times as many documents must be left out by a step before another, for the two to be faster."""
 _ROUNDING: Final = 1e-6
 
 
@@ -159,6 +159,8 @@ class _Query:
         reach the score of the last one wanted (Turtle and Flood, 1995, "Query evaluation: strategies and
         optimizations"). Scoring is what takes long, and common terms have many documents.
         """
+        if allowed is not None and _WORTH * sum(self._counts) < len(allowed):
+            allowed = np.intersect1d(self._matching(), allowed, assume_unique=True)  # or SQLite sorts all of them
         for rare in range(1, len(self.terms)):
             others = sum(self._bounds[rare:])
             if _WORTH * sum(self._counts[:rare]) > sum(self._counts):
@@ -183,6 +185,13 @@ class _Query:
             "ORDER BY score DESC, rowid LIMIT ?",
             (" OR ".join(terms), *([] if allowed is None else [json.dumps(allowed.tolist())]), k),
         ).fetchall()
+
+    def _matching(self) -> Keys:
+        """Return the keys of the documents that have one of the terms."""
+        if not self.terms:
+            return np.empty(0, np.int64)
+        query = f"SELECT rowid FROM {self._table} WHERE {self._table} MATCH ?"
+        return np.fromiter((key for (key,) in self._connection.execute(query, (" OR ".join(self.terms),))), np.int64)
 
     def _value(self, expression: str, *parameters: str) -> int:
         (value,) = self._connection.execute(f"SELECT {expression}", parameters).fetchone()

@@ -192,12 +192,14 @@ def test_the_text_table_follows_the_documents(collections, folder):
 
 def test_k_and_filters(collections):
     texts = {f"d{i}": "mill" + " pond" * i for i in range(30)}
+    texts["d7"] += " rare"
     collection = made(collections, texts=texts, metadata={f"d{i}": {"even": i % 2 == 0} for i in range(30)})
     everything = found(collection, "mill", 100)
     assert everything == [f"d{i}" for i in range(30)]  # shorter texts first
     assert found(collection, "mill", 3) == everything[:3]
     assert found(collection, "mill", 3, {"even": False}) == ["d1", "d3", "d5"]
     assert found(collection, "mill", 3, {"even": "no"}) == []
+    assert [found(collection, "rare", 3, {"even": even}) for even in (False, True)] == [["d7"], []]
     assert found(collection, "mill", 100, {"even": {"$exists": True}}) == everything
     with pytest.raises(ValueError, match="k must be"):
         found(collection, "mill", 0)
