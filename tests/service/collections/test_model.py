@@ -381,7 +381,9 @@ class HistoryWithGraphs(History):
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
-    max_examples=settings.default.max_examples // 2, stateful_step_count=30, suppress_health_check=list(HealthCheck)
+    max_examples=200 if settings.default.max_examples > 25 else 12,  # many in the slow tier
+    stateful_step_count=30,
+    suppress_health_check=list(HealthCheck),
 )
 
 
