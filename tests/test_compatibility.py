@@ -100,6 +100,7 @@ def test_collections_answer_as_they_did(served: Deployment, store: Path) -> None
             "fingerprint": embedder.fingerprint,
             "similarity": "cosine",
             "precisions": [],
+            "index_state": {"uses": "exact"},
         }
         assert asyncio.run(served.collections.describe(collection)) == description
         assert asyncio.run(hits(served, collection.name)) == nearly(expected["hits"])
