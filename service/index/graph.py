@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.arrays import Keys, Ordinals, Vectors
 from service.index.flat import ExactView, firsts, merged
-from service.index.rows import Rows, distinct, knn, one_thread
+from service.index.rows import Rows, distinct, held, knn, one_thread
 from service.index.vectorfile import BLOCK, VectorFile
 from service.similarity import Similarity
 
@@ -34,6 +34,8 @@ _MEASURED: Final = (10, 100)
 _COST_OF_EFFORT: Final = 2.4
 _COST_OF_CODE: Final = 0.064
 _COST_OF_SKIPPING: Final = 0.004
+_SPARSE: Final = 50
+"""One of how many keys is allowed at most, where they are looked up one by one."""
 _FEW: Final = 500
 """Vectors that are read and compared themselves rather than their codes."""
 
@@ -299,20 +301,26 @@ class LiveGraph:
         positions: Keys = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
         return positions if self.live is None else positions[self.live[positions]]
 
+    def _chosen(self, keys: Keys) -> NDArray[np.bool_]:
+        """Return which vectors (n,) are of `keys` and there still."""
+        if len(keys) < len(self.graph) // _SPARSE:
+            chosen = np.zeros(len(self.graph), bool)
+            chosen[self.positions(keys)] = True
+            return chosen
+        chosen = held(self.graph.keys, keys)
+        return chosen if self.live is None else chosen & self.live
+
     def search(
         self, queries: Vectors, k: int, allowed: Keys | None, *, grouped: bool, exact: bool
     ) -> tuple[Vectors, Keys, Ordinals]:
         """Search with prepared queries (q, dim), as `IndexView` describes."""
-        if allowed is None:
-            positions, chosen, total, count = None, self.live, self.length, self.count
-        else:
-            positions = self.positions(allowed)
-            chosen, total, count = None, len(positions), distinct(self.graph.keys[positions])
+        chosen, total, count = self.live, self.length, self.count
+        if allowed is not None:
+            chosen = self._chosen(allowed)
+            total = int(np.count_nonzero(chosen))
+            count = distinct(self.graph.keys[chosen]) if grouped else 0
         wanted = min(k, count if grouped else total) if len(queries) else 0
         if exact or not wanted or total <= _FEW:
-            positions = self.positions(None) if positions is None else positions
+            positions = None if chosen is None else np.flatnonzero(chosen)
             return self.graph.search_exactly(queries, wanted, positions, grouped=grouped)
-        if positions is not None:
-            chosen = np.zeros(len(self.graph), bool)
-            chosen[positions] = True
         return self.graph.search(queries, wanted, chosen, total, grouped=grouped)
