@@ -29,6 +29,9 @@ _SAMPLE: Final = 200
 """Vectors that are searched for to measure the recall."""
 _MEASURED: Final = (10, 100)
 """How many neighbours of each are looked for, for the effort of small and of large answers."""
+_MOST_BREADTH: Final = 500
+"""Vectors that a graph is asked for at most. What was measured says nothing about far more than 100 neighbours, for
+which a search must leave the cluster that it is in."""
 
 # The costs of a search in microseconds, from 200,000 x 384 on one core; they choose between two ways to one result.
 _COST_OF_EFFORT: Final = 2.4
@@ -102,7 +105,7 @@ class Graph:
             breadth = depth if chosen is None else int(1.5 * depth * len(self) / total) + 1
             effort = max(self.effort, int(self.stretch * breadth))
             scanning = _COST_OF_CODE * total + _COST_OF_SKIPPING * len(self)
-            by_graph = by_graph and depth < total and _COST_OF_EFFORT * effort < scanning
+            by_graph = by_graph and depth < total and breadth <= _MOST_BREADTH and _COST_OF_EFFORT * effort < scanning
             if by_graph:
                 answers = self._visited(queries[left], breadth, effort)
             else:
