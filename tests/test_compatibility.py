@@ -101,6 +101,7 @@ def test_collections_answer_as_they_did(served: Deployment, store: Path) -> None
             "similarity": "cosine",
             "keyword": {"tokenizer": "unicode61"},
             "precisions": [],
+            "index_state": {"uses": "exact"},
         }
         assert asyncio.run(served.collections.describe(collection)) == description
         assert asyncio.run(hits(served, collection.name)) == nearly(expected["hits"])

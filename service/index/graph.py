@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.arrays import Keys, Ordinals, Vectors
 from service.index.flat import ExactView, firsts, merged
-from service.index.rows import Rows, distinct, knn, one_thread
+from service.index.rows import Rows, distinct, held, knn, one_thread
 from service.index.vectorfile import BLOCK, VectorFile
 from service.similarity import Similarity
 
@@ -29,11 +29,16 @@ _SAMPLE: Final = 200
 """Vectors that are searched for to measure the recall."""
 _MEASURED: Final = (10, 100)
 """How many neighbours of each are looked for, for the effort of small and of large answers."""
+_MOST_BREADTH: Final = 500
+"""Vectors that a graph is asked for at most. What was measured says nothing about far more than 100 neighbours, for
+which a search must leave the cluster that it is in."""
 
 # The costs of a search in microseconds, from 200,000 x 384 on one core; they choose between two ways to one result.
 _COST_OF_EFFORT: Final = 2.4
 _COST_OF_CODE: Final = 0.064
 _COST_OF_SKIPPING: Final = 0.004
+_SPARSE: Final = 50
+"""One of how many keys is allowed at most, where they are looked up one by one."""
 _FEW: Final = 500
 """Vectors that are read and compared themselves rather than their codes."""
 
@@ -100,7 +105,7 @@ class Graph:
             breadth = depth if chosen is None else int(1.5 * depth * len(self) / total) + 1
             effort = max(self.effort, int(self.stretch * breadth))
             scanning = _COST_OF_CODE * total + _COST_OF_SKIPPING * len(self)
-            by_graph = by_graph and depth < total and _COST_OF_EFFORT * effort < scanning
+            by_graph = by_graph and depth < total and breadth <= _MOST_BREADTH and _COST_OF_EFFORT * effort < scanning
             if by_graph:
                 answers = self._visited(queries[left], breadth, effort)
             else:
@@ -299,20 +304,26 @@ class LiveGraph:
         positions: Keys = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
         return positions if self.live is None else positions[self.live[positions]]
 
+    def _chosen(self, keys: Keys) -> NDArray[np.bool_]:
+        """Return which vectors (n,) are of `keys` and there still."""
+        if len(keys) < len(self.graph) // _SPARSE:
+            chosen = np.zeros(len(self.graph), bool)
+            chosen[self.positions(keys)] = True
+            return chosen
+        chosen = held(self.graph.keys, keys)
+        return chosen if self.live is None else chosen & self.live
+
     def search(
         self, queries: Vectors, k: int, allowed: Keys | None, *, grouped: bool, exact: bool
     ) -> tuple[Vectors, Keys, Ordinals]:
         """Search with prepared queries (q, dim), as `IndexView` describes."""
-        if allowed is None:
-            positions, chosen, total, count = None, self.live, self.length, self.count
-        else:
-            positions = self.positions(allowed)
-            chosen, total, count = None, len(positions), distinct(self.graph.keys[positions])
+        chosen, total, count = self.live, self.length, self.count
+        if allowed is not None:
+            chosen = self._chosen(allowed)
+            total = int(np.count_nonzero(chosen))
+            count = distinct(self.graph.keys[chosen]) if grouped else 0
         wanted = min(k, count if grouped else total) if len(queries) else 0
         if exact or not wanted or total <= _FEW:
-            positions = self.positions(None) if positions is None else positions
+            positions = None if chosen is None else np.flatnonzero(chosen)
             return self.graph.search_exactly(queries, wanted, positions, grouped=grouped)
-        if positions is not None:
-            chosen = np.zeros(len(self.graph), bool)
-            chosen[positions] = True
         return self.graph.search(queries, wanted, chosen, total, grouped=grouped)
