@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 import orjson
 
 from service.cli.console import Failure, emit
-from service.cli.sources.streams import needed
+from service.cli.streams import needed
 
 _ROWS: Final = 4096
 """Documents of a row group, which are in memory at once."""

@@ -9,6 +9,7 @@ from service.api.errors import _RESPONSES
 from service.errors import Place, ServiceError
 
 CODES = {
+    "bad_backup",
     "bad_request",
     "broken_model",
     "conflict",
@@ -22,8 +23,10 @@ CODES = {
     "invalid_input",
     "invalid_name",
     "invalid_vector",
+    "keywords_unavailable",
     "model_not_found",
     "name_conflict",
+    "no_space",
     "not_found",
     "reindex_running",
     "request_too_large",

@@ -20,7 +20,17 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ("api", "collections", "embedding", "encoder", "store", "index", "similarity.py", "errors.py")
+LAYERS = (
+    "api",
+    "collections",
+    "embedding",
+    "encoder",
+    "store",
+    "index",
+    "similarity.py",
+    "exact_json.py",
+    "errors.py",
+)
 """The rooms of `service/` that requests go through, from top to bottom."""
 CHECKPOINT = ROOT / "tests" / "fixtures" / "v0_1" / "exported"
 

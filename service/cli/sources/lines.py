@@ -9,7 +9,7 @@ from typing import IO
 
 from service.cli.documents import document_of, parse_object
 from service.cli.sources.base import MOST_BYTES, Problem, Row, Source
-from service.cli.sources.streams import Stream
+from service.cli.streams import Stream
 
 
 class JSONLines(Source):

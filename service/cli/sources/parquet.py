@@ -13,7 +13,7 @@ import orjson
 from service.cli.console import Failure
 from service.cli.documents import document_of, from_columns
 from service.cli.sources.base import Problem, Row, Source
-from service.cli.sources.streams import needed
+from service.cli.streams import needed
 from service.errors import did_you_mean
 
 _ROWS: Final = 256

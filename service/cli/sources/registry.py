@@ -11,8 +11,8 @@ from service.cli.sources.base import Source
 from service.cli.sources.folder import Folder
 from service.cli.sources.lines import JSONLines
 from service.cli.sources.parquet import Parquet
-from service.cli.sources.streams import ENDINGS
 from service.cli.sources.table import Table
+from service.cli.streams import ENDINGS
 
 _FORMATS: Final[dict[str, Callable[[Path], Source]]] = {".csv": Table, ".tsv": Table, ".parquet": Parquet}
 """Formats by how a name ends, an ending such as .gz aside; all others are JSON lines."""

@@ -14,7 +14,7 @@ import orjson
 from service.cli.console import Failure
 from service.cli.documents import document_of, from_columns
 from service.cli.sources.base import MOST_BYTES, Problem, Row, Source
-from service.cli.sources.streams import Stream
+from service.cli.streams import Stream
 from service.errors import did_you_mean
 from service.store.document import has_surrogate
 

@@ -43,7 +43,7 @@ TEXTS = {
 
 def made(collections, tokenizer="unicode61", texts=TEXTS, name=None, metadata=None):
     """A collection of texts, each along its own direction of a quarter circle."""
-    collection, _ = collections.create(name or tokenizer, definition(), 2, "flat", TOKENIZERS[tokenizer])
+    collection, _ = collections.create(name or tokenizer, definition(), 2, "flat", tokenizer=TOKENIZERS[tokenizer])
     angles = np.linspace(0, np.pi / 2, len(texts))
     documents = [Document(id_, text, (metadata or {}).get(id_, {})) for id_, text in texts.items()]
     collection.upsert(documents, np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
