@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
 
 from service import exact_json
-from service.cli.console import Failure
+from service.cli.console import Failure, warn
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -46,6 +47,12 @@ Pooling = Annotated[
 def parse_filter(condition: str | None) -> orjson.Fragment | None:
     """Return `--filter` as it is sent; raises `Failure` where it is no JSON object."""
     return parse_object("--filter", condition, '{"year": {"$gte": 2020}}')
+
+
+def warn_of_filter(answer: Mapping[str, Any]) -> None:
+    """Print what of `--filter` can match nothing, as the answer of a service says."""
+    for warning in answer.get("warnings", ()):
+        warn(f"--filter: {warning}")
 
 
 def parse_object(flag: str, value: str | None, example: str) -> orjson.Fragment | None:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from service.cli import options
 from service.cli.client import ask_once, collection_path
-from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out, warn
+from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out
 
 
 def search(
@@ -47,8 +47,7 @@ def search(
     if as_json:
         emit_json(answer)
         return
-    for warning in answer.get("warnings", ()):
-        warn(f"--filter: {warning}")
+    options.warn_of_filter(answer)
     if not answer["hits"]:
         err.print(f"No document of {collection!r} matches.")
         return

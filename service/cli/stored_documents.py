@@ -51,6 +51,7 @@ def list_(
                 emit(b"".join(orjson.dumps(document) + b"\n" for document in page["documents"]))
             else:
                 found += page["documents"]
+        options.warn_of_filter(page)
         if found:
             out.print(_table(found))
         elif not as_json:
@@ -71,6 +72,7 @@ def count(
     """Count the documents, with --filter those that match it."""
     body = {"filter": options.parse_filter(condition)}
     (answer,) = ask_all(url, config, ("POST", f"{collection_path(collection)}/documents/count", body))
+    options.warn_of_filter(answer)
     say(str(answer["count"]))
 
 
@@ -107,6 +109,7 @@ def delete(
     """Delete documents: those with some ids, those that match --filter, or --all; all of them or none."""
     body = _selection(ids, condition, everything=everything)
     (answer,) = ask_all(url, config, ("POST", f"{collection_path(collection)}/documents/delete", body))
+    options.warn_of_filter(answer)
     _tell(collection, answer["deleted"], "deleted", answer["missing"])
 
 
@@ -135,6 +138,7 @@ def update(
     }
     body = _selection(ids, condition, everything=everything) | changes
     (answer,) = ask_all(url, config, ("POST", f"{collection_path(collection)}/documents/metadata", body))
+    options.warn_of_filter(answer)
     _tell(collection, answer["updated"], "updated", answer["missing"])
 
 

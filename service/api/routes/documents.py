@@ -46,15 +46,19 @@ async def list_some(name: str, served: Served, body: ListRequest | None = None) 
     page = await served.collections.page(
         name, asked.limit, cursor=asked.cursor, filter=asked.filter, vectors="vector" in asked.include
     )
+    warnings = await served.collections.filter_warnings(name, asked.filter)
+    more = {"warnings": warnings} if warnings else {}
     return await response_in_parts(
-        json_object(documents=_documents(page.documents, asked.include), cursor=page.cursor)
+        json_object(documents=_documents(page.documents, asked.include), cursor=page.cursor, **more)
     )
 
 
-@reading_router.post(f"{_PATH}/count")
+@reading_router.post(f"{_PATH}/count", response_model_exclude_none=True)
 async def count(name: str, served: Served, body: CountRequest | None = None) -> CountBody:
     """How many documents there are, with a filter how many match it."""
-    return CountBody(count=await served.collections.count(name, body.filter if body else None))
+    asked = body.filter if body else None
+    warnings = await served.collections.filter_warnings(name, asked)
+    return CountBody(count=await served.collections.count(name, asked), warnings=warnings or None)
 
 
 @reading_router.post(f"{_PATH}/get", response_model=FoundBody)
@@ -65,24 +69,26 @@ async def fetch_many(name: str, body: GetRequest, served: Served) -> Response:
     return await response_in_parts(json_object(documents=_documents(found, body.include), missing=missing))
 
 
-@router.post(f"{_PATH}/delete")
+@router.post(f"{_PATH}/delete", response_model_exclude_none=True)
 async def delete_many(name: str, body: DeleteRequest, served: Served) -> DeletedBody:
     """Delete the documents with some ids, those that match a filter, or all: all of them or none, durably."""
     if body.ids is not None:
         check_count(served, len(body.ids), "ids")
+    warnings = await served.collections.filter_warnings(name, body.filter)  # before the fields are gone
     done = await served.collections.delete_many(name, ids=body.ids, filter=body.filter, all=body.all)
-    return DeletedBody(deleted=done.count, missing=list(done.missing))
+    return DeletedBody(deleted=done.count, missing=list(done.missing), warnings=warnings or None)
 
 
-@router.post(f"{_PATH}/metadata")
+@router.post(f"{_PATH}/metadata", response_model_exclude_none=True)
 async def update_metadata(name: str, body: MetadataRequest, served: Served) -> UpdatedBody:
     """Change the metadata of documents, all of them or none, durably; nothing is embedded again."""
     if body.ids is not None:
         check_count(served, len(body.ids), "ids")
+    warnings = await served.collections.filter_warnings(name, body.filter)
     done = await served.collections.update_metadata(
         name, ids=body.ids, filter=body.filter, all=body.all, merge=body.merge, replace=body.replace
     )
-    return UpdatedBody(updated=done.count, missing=list(done.missing))
+    return UpdatedBody(updated=done.count, missing=list(done.missing), warnings=warnings or None)
 
 
 def _documents(documents: Sequence[Stored], include: Sequence[DocumentField]) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from service.api.requests import Body
 from service.api.schemas.fields import Texts, examples
-from service.api.schemas.search import Filter
+from service.api.schemas.search import Filter, Warnings
 
 MOST_LISTED: Final = 10_000
 """Documents of one page."""
@@ -96,12 +96,14 @@ class DocumentPage(BaseModel):
 
     documents: list[ListedBody]
     cursor: str | None = Field(description="Leads to the next page; null: this is the last.")
+    warnings: Warnings = None
 
 
 class CountBody(BaseModel):
     """How many documents there are, or match the filter."""
 
     count: int
+    warnings: Warnings = None
 
 
 class FoundBody(BaseModel):
@@ -116,6 +118,7 @@ class DeletedBody(BaseModel):
 
     deleted: int
     missing: list[str] = Field(description="Ids that no document had.")
+    warnings: Warnings = None
 
 
 class UpdatedBody(BaseModel):
@@ -123,3 +126,4 @@ class UpdatedBody(BaseModel):
 
     updated: int
     missing: list[str] = Field(description="Ids that no document has.")
+    warnings: Warnings = None

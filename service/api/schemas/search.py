@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,11 +13,14 @@ from service.collections.refinement import MOST_DIVERSE
 from service.collections.service import MOST_EXAMPLES, MOST_HITS
 from service.errors import shortened
 
-_WARNINGS: Final = "What of the filter can match nothing: a field, or a type of value, that no document has."
 HitField = Literal["text", "metadata", "span", "vector"]
 Filter = Annotated[
     dict[str, Any] | None,
     Field(description="On metadata: $eq $ne $gt $gte $lt $lte $in $nin $contains $icontains $exists $and $or $not."),
+]
+Warnings = Annotated[
+    list[str] | None,
+    Field(description="What of the filter can match nothing: a field, or a type of value, that no document has."),
 ]
 Group = Annotated[
     Literal["document"] | None,
@@ -159,11 +162,11 @@ class Hits(BaseModel):
 
     hits: list[HitBody]
     vector: list[float] | None = Field(default=None, description="That of the query, where it was asked for.")
-    warnings: list[str] | None = Field(default=None, description=_WARNINGS)
+    warnings: Warnings = None
 
 
 class SearchResults(BaseModel):
     """Hits for each of several queries."""
 
     results: list[Hits]
-    warnings: list[str] | None = Field(default=None, description=_WARNINGS)
+    warnings: Warnings = None

@@ -89,6 +89,26 @@ def test_what_can_match_nothing_is_said(
     assert ("".join(sorted(hit["id"] for hit in answer["hits"])), answer.get("warnings")) == (found, warnings)
     asked = {"queries": ["a", "b"], "include": [], "filter": condition}
     assert http.post(f"{shelf}/search", json=asked).json().get("warnings") == warnings
+    listed = http.post(f"{shelf}/documents/list", json={"filter": condition}).json()
+    counted = http.post(f"{shelf}/documents/count", json={"filter": condition}).json()
+    assert listed.get("warnings") == counted.get("warnings") == warnings
+    assert counted["count"] == len(listed["documents"]) == len(found)
+
+
+def test_a_change_says_what_it_cannot_match(http: httpx.Client, shelf: str) -> None:
+    asked = {"filter": {"yaer": 2021}}
+    said = ["no document has the field 'yaer'. Did you mean 'year'?"]
+    told = http.post(f"{shelf}/documents/metadata", json=asked | {"merge": {"a": 1}}).json()
+    assert told == {"updated": 0, "missing": [], "warnings": said}
+    assert http.post(f"{shelf}/documents/delete", json=asked).json() == {
+        "deleted": 0,
+        "missing": [],
+        "warnings": said,
+    }
+    asked = {"filter": {"title": {"$exists": True}}}
+    assert (
+        "warnings" not in http.post(f"{shelf}/documents/delete", json=asked).json()
+    )  # though none has it from now on
 
 
 def test_a_field_that_no_document_has_any_more(http: httpx.Client, shelf: str) -> None:
