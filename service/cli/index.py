@@ -256,7 +256,7 @@ def _reason(entry: dict[str, Any], row: Row) -> str:
     detail = str(entry["detail"])
     begun, closed, said = detail.partition(f" (id {row.id!r}) ")
     if closed and begun.startswith("documents["):
-        detail = f"{name} {said}"
+        detail = f"the vector of {name} {said}" if begun.endswith("].vector") else f"{name} {said}"
     if entry["code"] == TooLong.code:
         found = _TOO_LONG.search(detail)
         sentence = f"{name} has {found[1]} tokens and the model takes {found[2]}" if found else detail.rstrip(".")

@@ -64,11 +64,19 @@ def merged(metadata: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, A
 
 
 def _names_a_field(filter_: object) -> bool:
-    """Return whether a filter, or a list of them, has a condition anywhere, however it is combined."""
-    match filter_:
-        case Mapping():
-            return any(key not in ("$and", "$or", "$not") or _names_a_field(part) for key, part in filter_.items())
-        case list():
-            return any(map(_names_a_field, filter_))
-        case _:
-            return True  # no filter, which compiling it tells
+    """Return whether a filter has a condition, however it is combined: of alternatives, whether each has one."""
+    if not isinstance(filter_, Mapping):
+        return True  # no filter, which compiling it tells
+    for key, part in filter_.items():
+        match key, part:
+            case "$or", list():
+                found = bool(part) and all(map(_names_a_field, part))
+            case "$and", list():
+                found = any(map(_names_a_field, part))
+            case "$not", _:
+                found = _names_a_field(part)
+            case _:
+                found = True
+        if found:
+            return True
+    return False

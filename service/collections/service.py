@@ -91,7 +91,7 @@ DENSE: Final = Ranking()
 class Rejected:
     """A document that was left out: which of the request's, its id where it has one, and why, by the error's code.
 
-    `empty` where its text has nothing to embed.
+    `empty` where it has no vector, and its text has nothing to embed.
     """
 
     index: int
@@ -609,10 +609,11 @@ def _together(refused: Mapping[int, ServiceError]) -> ServiceError:
 
 
 def _rejected(index: int, item: Document | Incoming | ServiceError, error: ServiceError) -> Rejected:
-    document = item.document if isinstance(item, Incoming) else item
-    if not isinstance(document, Document):
+    incoming = Incoming(item) if isinstance(item, Document) else item
+    if not isinstance(incoming, Incoming):
         return Rejected(index, error.extra.get("id"), error.code, error.detail, False)
-    empty = bool(error.extra.get("without_tokens")) or not document.text.strip()
+    document = incoming.document
+    empty = bool(error.extra.get("without_tokens")) or (incoming.vectors is None and not document.text.strip())
     return Rejected(index, document.id, error.code, error.detail, empty)
 
 

@@ -127,4 +127,5 @@ def _quoted(term: str) -> str:
 
 
 def _distinct(terms: Iterable[str]) -> list[str]:
-    return list({term.casefold(): term for term in terms}.values())
+    # Not by case folding, in which ß is ss, as it is not for SQLite.
+    return list({term.lower(): term for term in terms}.values())

@@ -233,7 +233,7 @@ class RejectedBody(BaseModel):
     id: str | None = Field(description="null where it had none.")
     code: str = Field(description="The kind of error, as in a problem document.")
     detail: str
-    empty: bool = Field(description="Whether its text has nothing to embed.")
+    empty: bool = Field(description="Whether it has no vector, and its text has nothing to embed.")
 
 
 class UpsertedBody(BaseModel):

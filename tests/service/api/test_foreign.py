@@ -78,6 +78,7 @@ def test_bad_vectors_name_their_document(http: httpx.Client, foreign: str, bad: 
     assert http.get(foreign).json()["count"] == 0
     skipped = put(http, foreign, {"id": "a", "vector": A}, bad, on_error="skip").json()
     assert (skipped["upserted"], [entry["id"] for entry in skipped["rejected"]]) == (1, ["x"])
+    assert not skipped["rejected"][0]["empty"]
 
 
 def test_texts_are_refused_in_words(http: httpx.Client, foreign: str) -> None:

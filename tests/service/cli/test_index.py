@@ -221,6 +221,17 @@ def test_every_bad_line_is_left_out_told_and_written_to_a_file(asking, tmp_path,
     ] == ["a"]
 
 
+def test_a_vector_that_does_not_fit_is_told_where_it_has_no_text(asking, tmp_path, name):
+    path = tmp_path / "vectors.jsonl"
+    vectors = {"a": [1, 0], "b": [1], "c": [0, 0]}
+    path.write_text("".join(f'{{"id": "{id_}", "vector": {vector}}}\n' for id_, vector in vectors.items()))
+    result = asking("index", path, "--collection", name, "--dimension", "2")
+    assert result.returncode == 1
+    assert result.stdout.startswith("1 stored (0 unchanged), 0 empty skipped, 2 rejected, ")
+    assert "line 2: the vector of document 'b' has 1 numbers" in result.stderr
+    assert "line 3: the vector of document 'c' is all zeros" in result.stderr
+
+
 def test_a_rejects_file_that_cannot_be(asking, few, tmp_path, name):
     for rejects, message in ((few, "is the file that is read"), (tmp_path / "no" / "r.jsonl", "No such file")):
         refused = asking("index", few, "--collection", name, "--rejects", rejects)

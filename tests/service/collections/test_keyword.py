@@ -106,6 +106,12 @@ def test_words_find_what_has_them(collections, query, expected):
     assert found(made(collections), query) == expected
 
 
+@pytest.mark.parametrize("query", ["Straße Strasse", "STRASSE straße"])
+def test_a_sharp_s_is_another_word_than_two(collections, query):
+    texts = {"one": "Die Straße ist lang.", "two": "Die Strasse ist lang.", "none": "Der Weg."}
+    assert sorted(found(made(collections, texts=texts), query)) == ["one", "two"]
+
+
 def test_stems(collections):
     collection = made(collections, "porter")
     assert found(collection, "grinding mills") == ["mill", "harp"]
