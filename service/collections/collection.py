@@ -163,8 +163,8 @@ class Collection:
     def build(self, stopped: Callable[[], bool]) -> bool:
         """Build the part of the index that is due, aside from changes and searches, and publish it.
 
-        Returns whether another is due already. Ends without it where `stopped` becomes true, where the index is
-        replaced meanwhile, or where it cannot be built, which the index's state then says.
+        Returns whether another is due already. Ends without it where `stopped` becomes true, where the collection
+        is dropped or the index replaced meanwhile, or where it cannot be built, which the index's state then says.
         """
         with self._store.writing():  # keeps changes away
             index = self._index
@@ -173,7 +173,7 @@ class Collection:
             begun = index.begin()
         part, problem = None, None
         try:
-            part = begun.run(stopped)
+            part = begun.run(lambda: self._dropped or stopped())
         except Exception as error:
             problem = f"the index cannot be built: {error}"
             logger.exception("collection %r: the index cannot be built; it is searched exactly", self.name)
