@@ -79,6 +79,28 @@ class Rebuild:
     done: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """A collection as it is at one moment: a rebuild that ends meanwhile changes all three of them."""
+
+    view: IndexView
+    definition: Definition
+    dim: int
+
+    def checked(self, vectors: NDArray[np.floating[Any]]) -> Vectors:
+        """Return queries (q, dim) as they are compared; raises `InvalidVector`."""
+        queries = checked_vectors(vectors, self.dim)
+        self.definition.similarity.check(queries)
+        return queries
+
+    def average(self, vectors: Vectors) -> Vectors:
+        """Return the vector (dim,) of a document with vectors (n, dim): their average, as they are compared."""
+        average: Vectors = (
+            vectors[0] if len(vectors) == 1 else self.definition.similarity.prepared(vectors).mean(axis=0)
+        )
+        return average
+
+
 class Collection:
     """Documents that can be searched by vector; every method is thread-safe.
 
@@ -141,8 +163,8 @@ class Collection:
     def build(self, stopped: Callable[[], bool]) -> bool:
         """Build the part of the index that is due, aside from changes and searches, and publish it.
 
-        Returns whether another is due already. Ends without it where `stopped` becomes true, where the index is
-        replaced meanwhile, or where it cannot be built, which the index's state then says.
+        Returns whether another is due already. Ends without it where `stopped` becomes true, where the collection
+        is dropped or the index replaced meanwhile, or where it cannot be built, which the index's state then says.
         """
         with self._store.writing():  # keeps changes away
             index = self._index
@@ -151,7 +173,7 @@ class Collection:
             begun = index.begin()
         part, problem = None, None
         try:
-            part = begun.run(stopped)
+            part = begun.run(lambda: self._dropped or stopped())
         except Exception as error:
             problem = f"the index cannot be built: {error}"
             logger.exception("collection %r: the index cannot be built; it is searched exactly", self.name)
@@ -213,7 +235,7 @@ class Collection:
         require_distinct(documents)
         with self._store.writing() as transaction:
             self._require_present()
-            self._require_current(under)
+            self._require_current(under, self.definition)
             validated = validate(vectors, self.dim, len(rows))
             self.definition.similarity.check(validated.vectors)
             replaced, keys = transaction.put(self._row.key, rows, validated)
@@ -261,13 +283,12 @@ class Collection:
         Raises `InvalidVector`, `InvalidFilter`, `StaleDefinition`, and `ValueError` for a `k` below one.
         """
         condition = _condition(k, filter)
-        with self._reading() as index:
-            self._require_current(under)
-            queries = checked_vectors(vectors, self.dim)
-            self.definition.similarity.check(queries)
+        with self._moment() as moment:
+            self._require_current(under, moment.definition)
+            queries = moment.checked(vectors)
             allowed = self._store.matching(self._row.key, condition) if condition else None
-            found = index.search(queries, refinement.depth(k), allowed, distinct=grouped, exact=exact)
-            return self._hits(_candidates(found), k, refinement)
+            found = moment.view.search(queries, refinement.depth(k), allowed, distinct=grouped, exact=exact)
+            return self._hits(moment, _candidates(found), k, refinement)
 
     def terms(self, query: str, where: Place | None = None, *, truncate: bool = False) -> list[str]:
         """Return the terms of a query as keyword and hybrid searches take them; none where it has no word.
@@ -299,14 +320,14 @@ class Collection:
         ordered by when the documents were stored. Raises as `search` does.
         """
         condition = _condition(k, filter)
-        with self._reading():
+        with self._moment() as moment:
             allowed = self._store.matching(self._row.key, condition) if condition else None
             depth = refinement.depth(k)
             found = [fuse({KEYWORD: self._by_terms(terms, depth, allowed)}) for terms in queries]
             rankings = [
                 [Candidate(one.item, one.parts[KEYWORD].score, None, one.parts) for one in fused] for fused in found
             ]
-            return self._hits(rankings, k, refinement)
+            return self._hits(moment, rankings, k, refinement)
 
     def search_hybrid(
         self,
@@ -327,12 +348,11 @@ class Collection:
         """
         condition = _condition(k, filter)
         depth = max(_FUSED * refinement.depth(k), _LEAST_FUSED)
-        with self._reading() as index:
-            self._require_current(under)
-            asked = checked_vectors(vectors, self.dim)
-            self.definition.similarity.check(asked)
+        with self._moment() as moment:
+            self._require_current(under, moment.definition)
+            asked = moment.checked(vectors)
             allowed = self._store.matching(self._row.key, condition) if condition else None
-            nearest = _candidates(index.search(asked, depth, allowed, distinct=True, exact=exact))
+            nearest = _candidates(moment.view.search(asked, depth, allowed, distinct=True, exact=exact))
             rankings = []
             for vector, dense, terms in zip(asked, nearest, queries, strict=True):
                 by_vector = [(candidate.key, candidate.score) for candidate in dense]
@@ -340,11 +360,11 @@ class Collection:
                 fused = fuse({DENSE: by_vector, KEYWORD: by_terms}, weights)[: refinement.depth(k)]
                 places = {candidate.key: candidate.ordinal for candidate in dense}
                 missing = np.array(sorted({one.item for one in fused} - places.keys()), np.int64)
-                if len(missing) and self.definition.chunking is not None:
-                    (others,) = _candidates(index.search(vector[None], len(missing), missing, distinct=True))
+                if len(missing) and moment.definition.chunking is not None:
+                    (others,) = _candidates(moment.view.search(vector[None], len(missing), missing, distinct=True))
                     places |= {candidate.key: candidate.ordinal for candidate in others}
                 rankings.append([Candidate(one.item, one.score, places.get(one.item), one.parts) for one in fused])
-            return self._hits(rankings, k, refinement)
+            return self._hits(moment, rankings, k, refinement)
 
     def recommend(
         self,
@@ -364,37 +384,40 @@ class Collection:
         Raises `NotFound` for an id, `InvalidInput` where the vector has no direction, and as `search` does.
         """
         condition = _condition(k, filter)
-        with self._reading() as index:
+        with self._moment() as moment:
             keys = self._store.keys_of(self._row.key, [checked_id(each) for each in (*positive, *negative)])
             for each in (*positive, *negative):
                 if each not in keys:
                     raise self._absent(each)
-            stored = self._store.vectors_at(self.dim, [(keys[each], None) for each in (*positive, *negative)])
-            averages = np.array([self._average(own) for own in stored if own is not None], np.float64)
+            stored = self._store.vectors_at(moment.dim, [(keys[each], None) for each in (*positive, *negative)])
+            averages = np.array([moment.average(own) for own in stored if own is not None], np.float64)
             vector: NDArray[np.float64] = averages[: len(positive)].mean(axis=0)
             if negative:
                 vector = 2 * vector - averages[len(positive) :].mean(axis=0)
             if not vector.any():
                 raise InvalidInput("the positive and the negative documents cancel out, which leaves no direction.")
-            query = checked_vectors(vector[None], self.dim)
-            self.definition.similarity.check(query)
+            query = moment.checked(vector[None])
             allowed = self._store.matching(self._row.key, condition) if condition else None
             own_spans = len(keys) if grouped else sum(len(own) for own in stored if own is not None)
-            found = _candidates(index.search(query, refinement.depth(k) + own_spans, allowed, distinct=grouped))[0]
+            found = _candidates(
+                moment.view.search(query, refinement.depth(k) + own_spans, allowed, distinct=grouped)
+            )[0]
             given = set(keys.values())
             others = [candidate for candidate in found if candidate.key not in given]
-            return self._hits([others[: refinement.depth(k)]], k, refinement)[0], query[0]
+            return self._hits(moment, [others[: refinement.depth(k)]], k, refinement)[0], query[0]
 
     def _by_terms(self, terms: Sequence[str], depth: int, allowed: Keys | None) -> list[tuple[int, float]]:
         keys, scores = self._store.by_terms(self._row.key, terms, depth, allowed)
         return list(zip(keys.tolist(), scores.tolist(), strict=True))
 
-    def _hits(self, rankings: Sequence[Sequence[Candidate]], k: int, refinement: Refinement) -> list[list[Hit]]:
+    def _hits(
+        self, moment: _Moment, rankings: Sequence[Sequence[Candidate]], k: int, refinement: Refinement
+    ) -> list[list[Hit]]:
         """Return the hits of rankings of candidates, refined."""
         rankings = [refinement.kept(candidates) for candidates in rankings]
         if refinement.diversity is not None:
             rankings = [
-                refinement.chosen(candidates, self._vectors(candidates), self.definition.similarity, k)
+                refinement.chosen(candidates, self._vectors(moment, candidates), moment.definition.similarity, k)
                 for candidates in rankings
             ]
         rankings = [candidates[:k] for candidates in rankings]
@@ -404,24 +427,19 @@ class Collection:
             [
                 _hit(documents[candidate.key], candidate, vector)
                 for candidate, vector in zip(
-                    candidates, self._vectors(candidates) if refinement.vectors else repeat(None), strict=False
+                    candidates,
+                    self._vectors(moment, candidates) if refinement.vectors else repeat(None),
+                    strict=False,
                 )
             ]
             for candidates in rankings
         ]
 
-    def _vectors(self, candidates: Sequence[Candidate]) -> Vectors:
+    def _vectors(self, moment: _Moment, candidates: Sequence[Candidate]) -> Vectors:
         """Return the vector of each candidate (n, dim): of its span, or of its document."""
         places = [(candidate.key, candidate.ordinal) for candidate in candidates]
-        own = [self._average(each) for each in self._store.vectors_at(self.dim, places) if each is not None]
-        return np.array(own, np.float32).reshape(-1, self.dim)
-
-    def _average(self, vectors: Vectors) -> Vectors:
-        """Return the vector (dim,) of a document with vectors (n, dim): their average, as they are compared."""
-        average: Vectors = (
-            vectors[0] if len(vectors) == 1 else self.definition.similarity.prepared(vectors).mean(axis=0)
-        )
-        return average
+        own = [moment.average(each) for each in self._store.vectors_at(moment.dim, places) if each is not None]
+        return np.array(own, np.float32).reshape(-1, moment.dim)
 
     def page(
         self,
@@ -680,11 +698,18 @@ class Collection:
     @contextmanager
     def _reading(self) -> Iterator[IndexView]:
         """Yield the index as it is now; what this thread reads from the store meanwhile agrees with it."""
+        with self._moment() as moment:
+            yield moment.view
+
+    @contextmanager
+    def _moment(self) -> Iterator[_Moment]:
+        """Yield the collection as it is now; what this thread reads from the store meanwhile agrees with it."""
         with ExitStack() as until_read:
             while True:
                 with self._lock.reading():
                     self._require_present()
                     if (view := self._view) is not None:
+                        moment = _Moment(view, self.definition, self._row.dim)
                         until_read.enter_context(self._store.snapshot())
                         break
                 with self._lock.writing():
@@ -692,7 +717,7 @@ class Collection:
                     if self._view is None:
                         self._index = self._loaded_index()
                         self._view = self._index.view()
-            yield view
+            yield moment
 
     def _loaded_index(self) -> VectorIndex:
         row, covered = self._row, 0
@@ -744,8 +769,8 @@ class Collection:
         if self._dropped:
             raise NotFound(f"collection {self.name!r} was dropped.")
 
-    def _require_current(self, definition: Definition | None) -> None:
-        if definition is not None and definition != self.definition:
+    def _require_current(self, under: Definition | None, definition: Definition) -> None:
+        if under is not None and under != definition:
             raise StaleDefinition(f"collection {self.name!r} was rebuilt under another definition meanwhile.")
 
     def _abandoned(self) -> StaleDefinition:

@@ -185,6 +185,7 @@ class Transaction:
         self._connection.executemany(
             "UPDATE documents SET metadata = ? WHERE key = ?", ((metadata, key) for key, metadata in encoded)
         )
+        index_metadata(self._connection)
         self._grow(collection, sum(len(metadata.encode()) for _, metadata in encoded) - before)
 
     def rebuild(self, collection: int) -> RebuildRow | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from service.collections import Collections
+from service.collections.refinement import Refinement
 from service.errors import InvalidVector, NotFound, StaleDefinition, StoreUnavailable
 from service.store import Chunked, Document
 from tests.support.definitions import definition
@@ -255,6 +256,26 @@ def test_documents_come_in_bounded_parts(collections):
     assert lengths(most=1) == [100]
     assert len(lengths()) == 64
     assert len(lengths(after=collection.unbuilt()[-1][0], most=1000)) == 203 - 64
+
+
+def test_a_search_goes_on_as_it_began(collection):
+    """A rebuild to vectors of another length ends after a search has taken its view."""
+    put(collection, ["also: another text", "that: a text"])
+    collection.begin_rebuild(NEW, 6)
+    build(collection, NEW, 6)
+    query = vectors(["query"], OLD)
+    expected = found(collection)
+
+    class Meanwhile(Refinement):
+        def depth(self, k):
+            collection.finish_rebuild()
+            return super().depth(k)
+
+    (hits,) = collection.search(query, 1000, under=OLD, refinement=Meanwhile(vectors=True))
+    assert collection.dim == 6
+    assert [(hit.id, hit.span, round(hit.score, 5)) for hit in hits] == expected
+    for hit in hits:
+        assert hit.vector == pytest.approx(vectors([hit.text], OLD)[0])
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from service.collections import Collections
+from service.collections.builder import Builder
 from service.index import KINDS
 from service.index.hnsw import HnswIndex
 from service.store import Document
@@ -248,3 +249,20 @@ def test_a_kill_while_snapshots_are_written_loses_nothing(folder, start):
         check(collection, [document.text for document in collection.documents()])
         assert len(names(folder)) <= 1, seed
         reopened.close()
+
+
+def test_a_dropped_collection_is_not_built_to_the_end(collections, folder, monkeypatch):
+    monkeypatch.setattr(Builder, "ask", lambda *_: None)
+    collection = collections.create("notes", definition(), DIM, "tiny")[0]
+    put(collection, [f"d{i}" for i in range(60)])
+    asked = []
+
+    def stopped():
+        if not asked:
+            collections.drop("notes")
+        asked.append(None)
+        return False
+
+    collection.build(stopped)
+    assert len(asked) == 1
+    assert names(folder) == []

@@ -13,6 +13,7 @@ from service.collections import Collections
 from service.errors import NotFound, StoreUnavailable
 from service.store import Document
 from service.store.document import validate
+from service.store.filters import compile_filter
 from service.store.schema import SCHEMA_VERSION
 from service.store.store import Store
 from tests.support.definitions import definition
@@ -183,6 +184,19 @@ def test_what_is_not_committed_is_undone(folder):
         transaction.commit()
     assert store.collections() == [kept]
     assert store.by_ids(kept.key, ["a", "b"]) == {"b": Document("b", "text", {})}
+    store.close()
+
+
+def test_changed_metadata_are_indexed_before_the_commit(folder):
+    """Readers wait for a commit, which is to leave little to be done."""
+    store, one = Store(folder), validate(np.ones((1, 2)), 2, 1)
+    with store.writing() as transaction:
+        row = transaction.create("notes", {}, 2, "flat")
+        _, keys = transaction.put(row.key, [("a", "text", "{}")], one)
+        transaction.set_metadata(row.key, [(int(keys[0]), '{"n":1}')])
+        assert transaction._connection.execute("SELECT count(*) FROM unindexed").fetchone() == (0,)
+        transaction.commit()
+    assert store.matching(row.key, compile_filter({"n": 1})).tolist() == keys.tolist()
     store.close()
 
 
