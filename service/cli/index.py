@@ -254,9 +254,9 @@ def _reason(entry: dict[str, Any], row: Row) -> str:
     """Return why a document was refused, in terms of the command line."""
     name = f"document {row.id!r}"
     detail = str(entry["detail"])
-    begun, closed, said = detail.partition(f" (id {row.id!r}) ")
+    begun, closed, said = detail.partition(f" (id {row.id!r})")
     if closed and begun.startswith("documents["):
-        detail = f"the vector of {name} {said}" if begun.endswith("].vector") else f"{name} {said}"
+        detail = f"the vector of {name}{said}" if begun.endswith("].vector") else f"{name}{said}"
     if entry["code"] == TooLong.code:
         found = _TOO_LONG.search(detail)
         sentence = f"{name} has {found[1]} tokens and the model takes {found[2]}" if found else detail.rstrip(".")

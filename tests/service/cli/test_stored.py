@@ -109,7 +109,7 @@ def test_collections(asking, stored, side_by_side):
     assert about in lines(asking("collections", "list", "--json"))
     rows = [line.split() for line in said(asking("collections", "list")).splitlines()]
     assert rows[0] == ["name", "aliases", "model", "pooling", "index", "documents", "stored"]
-    assert [stored, alias, "mean", "mean", "flat", "3", "4.7", "kB"] in rows
+    assert [stored, alias, "mean", "mean", "auto", "3", "4.7", "kB"] in rows
     assert said(asking("collections", "copy", stored, copy)) == f"3 documents of '{stored}' copied to '{copy}'\n"
     assert said(asking("collections", "alias", alias, copy)) == f"'{alias}' stands for '{copy}' now.\n"
     refused = asking("collections", "drop", alias)
