@@ -16,7 +16,7 @@ run: install  ## Serve $(CONFIG) on 127.0.0.1:8000.
 	@echo "Starting the service with $(CONFIG), at http://127.0.0.1:8000 unless that names another address."
 	@$(BIN)/millpond serve --config $(CONFIG)
 
-test: install-dev  ## Run the fast tests and the main ways through a real server: some 6 minutes on two cores.
+test: install-dev  ## Run the fast tests and the main ways through a real server: some 4 minutes on two cores.
 	$(PYTEST) -m "not slow and not peers"
 
 test-all: export HYPOTHESIS_PROFILE = full

@@ -23,6 +23,7 @@ print(gc.get_freeze_count() > 1000)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (find_spec("openvino") and find_spec("nncf")), reason="the extra 'openvino' is not installed")
 def test_nothing_is_reported_and_loaded_objects_are_frozen():
     """In a process of its own: this one is prepared already, and NNCF reports nothing from tests."""
@@ -58,6 +59,7 @@ def test_libraries_start_no_more_threads_than_there_are_cores_to_use(when):
     assert threads(when) == ["1", "1", "1", "1"]
 
 
+@pytest.mark.slow
 def test_what_the_user_has_set_is_left_alone():
     assert threads("first", OMP_NUM_THREADS="2") == ["2", "2", "2", "1"]
     assert threads("later", RAYON_NUM_THREADS="3") == ["1", "1", "1", "3"]

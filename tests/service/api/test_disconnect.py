@@ -115,6 +115,7 @@ def test_an_upsert_goes_on_to_its_end(here: InProcess) -> None:
     assert here.http.get("/collections/default").json()["count"] == len(documents)
 
 
+@pytest.mark.slow
 def test_a_client_that_stays_is_answered_over_the_same_connection(here: InProcess) -> None:
     """Also where its request took long enough to be watched."""
     for _ in range(2):

@@ -18,6 +18,7 @@ from tests.support import checkpoints
 from tests.support.problems import problem
 from tests.support.servers import Server
 
+pytestmark = pytest.mark.slow
 WORDS = ["mill", "pond", "wheel", "water", "grain", "evening", "miller", "bridge", "turns", "slowly", "faster"]
 QUERY = "the wheel turns"
 
@@ -170,7 +171,6 @@ def test_a_reindex_keeps_it_or_follows_another_model(server: Server, folders: di
     assert agrees(ranked(http, "again"), reference(folders["manhattan"], "cosine"))
 
 
-@pytest.mark.slow
 def test_it_is_there_after_a_restart(folders: dict[str, Path], tmp_path: Path) -> None:
     config = {"models": {"default": {"encoder": str(folders["dot"])}}}
     config["runtime"] = {"backend": "torch", "precision": "fp32", "threads": 1}

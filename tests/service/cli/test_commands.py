@@ -68,6 +68,7 @@ def test_poolings_of_other_packages(millpond, environment, tmp_path):
     assert result.stderr.startswith("warning: pooling 'lost' of package 'median-pooling' cannot be used")
 
 
+@pytest.mark.slow
 def test_check_a_good_config(millpond, minilm, tmp_path):
     config = tmp_path / "good.yaml"
     config.write_text(

@@ -125,6 +125,7 @@ def test_empty_texts_blank_lines_and_a_byte_order_mark(asking, tmp_path, name):
     assert summary(asking("index", path, "--collection", name)) == (1, 0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "\u200b"])
 def test_a_file_without_texts_leaves_no_collection(asking, jsonl, name, text, side_by_side):
     path = jsonl({"id": "a", "text": text})
@@ -138,6 +139,7 @@ def test_a_file_without_texts_leaves_no_collection(asking, jsonl, name, text, si
     assert side_by_side.http.get(f"/collections/{name}").json()["count"] == 0
 
 
+@pytest.mark.slow
 def test_a_long_document_needs_truncate(asking, jsonl, name):
     path = jsonl({"id": "short", "text": "word"}, {"id": "a/long one", "text": "harp " * 300})
     refused = asking("index", path, "--collection", name)
@@ -270,6 +272,7 @@ def test_refusals_are_one_line(asking, few, name):
         assert message in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
 
 
+@pytest.mark.slow
 def test_a_filter_that_the_service_refuses(asking, few, name):
     asking("index", few, "--collection", name)
     result = asking("search", "x", "--collection", name, "--filter", '{"year": {"$gta": 1}}')

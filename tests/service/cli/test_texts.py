@@ -132,6 +132,7 @@ def test_unknown_words_of_a_pooling_asked_for_count_for_its_model(asking, side_b
 # Texts that begin with a dash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", first_fast(["-5 degrees", "-5", "--not an option\nbut a text"]))
 def test_a_text_may_begin_with_a_dash(asking, few, name, text):
     asking("index", few, "--collection", name)
@@ -226,6 +227,7 @@ def test_the_version(millpond):
     assert re.fullmatch(r"millpond \d+\.\d+\.\d+\n", millpond("--version").stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", first_fast(["query: ", "search this ", "#7", "{not yaml"]))
 def test_a_prompt_from_the_environment_is_taken_as_it_is(millpond, tmp_path, value):
     config = tmp_path / "c.yaml"

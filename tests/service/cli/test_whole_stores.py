@@ -14,6 +14,7 @@ def stored(server, name):
     return server.http.get(f"/collections/{name}").json()
 
 
+@pytest.mark.slow
 def test_an_export_is_stored_again_without_embedding(asking, few, name, side_by_side, tmp_path):
     asking("index", few, "--collection", name)
     plain = asking("export", name)

@@ -397,6 +397,7 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new_one_whole(folder, start):
     assert swaps
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_it_as_it_was(folder, start):
     program = """
 import resource, sys

@@ -95,6 +95,7 @@ def test_the_bundled_model_is_sound(minilm):
     assert rows["mean"].evidence.auc > 0.9 and rows["cls"].evidence.interval[1] < 0
 
 
+@pytest.mark.slow
 def test_cls_declared_for_weights_trained_with_the_mean(copy):
     declare_cls(copy)
     report = doctor(copy)

@@ -89,6 +89,7 @@ def test_what_fails_leaves_nothing(tmp_path):
     assert (Artifacts(tmp_path).get("graph", KEY, writing("whole")) / "graph.bin").read_text() == "whole"
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_making_leaves_nothing_that_is_used(tmp_path):
     script = (
         "import sys, time, pathlib\n"

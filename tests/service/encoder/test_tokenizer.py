@@ -216,6 +216,7 @@ def test_a_spec_with_another_field_is_refused(bundled):
             TokenizerSpec.from_json(json.dumps(other))
 
 
+@pytest.mark.slow
 def test_a_tokenizer_from_its_spec_needs_no_transformers(bundled, tmp_path):
     """transformers takes seconds to import, which a warm start is to be spared."""
     spec = tmp_path / "spec.json"

@@ -63,6 +63,7 @@ def test_a_saved_pooler_is_advised_where_it_is_better(model, fitted, sentences):
     assert next(each for each in report.strategies if each.name == str(fitted)).weights == str(fitted)
 
 
+@pytest.mark.slow
 def test_where_no_pooling_is_declared_fitting_one_is_advised(tmp_path, sentences):
     with served(plain_llama(tmp_path / "llama"), pooling="mean") as models:
         report = run(models.get(), like(one(models.get(), "weighted_mean"), sentences))

@@ -38,6 +38,7 @@ def test_a_folder_that_cannot_be(tmp_path, place):
     assert str(tmp_path / place) in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_folder_without_permission(start):
     """As a user who may not write there, even where the tests run as root."""
     place = Path(tempfile.mkdtemp())
@@ -69,6 +70,7 @@ def test_a_database_that_cannot_be_opened(folder):
         Collections(folder)
 
 
+@pytest.mark.slow
 def test_a_second_opening_is_refused_here_and_in_another_process(folder, collections, start):
     with pytest.raises(StoreUnavailable, match="another process"):
         Collections(folder)
@@ -89,6 +91,7 @@ except StoreUnavailable as error:
     assert start(program, folder).communicate()[0] == ""
 
 
+@pytest.mark.slow
 def test_the_lock_dies_with_its_process(folder, start):
     program = """
 import sys
