@@ -39,11 +39,13 @@ URL = "http://127.0.0.1:8000"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SLOW = {
     "bulk.md",
+    "collections.md",
     "command-line.md",
     "configuration.md",
     "doctor.md",
     "evaluate.md",
     "long-texts.md",
+    "python.md",
     "serving.md",
     "train.md",
 }
