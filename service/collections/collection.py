@@ -457,7 +457,7 @@ class Collection:
         """
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
-        condition = None if filter is None or filter == {} else compile_filter(filter)
+        condition = _compiled(filter)
         after = 0 if cursor is None else key_of(cursor, self._row.key, self.name)
         with self._reading():
             if condition is None:
@@ -839,6 +839,11 @@ def _condition(k: int, filter: Mapping[str, Any] | None) -> conditions.Condition
     """Return a compiled filter, None where all match; raises `InvalidFilter`, and `ValueError` for a low `k`."""
     if k < 1:
         raise ValueError(f"k must be 1 or more, not {k}")
+    return _compiled(filter)
+
+
+def _compiled(filter: Mapping[str, Any] | None) -> conditions.Condition | None:  # noqa: A002
+    """Return a compiled filter, None where all match; raises `InvalidFilter`."""
     return None if filter is None or filter == {} else compile_filter(filter)
 
 

@@ -84,7 +84,7 @@ class Found:
     vector: NDArray[np.floating[Any]] | None
 
 
-DENSE: Final = Ranking()
+_NEAREST: Final = Ranking()
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +360,7 @@ class CollectionService:
         k: int,
         condition: Mapping[str, Any] | None = None,
         *,
-        ranking: Ranking = DENSE,
+        ranking: Ranking = _NEAREST,
         grouped: bool = False,
         exact: bool = False,
         truncate: bool = False,
@@ -396,7 +396,7 @@ class CollectionService:
         k: int,
         condition: Mapping[str, Any] | None = None,
         *,
-        ranking: Ranking = DENSE,
+        ranking: Ranking = _NEAREST,
         text: str = "",
         grouped: bool = False,
         truncate: bool = False,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
 from service.errors import InvalidInput, Place
 from service.store import Chunked, Document, Embedded, Spans
+
+T = TypeVar("T")
 
 MOST_CHUNKS: Final = 65_536
 """Spans of all documents of a request, whose vectors are in memory at once."""
@@ -35,16 +37,7 @@ async def embed_documents(
         return (await embedder.embed(texts, role="document", truncate=side, where=where)).vectors
     if not texts:
         return Chunked(np.empty((0, embedder.dim), np.float32), [])
-    found = await embedder.embed_spans(
-        texts,
-        chunking.chunker or [_spans(document, where(index)) for index, document in enumerate(documents)],
-        mode=chunking.mode,
-        role="document",
-        truncate=side,
-        most=MOST_CHUNKS,
-        where=where,
-        where_span=lambda index, span: where(index).at_span(span),
-    )
+    found = await _of_spans(embedder.embed_spans, chunking, documents, truncate=side, where=where)
     return Chunked(np.concatenate([text.vectors for text in found]), [tuple(text.spans) for text in found])
 
 
@@ -57,17 +50,29 @@ async def check_documents(
     where: Callable[[int], Place],
 ) -> None:
     """Raise what `embed_documents` would because of the documents, and embed nothing."""
-    texts = [document.text for document in documents]
     side: Literal["right"] | None = "right" if truncate else None
     if chunking is None:
+        texts = [document.text for document in documents]
         await embedder.check(texts, role="document", truncate=side, where=where)
         return
-    await embedder.check_spans(
-        texts,
+    await _of_spans(embedder.check_spans, chunking, documents, truncate=side, where=where)
+
+
+def _of_spans(
+    ask: Callable[..., Awaitable[T]],
+    chunking: Chunking,
+    documents: Sequence[Document],
+    *,
+    truncate: Literal["right"] | None,
+    where: Callable[[int], Place],
+) -> Awaitable[T]:
+    """Ask an embedder to embed the spans of documents, or to check them."""
+    return ask(
+        [document.text for document in documents],
         chunking.chunker or [_spans(document, where(index)) for index, document in enumerate(documents)],
         mode=chunking.mode,
         role="document",
-        truncate=side,
+        truncate=truncate,
         most=MOST_CHUNKS,
         where=where,
         where_span=lambda index, span: where(index).at_span(span),
