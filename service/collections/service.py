@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Vectors
-from service.collections import Changed, Collection, Collections, Hit, Page, Selection
+from service.collections import Changed, Collection, Engine, Hit, Page, Selection
 from service.collections.intake import (
     FAULTS,
     MOST_NAMED,
@@ -116,7 +116,7 @@ class CollectionService:
     Every method that reads or writes raises `ServiceError`.
     """
 
-    def __init__(self, models: Models, collections: Collections) -> None:
+    def __init__(self, models: Models, collections: Engine) -> None:
         self._models = models
         self._collections = collections
         self.reindexes = Reindexes(models, collections)
@@ -461,7 +461,7 @@ class CollectionService:
         return await asyncio.to_thread(self.get(name).filter_warnings, condition) if condition else []
 
     async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
-        """Give the store's free space back to the disk, as `Collections.compact` does."""
+        """Give the store's free space back to the disk, as `Engine.compact` does."""
         return await self._collections.compact(rebuild=rebuild)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.collections.selection import Selection, merged
 from service.errors import InvalidCursor, NameConflict, NotFound
 from service.index import KINDS
@@ -69,7 +69,7 @@ class History(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.collections = Collections(self.folder)
+        self.collections = EmbeddedEngine(self.folder)
         self.model = {}
         self.definitions = {}
         self.rebuilds = {}  # the definition, and the new vectors by id
@@ -199,7 +199,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.collections.close()
-        self.collections = Collections(self.folder)
+        self.collections = EmbeddedEngine(self.folder)
 
     @rule(name=held, ids=st.none() | st.lists(ids, max_size=5), filter_=st.none() | filters)
     def delete_many(self, name, ids, filter_):

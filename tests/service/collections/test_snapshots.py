@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from service.collections import Collections
-from service.collections.builder import Builder
+from service.collections.embedded import EmbeddedEngine
+from service.collections.embedded.builder import Builder
 from service.index import KINDS
 from service.index.hnsw import HnswIndex
 from service.store import Document
@@ -74,7 +74,7 @@ def test_a_restart_goes_on_with_the_snapshot(collections, folder, built, caplog)
     (name,) = names(folder)
     for _ in range(2):
         collections.close()
-        collections = Collections(folder)
+        collections = EmbeddedEngine(folder)
         collection = collections.get("notes")
         state = collection.index_state()
         assert (state.uses, state.tail, state.deleted, state.target) == ("hnsw", 3, 3, 0.98)
@@ -111,7 +111,7 @@ def test_a_snapshot_that_cannot_be_used_is_built_anew(collections, folder, built
             path.unlink()
         case "foreign":
             shutil.copy(path.with_name(snapshots["other"]), path)
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     assert "collection 'notes': the snapshot of its index cannot be used" in caplog.text
     check(reopened.get("notes"), TEXTS)
     check(reopened.get("other"), [f"o{i} in version 0" for i in range(50)])
@@ -126,7 +126,7 @@ def test_what_nothing_names_is_removed_at_the_start(collections, folder, built):
     collections.close()
     for name in ("left.partial", "left.index", "other.txt"):
         (folder / "indexes" / name).write_text("x")
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     assert len(names(folder)) == 2 and "other.txt" in names(folder)
     check(reopened.get("notes"), TEXTS)
     reopened.close()
@@ -145,7 +145,7 @@ def test_a_reindex_leaves_no_snapshot_of_the_vectors_before(collections, folder,
     assert names(folder) == []
     (folder / "indexes" / name).write_bytes(copied)
     collections.close()
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     collection = reopened.get("notes")
     assert collection.index_state().uses == "exact"
     for text in TEXTS:
@@ -188,7 +188,7 @@ def test_a_build_that_comes_too_late_leaves_nothing(collections, folder, monkeyp
     released.set()
     if ends == "close":
         collections.close()
-        collections = Collections(folder)
+        collections = EmbeddedEngine(folder)
         collection = collections.get("notes")
     collections.wait_for_builds()
     if ends == "drop":
@@ -218,9 +218,9 @@ FILL = """
 import sys
 from pathlib import Path
 from tests.service.collections.test_snapshots import KINDS, Tiny, definition, put, DIM
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 KINDS["tiny"] = Tiny
-collections = Collections(Path(sys.argv[1]))
+collections = EmbeddedEngine(Path(sys.argv[1]))
 collection = collections.create("notes", definition(), DIM, "tiny")[0]
 version = collection.count()
 print("ready", flush=True)
@@ -242,7 +242,7 @@ def test_a_kill_while_snapshots_are_written_loses_nothing(folder, start):
             process.stdout.readline()
         process.kill()
         process.communicate()
-        reopened = Collections(folder)
+        reopened = EmbeddedEngine(folder)
         collection = reopened.get("notes")
         check(collection, [document.text for document in collection.documents()])
         reopened.wait_for_builds()
