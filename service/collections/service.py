@@ -45,7 +45,7 @@ from service.embedding.fingerprint import SCHEME
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge, together
-from service.index import IndexState
+from service.index import EXACT, IndexState
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Embedded, Stored
 from service.store.space import Space
@@ -202,6 +202,22 @@ class CollectionService:
             "stored_bytes": stored,
             "created": collection.created.isoformat(),
         }
+
+    async def building(self) -> list[str]:
+        """Return the names of the collections that are searched exactly until their index is built.
+
+        Every collection is read for it, so that it fails where one cannot be.
+        """
+
+        def states() -> dict[str, IndexState]:
+            found = {}
+            for collection in self._collections.list():
+                with suppress(NotFound):  # dropped meanwhile
+                    found[collection.name] = collection.index_state()
+            return found
+
+        read = await asyncio.to_thread(states)
+        return [name for name, state in read.items() if state.uses == EXACT and state.building is not None]
 
     async def drop(self, name: str) -> None:
         """Delete a collection with all its documents and aliases."""

@@ -6,15 +6,17 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from service import index as indexes
 from service.arrays import Keys, Vectors
 from service.collections.embedded.builder import Builder
 from service.collections.embedded.lock import ReadWriteLock
 from service.collections.embedded.moment import Moment
+from service.collections.embedded.progress import Progress
 from service.collections.provenance import Definition
 from service.errors import NotFound, StaleDefinition
-from service.index import BuiltIndex, DamagedSnapshot, IndexView, VectorIndex
+from service.index import EXACT, Build, BuiltIndex, DamagedSnapshot, IndexView, VectorIndex
 from service.store.store import Store
 from service.store.transaction import CollectionRow, Transaction
 
@@ -48,6 +50,7 @@ class Contents:
         """How its texts become terms; None where it has no keyword index."""
         self._index: VectorIndex | None = self._loaded_index()  # None where it must be loaded before the next change
         self._view: IndexView | None = self._index.view()  # what is searched; None where the next reader must load it
+        self._build: Build[Any] | None = None
         self._ask_for_build()
 
     @property
@@ -65,28 +68,61 @@ class Contents:
             index = self._index
             if not isinstance(index, BuiltIndex) or not index.due:
                 return False
-            begun = index.begin()
-        part, problem = None, None
+            begun = self._build = index.begin()
         try:
-            part = begun.run(lambda: self._dropped or stopped())
+            part, problem = self._run(index, begun, stopped)
+            with self._store.writing() as transaction:
+                if self._index is not index:
+                    self._remove_snapshot(None if part is None else index.adopt(part))
+                    return True
+                if part is not None:
+                    self._adopt(transaction, index, part)
+                else:
+                    index.abandon(problem)
+                    with self._lock.writing():
+                        self._view = index.view()
+            return index.due
+        finally:
+            self._build = None
+
+    def _run(self, index: BuiltIndex[Any], build: Build[Any], stopped: Callable[[], bool]) -> tuple[Any, str | None]:
+        """Return what a build has made, None where it ended before, and why it cannot be made."""
+        progress = Progress(self.name, len(index), build) if index.view().state.uses == EXACT else None
+
+        def ends() -> bool:
+            if progress is not None:
+                progress.tell()
+            replaced = self._index is not None and self._index is not index  # None while it is being changed
+            return self._dropped or replaced or stopped()
+
+        try:
+            part = build.run(ends)
         except Exception as error:
-            problem = f"the index cannot be built: {error}"
             logger.exception("collection %r: the index cannot be built; it is searched exactly", self.name)
-        with self._store.writing() as transaction:
-            if self._index is not index:
-                self._remove_snapshot(None if part is None else index.adopt(part))
-                return True
-            before, row = self._row.snapshot, self._row
-            if part is None:
-                index.abandon(problem)
-            else:
-                row = transaction.name_snapshot(row, index.adopt(part))
+            return None, f"the index cannot be built: {error}"
+        if part is not None and progress is not None:
+            progress.end()
+        return part, None
+
+    def _adopt(self, transaction: Transaction, index: BuiltIndex[Any], part: Any) -> None:
+        """Search with a part that was built, and note its snapshot in place of the one before."""
+        before, snapshot = self._row.snapshot, index.adopt(part)
+        try:
+            row = transaction.name_snapshot(self._row, snapshot)
             with self._lock.writing():
                 transaction.commit()
                 self._row, self._view = row, index.view()
-        if part is not None:
-            self._remove_snapshot(before)
-        return index.due
+        except BaseException:
+            self._remove_snapshot(snapshot)  # which nothing names
+            raise
+        self._remove_snapshot(before)
+
+    def _built(self) -> float | None:
+        """Return how much of a build is done that runs or waits, None where there is none."""
+        build = self._build
+        if build is not None:
+            return round(build.done, 3)
+        return 0.0 if self._builder.has(self) else None
 
     def _publish(self, transaction: Transaction, removed: Keys, added: Keys, vectors: Vectors) -> None:
         """Change the index, then commit and publish it, as one step for every reader."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -43,7 +44,7 @@ class Reading(Contents):
     def index_state(self) -> IndexState:
         """Return how the index searches now."""
         with self._reading() as index:
-            return index.state
+            return replace(index.state, building=self._built())
 
     def unchanged(self, documents: Sequence[Document], vectors: Mapping[str, Vectors] | None = None) -> set[str]:
         """Return the ids of the documents that are stored with equal text, metadata and, where given, spans."""
