@@ -388,7 +388,7 @@ class Engine(Protocol):
         """
 
     async def write(self, change: Callable[..., T], *arguments: Any) -> T:
-        """Run a change of this engine or its collections, to its end even if the client that asked for it disconnects.
+        """Run a change of this engine or its collections, to its end even if the client that asked for it has left.
 
         The changes of a process run one after another: what one of them reads holds until it is done.
         """

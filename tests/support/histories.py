@@ -67,7 +67,7 @@ def matches(filter_: dict[str, Any] | None, metadata: dict[str, Any]) -> bool:
 
 
 class History(RuleBasedStateMachine):
-    """What is done to an engine, and what it must hold then. Whoever derives from it says how the engine is opened."""
+    """What is done to an engine, and what it must hold then. Subclasses say how the engine is opened."""
 
     kind = "flat"
 
@@ -317,7 +317,9 @@ class History(RuleBasedStateMachine):
         self.clock += 1
         return self.clock
 
-    def selected(self, name: str, ids: list[str] | None, filter_: dict[str, Any] | None) -> tuple[set[str], Selection]:
+    def selected(
+        self, name: str, ids: list[str] | None, filter_: dict[str, Any] | None
+    ) -> tuple[set[str], Selection]:
         """The ids that are selected: by ids, else by a filter, else all; and the selection."""
         if ids is not None:
             return set(ids) & self.model[name].keys(), Selection(ids=ids)

@@ -40,7 +40,7 @@ class Changing(Rebuilding):
         also: tuple[Definition, Embedded] | None = None,
         precision: str | None = None,
     ) -> int:
-        """Store all documents with their vectors, or none, in place of those with the same ids; return their number."""
+        """Store all documents with their vectors, or none, in place of those with the same ids."""
         rows = [
             (checked_id(document.id), checked_text(document), encoded_metadata(document)) for document in documents
         ]

@@ -22,7 +22,9 @@ class Progress:
         self._build = build
         self._began = self._told = time.monotonic()
         logger.info(
-            "collection %r: the index of %d vectors is being built; searches are exact until then", collection, vectors
+            "collection %r: the index of %d vectors is being built; searches are exact until then",
+            collection,
+            vectors,
         )
 
     def tell(self) -> None:

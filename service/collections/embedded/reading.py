@@ -12,6 +12,7 @@ import numpy as np
 from service.arrays import Vectors
 from service.collections.embedded.contents import Contents
 from service.collections.embedded.paging import cursor_after, key_of
+from service.collections.embedded.searching import compiled
 from service.collections.protocols import Page
 from service.collections.provenance import Definition
 from service.errors import Place, TooLarge
@@ -81,7 +82,7 @@ class Reading(Contents):
         """Return the next documents in the order of storing, of those that match the filter, from a cursor on."""
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
-        condition = _compiled(filter)
+        condition = compiled(filter)
         after = 0 if cursor is None else key_of(cursor, self._row.key, self.name)
         with self._reading():
             if condition is None:

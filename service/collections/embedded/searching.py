@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from service.arrays import Keys, Ordinals, Vectors
 from service.collections.embedded.contents import Contents
 from service.collections.embedded.moment import Moment
-from service.collections.protocols import Hit
 from service.collections.fusion import fuse
+from service.collections.protocols import Hit
 from service.collections.provenance import Definition
 from service.collections.refinement import PLAIN, Candidate, Refinement
 from service.errors import InvalidInput, KeywordsUnavailable, Place
@@ -126,7 +126,7 @@ class Searching(Contents):
         grouped: bool = False,
         refinement: Refinement = PLAIN,
     ) -> tuple[list[Hit], Vectors]:
-        """Return the `k` hits nearest to some documents and away from others, and the vector (dim,) that is asked by."""
+        """Return the `k` hits nearest to some documents and away from others, and the vector (dim,) asked by."""
         condition = _condition(k, filter)
         with self._moment() as moment:
             keys = self._store.keys_of(self._row.key, [checked_id(each) for each in (*positive, *negative)])
@@ -190,10 +190,10 @@ def _condition(k: int, filter: Mapping[str, Any] | None) -> conditions.Condition
     """Return a compiled filter, None where all match; raises `InvalidFilter`, and `ValueError` for a low `k`."""
     if k < 1:
         raise ValueError(f"k must be 1 or more, not {k}")
-    return _compiled(filter)
+    return compiled(filter)
 
 
-def _compiled(filter: Mapping[str, Any] | None) -> conditions.Condition | None:  # noqa: A002
+def compiled(filter: Mapping[str, Any] | None) -> conditions.Condition | None:  # noqa: A002
     """Return a compiled filter, None where all match; raises `InvalidFilter`."""
     return None if filter is None or filter == {} else compile_filter(filter)
 
