@@ -4,6 +4,7 @@ from service.index.base import EXACT, Build, BuiltIndex, DamagedSnapshot, IndexS
 from service.index.registry import DEFAULT, KINDS, build, recall_of
 from service.index.snapshot import remove as remove_snapshot
 from service.index.snapshot import tidy as tidy_snapshots
+from service.index.snapshot import written as snapshot_time
 
 __all__ = [
     "DEFAULT",
@@ -18,5 +19,6 @@ __all__ = [
     "build",
     "recall_of",
     "remove_snapshot",
+    "snapshot_time",
     "tidy_snapshots",
 ]

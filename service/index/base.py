@@ -30,6 +30,7 @@ class IndexState:
         recall: as measured on a sample of the vectors, when it was last measured.
         problem: why the target is not met, or why the index cannot be built.
         building: how much of a build that runs or waits its turn is done, from 0 to 1; None where there is none.
+        saved: when the snapshot was written that a start would read, in ISO 8601.
     """
 
     uses: str = EXACT
@@ -39,6 +40,7 @@ class IndexState:
     recall: float | None = None
     problem: str | None = None
     building: float | None = None
+    saved: str | None = None
 
 
 class IndexView(Protocol):

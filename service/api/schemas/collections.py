@@ -170,6 +170,9 @@ class IndexBody(BaseModel):
     building: float | None = Field(
         default=None, description="How much of a graph that is being built, or waits for that, is done: from 0 to 1."
     )
+    saved: str | None = Field(
+        default=None, description="When the graph was kept that a start reads; it has later vectors from the store."
+    )
 
 
 class CollectionBody(BaseModel):

@@ -124,6 +124,12 @@ class Contents:
             return round(build.done, 3)
         return 0.0 if self._builder.has(self) else None
 
+    def _saved(self) -> str | None:
+        """Return when the index's snapshot was written, None where there is none."""
+        snapshot = self._row.snapshot
+        written = None if snapshot is None else indexes.snapshot_time(self._snapshots, snapshot)
+        return None if written is None else written.isoformat(timespec="seconds")
+
     def _publish(self, transaction: Transaction, removed: Keys, added: Keys, vectors: Vectors) -> None:
         """Change the index, then commit and publish it, as one step for every reader."""
         index, self._index = self._index, None  # which is ahead of the store if the commit fails

@@ -45,7 +45,7 @@ class Reading(Contents):
     def index_state(self) -> IndexState:
         """Return how the index searches now."""
         with self._reading() as index:
-            return replace(index.state, building=self._built())
+            return replace(index.state, building=self._built(), saved=self._saved())
 
     def unchanged(self, documents: Sequence[Document], vectors: Mapping[str, Vectors] | None = None) -> set[str]:
         """Return the ids of the documents that are stored with equal text, metadata and, where given, spans."""

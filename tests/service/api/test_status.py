@@ -67,7 +67,7 @@ def test_collections_whose_index_is_built_anew(tmp_path: Path, monkeypatch: pyte
             released.set()
             while "building" in await state():
                 await asyncio.sleep(0.01)
-            assert (await state())["uses"] == "hnsw"
+            assert (await state())["uses"] == "hnsw" and "saved" in await state()
             assert (await http.get("/ready")).json() == {"status": "ready"}
 
     encoder = str(ROOT / "tests" / "fixtures" / "v0_1" / "exported")

@@ -5,6 +5,7 @@ import random
 import shutil
 import sqlite3
 import threading
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -74,12 +75,14 @@ TEXTS += [f"{id_} in version 1" for id_ in ("d3", "d4", "new")]
 def test_a_restart_goes_on_with_the_snapshot(collections, folder, built, caplog):
     check(built, TEXTS)
     (name,) = names(folder)
+    written = (folder / "indexes" / name).stat().st_mtime
     for _ in range(2):
         collections.close()
         collections = EmbeddedEngine(folder)
         collection = collections.get("notes")
         state = collection.index_state()
         assert (state.uses, state.tail, state.deleted, state.target) == ("hnsw", 3, 3, 0.98)
+        assert datetime.fromisoformat(state.saved).timestamp() == int(written)
         check(collection, TEXTS)
     assert names(folder) == [name] and not caplog.records
     put(collection, [f"e{i}" for i in range(40)])
