@@ -161,7 +161,7 @@ class History(RuleBasedStateMachine):
         if id_ in self.model[name]:
             self.collections.get(name).delete(id_)
             del self.model[name][id_]
-            self.rebuilds.get(name, (None, {}))[1].pop(id_, None)
+            self.forget_rebuilt(name, id_)
         else:
             with pytest.raises(NotFound):
                 self.collections.get(name).delete(id_)
@@ -172,7 +172,7 @@ class History(RuleBasedStateMachine):
             return
         target = definition(name, turn=turn)
         self.collections.get(name).begin_rebuild(target, DIM)
-        if self.rebuilds.get(name, (None, {}))[0] != target:
+        if name not in self.rebuilds or self.rebuilds[name][0] != target:
             self.rebuilds[name] = (target, {})
 
     @rule(name=held, most=st.integers(1, 4), own=several, chunked=st.booleans())
@@ -220,7 +220,7 @@ class History(RuleBasedStateMachine):
         assert (done.count, set(done.missing)) == (len(selected), set(ids or ()) - self.model[name].keys())
         for id_ in selected:
             del self.model[name][id_]
-            self.rebuilds.get(name, (None, {}))[1].pop(id_, None)
+            self.forget_rebuilt(name, id_)
 
     @rule(name=held, ids=st.none() | st.lists(ids, max_size=5), filter_=st.none() | filters, patch=patches)
     def update_metadata(
@@ -229,7 +229,10 @@ class History(RuleBasedStateMachine):
         if name not in self.model:
             return
         selected, selection = self.selected(name, ids, filter_)
-        change = (lambda _: patch) if patch.get("year") else (lambda before: merged(before, patch))
+
+        def change(before: dict[str, Any]) -> dict[str, Any]:
+            return patch if patch.get("year") else merged(before, patch)
+
         done = self.collections.get(name).update_metadata(selection, change)
         assert (done.count, set(done.missing)) == (len(selected), set(ids or ()) - self.model[name].keys())
         for id_ in selected:
@@ -241,7 +244,8 @@ class History(RuleBasedStateMachine):
         if self.refuses(NotFound if name not in self.model else None, name, to, self.collections.rename):
             return
         self.collections.rename(name, to)
-        for held in (self.model, self.definitions, self.identities, self.rebuilds):
+        every: tuple[dict[str, Any], ...] = (self.model, self.definitions, self.identities, self.rebuilds)
+        for held in every:
             if name in held:
                 held[to] = held.pop(name)
         self.aliases = {alias: to if of == name else of for alias, of in self.aliases.items()}
@@ -256,7 +260,7 @@ class History(RuleBasedStateMachine):
         self.collections.copy(name, to)
         self.definitions[to], self.identities[to] = self.definitions[source], self.tick()
         in_order = sorted(self.model[source].items(), key=lambda item: item[1][0])
-        self.model[to] = {id_: (self.tick(), *entry) for id_, (_, *entry) in in_order}
+        self.model[to] = {id_: (self.tick(), own, metadata, text) for id_, (_, own, metadata, text) in in_order}
 
     @rule(alias=names, name=held | names)
     def alias(self, alias: str, name: str) -> None:
@@ -312,6 +316,10 @@ class History(RuleBasedStateMachine):
         assert self.collections.get(name).count_matching(filter_) == sum(
             matches(filter_, metadata) for _, _, metadata, _ in self.model[name].values()
         )
+
+    def forget_rebuilt(self, name: str, id_: str) -> None:
+        if name in self.rebuilds:
+            self.rebuilds[name][1].pop(id_, None)
 
     def tick(self) -> int:
         self.clock += 1
