@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks.report import Report, spread
 from service.arrays import Vectors
-from service.collections import Collection, Collections, Definition
+from service.collections import Collection, Definition
+from service.collections.embedded import EmbeddedEngine
 from service.index import KINDS
 from service.store import Document
 
@@ -64,7 +65,7 @@ def measure(count: int, kind: str) -> dict[str, float]:
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        collections = Collections(folder)
+        collections = EmbeddedEngine(folder)
         definition = Definition("none", None, "none", "0" * 16, {})
         collection = collections.create("search", definition, DIM, kind)[0]
         began = time.perf_counter()
@@ -78,7 +79,7 @@ def measure(count: int, kind: str) -> dict[str, float]:
         collections.wait_for_builds()
         found["built"] = count / (time.perf_counter() - began)
         collections.close()
-        found["opened"], collections = timed(lambda: Collections(folder))
+        found["opened"], collections = timed(lambda: EmbeddedEngine(folder))
         found["memory"] = resident()
         collection = collections.get("search")
         taken, hits = zip(*(timed(partial(search, collection, query)) for query in queries), strict=True)
@@ -94,7 +95,7 @@ def measure(count: int, kind: str) -> dict[str, float]:
         collections.close()
         for snapshot in (folder / "indexes").glob("*"):
             snapshot.unlink()
-        found["opened without snapshot"], collections = timed(lambda: Collections(folder))
+        found["opened without snapshot"], collections = timed(lambda: EmbeddedEngine(folder))
         collections.close()
     return found
 

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Self
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.collections.service import CollectionService
 from service.config import Config
 from service.cores import cores
@@ -46,11 +46,11 @@ def open_deployment(config: Config) -> Deployment:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
     """
     prepare_process(threads(config.runtime))
-    collections = Collections(config.store.path)  # before the models, as it fails fast
+    engine = EmbeddedEngine(config.store.path)  # before the models, as it fails fast
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     try:
         models = Models(config)
     except BaseException:
-        collections.close()
+        engine.close()
         raise
-    return Deployment(config, models, CollectionService(models, collections), Examinations(models))
+    return Deployment(config, models, CollectionService(models, engine), Examinations(models))

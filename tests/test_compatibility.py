@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import pooling
-from service.collections import Collections, Definition
+from service.collections import Definition
+from service.collections.embedded import EmbeddedEngine
 from service.config import Config
 from service.deployment import Deployment, open_deployment
 from service.errors import Place, StoreUnavailable
@@ -142,7 +143,7 @@ def test_an_interrupted_reindex_goes_on(served: Deployment) -> None:
 def test_a_definition_that_says_more_is_kept(store: Path) -> None:
     more = STORED["sentences"]["definition"] | {"sparse": {"weights": "1f2e"}}
     redefine(store, "sentences", more)
-    opened = Collections(store)
+    opened = EmbeddedEngine(store)
     definition = opened.get("sentences").definition
     assert definition.to_json() == more
     assert definition == Definition.from_json(more) != Definition.from_json(STORED["sentences"]["definition"])
@@ -165,5 +166,5 @@ def test_a_definition_that_cannot_be_read_is_refused(
     stored = STORED["sentences"]["definition"]
     redefine(store, "sentences", {key: value for key, value in stored.items() if key != lacks} | says)
     with pytest.raises(StoreUnavailable, match="a collection is defined in a way") as refused:
-        Collections(store)
+        EmbeddedEngine(store)
     assert words in str(refused.value)

@@ -45,7 +45,9 @@ def test_the_contract_is_kept(copy: Path) -> None:
     [
         ("service/errors.py", "service.config"),
         ("service/encoder/queue.py", "service.embedding.embedder"),
-        ("service/store/schema.py", "service.collections.collection"),
+        ("service/store/schema.py", "service.collections.embedded.collection"),
+        ("service/collections/service.py", "service.collections.embedded"),
+        ("service/collections/reindex.py", "service.store.transaction"),
         ("service/deployment.py", "service.api.app"),
         ("service/doctor/findings.py", "service.training.export"),
         ("service/config.py", "millpond"),

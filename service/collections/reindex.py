@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pooling import EmptyTextError, PoolingError
-from service.collections import Collection, Collections, Definition
+from service.collections import Collection, Definition, Engine
 from service.collections.provenance import define
 from service.collections.vectorize import embed_documents
 from service.embedding.chunking import Chunking
@@ -71,7 +71,7 @@ class Reindex:
 
     def __init__(
         self,
-        collections: Collections,
+        collections: Engine,
         collection: Collection,
         embedder: Embedder,
         target: Definition,
@@ -143,7 +143,7 @@ class Reindex:
 
     async def _embed_all(self) -> None:
         """Embed every document without new vectors; raises `InvalidInput` where some cannot be embedded."""
-        after = 0
+        after: int | None = None
         while batch := await asyncio.to_thread(self._collection.unbuilt, after):
             after = batch[-1][0]
             await self._embed(batch)
@@ -192,7 +192,7 @@ class Reindexes:
     `last` is the last reindex of each collection since the service was started.
     """
 
-    def __init__(self, models: Models, collections: Collections) -> None:
+    def __init__(self, models: Models, collections: Engine) -> None:
         self._models = models
         self._collections = collections
         self.last: dict[Collection, Reindex] = {}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Vectors
-from service.collections import Changed, Collection, Collections, Hit, Page, Selection
+from service.collections import Changed, Collection, Engine, Hit, Page, Selection
 from service.collections.intake import (
     FAULTS,
     MOST_NAMED,
@@ -45,7 +45,7 @@ from service.embedding.fingerprint import SCHEME
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge, together
-from service.index import IndexState
+from service.index import EXACT, IndexState
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Embedded, Stored
 from service.store.space import Space
@@ -116,7 +116,7 @@ class CollectionService:
     Every method that reads or writes raises `ServiceError`.
     """
 
-    def __init__(self, models: Models, collections: Collections) -> None:
+    def __init__(self, models: Models, collections: Engine) -> None:
         self._models = models
         self._collections = collections
         self.reindexes = Reindexes(models, collections)
@@ -202,6 +202,22 @@ class CollectionService:
             "stored_bytes": stored,
             "created": collection.created.isoformat(),
         }
+
+    async def building(self) -> list[str]:
+        """Return the names of the collections that are searched exactly until their index is built.
+
+        Every collection is read for it, so that it fails where one cannot be.
+        """
+
+        def states() -> dict[str, IndexState]:
+            found = {}
+            for collection in self._collections.list():
+                with suppress(NotFound):  # dropped meanwhile
+                    found[collection.name] = collection.index_state()
+            return found
+
+        read = await asyncio.to_thread(states)
+        return [name for name, state in read.items() if state.uses == EXACT and state.building is not None]
 
     async def drop(self, name: str) -> None:
         """Delete a collection with all its documents and aliases."""
@@ -461,7 +477,7 @@ class CollectionService:
         return await asyncio.to_thread(self.get(name).filter_warnings, condition) if condition else []
 
     async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
-        """Give the store's free space back to the disk, as `Collections.compact` does."""
+        """Give the store's free space back to the disk, as `Engine.compact` does."""
         return await self._collections.compact(rebuild=rebuild)
 
     def close(self) -> None:

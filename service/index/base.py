@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from service.arrays import Keys, Ordinals, Vectors
 from service.similarity import Similarity
+
+EXACT: Final = "exact"
+"""What an index uses that compares every vector."""
 
 Part_co = TypeVar("Part_co", covariant=True)
 Part = TypeVar("Part")
@@ -26,14 +29,18 @@ class IndexState:
         target: the recall that is asked for: the share of the true nearest that a search finds.
         recall: as measured on a sample of the vectors, when it was last measured.
         problem: why the target is not met, or why the index cannot be built.
+        building: how much of a build that runs or waits its turn is done, from 0 to 1; None where there is none.
+        saved: when the snapshot was written that a start would read, in ISO 8601.
     """
 
-    uses: str = "exact"
+    uses: str = EXACT
     tail: int | None = None
     deleted: int | None = None
     target: float | None = None
     recall: float | None = None
     problem: str | None = None
+    building: float | None = None
+    saved: str | None = None
 
 
 class IndexView(Protocol):
@@ -125,6 +132,10 @@ class VectorIndex(ABC):
 
 class Build(Protocol[Part_co]):
     """Makes a part of an index, aside from all that happens to the index meanwhile."""
+
+    @property
+    def done(self) -> float:
+        """How much of the work is done, from 0 to 1; read by any thread while it runs."""
 
     def run(self, stopped: Callable[[], bool]) -> Part_co | None:
         """Return the part; None where `stopped` became true before it was made. Raises `OSError`."""

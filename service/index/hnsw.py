@@ -212,7 +212,7 @@ class HnswView:
         return merged(k, [self.graph.search(queries, k, allowed, grouped=distinct, exact=exact), found])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class GraphBuild:
     """A graph that is to be built of what an index held at one moment.
 
@@ -221,12 +221,20 @@ class GraphBuild:
         recall: the recall that it is tuned for.
         folder: where its snapshot is kept; None for nowhere.
         anew: whether it is built from nothing, or else from a copy of the graph that there is.
+        inserted: vectors that are in it so far, beside those of the copy.
     """
 
     view: HnswView
     recall: float
     folder: Path | None
     anew: bool
+    inserted: int = 0
+
+    @property
+    def done(self) -> float:
+        """How much of the work is done, from 0 to 1, by the vectors that are to be inserted."""
+        copied = self.view.graph.length if self.view.graph and not self.anew else 0
+        return self.inserted / max(1, len(self.view) - copied)
 
     def run(self, stopped: Callable[[], bool]) -> LiveGraph | None:
         """Build, tune and write the graph; None where `stopped` became true. Raises `OSError`."""
@@ -244,16 +252,16 @@ class GraphBuild:
 
     def _built(self, draft: Draft, stopped: Callable[[], bool]) -> LiveGraph | None:
         similarity, old, rows = self.view.tail.similarity, self.view.graph, self.view.tail.rows
-        anew = self.anew or old is None or self._beyond(old.graph.hnsw)
+        self.anew = anew = self.anew or old is None or self._beyond(old.graph.hnsw)
         hnsw = self._empty() if anew or old is None else faiss.clone_index(old.graph.hnsw)
         if old is not None:
             for keys, vectors in old.graph.blocks(old.positions(None) if anew else None):
                 draft.append(keys, vectors)
-                if stopped() or (anew and not _insert(hnsw, vectors, stopped)):
+                if stopped() or (anew and not self._insert(hnsw, vectors, stopped)):
                     return None
         for chunk in rows.chunks:
             draft.append(chunk.keys, chunk.vectors)
-            if not _insert(hnsw, chunk.vectors, stopped):
+            if not self._insert(hnsw, chunk.vectors, stopped):
                 return None
         graph = Graph(similarity, draft.keys, draft.file, hnsw)
         if anew or old is None or len(graph) >= _GROWTH * old.graph.measured:
@@ -267,6 +275,20 @@ class GraphBuild:
             return LiveGraph.whole(graph)
         live = np.append(old.live, np.ones(rows.length, bool))
         return LiveGraph(graph, live, old.length + rows.length, old.count + rows.count)
+
+    def _insert(self, hnsw: Any, vectors: Vectors, stopped: Callable[[], bool]) -> bool:
+        """Insert prepared vectors (n, dim) into a graph; return whether it came to the end before it was stopped."""
+        before = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(max(1, available_cores() // 2))
+        try:
+            for start in range(0, len(vectors), _STEP):
+                if stopped():
+                    return False
+                hnsw.add(vectors[start : start + _STEP])
+                self.inserted += len(vectors[start : start + _STEP])
+        finally:
+            faiss.omp_set_num_threads(before)
+        return True
 
     def _empty(self) -> Any:
         """Return a graph without vectors whose codes span the numbers of all those that it is to have."""
@@ -299,17 +321,3 @@ class GraphBuild:
         least, most = ranges[: rows.dim], ranges[: rows.dim] + ranges[rows.dim :]
         beyond = sum(int(np.count_nonzero((chunk.vectors < least) | (chunk.vectors > most))) for chunk in rows.chunks)
         return beyond > _MOST_BEYOND * rows.length * rows.dim
-
-
-def _insert(hnsw: Any, vectors: Vectors, stopped: Callable[[], bool]) -> bool:
-    """Insert prepared vectors (n, dim) into a graph; return whether it came to the end before it was stopped."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(max(1, available_cores() // 2))
-    try:
-        for start in range(0, len(vectors), _STEP):
-            if stopped():
-                return False
-            hnsw.add(vectors[start : start + _STEP])
-    finally:
-        faiss.omp_set_num_threads(before)
-    return True

@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -165,6 +166,13 @@ def remove(folder: Path, name: str) -> None:
     """Remove a snapshot; what has it open can go on reading."""
     with suppress(OSError):
         (folder / name).unlink(missing_ok=True)
+
+
+def written(folder: Path, name: str) -> datetime | None:
+    """Return when a snapshot was written, in UTC; None where there is none."""
+    with suppress(OSError):
+        return datetime.fromtimestamp((folder / name).stat().st_mtime, UTC)
+    return None
 
 
 class _Reader:

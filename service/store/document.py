@@ -42,9 +42,8 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document as it is stored, its key, and its vectors, (1, dim) or (spans, dim), where they were asked for."""
+    """A document as it is stored, and its vectors, (1, dim) or (spans, dim), where they were asked for."""
 
-    key: int
     document: Document
     vectors: Vectors | None
 

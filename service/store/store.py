@@ -242,12 +242,12 @@ class Store:
         with self._reading() as connection:
             return read_keys_of(connection, collection, ids)
 
-    def read(self, keys: Keys, most: int, *, vectors: bool) -> list[Stored]:
-        """Return the documents with these keys, by ascending key, and with `vectors` theirs.
+    def read(self, keys: Keys, most: int, *, vectors: bool) -> list[tuple[int, Stored]]:
+        """Return the documents with these keys, each with its own, by ascending key, and with `vectors` theirs.
 
         None follow after their texts, metadata and vectors have reached `most` bytes, by and large.
         """
-        found: list[Stored] = []
+        found: list[tuple[int, Stored]] = []
         columns = f"key, id, text, metadata, spans, {'vector' if vectors else 'NULL'}"
         with self._reading() as connection:
             for *row, vector in connection.execute(
@@ -257,7 +257,7 @@ class Store:
             ):
                 key, document = _document(tuple(row))
                 own = None if vector is None else _vectors(vector, document)
-                found.append(Stored(key, document, own))
+                found.append((key, Stored(document, own)))
                 most -= len(document.text) + len(row[3]) + len(vector or b"")
                 if most <= 0:
                     break

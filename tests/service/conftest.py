@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.store import Document
 
 
@@ -17,7 +17,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def collections(folder):
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     yield opened
     opened.close()
 

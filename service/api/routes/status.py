@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,6 +10,7 @@ import pooling
 from service import __version__
 from service.api.requests import Served
 from service.api.routes.embed import MOST_STATES
+from service.api.schemas.status import ReadyBody
 from service.collections.service import MOST_HITS
 from service.collections.vectorize import MOST_CHUNKS
 from service.cores import available_cores
@@ -28,13 +28,12 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready")
-async def ready(served: Served) -> dict[str, str]:
+@router.get("/ready", response_model_exclude_none=True)
+async def ready(served: Served) -> ReadyBody:
     """Every model's queue runs and the store answers."""
     if not served.models.alive:
         raise Unavailable("an encoder's queue has stopped; restart the service.", retry_after=10)
-    await asyncio.to_thread(lambda: [collection.count() for collection in served.collections.all()])
-    return {"status": "ready"}
+    return ReadyBody(status="ready", building=await served.collections.building() or None)
 
 
 @router.get("/info")

@@ -167,6 +167,12 @@ class IndexBody(BaseModel):
     target: float | None = Field(default=None, description="The recall that is asked for.")
     recall: float | None = Field(default=None, description="As measured on a sample of the collection's vectors.")
     problem: str | None = Field(default=None, description="Why the target is not met, or no graph can be built.")
+    building: float | None = Field(
+        default=None, description="How much of a graph that is being built, or waits for that, is done: from 0 to 1."
+    )
+    saved: str | None = Field(
+        default=None, description="When the graph was kept that a start reads; it has later vectors from the store."
+    )
 
 
 class CollectionBody(BaseModel):

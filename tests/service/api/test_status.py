@@ -2,14 +2,80 @@
 
 from __future__ import annotations
 
-import httpx
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from tests.support.servers import Server
+import httpx
+import numpy as np
+import pytest
+
+from service.api import create_app
+from service.collections import Definition
+from service.collections.embedded import EmbeddedEngine
+from service.collections.provenance import FOREIGN
+from service.config import Config
+from service.deployment import open_deployment
+from service.index import KINDS
+from service.index.graph import LiveGraph
+from service.index.hnsw import GraphBuild, HnswIndex
+from service.store import Document
+from tests.support.servers import ROOT, Server
 
 
 def test_health_and_ready(http: httpx.Client) -> None:
     assert http.get("/health").json() == {"status": "ok"}
     assert http.get("/ready").json() == {"status": "ready"}
+
+
+def test_collections_whose_index_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start without the snapshot."""
+    released = threading.Event()
+
+    class Tiny(HnswIndex):
+        kind = "tiny"
+        exact_below = 40
+
+        def begin(self) -> GraphBuild:
+            build = super().begin()
+            return Waiting(build.view, build.recall, build.folder, build.anew)
+
+    class Waiting(GraphBuild):
+        def run(self, stopped: Callable[[], bool]) -> LiveGraph | None:
+            while not released.wait(0.01) and not stopped():
+                pass
+            return super().run(stopped)
+
+    monkeypatch.setitem(KINDS, "tiny", Tiny)
+    engine = EmbeddedEngine(tmp_path / "store")
+    for name, count in (("large", 60), ("small", 6)):
+        foreign = Definition(None, None, None, FOREIGN, {"foreign": True})
+        collection, _ = engine.create(name, foreign, 8, "tiny")
+        vectors = np.random.default_rng(0).normal(size=(count, 8))
+        collection.upsert([Document(f"d{i}", "", {}) for i in range(count)], vectors)
+    engine.close()
+
+    async def asked(http: httpx.AsyncClient) -> None:
+        async def state() -> dict[str, Any]:
+            return dict((await http.get("/collections/large")).json()["index_state"])
+
+        async with http:
+            assert (await http.get("/ready")).json() == {"status": "ready", "building": ["large"]}
+            assert await state() == {"uses": "exact", "building": 0}
+            released.set()
+            while "building" in await state():
+                await asyncio.sleep(0.01)
+            assert (await state())["uses"] == "hnsw" and "saved" in await state()
+            assert (await http.get("/ready")).json() == {"status": "ready"}
+
+    encoder = str(ROOT / "tests" / "fixtures" / "v0_1" / "exported")
+    runtime = {"backend": "torch", "precision": "fp32", "threads": 1}
+    config = {"models": {"m": {"encoder": encoder}}, "runtime": runtime, "store": {"path": tmp_path / "store"}}
+    with open_deployment(Config.model_validate(config)) as served:
+        transport = httpx.ASGITransport(create_app(served))
+        asyncio.run(asked(httpx.AsyncClient(transport=transport, base_url="http://status")))
 
 
 def test_info(http: httpx.Client, small: Server) -> None:

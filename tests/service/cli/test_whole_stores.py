@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 
 
 def stored(server, name):
@@ -64,7 +64,7 @@ def test_backup_beside_a_service_and_restore(asking, millpond, few, name, side_b
     assert running.returncode == 2 and "another process has this store open" in running.stderr
     restored = millpond("restore", tmp_path / "backup", "--store", tmp_path / "new")
     assert restored.returncode == 0, restored.stderr
-    opened = Collections(tmp_path / "new")
+    opened = EmbeddedEngine(tmp_path / "new")
     assert opened.get(name).count() == 3
     opened.close()
     compact = millpond("compact", "--store", tmp_path / "new")

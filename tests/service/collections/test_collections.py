@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.collections import Collections, Hit
+from service.collections import Hit
+from service.collections.embedded import EmbeddedEngine
 from service.errors import (
     Conflict,
     InvalidDocument,
@@ -88,7 +89,7 @@ def test_an_index_and_a_recall_that_are_not_given_are_those_of_the_collection(co
     with pytest.raises(Conflict, match=r"recall: stored 0\.9, asked 0\.95"):
         collections.create("b", definition(), 2, recall=0.95)
     collections.close()
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     assert [(each.index_kind, each.recall) for each in reopened.list()] == [
         ("flat", None),
         ("hnsw", 0.9),
@@ -163,7 +164,7 @@ def test_dropped_is_gone_and_does_not_come_back(collections, folder, collection,
     assert other.count() == 1
 
     collections.close()
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     assert [(c.name, c.count()) for c in reopened.list()] == [("notes", 0), ("other", 1)]
     reopened.close()
 
@@ -281,7 +282,7 @@ def test_metadata_texts_and_ids_come_back_exactly(collections, folder):
 
     check(collection)
     collections.close()
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     check(reopened.get("notes"))
     reopened.close()
 
@@ -455,7 +456,7 @@ def test_each_span_is_found_and_a_document_by_its_best(collections, folder):
 
     check(collection)
     collections.close()
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     check(collection := opened.get("notes"))
     collection.delete("a")
     assert (collection.count(), collection.chunks()) == (1, 1)
@@ -477,7 +478,7 @@ def test_documents_of_many_spans_are_read_in_bounded_blocks(collections, folder,
     before = collection.search(array(X, Y), 1000)
     assert len(before[0]) == sum(counts)
     collections.close()
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     assert opened.get("notes").search(array(X, Y), 1000) == before
     opened.close()
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import NotFound, StoreUnavailable
 from service.store import Document
 from tests.support.definitions import definition
@@ -92,7 +92,7 @@ def test_searches_see_whole_requests_and_matching_scores(collections, folder):
     run_together(writer(0), writer(1), come_and_go, search(None), search(None), search({"group": 1}), fetch)
     final = {hit.id: hit.text for hit in collection.search(np.ones((1, DIM), np.float32), 100)[0]}
     collections.close()
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     hits = reopened.get("notes").search(np.ones((1, DIM), np.float32), 100)[0]
     assert {hit.id: hit.text for hit in hits} == final
     reopened.close()
@@ -170,6 +170,6 @@ def test_closing_under_load(collections, folder):
         assert under_way.wait(60)
         collections.close()
         assert all(future.result(timeout=20) for future in futures)
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     assert reopened.get("notes").count() == len(acknowledged)
     reopened.close()

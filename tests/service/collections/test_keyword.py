@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.collections.fusion import Part
 from service.collections.refinement import Refinement
 from service.embedding.chunking import Chunking
@@ -145,7 +145,7 @@ def test_any_query_is_taken_literally(any_collections, query, tokenizer):
 @pytest.fixture(scope="module")
 def any_collections(tmp_path_factory):
     folder = tmp_path_factory.mktemp("any") / "store"
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     yield {name: made(opened, name) for name in TOKENIZERS}
     opened.close()
     intact(folder)
@@ -259,8 +259,8 @@ def test_chunked_documents_are_ranked_whole_and_shown_by_their_nearest_span(coll
 
 
 def test_what_words_alone_find_has_its_nearest_span_too(chunked, monkeypatch):
-    monkeypatch.setattr("service.collections.collection._LEAST_FUSED", 1)
-    monkeypatch.setattr("service.collections.collection._FUSED", 1)
+    monkeypatch.setattr("service.collections.embedded.searching._LEAST_FUSED", 1)
+    monkeypatch.setattr("service.collections.embedded.searching._FUSED", 1)
     (hits,) = chunked.search_hybrid(np.array([Y], np.float32), [chunked.terms("harp")], 1, weights={"keyword": 2})
     assert [(hit.id, hit.span, set(hit.parts)) for hit in hits] == [("c", (0, 3), {"keyword"})]
 
@@ -365,7 +365,7 @@ def test_a_collection_without_keywords(collections, folder):
     with pytest.raises(KeywordsUnavailable, match=r'created without a keyword index.*"keyword"'):
         collection.terms("mill")
     collections.close()
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     assert opened.get("notes").tokenizer is None
     opened.get("notes").delete("a")
     opened.drop("notes")
@@ -380,7 +380,7 @@ def test_an_sqlite_without_fts5(collections, folder, monkeypatch, caplog):
         patched.setattr(keyword_module, "is_built_in", lambda _: False)
         for _ in range(2):
             caplog.clear()
-            opened = Collections(folder)
+            opened = EmbeddedEngine(folder)
             assert "built without FTS5" in caplog.text
             for collection in (opened.get("unicode61"), made(opened, "trigram")):
                 with pytest.raises(KeywordsUnavailable, match=r"built without FTS5.*Use a Python"):
@@ -389,10 +389,10 @@ def test_an_sqlite_without_fts5(collections, folder, monkeypatch, caplog):
                 collection.delete("new")
                 collection.upsert([Document("new", "another 猫 at the mill", {})], np.array([X], np.float32))
             opened.close()
-        opened = Collections(folder)
+        opened = EmbeddedEngine(folder)
         opened.drop("porter")
         opened.close()
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     assert set(found(opened.get("unicode61"), "mill")) == {"mill", "new", "harp"}
     assert found(opened.get("unicode61"), "猫") == ["new", "ja"]
     assert set(found(opened.get("trigram"), "mill")) == {"mill", "new", "harp"}

@@ -1,7 +1,7 @@
 import threading
 import time
 
-from service.collections.collection import ReadWriteLock
+from service.collections.embedded.lock import ReadWriteLock
 
 
 def test_readers_share():

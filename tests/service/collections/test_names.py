@@ -9,7 +9,7 @@ from threading import Event
 import numpy as np
 import pytest
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import InvalidName, NameConflict, NotFound
 from service.store import Chunked, Document
 from tests.support.definitions import definition
@@ -36,14 +36,14 @@ def test_names_outlive_a_restart(folder, collections, notes):
     collections.rename("notes", "drafts")
     collections.copy("live", "copy")
     collections.close()
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     assert [each.name for each in opened.list()] == ["copy", "drafts"]
     assert {alias: of.name for alias, of in opened.aliases().items()} == {"live": "drafts"}
     assert opened.get("live") is opened.get("drafts")
     assert found(opened.get("copy")) == found(opened.get("live")) == ["a", "b"]
     opened.drop("drafts")
     opened.close()
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     assert opened.aliases() == {} and found(opened.get("copy")) == ["a", "b"]
     opened.close()
 
@@ -88,7 +88,7 @@ def test_searches_go_on_while_a_copy_is_made(folder, monkeypatch):
         return connection
 
     monkeypatch.setattr(sqlite3, "connect", watched)
-    collections = Collections(folder)
+    collections = EmbeddedEngine(folder)
     notes, _ = collections.create("notes", definition(), 2)
     notes.upsert([Document("a", "text", {"n": 1})], Chunked(np.eye(2, dtype=np.float32), [((0, 1), (1, 2))]))
     with ThreadPoolExecutor() as pool:
@@ -109,7 +109,8 @@ def test_searches_go_on_while_a_copy_is_made(folder, monkeypatch):
 KILLED = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from service.collections import Collections, Selection
+from service.collections import Selection
+from service.collections.embedded import EmbeddedEngine
 
 connect = sqlite3.connect
 armed = False
@@ -124,7 +125,7 @@ def end(statement):
         os.kill(os.getpid(), signal.SIGKILL)
 
 sqlite3.connect = watched
-collections = Collections(Path(sys.argv[1]))
+collections = EmbeddedEngine(Path(sys.argv[1]))
 armed = True
 notes = collections.get("notes")
 {
@@ -153,7 +154,7 @@ def test_killed_in_the_middle_nothing_has_happened(folder, collections, notes, s
     collections.close()
     process = start(KILLED, folder, statement, change)
     assert process.wait(60) == -9, process.communicate()[1]
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     assert [each.name for each in opened.list()] == ["notes"]
     stored = [each.document for each in opened.get("notes").page(10).documents]
     assert [(each.id, each.metadata) for each in stored] == [("a", {"n": 1}), ("b", {})]

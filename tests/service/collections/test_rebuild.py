@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.collections.refinement import Refinement
 from service.errors import InvalidVector, NotFound, StaleDefinition, StoreUnavailable
 from service.store import Chunked, Document
@@ -80,7 +80,7 @@ def test_it_is_searched_as_it_was_until_it_is_as_if_made_anew(collections, folde
     put(collection, ["20"])
     collection.delete("20")
     collections.close()
-    reopened = Collections(folder).get("notes")
+    reopened = EmbeddedEngine(folder).get("notes")
     assert (reopened.definition, reopened.dim, found(reopened)) == (NEW, dim, expected)
 
 
@@ -93,7 +93,7 @@ def test_documents_are_cut_and_joined_again(collections, folder, before, after):
     collection.begin_rebuild(after, 6)
     build(collection, after, 6, most=7)
     collections.close()
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     collection = opened.get("notes")
     assert (found(collection), collection.rebuild().done) == (shown, 7)
     while build(collection, after, 6, most=7):
@@ -108,7 +108,7 @@ def test_documents_are_cut_and_joined_again(collections, folder, before, after):
     put(collection, ["21"])
     collection.delete("21")
     opened.close()
-    assert found(Collections(folder).get("notes")) == expected
+    assert found(EmbeddedEngine(folder).get("notes")) == expected
 
 
 def test_equal_scores_keep_the_order_in_which_documents_were_stored(collections):
@@ -158,7 +158,7 @@ def test_it_goes_on_after_the_store_was_closed(collections, folder, collection):
     collection.begin_rebuild(NEW, 6)
     build(collection, NEW, 6, most=12)
     collections.close()
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     again = opened.get("notes")
     assert found(again) == before
     assert (again.rebuild().definition, again.rebuild().done) == (NEW, 12)
@@ -332,11 +332,11 @@ import sys, threading
 from pathlib import Path
 from tests.service.collections.test_rebuild import OLD, build, put
 from tests.support.definitions import definition
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import StaleDefinition
 
-collection = Collections(Path(sys.argv[1])).create("notes", OLD, 4)[0] if sys.argv[2] == "0" else (
-    Collections(Path(sys.argv[1])).get("notes"))
+collection = EmbeddedEngine(Path(sys.argv[1])).create("notes", OLD, 4)[0] if sys.argv[2] == "0" else (
+    EmbeddedEngine(Path(sys.argv[1])).get("notes"))
 
 def write():
     for number in range(10**9):
@@ -377,7 +377,7 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new_one_whole(folder, start):
             else:
                 acknowledged[line.split(":")[0]] = line
 
-        opened = Collections(folder)
+        opened = EmbeddedEngine(folder)
         collection = opened.get("notes")
         (hits,) = collection.search(vectors(["query"], collection.definition, collection.dim), 1000)
         texts = {hit.id: hit.text for hit in hits}
@@ -403,13 +403,13 @@ def test_a_full_disk_leaves_it_as_it_was(folder, start):
 import resource, sys
 from pathlib import Path
 from tests.service.collections.test_rebuild import NEW, OLD, build, found, put
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import StoreUnavailable
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-opened = Collections(Path(sys.argv[1]))
+opened = EmbeddedEngine(Path(sys.argv[1]))
 collection = opened.create("notes", OLD, 4)[0]
 put(collection, [f"{i}:" + "x" * 200 for i in range(200)])
 before = found(collection)

@@ -3,13 +3,16 @@
 import os
 import random
 import shutil
+import sqlite3
 import threading
+from datetime import datetime
 
 import numpy as np
 import pytest
 
-from service.collections import Collections
-from service.collections.builder import Builder
+from service.collections.embedded import EmbeddedEngine
+from service.collections.embedded.builder import Builder
+from service.errors import StoreUnavailable
 from service.index import KINDS
 from service.index.hnsw import HnswIndex
 from service.store import Document
@@ -72,12 +75,14 @@ TEXTS += [f"{id_} in version 1" for id_ in ("d3", "d4", "new")]
 def test_a_restart_goes_on_with_the_snapshot(collections, folder, built, caplog):
     check(built, TEXTS)
     (name,) = names(folder)
+    written = (folder / "indexes" / name).stat().st_mtime
     for _ in range(2):
         collections.close()
-        collections = Collections(folder)
+        collections = EmbeddedEngine(folder)
         collection = collections.get("notes")
         state = collection.index_state()
         assert (state.uses, state.tail, state.deleted, state.target) == ("hnsw", 3, 3, 0.98)
+        assert datetime.fromisoformat(state.saved).timestamp() == int(written)
         check(collection, TEXTS)
     assert names(folder) == [name] and not caplog.records
     put(collection, [f"e{i}" for i in range(40)])
@@ -111,7 +116,7 @@ def test_a_snapshot_that_cannot_be_used_is_built_anew(collections, folder, built
             path.unlink()
         case "foreign":
             shutil.copy(path.with_name(snapshots["other"]), path)
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     assert "collection 'notes': the snapshot of its index cannot be used" in caplog.text
     check(reopened.get("notes"), TEXTS)
     check(reopened.get("other"), [f"o{i} in version 0" for i in range(50)])
@@ -126,7 +131,7 @@ def test_what_nothing_names_is_removed_at_the_start(collections, folder, built):
     collections.close()
     for name in ("left.partial", "left.index", "other.txt"):
         (folder / "indexes" / name).write_text("x")
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     assert len(names(folder)) == 2 and "other.txt" in names(folder)
     check(reopened.get("notes"), TEXTS)
     reopened.close()
@@ -145,7 +150,7 @@ def test_a_reindex_leaves_no_snapshot_of_the_vectors_before(collections, folder,
     assert names(folder) == []
     (folder / "indexes" / name).write_bytes(copied)
     collections.close()
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     collection = reopened.get("notes")
     assert collection.index_state().uses == "exact"
     for text in TEXTS:
@@ -188,7 +193,7 @@ def test_a_build_that_comes_too_late_leaves_nothing(collections, folder, monkeyp
     released.set()
     if ends == "close":
         collections.close()
-        collections = Collections(folder)
+        collections = EmbeddedEngine(folder)
         collection = collections.get("notes")
     collections.wait_for_builds()
     if ends == "drop":
@@ -218,9 +223,9 @@ FILL = """
 import sys
 from pathlib import Path
 from tests.service.collections.test_snapshots import KINDS, Tiny, definition, put, DIM
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 KINDS["tiny"] = Tiny
-collections = Collections(Path(sys.argv[1]))
+collections = EmbeddedEngine(Path(sys.argv[1]))
 collection = collections.create("notes", definition(), DIM, "tiny")[0]
 version = collection.count()
 print("ready", flush=True)
@@ -242,7 +247,7 @@ def test_a_kill_while_snapshots_are_written_loses_nothing(folder, start):
             process.stdout.readline()
         process.kill()
         process.communicate()
-        reopened = Collections(folder)
+        reopened = EmbeddedEngine(folder)
         collection = reopened.get("notes")
         check(collection, [document.text for document in collection.documents()])
         reopened.wait_for_builds()
@@ -251,18 +256,91 @@ def test_a_kill_while_snapshots_are_written_loses_nothing(folder, start):
         reopened.close()
 
 
-def test_a_dropped_collection_is_not_built_to_the_end(collections, folder, monkeypatch):
+@pytest.fixture
+def due(collections, monkeypatch):
+    """A collection whose graph is due, and built by the test itself, 10 vectors at a time."""
     monkeypatch.setattr(Builder, "ask", lambda *_: None)
+    monkeypatch.setattr("service.index.hnsw._STEP", 10)
     collection = collections.create("notes", definition(), DIM, "tiny")[0]
     put(collection, [f"d{i}" for i in range(60)])
+    return collection
+
+
+@pytest.mark.parametrize("ends", ["drop", "reindex"])
+def test_a_build_ends_when_its_vectors_are_no_longer_searched(collections, folder, due, ends):
     asked = []
 
     def stopped():
-        if not asked:
-            collections.drop("notes")
         asked.append(None)
+        match len(asked), ends:
+            case 2, "drop":
+                collections.drop("notes")
+            case 2, "reindex":
+                due.begin_rebuild(definition(turn=2), DIM)
+                batch = due.unbuilt()
+                vectors = np.stack([vector_of(document.text) for _, document in batch])
+                due.put_rebuilt(definition(turn=2), [key for key, _ in batch], vectors)
+                assert due.finish_rebuild()
         return False
 
-    collection.build(stopped)
-    assert len(asked) == 1
+    due.build(stopped)
+    assert len(asked) == 2
     assert names(folder) == []
+    if ends == "reindex":
+        due.build(lambda: False)
+        assert due.index_state().uses == "hnsw" and len(names(folder)) == 1
+        check(due, [f"d{i} in version 0" for i in range(60)])
+
+
+def test_a_build_goes_on_beside_changes(collections, folder, due):
+    asked = []
+
+    def stopped():
+        asked.append(None)
+        put(due, [f"e{len(asked)}"])
+        return False
+
+    due.build(stopped)
+    state = due.index_state()
+    assert (state.uses, state.tail) == ("hnsw", len(asked))
+    check(due, [f"d{i} in version 0" for i in range(60)] + [f"e{i + 1} in version 0" for i in range(len(asked))])
+
+
+def test_a_build_tells_how_far_it_is(collections, due, monkeypatch, caplog):
+    monkeypatch.setattr("service.collections.embedded.progress._EVERY", 0)
+    caplog.set_level("INFO")
+    seen = []
+
+    def stopped():
+        seen.append(due.index_state().building)
+        return False
+
+    assert due.index_state().building is None
+    due.build(stopped)
+    assert seen[:7] == [0, 0.167, 0.333, 0.5, 0.667, 0.833, 1]
+    assert due.index_state().building is None
+    told = [record.getMessage().removeprefix("collection 'notes': ") for record in caplog.records]
+    assert told[:3] == [
+        "the index of 60 vectors is being built; searches are exact until then",
+        "0 % of the index is built",
+        "16 % of the index is built",
+    ]
+    assert told[-1].startswith("the index is built, in ")
+    caplog.clear()
+    put(due, [f"e{i}" for i in range(40)])
+    due.build(lambda: False)
+    assert not caplog.records  # as the graph that is there is searched meanwhile
+
+
+def test_a_snapshot_that_the_store_does_not_name_is_removed(folder, due):
+    """As where the disk is full."""
+    with sqlite3.connect(folder / "millpond.sqlite3") as other:
+        other.execute(
+            "CREATE TRIGGER refusing BEFORE UPDATE OF snapshot ON collections BEGIN SELECT RAISE(FAIL, 'full'); END"
+        )
+    other.close()
+    with pytest.raises(StoreUnavailable, match="full"):
+        due.build(lambda: False)
+    assert names(folder) == []
+    check(due, [f"d{i} in version 0" for i in range(60)])
+    assert due.index_state().building is None

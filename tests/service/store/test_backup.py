@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import BadBackup, NoSpace, ServiceError, StoreUnavailable
 from service.store import Document
 from service.store.backup import CHECKSUM, SNAPSHOTS, back_up, restore
@@ -37,7 +37,7 @@ def ids(folder):
         found = ids(folder.parent / "opened")
         shutil.rmtree(folder.parent / "opened")
         return found
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     hits = opened.get("notes").search(np.ones((1, 8), np.float32), 100_000)[0]
     opened.close()
     return {int(hit.id) for hit in hits}
@@ -103,7 +103,7 @@ def test_restored_into_an_empty_folder_and_in_place_of_a_store(folder, collectio
 @pytest.mark.slow
 def test_a_log_that_was_left_is_not_read_as_that_of_the_backup(folder, start, tmp_path):
     """A store whose service was killed has its last changes in the log, which ends with the store."""
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     put(opened.create("notes", definition(), 8)[0], 0, 5)
     opened.close()
     back_up(folder, tmp_path / "backup")
@@ -111,9 +111,9 @@ def test_a_log_that_was_left_is_not_read_as_that_of_the_backup(folder, start, tm
 import os, sys
 from pathlib import Path
 import numpy as np
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.store import Document
-notes = Collections(Path(sys.argv[1])).get("notes")
+notes = EmbeddedEngine(Path(sys.argv[1])).get("notes")
 notes.upsert([Document("99", "text", {})], np.ones((1, 8), np.float32))
 os._exit(0)
 """

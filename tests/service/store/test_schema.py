@@ -6,7 +6,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.store import Document
 from service.store.schema import SCHEMA_VERSION
 from tests.support.definitions import definition
@@ -71,7 +71,7 @@ def version_and_tables(folder):
 
 def check(folder):
     """Everything is there, works, and is as in a store that was laid out anew."""
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     assert [collection.name for collection in opened.list()] == ["notes", "other"]
     notes = opened.get("notes")
     assert notes.definition == definition()
@@ -96,7 +96,7 @@ def check(folder):
     notes.upsert([Document("c", "", {})], np.array([[1, 0]], np.float32))
     notes.delete("c")
     opened.close()
-    new = Collections(folder / "new")
+    new = EmbeddedEngine(folder / "new")
     for name, dim in (("notes", 2), ("other", 3)):
         new.create(name, definition(), dim)
     new.close()
@@ -113,7 +113,7 @@ def test_a_store_of_version_1_is_brought_to_this_one(first):
 KILLED = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 
 connect = sqlite3.connect
 
@@ -127,7 +127,7 @@ def end(statement):
         os.kill(os.getpid(), signal.SIGKILL)
 
 sqlite3.connect = watched
-Collections(Path(sys.argv[1]))
+EmbeddedEngine(Path(sys.argv[1]))
 """
 
 

@@ -9,7 +9,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import InvalidInput, NoSpace, StoreUnavailable
 from service.store import Document
 from service.store.store import FILE
@@ -47,7 +47,7 @@ def test_what_a_drop_leaves_is_given_back_and_the_rest_is_kept(folder, collectio
     assert size(folder) < before * 1.1 < full.bytes
     assert kept.count() == COUNT and kept.fetch("7").metadata == {"i": 7}
     collections.close()
-    reopened = Collections(folder)
+    reopened = EmbeddedEngine(folder)
     assert reopened.get("kept").count() == COUNT
     assert [hit.id for hit in reopened.get("kept").search(np.ones((1, 8)), 5)[0]]
     reopened.close()
@@ -74,12 +74,12 @@ def test_changes_are_made_between_the_steps(collections):
 
 
 def test_a_file_of_an_earlier_release_is_written_anew_once(folder):
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     fill(opened, "kept")
     fill(opened, "dropped")
     opened.close()
     as_before(folder)
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     opened.drop("dropped")
     with pytest.raises(InvalidInput, match=r"--rebuild.*--store FOLDER"):
         asyncio.run(opened.compact())
@@ -94,7 +94,7 @@ def test_a_file_of_an_earlier_release_is_written_anew_once(folder):
 
 
 def test_too_little_disk_is_told_before_it_begins(folder, monkeypatch):
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     fill(opened, "kept")
     real = shutil.disk_usage(folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=1_000_000))
@@ -131,16 +131,16 @@ print("done", flush=True)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["steps", "rebuild"])
 def test_killed_while_compacting_nothing_is_lost(folder, start, how):
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     fill(opened, "kept")
     opened.close()
     for steps in (0, 1, 3, 6):
-        opened = Collections(folder)
+        opened = EmbeddedEngine(folder)
         fill(opened, "dropped")
         if how == "rebuild":
             opened.close()
             as_before(folder)
-            opened = Collections(folder)
+            opened = EmbeddedEngine(folder)
         opened.drop("dropped")
         opened.close()
         process = start(COMPACTING, folder, how)
@@ -148,7 +148,7 @@ def test_killed_while_compacting_nothing_is_lost(folder, start, how):
             process.stdout.readline()
         process.kill()
         process.communicate()
-        opened = Collections(folder)
+        opened = EmbeddedEngine(folder)
         kept = opened.get("kept")
         assert [collection.name for collection in opened.list()] == ["kept"]
         assert kept.count() == COUNT and kept.fetch("2999").metadata == {"i": 2999}

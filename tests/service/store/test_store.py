@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import NotFound, StoreUnavailable
 from service.store import Document
 from service.store.document import validate
@@ -22,7 +22,7 @@ from tests.support.definitions import definition
 @pytest.fixture
 def stored(folder):
     """A closed store with 200 documents in it."""
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     collection = opened.create("notes", definition(), 8)[0]
     vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
     collection.upsert([Document(str(i), f"text {i}" * 50, {"i": i}) for i in range(200)], vectors)
@@ -34,7 +34,7 @@ def stored(folder):
 def test_a_folder_that_cannot_be(tmp_path, place):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreUnavailable, match="Choose a folder") as raised:
-        Collections(tmp_path / place)
+        EmbeddedEngine(tmp_path / place)
     assert str(tmp_path / place) in str(raised.value)
 
 
@@ -46,13 +46,13 @@ def test_a_folder_without_permission(start):
     program = """
 import os, sys
 from pathlib import Path
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import StoreUnavailable
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:
-    Collections(Path("."))
+    EmbeddedEngine(Path("."))
 except StoreUnavailable as error:
     print(error)
 """
@@ -67,20 +67,20 @@ except StoreUnavailable as error:
 def test_a_database_that_cannot_be_opened(folder):
     (folder / "millpond.sqlite3").mkdir(parents=True)
     with pytest.raises(StoreUnavailable, match=r"millpond.sqlite3.*readable and writable"):
-        Collections(folder)
+        EmbeddedEngine(folder)
 
 
 @pytest.mark.slow
 def test_a_second_opening_is_refused_here_and_in_another_process(folder, collections, start):
     with pytest.raises(StoreUnavailable, match="another process"):
-        Collections(folder)
+        EmbeddedEngine(folder)
     program = """
 import sys
 from pathlib import Path
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import StoreUnavailable
 try:
-    Collections(Path(sys.argv[1]))
+    EmbeddedEngine(Path(sys.argv[1]))
 except StoreUnavailable as error:
     print(error)
 """
@@ -96,18 +96,18 @@ def test_the_lock_dies_with_its_process(folder, start):
     program = """
 import sys
 from pathlib import Path
-from service.collections import Collections
-held = Collections(Path(sys.argv[1]))
+from service.collections.embedded import EmbeddedEngine
+held = EmbeddedEngine(Path(sys.argv[1]))
 print("open", flush=True)
 sys.stdin.read()
 """
     process = start(program, folder)
     assert process.stdout.readline() == "open\n"
     with pytest.raises(StoreUnavailable, match="another process"):
-        Collections(folder)
+        EmbeddedEngine(folder)
     process.kill()
     process.wait()
-    Collections(folder).close()
+    EmbeddedEngine(folder).close()
 
 
 def test_a_failed_opening_lets_go(folder):
@@ -116,9 +116,9 @@ def test_a_failed_opening_lets_go(folder):
     database.write_bytes(b"This is not a database at all, but it is long enough. " * 50)
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match=r"not a database.*Restore the file from a backup"):
-            Collections(folder)
+            EmbeddedEngine(folder)
     database.unlink()
-    Collections(folder).close()
+    EmbeddedEngine(folder).close()
 
 
 def test_a_damaged_page_is_found_at_opening(stored):
@@ -127,14 +127,14 @@ def test_a_damaged_page_is_found_at_opening(stored):
     content[4096 * 4 : -4096] = random.Random(1).randbytes(len(content) - 4096 * 5)
     database.write_bytes(content)
     with pytest.raises(StoreUnavailable, match="Restore the file from a backup"):
-        Collections(stored)
+        EmbeddedEngine(stored)
 
 
 def test_a_vector_of_the_wrong_length_is_found_at_opening(stored):
     with sqlite3.connect(stored / "millpond.sqlite3") as connection:
         connection.execute("UPDATE documents SET vector = x'00000000' WHERE id = '7'")
     with pytest.raises(StoreUnavailable, match="does not have its collection's 8 numbers"):
-        Collections(stored)
+        EmbeddedEngine(stored)
 
 
 def test_a_newer_schema_is_left_alone(stored):
@@ -146,7 +146,7 @@ def test_a_newer_schema_is_left_alone(stored):
     with pytest.raises(
         StoreUnavailable, match=rf"newer Millpond \(schema {SCHEMA_VERSION + 1}; this one knows {SCHEMA_VERSION}\)"
     ):
-        Collections(stored)
+        EmbeddedEngine(stored)
     assert database.read_bytes() == before
 
 
@@ -157,13 +157,13 @@ def test_a_database_of_another_program_is_left_alone(folder):
     connection.close()
     before = (folder / "millpond.sqlite3").read_bytes()
     with pytest.raises(StoreUnavailable, match="another program"):
-        Collections(folder)
+        EmbeddedEngine(folder)
     assert (folder / "millpond.sqlite3").read_bytes() == before
 
 
 def test_reopening_keeps_everything(stored):
     for _ in range(2):
-        opened = Collections(stored)
+        opened = EmbeddedEngine(stored)
         collection = opened.get("notes")
         assert collection.count() == 200
         vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
@@ -208,7 +208,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.errors import StoreUnavailable
 from service.store import Document
 from tests.support.definitions import definition
@@ -242,7 +242,7 @@ def check():
     assert all(collection.fetch(i).text == text for i, text in expected.items())
     assert [c.name for c in opened.list()] == sorted(names)
 
-opened = Collections(folder)
+opened = EmbeddedEngine(folder)
 collection = opened.create("notes", definition(), 4)[0]
 put({"a": "a", "b": "b", "c": "c"})
 limit(room)
@@ -264,7 +264,7 @@ opened.create("after", definition(), 4)
 names.append("after")
 check()
 opened.close()
-opened = Collections(folder)
+opened = EmbeddedEngine(folder)
 collection = opened.get("notes")
 check()
 print("kept", accepted, refused)
@@ -284,11 +284,11 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from service.collections import Collections
+from service.collections.embedded import EmbeddedEngine
 from service.store import Document
 from tests.support.definitions import definition
 
-opened = Collections(Path(sys.argv[1]))
+opened = EmbeddedEngine(Path(sys.argv[1]))
 collection = opened.create("notes", definition(), 16)[0]
 rng = np.random.default_rng(int(sys.argv[2]))
 print("open", flush=True)
@@ -322,7 +322,7 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(folder, start):
             else:
                 acknowledged.append(line)
 
-        opened = Collections(folder)
+        opened = EmbeddedEngine(folder)
         collection = opened.get("notes")
         hits = collection.search(np.ones((1, 16), np.float32), 100_000)[0]
         assert len(hits) == collection.count() == len({hit.id for hit in hits})
@@ -348,9 +348,9 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(folder, start):
 
 def test_a_child_process_does_not_keep_the_lock(folder, start):
     """A subprocess started while the store is open must not inherit the lock."""
-    opened = Collections(folder)
+    opened = EmbeddedEngine(folder)
     child = start("import sys; print('up', flush=True); sys.stdin.read()")
     assert child.stdout.readline() == "up\n"
     opened.close()
-    Collections(folder).close()
+    EmbeddedEngine(folder).close()
     assert child.poll() is None

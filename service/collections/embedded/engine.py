@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from service import index as indexes
-from service.collections.builder import Builder
-from service.collections.collection import Collection
+from service.collections.embedded.builder import Builder
+from service.collections.embedded.collection import EmbeddedCollection
 from service.collections.provenance import Definition
 from service.errors import Conflict, InvalidInput, InvalidName, InvalidVector, NameConflict, NotFound, Place
 from service.store.space import Space
@@ -25,13 +25,11 @@ T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
-class Collections:
-    """The collections in a folder, by name; every method is thread-safe.
-
-    An alias is a further name of a collection, and no collection has it as its own. `get` takes either.
+class EmbeddedEngine:
+    """The collections in a folder, as `Engine` describes them.
 
     One process at a time can have a folder open; opening it reads every vector into memory, or an index's snapshot
-    and the vectors since. Every method that reads or writes the store raises `StoreUnavailable` where it cannot.
+    and the vectors since.
     """
 
     def __init__(self, store_path: Path) -> None:
@@ -58,16 +56,8 @@ class Collections:
         index: str | None = None,
         recall: float | None = None,
         tokenizer: Tokenizer | None = UNICODE61,
-    ) -> tuple[Collection, bool]:
-        """Create a collection, or return the equal one that exists, and whether it is new.
-
-        Without a tokenizer, it has no keyword index. One that exists has its own kind of index and recall, where none
-        is asked for.
-
-        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, `Conflict` where the name exists
-        with another definition, dimension, kind of index, recall or tokenizer, and `NameConflict` where it is an
-        alias.
-        """
+    ) -> tuple[EmbeddedCollection, bool]:
+        """Create a collection, or return the equal one that exists, and whether it is new."""
         _check_name(name)
         if dim < 1:
             raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
@@ -90,13 +80,13 @@ class Collections:
             self._by_name[name] = collection
             return collection, True
 
-    def get(self, name: str) -> Collection:
+    def get(self, name: str) -> EmbeddedCollection:
         """Return the collection with a name or an alias; raises `NotFound`."""
         if collection := self._by_name.get(name) or self._by_alias.get(name):
             return collection
         raise NotFound(f"there is no collection {name!r}; create it first.")
 
-    def list(self) -> Sequence[Collection]:
+    def list(self) -> Sequence[EmbeddedCollection]:
         """Return all collections, by name."""
         return sorted(self._by_name.values(), key=lambda collection: collection.name)
 
@@ -108,11 +98,8 @@ class Collections:
             del self._by_name[name]
             self._by_alias = {alias: of for alias, of in self._by_alias.items() if of is not collection}
 
-    def rename(self, name: str, to: str) -> Collection:
-        """Give a collection another name, durably; its aliases stay.
-
-        Raises `NotFound`, `InvalidName`, and `NameConflict` where `to` is taken or `name` is an alias.
-        """
+    def rename(self, name: str, to: str) -> EmbeddedCollection:
+        """Give a collection another name, durably; its aliases stay."""
         _check_name(to)
         with self._store.writing() as transaction:
             collection = self._named(name)
@@ -121,12 +108,8 @@ class Collections:
             self._by_name = {each.name: each for each in self._by_name.values()}  # a reader sees one name, never none
         return collection
 
-    def copy(self, name: str, to: str) -> Collection:
-        """Copy a collection with all its documents to a new one, all or nothing, durably.
-
-        Aliases and a rebuild that was begun are not copied. Searches go on meanwhile, and changes wait.
-        Raises `NotFound`, `InvalidName`, and `NameConflict` where `to` is taken.
-        """
+    def copy(self, name: str, to: str) -> EmbeddedCollection:
+        """Copy a collection with all its documents to a new one, all or nothing, durably."""
         _check_name(to)
         with self._store.writing() as transaction:
             self._require_free(to)
@@ -135,12 +118,8 @@ class Collections:
             collection = self._by_name[to] = self._opened(row)
         return collection
 
-    def alias(self, alias: str, name: str) -> tuple[Collection, bool]:
-        """Make an alias stand for a collection, in one step where it stood for another one, durably.
-
-        Returns the collection, and whether the alias is new. Raises `NotFound`, `InvalidName`, and `NameConflict`
-        where a collection has the alias as its name.
-        """
+    def alias(self, alias: str, name: str) -> tuple[EmbeddedCollection, bool]:
+        """Make an alias stand for a collection, in one step where it stood for another one, durably."""
         _check_name(alias)
         with self._store.writing() as transaction:
             if alias in self._by_name:
@@ -161,7 +140,7 @@ class Collections:
             transaction.commit()
             self._by_alias = {name: of for name, of in self._by_alias.items() if name != alias}
 
-    def aliases(self) -> Mapping[str, Collection]:
+    def aliases(self) -> Mapping[str, EmbeddedCollection]:
         """Return the collection that each alias stands for, by alias."""
         return dict(sorted(self._by_alias.items()))
 
@@ -209,10 +188,10 @@ class Collections:
         self._builder.close()
         self._store.close()
 
-    def _opened(self, row: CollectionRow) -> Collection:
-        return Collection(self._store, row, self._builder, self._snapshots)
+    def _opened(self, row: CollectionRow) -> EmbeddedCollection:
+        return EmbeddedCollection(self._store, row, self._builder, self._snapshots)
 
-    def _named(self, name: str) -> Collection:
+    def _named(self, name: str) -> EmbeddedCollection:
         """Return the collection that has a name as its own; raises `NotFound`, and `NameConflict` for an alias."""
         if name in self._by_alias:
             raise NameConflict(

@@ -1,27 +1,16 @@
-"""Pages of a collection's documents, and the cursors that lead from one to the next."""
+"""The cursors that lead from one page of a collection's documents to the next."""
 
 from __future__ import annotations
 
 import base64
 import struct
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from service.errors import InvalidCursor, Place
-from service.store import Stored
 
 _LAYOUT: Final = struct.Struct(">qqI")
 """The keys of a collection and of a document, and their checksum."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Documents in the order of storing; `cursor` leads to those that follow, None where none do."""
-
-    documents: Sequence[Stored]
-    cursor: str | None
 
 
 def cursor_after(collection: int, key: int) -> str:

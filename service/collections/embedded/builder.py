@@ -38,6 +38,11 @@ class Builder:
             self._asked[owner] = False
             self._pool.submit(self._run, owner, work)
 
+    def has(self, owner: object) -> bool:
+        """Return whether something of an owner is built, or waits for it."""
+        with self._changed:
+            return owner in self._asked
+
     def wait(self) -> None:
         """Wait until nothing is left to build."""
         with self._changed:

@@ -1,0 +1,121 @@
+"""Changing a collection: documents stored and deleted, their metadata changed, and its definition renamed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from service.arrays import Keys
+from service.collections.embedded.rebuilding import Rebuilding
+from service.collections.provenance import Definition
+from service.collections.selection import Changed, Selection
+from service.store.document import (
+    Document,
+    Embedded,
+    checked_id,
+    checked_text,
+    encoded_metadata,
+    require_distinct,
+    validate,
+)
+from service.store.filters import compile_filter
+from service.store.transaction import Transaction
+
+_AT_ONCE: Final = 1000
+"""Documents whose metadata are changed in one step of a transaction."""
+
+
+class Changing(Rebuilding):
+    """The part of a collection that changes documents."""
+
+    def upsert(
+        self,
+        documents: Sequence[Document],
+        vectors: Embedded,
+        *,
+        under: Definition | None = None,
+        also: tuple[Definition, Embedded] | None = None,
+        precision: str | None = None,
+    ) -> int:
+        """Store all documents with their vectors, or none, in place of those with the same ids."""
+        rows = [
+            (checked_id(document.id), checked_text(document), encoded_metadata(document)) for document in documents
+        ]
+        require_distinct(documents)
+        with self._store.writing() as transaction:
+            self._require_present()
+            self._require_current(under, self.definition)
+            validated = validate(vectors, self.dim, len(rows))
+            self.definition.similarity.check(validated.vectors)
+            replaced, keys = transaction.put(self._row.key, rows, validated)
+            if precision is not None:
+                transaction.note_precision(self._row.key, precision)
+            if also is not None:
+                self._put_rebuilt(transaction, keys, *also, precision)
+            self._publish(transaction, replaced, validated.repeated(keys), validated.vectors)
+        return len(rows)
+
+    def delete(self, document_id: str) -> None:
+        """Delete the document with an id, durably; raises `NotFound`."""
+        with self._store.writing() as transaction:
+            self._require_present()
+            removed = transaction.delete(self._row.key, checked_id(document_id))
+            if not len(removed):
+                raise self._absent(document_id)
+            self._publish(transaction, removed, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))
+
+    def delete_many(self, selection: Selection) -> Changed:
+        """Delete documents, all of them or none, durably; raises `InvalidDocument` and `InvalidFilter`."""
+        with self._store.writing() as transaction:
+            self._require_present()
+            keys, missing = self._selected(transaction, selection)
+            if len(keys):
+                transaction.delete_keys(self._row.key, keys)
+                self._publish(transaction, keys, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))
+        return Changed(len(keys), missing)
+
+    def update_metadata(self, selection: Selection, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Changed:
+        """Replace the metadata of documents by what `change` makes of it, of all or of none, durably.
+
+        Texts, vectors and keys stay, so that neither the index nor a rebuild is touched.
+        Raises `InvalidDocument` and `InvalidFilter`.
+        """
+        with self._store.writing() as transaction:
+            self._require_present()
+            keys, missing = self._selected(transaction, selection)
+            for start in range(0, len(keys), _AT_ONCE):
+                before = transaction.metadata(keys[start : start + _AT_ONCE])
+                after = (
+                    (key, encoded_metadata(Document(document_id, "", change(json.loads(stored)))))
+                    for key, document_id, stored in before
+                )
+                transaction.set_metadata(
+                    self._row.key, [new for new, (*_, stored) in zip(after, before, strict=True) if new[1] != stored]
+                )
+            with self._lock.writing():
+                transaction.commit()
+        return Changed(len(keys), missing)
+
+    def relabel(self, definition: Definition, rebuild: Definition | None) -> None:
+        """Store another definition of the same vectors, durably, and one of the rebuild's where it is given."""
+        with self._store.writing() as transaction:
+            self._require_present()
+            row = transaction.redefine(self._row, definition.to_json())
+            if rebuild is not None:
+                transaction.redefine_rebuild(row.key, rebuild.to_json())
+            with self._lock.writing():
+                transaction.commit()
+                self._row, self.definition = row, definition
+
+    def _selected(self, transaction: Transaction, selection: Selection) -> tuple[Keys, list[str]]:
+        """Return the keys of the selected documents, ascending, and the ids that no document has."""
+        if selection.ids is not None:
+            asked = list(dict.fromkeys(map(checked_id, selection.ids)))
+            found = transaction.keys_of(self._row.key, asked)
+            return np.array(sorted(found.values()), np.int64), [id_ for id_ in asked if id_ not in found]
+        if selection.filter is not None:
+            return self._store.matching(self._row.key, compile_filter(selection.filter)), []
+        return transaction.keys(self._row.key), []

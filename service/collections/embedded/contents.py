@@ -1,0 +1,217 @@
+"""What a collection holds: its rows in the store, and the index over their vectors, always of the same moment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from service import index as indexes
+from service.arrays import Keys, Vectors
+from service.collections.embedded.builder import Builder
+from service.collections.embedded.lock import ReadWriteLock
+from service.collections.embedded.moment import Moment
+from service.collections.embedded.progress import Progress
+from service.collections.provenance import Definition
+from service.errors import NotFound, StaleDefinition
+from service.index import EXACT, Build, BuiltIndex, DamagedSnapshot, IndexView, VectorIndex
+from service.store.store import Store
+from service.store.transaction import CollectionRow, Transaction
+
+logger = logging.getLogger(__name__)
+
+
+class Contents:
+    """The rows of a collection and the index over their vectors: loaded, read and changed together, built aside.
+
+    A search sees all of an upsert or none of it: the commit and the publishing of the changed index happen under a
+    write lock, and under the read lock a search takes the index as it is together with a snapshot of the store. It
+    goes on without a lock, so that neither waits for the other.
+    """
+
+    def __init__(self, store: Store, row: CollectionRow, builder: Builder, snapshots: Path) -> None:
+        self.name = row.name
+        self.created = row.created
+        """In UTC."""
+        self.index_kind = row.index_kind
+        self.recall = row.recall
+        """What was asked of an index that approximates; None for the kind's own."""
+        self.definition = Definition.from_json(row.definition)
+        """What its vectors are made under: what it was created with, or last rebuilt under."""
+        self._store = store
+        self._row = row
+        self._builder = builder
+        self._snapshots = snapshots
+        self._lock = ReadWriteLock()
+        self._dropped = False
+        self.tokenizer = row.tokenizer
+        """How its texts become terms; None where it has no keyword index."""
+        self._index: VectorIndex | None = self._loaded_index()  # None where it must be loaded before the next change
+        self._view: IndexView | None = self._index.view()  # what is searched; None where the next reader must load it
+        self._build: Build[Any] | None = None
+        self._ask_for_build()
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return self._row.dim
+
+    def build(self, stopped: Callable[[], bool]) -> bool:
+        """Build the part of the index that is due, aside from changes and searches, and publish it.
+
+        Returns whether another is due already. Ends without it where `stopped` becomes true, where the collection
+        is dropped or the index replaced meanwhile, or where it cannot be built, which the index's state then says.
+        """
+        with self._store.writing():  # keeps changes away
+            index = self._index
+            if not isinstance(index, BuiltIndex) or not index.due:
+                return False
+            begun = self._build = index.begin()
+        try:
+            part, problem = self._run(index, begun, stopped)
+            with self._store.writing() as transaction:
+                if self._index is not index:
+                    self._remove_snapshot(None if part is None else index.adopt(part))
+                    return True
+                if part is not None:
+                    self._adopt(transaction, index, part)
+                else:
+                    index.abandon(problem)
+                    with self._lock.writing():
+                        self._view = index.view()
+            return index.due
+        finally:
+            self._build = None
+
+    def _run(self, index: BuiltIndex[Any], build: Build[Any], stopped: Callable[[], bool]) -> tuple[Any, str | None]:
+        """Return what a build has made, None where it ended before, and why it cannot be made."""
+        progress = Progress(self.name, len(index), build) if index.view().state.uses == EXACT else None
+
+        def ends() -> bool:
+            if progress is not None:
+                progress.tell()
+            replaced = self._index is not None and self._index is not index  # None while it is being changed
+            return self._dropped or replaced or stopped()
+
+        try:
+            part = build.run(ends)
+        except Exception as error:
+            logger.exception("collection %r: the index cannot be built; it is searched exactly", self.name)
+            return None, f"the index cannot be built: {error}"
+        if part is not None and progress is not None:
+            progress.end()
+        return part, None
+
+    def _adopt(self, transaction: Transaction, index: BuiltIndex[Any], part: Any) -> None:
+        """Search with a part that was built, and note its snapshot in place of the one before."""
+        before, snapshot = self._row.snapshot, index.adopt(part)
+        try:
+            row = transaction.name_snapshot(self._row, snapshot)
+            with self._lock.writing():
+                transaction.commit()
+                self._row, self._view = row, index.view()
+        except BaseException:
+            self._remove_snapshot(snapshot)  # which nothing names
+            raise
+        self._remove_snapshot(before)
+
+    def _built(self) -> float | None:
+        """Return how much of a build is done that runs or waits, None where there is none."""
+        build = self._build
+        if build is not None:
+            return round(build.done, 3)
+        return 0.0 if self._builder.has(self) else None
+
+    def _saved(self) -> str | None:
+        """Return when the index's snapshot was written, None where there is none."""
+        snapshot = self._row.snapshot
+        written = None if snapshot is None else indexes.snapshot_time(self._snapshots, snapshot)
+        return None if written is None else written.isoformat(timespec="seconds")
+
+    def _publish(self, transaction: Transaction, removed: Keys, added: Keys, vectors: Vectors) -> None:
+        """Change the index, then commit and publish it, as one step for every reader."""
+        index, self._index = self._index, None  # which is ahead of the store if the commit fails
+        try:
+            if index is None:
+                index = self._loaded_index()
+            index.remove(removed)
+            index.add(added, vectors)
+        except Exception:
+            # Documents can be stored without it; the index must catch up.
+            logger.exception("collection %r: index change failed; it will be rebuilt from the store", self.name)
+            index = None
+        with self._lock.writing():
+            transaction.commit()
+            self._index, self._view = index, None if index is None else index.view()
+        self._ask_for_build()
+
+    @contextmanager
+    def _reading(self) -> Iterator[IndexView]:
+        """Yield the index as it is now; what this thread reads from the store meanwhile agrees with it."""
+        with self._moment() as moment:
+            yield moment.view
+
+    @contextmanager
+    def _moment(self) -> Iterator[Moment]:
+        """Yield the collection as it is now; what this thread reads from the store meanwhile agrees with it."""
+        with ExitStack() as until_read:
+            while True:
+                with self._lock.reading():
+                    self._require_present()
+                    if (view := self._view) is not None:
+                        moment = Moment(view, self.definition, self._row.dim)
+                        until_read.enter_context(self._store.snapshot())
+                        break
+                with self._lock.writing():
+                    self._require_present()
+                    if self._view is None:
+                        self._index = self._loaded_index()
+                        self._view = self._index.view()
+            yield moment
+
+    def _loaded_index(self) -> VectorIndex:
+        row, covered = self._row, 0
+        index = self._empty_index(row)
+        if row.snapshot is not None and isinstance(index, BuiltIndex):
+            try:
+                covered = index.restore(row.snapshot, self._store.keys(row.key))
+            except (DamagedSnapshot, OSError) as error:
+                logger.warning(
+                    "collection %r: the snapshot of its index cannot be used (%s); the index is built anew, and "
+                    "searches are exact until then",
+                    *(self.name, error),
+                )
+                index = self._empty_index(row)
+        return filled(index, self._store.vectors(row.key, row.dim, covered))
+
+    def _empty_index(self, row: CollectionRow) -> VectorIndex:
+        similarity = Definition.from_json(row.definition).similarity
+        return indexes.build(row.index_kind, row.dim, similarity, row.recall, self._snapshots)
+
+    def _ask_for_build(self) -> None:
+        if isinstance(self._index, BuiltIndex) and self._index.due:
+            self._builder.ask(self, self.build)
+
+    def _remove_snapshot(self, name: str | None) -> None:
+        if name is not None:
+            indexes.remove_snapshot(self._snapshots, name)
+
+    def _require_present(self) -> None:
+        if self._dropped:
+            raise NotFound(f"collection {self.name!r} was dropped.")
+
+    def _require_current(self, under: Definition | None, definition: Definition) -> None:
+        if under is not None and under != definition:
+            raise StaleDefinition(f"collection {self.name!r} was rebuilt under another definition meanwhile.")
+
+    def _absent(self, document_id: str) -> NotFound:
+        return NotFound(f"collection {self.name!r} has no document {document_id!r}.")
+
+
+def filled(index: VectorIndex, blocks: Iterable[tuple[Keys, Vectors]]) -> VectorIndex:
+    """Return an index with more vectors in it."""
+    for keys, vectors in blocks:
+        index.add(keys, vectors)
+    return index
