@@ -349,6 +349,7 @@ class History(RuleBasedStateMachine):
         """A document is stored with what the model has."""
         _, (own, of), metadata, text = self.model[name][stored.document.id]
         assert stored.document == Document(stored.document.id, text, metadata, of)
+        assert stored.vectors is not None
         norms = np.linalg.norm(stored.vectors, axis=1, keepdims=True)
         np.testing.assert_allclose(stored.vectors / norms, own, atol=1e-6)
 
