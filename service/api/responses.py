@@ -11,6 +11,8 @@ from fastapi import Response
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 
+from service.store.filters import Filter
+
 _PART_BYTES: Final = 64 * 1024
 """Size of a part of a response; between parts other requests can run."""
 _ITEMS_AT_ONCE: Final = 64
@@ -64,6 +66,11 @@ def json_list_of(items: Iterable[Iterator[bytes]]) -> Iterator[bytes]:
             yield b","
         yield from item
     yield b"]"
+
+
+def warnings_of(filter_: Filter | None) -> dict[str, Any]:
+    """Return the member `warnings` of a response, where the filter that it was asked with has any."""
+    return {"warnings": list(filter_.warnings)} if filter_ and filter_.warnings else {}
 
 
 class _Parts(Response):

@@ -23,6 +23,7 @@ from service.collections.selection import Changed, Selection
 from service.errors import Place
 from service.index import IndexState
 from service.store.document import Document, Embedded, Span, Stored
+from service.store.filters import AnyFilter
 from service.store.space import Space
 from service.store.tokenizers import UNICODE61, Tokenizer
 
@@ -133,7 +134,7 @@ class Collection(Protocol):
         self,
         limit: int,
         cursor: str | None = None,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name it has in the HTTP contract
+        filter: AnyFilter | None = None,  # noqa: A002 - the name it has in the HTTP contract
         *,
         vectors: bool = False,
     ) -> Page:
@@ -144,14 +145,8 @@ class Collection(Protocol):
         had its turn. Raises `InvalidCursor`, `InvalidFilter`, and `ValueError` for a `limit` below one.
         """
 
-    def count_matching(self, filter: Mapping[str, Any]) -> int:  # noqa: A002
-        """Return the number of documents that match a filter; raises `InvalidFilter`."""
-
-    def filter_warnings(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002
-        """Return what of a filter can match nothing, as no document has such a field or value.
-
-        Raises `InvalidFilter`.
-        """
+    def count_matching(self, filter: AnyFilter | None) -> int:  # noqa: A002
+        """Return the number of documents that match a filter, None for all; raises `InvalidFilter`."""
 
     def documents(self) -> Iterator[Document]:
         """Yield every document, in the order of storing; others may be stored meanwhile."""
@@ -209,7 +204,7 @@ class Collection(Protocol):
         self,
         vectors: NDArray[np.floating[Any]],
         k: int,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: AnyFilter | None = None,  # noqa: A002
         *,
         grouped: bool = False,
         exact: bool = False,
@@ -236,7 +231,7 @@ class Collection(Protocol):
         self,
         queries: Sequence[Sequence[str]],
         k: int,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: AnyFilter | None = None,  # noqa: A002
         *,
         refinement: Refinement = PLAIN,
     ) -> list[list[Hit]]:
@@ -251,7 +246,7 @@ class Collection(Protocol):
         vectors: NDArray[np.floating[Any]],
         queries: Sequence[Sequence[str]],
         k: int,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: AnyFilter | None = None,  # noqa: A002
         *,
         weights: Mapping[str, float] | None = None,
         exact: bool = False,
@@ -269,7 +264,7 @@ class Collection(Protocol):
         positive: Sequence[str],
         negative: Sequence[str],
         k: int,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: AnyFilter | None = None,  # noqa: A002
         *,
         grouped: bool = False,
         refinement: Refinement = PLAIN,
@@ -387,10 +382,12 @@ class Engine(Protocol):
         it, and it is refused without `rebuild`. Raises `InvalidInput`, and `NoSpace` where the disk has no room.
         """
 
-    async def write(self, change: Callable[..., T], *arguments: Any) -> T:
+    async def write(self, change: Callable[..., T], *arguments: Any, together: bool = False) -> T:
         """Run a change of this engine or its collections, to its end even if the client that asked for it has left.
 
-        The changes of a process run one after another: what one of them reads holds until it is done.
+        The changes of a process run one after another: what one of them reads holds until it is done. With
+        `together`, a small change of documents may become durable together with others that wait; each is made or
+        fails by itself all the same.
         """
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import InvalidInput, Place
+from service.store.filters import AnyFilter, as_filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Selection:
     """
 
     ids: Sequence[str] | None = None
-    filter: Mapping[str, Any] | None = None
+    filter: AnyFilter | None = None
     all: bool = False
 
     def __post_init__(self) -> None:
@@ -30,7 +31,7 @@ class Selection:
                 f"say which documents are meant by one of 'ids', 'filter' and 'all'; this has {has}.",
                 where=Place("ids"),
             )
-        if self.filter is not None and not _names_a_field(self.filter):
+        if self.filter is not None and not _names_a_field(as_filter(self.filter).expression):
             raise InvalidInput(
                 "filter has no condition, and so would match every document. Where all are meant, say 'all' (true) "
                 "in its place.",

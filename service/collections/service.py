@@ -48,11 +48,14 @@ from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDef
 from service.index import EXACT, IndexState
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Embedded, Stored
+from service.store.filters import AnyFilter
 from service.store.space import Space
 from service.store.tokenizers import UNICODE61, Tokenizer
 
 logger = logging.getLogger(__name__)
 
+SMALL: Final = 64
+"""Documents of a change that is made together with others."""
 MOST_HITS: Final = 10_000
 """Hits that one query may ask for."""
 MOST_EXAMPLES: Final = 1_000
@@ -294,7 +297,7 @@ class CollectionService:
             precision = embedder.encoder.runtime.precision if embedder and texts else None
             store = partial(collection.upsert, to_store, embedded, under=definition, also=also, precision=precision)
             still = partial(collection.unchanged, documents, given)
-            if await self._collections.write(_store, still, unchanged, store):
+            if await self._collections.write(_store, still, unchanged, store, together=_small(to_store)):
                 rejected = [_rejected(index, items[index], error) for index, error in sorted(refused.items())]
                 return Upserted(len(documents), len(unchanged), rejected)
 
@@ -308,7 +311,7 @@ class CollectionService:
 
     async def delete(self, name: str, document_id: str) -> None:
         """Delete a document, durably."""
-        await self._collections.write(self.get(name).delete, document_id)
+        await self._collections.write(self.get(name).delete, document_id, together=True)
 
     async def page(
         self,
@@ -316,18 +319,15 @@ class CollectionService:
         limit: int = 100,
         *,
         cursor: str | None = None,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name it has in the HTTP contract
+        filter: AnyFilter | None = None,  # noqa: A002 - the name it has in the HTTP contract
         vectors: bool = False,
     ) -> Page:
         """Return the next documents in the order of storing, from the cursor of the page before on."""
         return await asyncio.to_thread(self.get(name).page, limit, cursor, filter, vectors=vectors)
 
-    async def count(self, name: str, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
+    async def count(self, name: str, filter: AnyFilter | None = None) -> int:  # noqa: A002
         """Return the number of documents, of those that match the filter where one is given."""
-        collection = self.get(name)
-        if filter is None or filter == {}:
-            return await asyncio.to_thread(collection.count)
-        return await asyncio.to_thread(collection.count_matching, filter)
+        return await asyncio.to_thread(self.get(name).count_matching, filter)
 
     async def fetch_many(
         self, name: str, ids: Sequence[str], *, vectors: bool = False
@@ -340,18 +340,19 @@ class CollectionService:
         name: str,
         *,
         ids: Sequence[str] | None = None,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: AnyFilter | None = None,  # noqa: A002
         all: bool = False,  # noqa: A002
     ) -> Changed:
         """Delete the documents with ids, those that match a filter, or all, durably; all of them or none."""
-        return await self._collections.write(self.get(name).delete_many, Selection(ids, filter, all))
+        selection = Selection(ids, filter, all)
+        return await self._collections.write(self.get(name).delete_many, selection, together=_small(ids))
 
     async def update_metadata(
         self,
         name: str,
         *,
         ids: Sequence[str] | None = None,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: AnyFilter | None = None,  # noqa: A002
         all: bool = False,  # noqa: A002
         merge: Mapping[str, Any] | None = None,
         replace: dict[str, Any] | None = None,
@@ -367,14 +368,15 @@ class CollectionService:
         def change(metadata: dict[str, Any]) -> dict[str, Any]:
             return merged(metadata, merge) if merge is not None else replace or {}
 
-        return await self._collections.write(self.get(name).update_metadata, selection, change)
+        update = self.get(name).update_metadata
+        return await self._collections.write(update, selection, change, together=_small(ids))
 
     async def by_text(
         self,
         name: str,
         queries: Sequence[str],
         k: int,
-        condition: Mapping[str, Any] | None = None,
+        condition: AnyFilter | None = None,
         *,
         ranking: Ranking = _NEAREST,
         grouped: bool = False,
@@ -410,7 +412,7 @@ class CollectionService:
         name: str,
         vector: Sequence[float],
         k: int,
-        condition: Mapping[str, Any] | None = None,
+        condition: AnyFilter | None = None,
         *,
         ranking: Ranking = _NEAREST,
         text: str = "",
@@ -441,7 +443,7 @@ class CollectionService:
         positive: Sequence[str],
         negative: Sequence[str],
         k: int,
-        condition: Mapping[str, Any] | None,
+        condition: AnyFilter | None,
         *,
         grouped: bool = False,
         refinement: Refinement = PLAIN,
@@ -457,7 +459,7 @@ class CollectionService:
         vectors: NDArray[np.floating[Any]],
         terms: Sequence[Sequence[str]],
         k: int,
-        condition: Mapping[str, Any] | None,
+        condition: AnyFilter | None,
         ranking: Ranking,
         grouped: bool,
         refinement: Refinement,
@@ -471,10 +473,6 @@ class CollectionService:
             find = partial(collection.search, vectors, k, condition, grouped=grouped, exact=ranking.exact)
         results = await asyncio.to_thread(partial(find, under=under, refinement=refinement))
         return [Found(hits, vector) for hits, vector in zip(results, vectors, strict=True)]
-
-    async def filter_warnings(self, name: str, condition: Mapping[str, Any] | None) -> list[str]:
-        """Return what of a filter can match nothing, as no document has such a field or value."""
-        return await asyncio.to_thread(self.get(name).filter_warnings, condition) if condition else []
 
     async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
         """Give the store's free space back to the disk, as `Engine.compact` does."""
@@ -599,6 +597,11 @@ def _check_together(queries: int, k: int, refinement: Refinement) -> None:
             where=Place("queries"),
             limit=MOST_HITS_TOGETHER,
         )
+
+
+def _small(changed: Sequence[Any] | None) -> bool:
+    """Return whether documents or ids are few; None stands for those of a filter or all."""
+    return changed is not None and len(changed) <= SMALL
 
 
 async def _terms(

@@ -54,6 +54,10 @@ class IndexView(Protocol):
         """The number of keys."""
 
     @property
+    def keys(self) -> Keys:
+        """The keys, ascending, each once."""
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes held by vectors and keys."""
 

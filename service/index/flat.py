@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.arrays import Keys, Ordinals, Vectors
 from service.index.base import IndexState, VectorIndex
-from service.index.rows import Rows, distinct, held
+from service.index.rows import Rows, distinct, held, once
 from service.similarity import Similarity
 
 _CELLS: Final = 1 << 22
@@ -63,6 +63,11 @@ class ExactView:
     def count(self) -> int:
         """The number of keys."""
         return self.rows.count
+
+    @property
+    def keys(self) -> Keys:
+        """The keys, ascending, each once."""
+        return once(self.rows.keys, self.count)
 
     @property
     def memory_bytes(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.arrays import Keys, Ordinals, Vectors
 from service.index.flat import ExactView, firsts, merged
-from service.index.rows import Rows, distinct, held, knn, one_thread
+from service.index.rows import Rows, distinct, held, knn, once, one_thread
 from service.index.vectorfile import BLOCK, VectorFile
 from service.similarity import Similarity
 
@@ -282,6 +282,12 @@ class LiveGraph:
     def memory_bytes(self) -> int:
         """Bytes of codes, links and keys."""
         return self.graph.memory_bytes + (0 if self.live is None else self.live.nbytes)
+
+    @property
+    def keys(self) -> Keys:
+        """The keys, ascending, each once."""
+        keys = self.graph.keys
+        return once(keys if self.live is None else keys[self.live], self.count)
 
     def without(self, keys: Keys) -> LiveGraph:
         """Return the graph without the vectors of `keys`; absent keys are ignored."""

@@ -111,8 +111,8 @@ class HnswIndex(BuiltIndex[LiveGraph]):
         """Search with the graph that was built last, without what was removed since; return its snapshot's name."""
         removed, self._removed = self._removed or [], None
         self._view = self._view.with_graph(part)
-        for keys in removed:
-            self._view = self._view.without(keys)
+        if removed:
+            self._view = self._view.without(np.concatenate(removed))
         return part.graph.name
 
     def abandon(self, problem: str | None = None) -> None:
@@ -163,6 +163,11 @@ class HnswView:
     def count(self) -> int:
         """The number of keys."""
         return self.tail.count + (self.graph.count if self.graph else 0)
+
+    @property
+    def keys(self) -> Keys:
+        """The keys, ascending, each once."""
+        return np.concatenate([self.graph.keys, self.tail.keys]) if self.graph else self.tail.keys
 
     @property
     def memory_bytes(self) -> int:

@@ -232,6 +232,14 @@ def distinct(keys: Keys) -> int:
     return int(np.count_nonzero(np.diff(keys))) + 1 if len(keys) else 0
 
 
+def once(sorted_keys: Keys, count: int) -> Keys:
+    """Return each of `count` different keys once."""
+    if len(sorted_keys) == count:
+        return sorted_keys
+    found: Keys = sorted_keys[np.diff(sorted_keys, prepend=sorted_keys[0] - 1) > 0]
+    return found
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keep FAISS on the calling thread, and restore the thread's OpenMP setting afterwards.

@@ -7,9 +7,12 @@ does, and a path goes through a list to the fields of its elements. A missing fi
 `$not` and `{"$exists": false}`.
 """
 
+from __future__ import annotations
+
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from service.errors import InvalidFilter, did_you_mean, shortened
@@ -48,6 +51,44 @@ _GROUP_OPERATORS: Final = ("$and", "$or", "$not")
 def compile_filter(expression: Mapping[str, Any]) -> Condition:
     """Return the condition that a filter stands for; raises `InvalidFilter`."""
     return _Compiler().group(expression, "filter", 1)
+
+
+class Filter:
+    """A filter that is compiled once, by what uses it first; `InvalidFilter` is raised there.
+
+    What finds documents by it leaves in `warnings` what of it can match nothing, as no document has such a field or
+    value.
+    """
+
+    def __init__(self, expression: Mapping[str, Any]) -> None:
+        self.expression = expression
+        self.warnings: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, expression: Mapping[str, Any] | None) -> Filter | None:
+        """Return the filter of an expression, where there is one."""
+        return None if expression is None else cls(expression)
+
+    @cached_property
+    def condition(self) -> Condition:
+        """The condition that it stands for."""
+        return compile_filter(self.expression)
+
+
+AnyFilter = Mapping[str, Any] | Filter
+
+
+def as_filter(filter_: AnyFilter) -> Filter:
+    """Return a filter that may still be an expression."""
+    return filter_ if isinstance(filter_, Filter) else Filter(filter_)
+
+
+def compiled(filter_: AnyFilter | None) -> Filter | None:
+    """Return a filter that is compiled, None where it matches all; raises `InvalidFilter`."""
+    if filter_ is None or (asked := as_filter(filter_)).expression == {}:
+        return None
+    asked.condition  # noqa: B018 - raises what is wrong with it
+    return asked
 
 
 class _Compiler:

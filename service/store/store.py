@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ import numpy as np
 from service.arrays import Floats, Keys, Vectors
 from service.errors import StoreUnavailable
 from service.store import keyword, space
-from service.store.conditions import Condition
 from service.store.document import Document, Stored, decoded_spans
+from service.store.filters import Filter
 from service.store.metadata import Selection
 from service.store.schema import prepare
 from service.store.space import Space
@@ -28,6 +28,7 @@ from service.store.transaction import (
     UNBUILT,
     CollectionRow,
     RebuildRow,
+    SharedTransaction,
     Transaction,
     read_keys,
     read_keys_of,
@@ -48,6 +49,8 @@ _REMEDIES: Final = {
     sqlite3.SQLITE_CORRUPT: "Restore the file from a backup, or move it away and index the documents again",
     sqlite3.SQLITE_BUSY: "Another program holds the database: close it",
 }
+_MOST_ROWS, _MOST_BYTES = 4000, 1 << 22
+"""Changes of rows, and bytes by which the log has grown, after which it is brought into the file."""
 _DOCUMENTS: Final = "SELECT key, id, text, metadata, spans FROM documents LEFT JOIN chunks ON chunks.document = key"
 
 _EXPORTED: Final = _DOCUMENTS.replace("spans FROM", "spans, vector FROM")
@@ -62,16 +65,19 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
+        self._log = folder / f"{FILE}-wal"
         self._idle_readers: deque[sqlite3.Connection] = deque()
         self._pinned = local()
         self._write_lock = Lock()
         self._closed = False
+        self._checkpointed = 0, 0  # changes of rows, and bytes of the log, at the last checkpoint
         with ExitStack() as opened:
             opened.callback(os.close, process_lock(folder))
             with self._explained():
                 self._writer = self._connect()
                 opened.callback(self._writer.close)
                 prepare(self._writer, self._path)
+                self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # `_checkpoint` has its place
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -83,19 +89,61 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
-        """Begin a transaction, which is rolled back where the block ends without a commit."""
+        """Begin a transaction, which is rolled back where the block ends without a commit.
+
+        What this thread reads within the block has the changes so far. Within `sharing`, it is a part of that one.
+        """
+        shared: SharedTransaction | None = getattr(self._pinned, "shared", None)
+        if shared is None:
+            with self._beginning():
+                yield Transaction(self._writer, self._log)
+        else:
+            with self._explained(), shared.part() as part:
+                yield part
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Let all transactions that this thread begins within the block become durable together at its end."""
+        with self._beginning():
+            self._pinned.shared = shared = SharedTransaction(self._writer, self._log)
+            try:
+                yield
+                shared.commit()
+            finally:
+                self._pinned.shared = None
+
+    @contextmanager
+    def _beginning(self) -> Iterator[None]:
         with self._write_lock, self._explained():
             self._require_open()
             self._writer.execute("BEGIN IMMEDIATE")
+            outer = getattr(self._pinned, "connection", None)
+            self._pinned.connection = self._writer
             try:
-                yield Transaction(self._writer)
+                yield
             finally:
+                self._pinned.connection = outer
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
+                self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Bring the log into the file once it is long; SQLite would do it in a commit, for which readers wait."""
+        with suppress(sqlite3.Error, OSError):  # nothing is lost, and there will be another
+            changes, size = self._writer.total_changes, self._log.stat().st_size
+            if changes - self._checkpointed[0] > _MOST_ROWS or size - self._checkpointed[1] > _MOST_BYTES:
+                self._checkpointed = changes, size
+                self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let whatever this thread reads within the block see the store as it is at its beginning."""
+        """Let whatever this thread reads within the block see the store as it is at its beginning.
+
+        Within a transaction of this thread, it sees that.
+        """
+        if getattr(self._pinned, "connection", None) is self._writer:
+            yield
+            return
         with self._explained(), self._connection() as connection:
             connection.execute("BEGIN")
             outer = getattr(self._pinned, "connection", None)
@@ -152,15 +200,15 @@ class Store:
         with self._reading() as connection:
             yield from read_vectors(connection, collection, dim, after)
 
-    def matching(self, collection: int, condition: Condition) -> Keys:
-        """Return the keys, ascending, of the documents whose metadata meet a condition."""
-        with self._reading_as_it_is() as connection:
-            return Selection(connection, collection).keys(condition)
+    def matching(self, collection: int, filter_: Filter, everything: Callable[[], Keys] | None = None) -> Keys:
+        """Return the keys, ascending, of the documents that match a filter, and leave its warnings in it.
 
-    def filter_warnings(self, collection: int, condition: Condition) -> list[str]:
-        """Return what about a condition can match nothing, as no document has such a field or value."""
+        `everything` returns those of all documents, where that is known.
+        """
         with self._reading_as_it_is() as connection:
-            return Selection(connection, collection).warnings(condition)
+            selection = Selection(connection, collection, everything)
+            filter_.warnings = selection.warnings(filter_.condition)
+            return selection.keys(filter_.condition)
 
     def documents(self, collection: int) -> Iterator[Document]:
         """Yield the documents of a collection, in the order of storing."""

@@ -1,11 +1,14 @@
 """Changes to the store that become durable together, and what they share with reads."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -20,6 +23,8 @@ UNBUILT: Final = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE doc
 _OF_COLLECTION: Final = "SELECT key FROM documents WHERE collection = ?"
 _BYTES: Final = "length(CAST(text AS BLOB)) + length(CAST(metadata AS BLOB)) + length(vector)"
 """The bytes of a row of `documents`."""
+_MANY: Final = 1000
+"""Rows whose change takes long to write."""
 _BLOCK: Final = 1 << 23
 """Bytes of vectors that are read as one block."""
 
@@ -49,11 +54,29 @@ class RebuildRow:
     dim: int
 
 
-class Transaction:
-    """Changes that become durable together, by `commit`, or not at all."""
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a transaction does to the vectors of a collection: the keys it removes, and the vectors it adds."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    removed: Keys
+    added: Keys
+    vectors: Vectors
+
+
+class Publisher(Protocol):
+    """What shows readers the changes of committed transactions."""
+
+    def publishing(self, changes: Sequence[Change]) -> AbstractContextManager[None]:
+        """Show readers some changes as one step with the commit that is done in the block, if that succeeds."""
+
+
+class Transaction:
+    """Changes that become durable together, by `commit`, or not at all; `log` is the file they are written to."""
+
+    def __init__(self, connection: sqlite3.Connection, log: Path) -> None:
         self._connection = connection
+        self._log = log
+        self._begun = connection.total_changes
 
     def create(
         self,
@@ -271,6 +294,22 @@ class Transaction:
         index_metadata(self._connection)  # of changes that did not see to it before readers have to wait
         self._connection.execute("COMMIT")
 
+    def prepare(self) -> None:
+        """Do what can be done of a commit before readers have to wait for it."""
+        index_metadata(self._connection)
+        if self._connection.total_changes - self._begun > _MANY:  # most of it is in the log, and not on the disk
+            descriptor = os.open(self._log, os.O_RDONLY)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def publish(self, publisher: Publisher, change: Change) -> None:
+        """Commit, and let a publisher show the change."""
+        self.prepare()
+        with publisher.publishing([change]):
+            self.commit()
+
     def _delete(self, collection: int, condition: str, parameters: Sequence[int | str]) -> Keys:
         """Delete the documents of a collection that meet a condition, and return their keys."""
         keyword.remove(self._connection, collection, condition, parameters)
@@ -284,6 +323,52 @@ class Transaction:
         """Keep count of the bytes of a collection."""
         if size:
             self._connection.execute("UPDATE collections SET bytes = bytes + ? WHERE key = ?", (size, collection))
+
+
+class SharedTransaction:
+    """Transactions that become durable together, by one commit; each is a part, and none is seen before that."""
+
+    def __init__(self, connection: sqlite3.Connection, log: Path) -> None:
+        self._connection = connection
+        self._log = log
+        self._changes: dict[Publisher, list[Change]] = {}
+
+    @contextmanager
+    def part(self) -> Iterator[Transaction]:
+        """Begin a part, which is undone where the block ends without a commit; the other parts stay as they are."""
+        self._connection.execute("SAVEPOINT part")
+        part = _Part(self._connection, self._log, self._changes)
+        try:
+            yield part
+        finally:
+            if not part.committed and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+
+    def commit(self) -> None:
+        """Make all parts durable, and let their publishers show what has changed."""
+        with ExitStack() as published:
+            for publisher, changes in self._changes.items():
+                published.enter_context(publisher.publishing(changes))
+            self._connection.execute("COMMIT")
+
+
+class _Part(Transaction):
+    """Changes that become durable with the shared transaction, if they are committed, or not at all."""
+
+    def __init__(self, connection: sqlite3.Connection, log: Path, changes: dict[Publisher, list[Change]]) -> None:
+        super().__init__(connection, log)
+        self._changes = changes
+        self.committed = False
+
+    def commit(self) -> None:
+        index_metadata(self._connection)
+        self._connection.execute("RELEASE part")
+        self.committed = True
+
+    def publish(self, publisher: Publisher, change: Change) -> None:
+        self.commit()
+        self._changes.setdefault(publisher, []).append(change)
 
 
 def _with_ids(collection: int, ids: Sequence[str]) -> tuple[str, tuple[int, str]]:

@@ -30,6 +30,7 @@ years = st.integers(2018, 2022)
 vectors = st.sampled_from([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 2, 3), (-1, 0, 1)])
 several = st.lists(vectors, min_size=1, max_size=4)
 filters = years.map(lambda year: {"year": {"$gte": year}})
+filters |= years.map(lambda year: {"year": {"$not": {"$gte": year}}})
 patches = st.sampled_from([{"year": None}, {"by": {"name": "Ada", "no": None}}, {"by": {"age": 9}}, {"by": 1}, {}])
 patches |= years.map(lambda year: {"year": year})
 entries = st.dictionaries(ids, st.tuples(several, years, st.text(max_size=5)), max_size=5)
@@ -63,7 +64,11 @@ def kept(own: Own, chunked: bool) -> Kept:
 
 
 def matches(filter_: dict[str, Any] | None, metadata: dict[str, Any]) -> bool:
-    return filter_ is None or metadata.get("year", 0) >= filter_["year"]["$gte"]
+    if filter_ is None:
+        return True
+    operators = filter_["year"]
+    reached: bool = metadata.get("year", 0) >= operators.get("$not", operators)["$gte"]
+    return reached is not ("$not" in operators)
 
 
 class History(RuleBasedStateMachine):

@@ -11,7 +11,14 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from service.api.errors import describe_fault
 from service.api.requests import JSONRoute, ReadingRoute, Served, check_count, places
-from service.api.responses import json_list, json_list_of, json_object, json_response, response_in_parts
+from service.api.responses import (
+    json_list,
+    json_list_of,
+    json_object,
+    json_response,
+    response_in_parts,
+    warnings_of,
+)
 from service.api.schemas.collections import (
     CollectionBody,
     CollectionList,
@@ -34,6 +41,7 @@ from service.deployment import Deployment
 from service.errors import InvalidInput, NotFound, Place, ServiceError, TooLarge
 from service.similarity import SIMILARITIES
 from service.store import Document, Spans
+from service.store.filters import Filter
 from service.store.tokenizers import TOKENIZERS, Tokenizer
 
 MOST_CHARACTERS: Final = 1 << 28
@@ -192,16 +200,17 @@ async def recommend(name: str, body: RecommendRequest, served: Served) -> Respon
     They are the nearest to the average vector of the positive ones, or with negative ones to twice that less the
     average of those.
     """
+    condition = Filter.of(body.filter)
     found = await served.collections.recommend(
         name,
         body.positive,
         body.negative,
         body.k,
-        body.filter,
+        condition,
         grouped=body.group is not None,
         refinement=_refinement(body),
     )
-    return await _response(found, body, await _warnings(served, name, body))
+    return await _response(found, body, warnings_of(condition))
 
 
 @search_router.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
@@ -228,19 +237,20 @@ def _reindex(progress: Progress) -> ReindexBody:
 async def _search(served: Deployment, name: str, body: SearchRequest) -> Response:
     weights = {} if body.weights is None else body.weights.model_dump()
     ranking, refinement = Ranking(body.mode, weights, body.exact), _refinement(body)
+    condition = Filter.of(body.filter)
     if body.vector is not None:
         found = await served.collections.by_vector(
             name,
             body.vector,
             body.k,
-            body.filter,
+            condition,
             ranking=ranking,
             text=body.query or "",
             grouped=body.group is not None,
             truncate=body.truncate,
             refinement=refinement,
         )
-        return await _response(found, body, await _warnings(served, name, body))
+        return await _response(found, body, warnings_of(condition))
     several = body.queries is not None
     queries = body.queries if body.queries is not None else [body.query or ""]
     check_count(served, len(queries), "queries")
@@ -248,25 +258,19 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
         name,
         queries,
         body.k,
-        body.filter,
+        condition,
         ranking=ranking,
         grouped=body.group is not None,
         truncate=body.truncate,
         refinement=refinement,
         where=places("queries" if several else "query", several=several),
     )
-    warnings = await _warnings(served, name, body)
+    warnings = warnings_of(condition)
     if not several:
         return await _response(results[0], body, warnings)
     _check_characters(results, body)
     every = json_list_of(_found(each, body, {}) for each in results)
     return await response_in_parts(json_object(results=every, **warnings))
-
-
-async def _warnings(served: Deployment, name: str, body: SearchRequest | RecommendRequest) -> dict[str, list[str]]:
-    """Return the member `warnings` of a response, where there are any."""
-    warnings = await served.collections.filter_warnings(name, body.filter)
-    return {"warnings": warnings} if warnings else {}
 
 
 async def _response(found: Found, body: SearchRequest | RecommendRequest, warnings: Mapping[str, Any]) -> Response:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Response
 
 from service.api.requests import JSONRoute, ReadingRoute, Served, check_count
-from service.api.responses import json_list, json_object, response_in_parts
+from service.api.responses import json_list, json_object, response_in_parts, warnings_of
 from service.api.schemas.documents import (
     CountBody,
     CountRequest,
@@ -24,6 +24,7 @@ from service.api.schemas.documents import (
 )
 from service.api.schemas.problem import PROBLEMS, Problem
 from service.store import Stored
+from service.store.filters import Filter
 
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = PROBLEMS | {
     404: {"model": Problem, "description": "No such collection"},
@@ -43,22 +44,20 @@ async def list_some(name: str, served: Served, body: ListRequest | None = None) 
     than `limit`.
     """
     asked = body or ListRequest()
+    condition = Filter.of(asked.filter)
     page = await served.collections.page(
-        name, asked.limit, cursor=asked.cursor, filter=asked.filter, vectors="vector" in asked.include
+        name, asked.limit, cursor=asked.cursor, filter=condition, vectors="vector" in asked.include
     )
-    warnings = await served.collections.filter_warnings(name, asked.filter)
-    more = {"warnings": warnings} if warnings else {}
     return await response_in_parts(
-        json_object(documents=_documents(page.documents, asked.include), cursor=page.cursor, **more)
+        json_object(documents=_documents(page.documents, asked.include), cursor=page.cursor, **warnings_of(condition))
     )
 
 
 @reading_router.post(f"{_PATH}/count", response_model_exclude_none=True)
 async def count(name: str, served: Served, body: CountRequest | None = None) -> CountBody:
     """How many documents there are, with a filter how many match it."""
-    asked = body.filter if body else None
-    warnings = await served.collections.filter_warnings(name, asked)
-    return CountBody(count=await served.collections.count(name, asked), warnings=warnings or None)
+    condition = Filter.of(body.filter if body else None)
+    return CountBody(count=await served.collections.count(name, condition), **warnings_of(condition))
 
 
 @reading_router.post(f"{_PATH}/get", response_model=FoundBody)
@@ -74,9 +73,9 @@ async def delete_many(name: str, body: DeleteRequest, served: Served) -> Deleted
     """Delete the documents with some ids, those that match a filter, or all: all of them or none, durably."""
     if body.ids is not None:
         check_count(served, len(body.ids), "ids")
-    warnings = await served.collections.filter_warnings(name, body.filter)  # before the fields are gone
-    done = await served.collections.delete_many(name, ids=body.ids, filter=body.filter, all=body.all)
-    return DeletedBody(deleted=done.count, missing=list(done.missing), warnings=warnings or None)
+    condition = Filter.of(body.filter)
+    done = await served.collections.delete_many(name, ids=body.ids, filter=condition, all=body.all)
+    return DeletedBody(deleted=done.count, missing=list(done.missing), **warnings_of(condition))
 
 
 @router.post(f"{_PATH}/metadata", response_model_exclude_none=True)
@@ -84,11 +83,11 @@ async def update_metadata(name: str, body: MetadataRequest, served: Served) -> U
     """Change the metadata of documents, all of them or none, durably; nothing is embedded again."""
     if body.ids is not None:
         check_count(served, len(body.ids), "ids")
-    warnings = await served.collections.filter_warnings(name, body.filter)
+    condition = Filter.of(body.filter)
     done = await served.collections.update_metadata(
-        name, ids=body.ids, filter=body.filter, all=body.all, merge=body.merge, replace=body.replace
+        name, ids=body.ids, filter=condition, all=body.all, merge=body.merge, replace=body.replace
     )
-    return UpdatedBody(updated=done.count, missing=list(done.missing), warnings=warnings or None)
+    return UpdatedBody(updated=done.count, missing=list(done.missing), **warnings_of(condition))
 
 
 def _documents(documents: Sequence[Stored], include: Sequence[DocumentField]) -> Iterator[bytes]:

@@ -21,8 +21,8 @@ from service.store.document import (
     require_distinct,
     validate,
 )
-from service.store.filters import compile_filter
-from service.store.transaction import Transaction
+from service.store.filters import as_filter
+from service.store.transaction import Change, Transaction
 
 _AT_ONCE: Final = 1000
 """Documents whose metadata are changed in one step of a transaction."""
@@ -55,7 +55,7 @@ class Changing(Rebuilding):
                 transaction.note_precision(self._row.key, precision)
             if also is not None:
                 self._put_rebuilt(transaction, keys, *also, precision)
-            self._publish(transaction, replaced, validated.repeated(keys), validated.vectors)
+            transaction.publish(self, Change(replaced, validated.repeated(keys), validated.vectors))
         return len(rows)
 
     def delete(self, document_id: str) -> None:
@@ -65,7 +65,7 @@ class Changing(Rebuilding):
             removed = transaction.delete(self._row.key, checked_id(document_id))
             if not len(removed):
                 raise self._absent(document_id)
-            self._publish(transaction, removed, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))
+            transaction.publish(self, self._removal(removed))
 
     def delete_many(self, selection: Selection) -> Changed:
         """Delete documents, all of them or none, durably; raises `InvalidDocument` and `InvalidFilter`."""
@@ -74,7 +74,7 @@ class Changing(Rebuilding):
             keys, missing = self._selected(transaction, selection)
             if len(keys):
                 transaction.delete_keys(self._row.key, keys)
-                self._publish(transaction, keys, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))
+                transaction.publish(self, self._removal(keys))
         return Changed(len(keys), missing)
 
     def update_metadata(self, selection: Selection, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Changed:
@@ -95,8 +95,7 @@ class Changing(Rebuilding):
                 transaction.set_metadata(
                     self._row.key, [new for new, (*_, stored) in zip(after, before, strict=True) if new[1] != stored]
                 )
-            with self._lock.writing():
-                transaction.commit()
+            transaction.commit()
         return Changed(len(keys), missing)
 
     def relabel(self, definition: Definition, rebuild: Definition | None) -> None:
@@ -110,6 +109,9 @@ class Changing(Rebuilding):
                 transaction.commit()
                 self._row, self.definition = row, definition
 
+    def _removal(self, keys: Keys) -> Change:
+        return Change(keys, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))
+
     def _selected(self, transaction: Transaction, selection: Selection) -> tuple[Keys, list[str]]:
         """Return the keys of the selected documents, ascending, and the ids that no document has."""
         if selection.ids is not None:
@@ -117,5 +119,5 @@ class Changing(Rebuilding):
             found = transaction.keys_of(self._row.key, asked)
             return np.array(sorted(found.values()), np.int64), [id_ for id_ in asked if id_ not in found]
         if selection.filter is not None:
-            return self._store.matching(self._row.key, compile_filter(selection.filter)), []
+            return self._store.matching(self._row.key, as_filter(selection.filter)), []
         return transaction.keys(self._row.key), []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from service import index as indexes
 from service.arrays import Keys, Vectors
@@ -17,8 +19,9 @@ from service.collections.embedded.progress import Progress
 from service.collections.provenance import Definition
 from service.errors import NotFound, StaleDefinition
 from service.index import EXACT, Build, BuiltIndex, DamagedSnapshot, IndexView, VectorIndex
+from service.store.filters import Filter
 from service.store.store import Store
-from service.store.transaction import CollectionRow, Transaction
+from service.store.transaction import Change, CollectionRow, Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -130,20 +133,25 @@ class Contents:
         written = None if snapshot is None else indexes.snapshot_time(self._snapshots, snapshot)
         return None if written is None else written.isoformat(timespec="seconds")
 
-    def _publish(self, transaction: Transaction, removed: Keys, added: Keys, vectors: Vectors) -> None:
-        """Change the index, then commit and publish it, as one step for every reader."""
+    @contextmanager
+    def publishing(self, changes: Sequence[Change]) -> Iterator[None]:
+        """Change the index as the store was changed, and publish it with the commit in the block, as `Publisher`."""
         index, self._index = self._index, None  # which is ahead of the store if the commit fails
         try:
             if index is None:
-                index = self._loaded_index()
-            index.remove(removed)
-            index.add(added, vectors)
+                index = self._loaded_index()  # of the store with the changes
+            else:
+                removed = np.concatenate([change.removed for change in changes])
+                index.remove(removed)
+                for change in changes:
+                    kept = np.isin(change.added, removed, invert=True)
+                    index.add(change.added[kept], change.vectors[kept])
         except Exception:
             # Documents can be stored without it; the index must catch up.
             logger.exception("collection %r: index change failed; it will be rebuilt from the store", self.name)
             index = None
         with self._lock.writing():
-            transaction.commit()
+            yield
             self._index, self._view = index, None if index is None else index.view()
         self._ask_for_build()
 
@@ -170,6 +178,10 @@ class Contents:
                         self._index = self._loaded_index()
                         self._view = self._index.view()
             yield moment
+
+    def _matching(self, filter_: Filter | None, view: IndexView) -> Keys | None:
+        """Return the keys, ascending, of the documents that match a filter, None for all."""
+        return None if filter_ is None else self._store.matching(self._row.key, filter_, lambda: view.keys)
 
     def _loaded_index(self) -> VectorIndex:
         row, covered = self._row, 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,13 +16,24 @@ from service import index as indexes
 from service.collections.embedded.builder import Builder
 from service.collections.embedded.collection import EmbeddedCollection
 from service.collections.provenance import Definition
-from service.errors import Conflict, InvalidInput, InvalidName, InvalidVector, NameConflict, NotFound, Place
+from service.errors import (
+    Conflict,
+    InvalidInput,
+    InvalidName,
+    InvalidVector,
+    NameConflict,
+    NotFound,
+    Place,
+    StoreUnavailable,
+)
 from service.store.space import Space
 from service.store.store import Store
 from service.store.tokenizers import UNICODE61, Tokenizer
 from service.store.transaction import CollectionRow
 
 T = TypeVar("T")
+_MOST_TOGETHER: Final = 64
+"""Small changes that become durable together at most."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -37,6 +49,7 @@ class EmbeddedEngine:
         self._snapshots = store_path / "indexes"
         self._builder = Builder()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         try:
             rows = self._store.collections()
             indexes.tidy_snapshots(self._snapshots, (row.snapshot for row in rows if row.snapshot is not None))
@@ -167,13 +180,23 @@ class EmbeddedEngine:
         await self.write(self._store.checkpoint)
         return before, await asyncio.to_thread(self._store.space)
 
-    async def write(self, change: Callable[..., T], *arguments: Any) -> T:
+    async def write(self, change: Callable[..., T], *arguments: Any, together: bool = False) -> T:
         """Run a change on the thread of all changes, to its end even if the client that asked for it disconnects.
 
         The store takes one writer at a time, and those that wait for it must not occupy the threads that search. What
         a change reads holds until it is done.
+
+        With `together`, for small changes of documents, those that wait are made in one transaction, and answered
+        once it is durable. Each is made or fails by itself, but for what the store cannot take, such as a commit to a
+        full disk, which fails all.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._writer, partial(change, *arguments))
+        work = partial(change, *arguments)
+        if not together:
+            return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+        done: Future[T] = Future()
+        self._waiting.append((done, work))
+        self._writer.submit(self._write_waiting)
+        return await asyncio.wrap_future(done)
 
     def wait_for_builds(self) -> None:
         """Wait until no part of an index is left to build."""
@@ -187,6 +210,27 @@ class EmbeddedEngine:
         self._writer.shutdown()
         self._builder.close()
         self._store.close()
+
+    def _write_waiting(self) -> None:
+        """Make the changes that wait, in one transaction; none is answered before all are durable."""
+        waiting = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_TOGETHER))]
+        running = [(done, change) for done, change in waiting if done.set_running_or_notify_cancel()]
+        if not running:
+            return
+        answers: list[Callable[[], None]] = []
+        try:
+            with self._store.sharing():
+                for done, change in running:
+                    try:
+                        answers.append(partial(done.set_result, change()))
+                    except StoreUnavailable:
+                        raise
+                    except Exception as error:
+                        answers.append(partial(done.set_exception, error))
+        except BaseException as error:
+            answers = [partial(done.set_exception, error) for done, _ in running]
+        for answer in answers:
+            answer()
 
     def _opened(self, row: CollectionRow) -> EmbeddedCollection:
         return EmbeddedCollection(self._store, row, self._builder, self._snapshots)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from service.arrays import Vectors
 from service.collections.embedded.contents import Contents
 from service.collections.embedded.paging import cursor_after, key_of
-from service.collections.embedded.searching import compiled
 from service.collections.protocols import Page
 from service.collections.provenance import Definition
 from service.errors import Place, TooLarge
 from service.index import IndexState
 from service.store.document import Document, Stored, checked_id, checked_text, encoded_metadata
-from service.store.filters import compile_filter
+from service.store.filters import AnyFilter, compiled
 
 _MOST_BYTES: Final = 1 << 25
 """Texts, metadata and vectors that are read at once, in bytes."""
@@ -50,7 +49,8 @@ class Reading(Contents):
     def unchanged(self, documents: Sequence[Document], vectors: Mapping[str, Vectors] | None = None) -> set[str]:
         """Return the ids of the documents that are stored with equal text, metadata and, where given, spans."""
         asked = {checked_id(document.id): document for document in documents}
-        with self._reading():
+        with self._store.snapshot():
+            self._require_present()
             stored = self._store.by_ids(self._row.key, list(asked))
             for document_id, kept in self._store.vectors_by_ids(self._row.key, list(vectors or ())).items():
                 if vectors and not np.array_equal(kept, vectors[document_id].ravel()):
@@ -75,7 +75,7 @@ class Reading(Contents):
         self,
         limit: int,
         cursor: str | None = None,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - as in `search`
+        filter: AnyFilter | None = None,  # noqa: A002 - as in `search`
         *,
         vectors: bool = False,
     ) -> Page:
@@ -84,22 +84,23 @@ class Reading(Contents):
             raise ValueError(f"limit must be 1 or more, not {limit}")
         condition = compiled(filter)
         after = 0 if cursor is None else key_of(cursor, self._row.key, self.name)
-        with self._reading():
-            if condition is None:
+        with self._reading() as view:
+            matching = self._matching(condition, view)
+            if matching is None:
                 keys = self._store.keys(self._row.key, after, limit + 1)
             else:
-                keys = self._store.matching(self._row.key, condition)
-                keys = keys[np.searchsorted(keys, after, "right") :]
+                keys = matching[np.searchsorted(matching, after, "right") :]
             found = self._store.read(keys[:limit], _MOST_BYTES, vectors=vectors)
         more = found and found[-1][0] < keys[-1]
         documents = [stored for _, stored in found]
         return Page(documents, cursor_after(self._row.key, found[-1][0]) if more else None)
 
-    def count_matching(self, filter: Mapping[str, Any]) -> int:  # noqa: A002 - as in `search`
-        """Return the number of documents that match a filter; raises `InvalidFilter`."""
-        condition = compile_filter(filter)
-        with self._reading():
-            return len(self._store.matching(self._row.key, condition))
+    def count_matching(self, filter: AnyFilter | None) -> int:  # noqa: A002 - as in `search`
+        """Return the number of documents that match a filter, None for all; raises `InvalidFilter`."""
+        condition = compiled(filter)
+        with self._reading() as view:
+            keys = self._matching(condition, view)
+            return view.count if keys is None else len(keys)
 
     def fetch_many(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Stored], list[str]]:
         """Return the documents with these ids, in their order and each once, and the ids that no document has."""
@@ -121,12 +122,6 @@ class Reading(Contents):
         """Return the bytes that texts, metadata and vectors take in the store."""
         with self._reading():
             return self._store.stored_bytes(self._row.key)
-
-    def filter_warnings(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - as in `search`
-        """Return what of a filter can match nothing, as no document has such a field or value."""
-        condition = compile_filter(filter)
-        with self._reading():
-            return self._store.filter_warnings(self._row.key, condition)
 
     def precisions(self) -> list[str]:
         """Return in which precisions its vectors were made, as far as that was noted."""

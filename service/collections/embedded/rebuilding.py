@@ -65,6 +65,7 @@ class Rebuilding(Contents):
             if row is None:
                 return False
             index = filled(self._empty_index(row), transaction.vectors(row.key, row.dim))
+            transaction.prepare()
             with self._lock.writing():
                 transaction.commit()
                 self._row, self.definition = row, Definition.from_json(row.definition)

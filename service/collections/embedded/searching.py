@@ -17,9 +17,8 @@ from service.collections.protocols import Hit
 from service.collections.provenance import Definition
 from service.collections.refinement import PLAIN, Candidate, Refinement
 from service.errors import InvalidInput, KeywordsUnavailable, Place
-from service.store import conditions
 from service.store.document import Document, checked_id
-from service.store.filters import compile_filter
+from service.store.filters import AnyFilter, Filter, compiled
 from service.store.keyword import UNAVAILABLE
 from service.store.tokenizers import limited
 
@@ -36,7 +35,7 @@ class Searching(Contents):
         self,
         vectors: NDArray[np.floating[Any]],
         k: int,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name it has in the HTTP contract
+        filter: AnyFilter | None = None,  # noqa: A002 - the name it has in the HTTP contract
         *,
         grouped: bool = False,
         exact: bool = False,
@@ -48,7 +47,7 @@ class Searching(Contents):
         with self._moment() as moment:
             self._require_current(under, moment.definition)
             queries = moment.checked(vectors)
-            allowed = self._store.matching(self._row.key, condition) if condition else None
+            allowed = self._matching(condition, moment.view)
             found = moment.view.search(queries, refinement.depth(k), allowed, distinct=grouped, exact=exact)
             return self._hits(moment, _candidates(found), k, refinement)
 
@@ -68,14 +67,14 @@ class Searching(Contents):
         self,
         queries: Sequence[Sequence[str]],
         k: int,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: AnyFilter | None = None,  # noqa: A002
         *,
         refinement: Refinement = PLAIN,
     ) -> list[list[Hit]]:
         """Return the `k` documents that match the terms of each query best, by BM25; a document counts once."""
         condition = _condition(k, filter)
         with self._moment() as moment:
-            allowed = self._store.matching(self._row.key, condition) if condition else None
+            allowed = self._matching(condition, moment.view)
             depth = refinement.depth(k)
             found = [fuse({KEYWORD: self._by_terms(terms, depth, allowed)}) for terms in queries]
             rankings = [
@@ -88,7 +87,7 @@ class Searching(Contents):
         vectors: NDArray[np.floating[Any]],
         queries: Sequence[Sequence[str]],
         k: int,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: AnyFilter | None = None,  # noqa: A002
         *,
         weights: Mapping[str, float] | None = None,
         exact: bool = False,
@@ -101,7 +100,7 @@ class Searching(Contents):
         with self._moment() as moment:
             self._require_current(under, moment.definition)
             asked = moment.checked(vectors)
-            allowed = self._store.matching(self._row.key, condition) if condition else None
+            allowed = self._matching(condition, moment.view)
             nearest = _candidates(moment.view.search(asked, depth, allowed, distinct=True, exact=exact))
             rankings = []
             for vector, dense, terms in zip(asked, nearest, queries, strict=True):
@@ -121,7 +120,7 @@ class Searching(Contents):
         positive: Sequence[str],
         negative: Sequence[str],
         k: int,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        filter: AnyFilter | None = None,  # noqa: A002
         *,
         grouped: bool = False,
         refinement: Refinement = PLAIN,
@@ -141,7 +140,7 @@ class Searching(Contents):
             if not vector.any():
                 raise InvalidInput("the positive and the negative documents cancel out, which leaves no direction.")
             query = moment.checked(vector[None])
-            allowed = self._store.matching(self._row.key, condition) if condition else None
+            allowed = self._matching(condition, moment.view)
             own_spans = len(keys) if grouped else sum(len(own) for own in stored if own is not None)
             found = _candidates(
                 moment.view.search(query, refinement.depth(k) + own_spans, allowed, distinct=grouped)
@@ -186,16 +185,11 @@ class Searching(Contents):
         return np.array(own, np.float32).reshape(-1, moment.dim)
 
 
-def _condition(k: int, filter: Mapping[str, Any] | None) -> conditions.Condition | None:  # noqa: A002
+def _condition(k: int, filter: AnyFilter | None) -> Filter | None:  # noqa: A002
     """Return a compiled filter, None where all match; raises `InvalidFilter`, and `ValueError` for a low `k`."""
     if k < 1:
         raise ValueError(f"k must be 1 or more, not {k}")
     return compiled(filter)
-
-
-def compiled(filter: Mapping[str, Any] | None) -> conditions.Condition | None:  # noqa: A002
-    """Return a compiled filter, None where all match; raises `InvalidFilter`."""
-    return None if filter is None or filter == {} else compile_filter(filter)
 
 
 def _candidates(found: tuple[Vectors, Keys, Ordinals]) -> list[list[Candidate]]:

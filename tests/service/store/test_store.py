@@ -13,7 +13,7 @@ from service.collections.embedded import EmbeddedEngine
 from service.errors import NotFound, StoreUnavailable
 from service.store import Document
 from service.store.document import validate
-from service.store.filters import compile_filter
+from service.store.filters import Filter
 from service.store.schema import SCHEMA_VERSION
 from service.store.store import Store
 from tests.support.definitions import definition
@@ -199,7 +199,7 @@ def test_changed_metadata_are_indexed_before_the_commit(folder):
         transaction.set_metadata(row.key, [(int(keys[0]), '{"n":1}')])
         assert transaction._connection.execute("SELECT count(*) FROM unindexed").fetchone() == (0,)
         transaction.commit()
-    assert store.matching(row.key, compile_filter({"n": 1})).tolist() == keys.tolist()
+    assert store.matching(row.key, Filter({"n": 1})).tolist() == keys.tolist()
     store.close()
 
 
