@@ -23,7 +23,15 @@ from service.collections.paging import Page, cursor_after, key_of
 from service.collections.provenance import Definition
 from service.collections.refinement import PLAIN, Candidate, Refinement
 from service.collections.selection import Changed, Selection
-from service.errors import InvalidInput, KeywordsUnavailable, NotFound, Place, StaleDefinition, TooLarge
+from service.errors import (
+    InvalidInput,
+    KeywordsUnavailable,
+    NotFound,
+    Place,
+    StaleDefinition,
+    StoreUnavailable,
+    TooLarge,
+)
 from service.index import BuiltIndex, DamagedSnapshot, IndexState, IndexView, VectorIndex
 from service.store import conditions
 from service.store.document import (
@@ -32,6 +40,7 @@ from service.store.document import (
     Span,
     Stored,
     checked_id,
+    checked_ids,
     checked_text,
     checked_vectors,
     encoded_metadata,
@@ -52,6 +61,7 @@ _FUSED, _LEAST_FUSED = 2, 100
 """How many candidates of each ranking are fused for one hit, and at least."""
 _MOST_BYTES: Final = 1 << 25
 """Texts, metadata and vectors that are read at once, in bytes."""
+_IN_PATH: Final = Place("document_id")
 _AT_ONCE: Final = 1000
 """Documents whose metadata are changed in one step of a transaction."""
 
@@ -114,7 +124,15 @@ class Collection:
     searched, over any number of runs of the process, and replace them all at once.
     """
 
-    def __init__(self, store: Store, row: CollectionRow, builder: Builder, snapshots: Path) -> None:
+    def __init__(
+        self,
+        store: Store,
+        row: CollectionRow,
+        builder: Builder,
+        snapshots: Path,
+        vectors: Iterable[tuple[Keys, Vectors]] | None = None,
+    ) -> None:
+        """Open a collection; `vectors` are all of its own, in blocks, where the store has them not committed yet."""
         self.name = row.name
         self.created = row.created
         """In UTC."""
@@ -131,9 +149,9 @@ class Collection:
         self._dropped = False
         self.tokenizer = row.tokenizer
         """How its texts become terms; None where it has no keyword index."""
-        self._index: VectorIndex | None = self._loaded_index()  # None where it must be loaded before the next change
-        self._view: IndexView | None = self._index.view()  # what is searched; None where the next reader must load it
-        self._ask_for_build()
+        index = self._loaded_index() if vectors is None else _filled(self._empty_index(row), vectors)
+        self._index: VectorIndex | None = index  # None where it must be loaded before the next change
+        self._view: IndexView | None = index.view()  # what is searched; None where the next reader must load it
 
     @property
     def dim(self) -> int:
@@ -159,6 +177,11 @@ class Collection:
         """Return how the index searches now."""
         with self._reading() as index:
             return index.state
+
+    def ask_for_build(self) -> None:
+        """Let a part of the index be built that is due, aside."""
+        if isinstance(self._index, BuiltIndex) and self._index.due:
+            self._builder.ask(self, self.build)
 
     def build(self, stopped: Callable[[], bool]) -> bool:
         """Build the part of the index that is due, aside from changes and searches, and publish it.
@@ -249,7 +272,7 @@ class Collection:
     def fetch(self, document_id: str) -> Document:
         """Return the document with an id; raises `NotFound`."""
         with self._reading():
-            found = self._store.by_ids(self._row.key, [checked_id(document_id)])
+            found = self._store.by_ids(self._row.key, [checked_id(document_id, _IN_PATH)])
         if not found:
             raise self._absent(document_id)
         return found[document_id]
@@ -258,7 +281,7 @@ class Collection:
         """Delete the document with an id, durably; raises `NotFound`."""
         with self._store.writing() as transaction:
             self._require_present()
-            removed = transaction.delete(self._row.key, checked_id(document_id))
+            removed = transaction.delete(self._row.key, checked_id(document_id, _IN_PATH))
             if not len(removed):
                 raise self._absent(document_id)
             self._publish(transaction, removed, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))
@@ -385,7 +408,8 @@ class Collection:
         """
         condition = _condition(k, filter)
         with self._moment() as moment:
-            keys = self._store.keys_of(self._row.key, [checked_id(each) for each in (*positive, *negative)])
+            asked = [*checked_ids(positive, "positive"), *checked_ids(negative, "negative")]
+            keys = self._store.keys_of(self._row.key, asked)
             for each in (*positive, *negative):
                 if each not in keys:
                     raise self._absent(each)
@@ -395,7 +419,10 @@ class Collection:
             if negative:
                 vector = 2 * vector - averages[len(positive) :].mean(axis=0)
             if not vector.any():
-                raise InvalidInput("the positive and the negative documents cancel out, which leaves no direction.")
+                raise InvalidInput(
+                    "the positive and the negative documents cancel out, which leaves no direction.",
+                    where=Place("negative" if negative else "positive"),
+                )
             query = moment.checked(vector[None])
             allowed = self._store.matching(self._row.key, condition) if condition else None
             own_spans = len(keys) if grouped else sum(len(own) for own in stored if own is not None)
@@ -480,7 +507,7 @@ class Collection:
 
         Raises `InvalidDocument`, and `TooLarge` for more than can be read at once.
         """
-        asked = list(dict.fromkeys(map(checked_id, ids)))
+        asked = checked_ids(ids)
         with self._reading():
             keys = self._store.keys_of(self._row.key, asked)
             found = self._store.read(np.array(sorted(keys.values()), np.int64), _MOST_BYTES, vectors=vectors)
@@ -516,11 +543,12 @@ class Collection:
             for start in range(0, len(keys), _AT_ONCE):
                 before = transaction.metadata(keys[start : start + _AT_ONCE])
                 after = (
-                    (key, encoded_metadata(Document(document_id, "", change(json.loads(stored)))))
-                    for key, document_id, stored in before
+                    (key, encoded_metadata(Document(document_id, "", change(metadata))))
+                    for key, document_id, _, metadata in before
                 )
                 transaction.set_metadata(
-                    self._row.key, [new for new, (*_, stored) in zip(after, before, strict=True) if new[1] != stored]
+                    self._row.key,
+                    [new for new, (_, _, stored, _) in zip(after, before, strict=True) if new[1] != stored],
                 )
             with self._lock.writing():
                 transaction.commit()
@@ -551,7 +579,7 @@ class Collection:
     def _selected(self, transaction: Transaction, selection: Selection) -> tuple[Keys, list[str]]:
         """Return the keys of the selected documents, ascending, and the ids that no document has."""
         if selection.ids is not None:
-            asked = list(dict.fromkeys(map(checked_id, selection.ids)))
+            asked = checked_ids(selection.ids)
             found = transaction.keys_of(self._row.key, asked)
             return np.array(sorted(found.values()), np.int64), [id_ for id_ in asked if id_ not in found]
         if selection.filter is not None:
@@ -657,7 +685,7 @@ class Collection:
                 self._row, self.definition = row, Definition.from_json(row.definition)
                 self._index, self._view = index, index.view()
         self._remove_snapshot(before)
-        self._ask_for_build()
+        self.ask_for_build()
         return True
 
     def abandon_rebuild(self) -> bool:
@@ -693,7 +721,7 @@ class Collection:
         with self._lock.writing():
             transaction.commit()
             self._index, self._view = index, None if index is None else index.view()
-        self._ask_for_build()
+        self.ask_for_build()
 
     @contextmanager
     def _reading(self) -> Iterator[IndexView]:
@@ -717,7 +745,21 @@ class Collection:
                     if self._view is None:
                         self._index = self._loaded_index()
                         self._view = self._index.view()
-            yield moment
+                self.ask_for_build()
+            try:
+                yield moment
+            except OSError as error:
+                self._forget(moment.view)
+                raise StoreUnavailable(
+                    f"collection {self.name!r}: the snapshot of its index cannot be read ({error}). The index is "
+                    "loaded from the store again; repeat the request."
+                ) from error
+
+    def _forget(self, view: IndexView) -> None:
+        """Let the next reader or change load the index from the store, in place of one that fails."""
+        with self._lock.writing():
+            if self._view is view:
+                self._index = self._view = None
 
     def _loaded_index(self) -> VectorIndex:
         row, covered = self._row, 0
@@ -737,10 +779,6 @@ class Collection:
     def _empty_index(self, row: CollectionRow) -> VectorIndex:
         similarity = Definition.from_json(row.definition).similarity
         return indexes.build(row.index_kind, row.dim, similarity, row.recall, self._snapshots)
-
-    def _ask_for_build(self) -> None:
-        if isinstance(self._index, BuiltIndex) and self._index.due:
-            self._builder.ask(self, self.build)
 
     def _remove_snapshot(self, name: str | None) -> None:
         if name is not None:

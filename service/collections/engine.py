@@ -19,7 +19,7 @@ from service.errors import Conflict, InvalidInput, InvalidName, InvalidVector, N
 from service.store.space import Space
 from service.store.store import Store
 from service.store.tokenizers import UNICODE61, Tokenizer
-from service.store.transaction import CollectionRow
+from service.store.transaction import CollectionRow, Transaction
 
 T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -45,6 +45,8 @@ class Collections:
             by_key = {row.key: self._opened(row) for row in rows}
             self._by_name = {collection.name: collection for collection in by_key.values()}
             self._by_alias = {name: by_key[key] for name, key in self._store.aliases()}
+            for collection in by_key.values():
+                collection.ask_for_build()
         except BaseException:
             self._builder.close()
             self._store.close()
@@ -68,7 +70,7 @@ class Collections:
         with another definition, dimension, kind of index, recall or tokenizer, and `NameConflict` where it is an
         alias.
         """
-        _check_name(name)
+        _check_name(name, Place("name"))
         if dim < 1:
             raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
         existing = self._by_name.get(name)
@@ -113,7 +115,7 @@ class Collections:
 
         Raises `NotFound`, `InvalidName`, and `NameConflict` where `to` is taken or `name` is an alias.
         """
-        _check_name(to)
+        _check_name(to, Place("to"))
         with self._store.writing() as transaction:
             collection = self._named(name)
             self._require_free(to)
@@ -127,12 +129,14 @@ class Collections:
         Aliases and a rebuild that was begun are not copied. Searches go on meanwhile, and changes wait.
         Raises `NotFound`, `InvalidName`, and `NameConflict` where `to` is taken.
         """
-        _check_name(to)
+        _check_name(to, Place("to"))
         with self._store.writing() as transaction:
             self._require_free(to)
             row = self.get(name).copy(transaction, to)
+            collection = self._opened(row, transaction)  # what fails here leaves no copy behind
             transaction.commit()
-            collection = self._by_name[to] = self._opened(row)
+            self._by_name[to] = collection
+        collection.ask_for_build()
         return collection
 
     def alias(self, alias: str, name: str) -> tuple[Collection, bool]:
@@ -141,7 +145,7 @@ class Collections:
         Returns the collection, and whether the alias is new. Raises `NotFound`, `InvalidName`, and `NameConflict`
         where a collection has the alias as its name.
         """
-        _check_name(alias)
+        _check_name(alias, Place("alias"), "alias")
         with self._store.writing() as transaction:
             if alias in self._by_name:
                 raise NameConflict(
@@ -209,8 +213,10 @@ class Collections:
         self._builder.close()
         self._store.close()
 
-    def _opened(self, row: CollectionRow) -> Collection:
-        return Collection(self._store, row, self._builder, self._snapshots)
+    def _opened(self, row: CollectionRow, transaction: Transaction | None = None) -> Collection:
+        """Return a collection, as it is stored or as it will be with a transaction."""
+        vectors = None if transaction is None else transaction.vectors(row.key, row.dim)
+        return Collection(self._store, row, self._builder, self._snapshots, vectors)
 
     def _named(self, name: str) -> Collection:
         """Return the collection that has a name as its own; raises `NotFound`, and `NameConflict` for an alias."""
@@ -229,11 +235,12 @@ class Collections:
             raise NameConflict(f"there is a collection {name!r} already; choose another name, or drop it first.")
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, where: Place, what: str = "collection name") -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidName(
-            f"collection name {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - "
-            "and begins with a letter or a digit."
+            f"{what} {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - "
+            "and begins with a letter or a digit.",
+            where=where,
         )
 
 
