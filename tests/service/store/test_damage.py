@@ -62,7 +62,7 @@ def state(collection):
     (hits,) = collection.search_keywords([collection.terms("version")], 10_000)
     assert {hit.id: hit.text for hit in hits} == texts
     for version in {version for _, version in stored.values()}:
-        matching, _ = collection.page(10_000, filter={"version": version}).documents, None
+        matching = collection.page(10_000, filter={"version": version}).documents
         assert {each.document.id for each in matching} == {id_ for id_, (_, v) in stored.items() if v == version}
     return stored
 
@@ -85,12 +85,12 @@ def log(collections, folder, tmp_path):
 
     noted(put, collection, [f"d{i}" for i in range(50)])
     collections.wait_for_builds()
-    for number in range(1, 12):
+    for number in range(1, 6):
         noted(put, collection, [f"d{i}" for i in range(number, 60, 7)], number)
         noted(collection.delete, f"d{number}")
         noted(collection.update_metadata, Selection([f"d{number + 20}"]), lambda metadata: metadata | {"version": 99})
         collections.wait_for_builds()
-    assert (folder / f"{FILE}-wal").stat().st_size > 50 * 4096
+    assert 50 < (folder / f"{FILE}-wal").stat().st_size / 4096 < 1000  # from there on, it is brought into the file
     return copied(folder, tmp_path / "killed"), states
 
 

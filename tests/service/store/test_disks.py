@@ -47,7 +47,7 @@ class Notes:
     def __init__(self, folder):
         self.folder = folder
         self.kept = {}
-        self.names = {"notes"}
+        self.copies = {}
         self.opened = Collections(folder)
         self.collection = self.opened.create("notes", definition(), DIM, "tiny")[0]
 
@@ -67,29 +67,26 @@ class Notes:
 
     def copy(self, name):
         self.opened.copy("notes", name)
-        self.names.add(name)
-
-    def drop(self, name):
-        self.opened.drop(name)
-        self.names.remove(name)
+        self.copies[name] = dict(self.kept)
 
     def compact(self):
         asyncio.run(self.opened.compact())
 
     def check(self):
         """Check that each collection has exactly that, however it is asked."""
-        assert {each.name for each in self.opened.list()} == self.names
-        for name in self.names:
+        expected = {"notes": self.kept} | self.copies
+        assert {each.name for each in self.opened.list()} == expected.keys()
+        for name, kept in expected.items():
             collection = self.opened.get(name)
             found = {document.id: document for document in collection.documents()}
-            assert {id_: (each.text, each.metadata["number"]) for id_, each in found.items()} == self.kept
+            assert {id_: (each.text, each.metadata["number"]) for id_, each in found.items()} == kept
             (hits,) = collection.search(np.ones((1, DIM), np.float32), 10_000)
-            assert {hit.id: hit.text for hit in hits} == {id_: text for id_, (text, _) in self.kept.items()}
+            assert {hit.id: hit.text for hit in hits} == {id_: text for id_, (text, _) in kept.items()}
             (hits,) = collection.search_keywords([collection.terms("common")], 10_000)
-            assert {hit.id for hit in hits} == self.kept.keys()
-            for number in {number for _, number in self.kept.values()}:
-                expected = sum(one == number for _, one in self.kept.values())
-                assert collection.count_matching({"number": number}) == expected
+            assert {hit.id for hit in hits} == kept.keys()
+            for number in {number for _, number in kept.values()}:
+                having = sum(one == number for _, one in kept.values())
+                assert collection.count_matching({"number": number}) == having
 
     def reopen(self):
         self.opened.close()
