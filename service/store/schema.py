@@ -203,7 +203,8 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreUnavailable(
             f"{path}: the file system cannot keep a write-ahead log. Put the store on a local disk."
         )
-    connection.execute("BEGIN IMMEDIATE")  # which a file that cannot be written refuses, and only then
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA user_version = {version}")  # which a file that cannot be written refuses
     connection.execute("ROLLBACK")
     if not keyword.is_built_in(connection):
         logger.warning(keyword.UNAVAILABLE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,9 +39,10 @@ class Disk:
     def fill(self, leave: int = 0) -> None:
         """Take all of the disk that is free, but for so many bytes, in place of what was taken before."""
         self.empty()
-        if (size := self.free - leave) > 0:
-            with self._filler.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+        with self._filler.open("wb") as file:
+            while (size := self.free - leave) > 0:
+                with suppress(OSError):  # others may be writing
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size)
 
     def empty(self) -> None:
         """Give back what was taken."""

@@ -201,6 +201,7 @@ def test_a_copy_that_cannot_be_opened_is_not_made(collections, folder, notes):
     assert found(collections.copy("notes", "copy")) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_copy_gets_its_graph(collections):
     source, _ = collections.create("source", definition(), 2, "hnsw")
     angles = np.linspace(0, np.pi, 1200)

@@ -201,7 +201,7 @@ def _ask(collection, attempt):
     attempt(collection.stored_bytes)
 
 
-@pytest.mark.parametrize("rounds", [12, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
 def test_a_damaged_file_is_told_and_never_a_bug(whole, tmp_path, damage, rounds):
     """SQLite has no checksum of what is in its file, so that a flipped bit may be nothing but another letter."""
@@ -233,7 +233,10 @@ def test_a_damaged_file_is_told_and_never_a_bug(whole, tmp_path, damage, rounds)
         ("UPDATE documents SET metadata = '{' WHERE id = 'd7'", r"document \d+ cannot be read"),
         ("UPDATE documents SET text = CAST(x'ff41' AS TEXT) WHERE id = 'd7'", "decode to UTF-8"),
         ("UPDATE chunks SET spans = x'00' WHERE document = (SELECT key FROM documents WHERE id = 's7')", "numbers"),
-        ("UPDATE documents SET vector = x'0000c07f' || substr(vector, 5) WHERE id = 'd7'", "numbers that are none"),
+        (
+            "UPDATE documents SET vector = CAST(x'0000c07f' || substr(vector, 5) AS BLOB) WHERE id = 'd7'",
+            "numbers that are none",
+        ),
         ("UPDATE collections SET definition = '{' WHERE name = 'notes'", r"collection \d+ cannot be read"),
         ("UPDATE collections SET created = 'once' WHERE name = 'notes'", r"collection \d+ cannot be read"),
         ("UPDATE keywords SET tokenizer = 'porteq'", r"collection \d+ cannot be read"),
@@ -265,7 +268,7 @@ def test_a_damaged_snapshot_is_never_taken_for_whole(whole):
     graph = load(path.parent, path.name, DIM, COSINE)
     assert len(graph) == 120
     rng = random.Random(13)
-    places = [*range(200), *range(4090, 4110), len(content) - 1, *(rng.randrange(len(content)) for _ in range(200))]
+    places = [*range(0, 400, 20), 4095, 4096, len(content) - 1, *(rng.randrange(len(content)) for _ in range(30))]
     for place in places:
         flipped = bytearray(content)
         flipped[place] ^= 1 << rng.randrange(8)
