@@ -48,6 +48,10 @@ class Disk:
         """Give back what was taken."""
         self._filler.unlink(missing_ok=True)
 
+    def resize(self, size: int) -> None:
+        """Let the disk have so many bytes."""
+        _mount("-o", f"remount,size={size}", self.folder)
+
     def make_read_only(self) -> None:
         """Let nothing be written any more; nothing may be open for writing."""
         _mount("-o", "remount,ro", self.folder)
