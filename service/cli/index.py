@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -24,6 +24,7 @@ from service.cli.client import (
 )
 from service.cli.console import Failure, Interrupted, open_ended_bar, out, warn
 from service.cli.rejects import Rejects
+from service.cli.wording import in_options
 from service.errors import TooLong
 
 if TYPE_CHECKING:
@@ -66,6 +67,13 @@ def index(
     dimension: Annotated[
         int | None, typer.Option(min=1, help="Make a collection of vectors of so many numbers, which the file has.")
     ] = None,
+    tokenizer: Annotated[
+        Literal["unicode61", "porter", "trigram", "none"] | None,
+        typer.Option(
+            help="How a new collection is searched by words: by words, by stems of English ones, by parts of words "
+            "from three characters on, or not at all; unicode61 unless given."
+        ),
+    ] = None,
     truncate: options.Truncate = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents in one request.")] = 64,
     rejects: Annotated[
@@ -89,7 +97,10 @@ def index(
 
     route = collection_path(collection)
     cut = None if chunking is None else parse_chunking(chunking)
-    asked = {"model": model, "pooling": pooling, "chunking": cut, "similarity": similarity, "dimension": dimension}
+    given = {"model": model, "pooling": pooling, "chunking": cut, "similarity": similarity, "dimension": dimension}
+    asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if tokenizer is not None:
+        asked["keyword"] = None if tokenizer == "none" else {"tokenizer": tokenizer}
     source = open_source(file)
     done = _Progress()
     with Rejects(source.path, rejects, strict=strict) as rejected:
@@ -135,7 +146,6 @@ async def _run(url: str, config: Path | None, route: str, asked: dict[str, Any],
 
 async def _create(client: Client, route: str, asked: dict[str, Any]) -> bool:
     """Create the collection, and return whether it is new; one that exists is used if no other options were given."""
-    definition = {key: value for key, value in asked.items() if value is not None}
     try:
         await client.ask("GET", route)
         created = False
@@ -143,8 +153,8 @@ async def _create(client: Client, route: str, asked: dict[str, Any]) -> bool:
         if error.status != 404:
             raise
         created = True
-    if created or definition:
-        await client.ask("PUT", route, definition)
+    if created or asked:
+        await client.ask("PUT", route, asked)
     return created
 
 
@@ -253,7 +263,7 @@ class _Upload:
 def _reason(entry: dict[str, Any], row: Row) -> str:
     """Return why a document was refused, in terms of the command line."""
     name = f"document {row.id!r}"
-    detail = str(entry["detail"])
+    detail = in_options(str(entry["detail"]))
     begun, closed, said = detail.partition(f" (id {row.id!r})")
     if closed and begun.startswith("documents["):
         detail = f"the vector of {name}{said}" if begun.endswith("].vector") else f"{name}{said}"

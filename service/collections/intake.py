@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +29,9 @@ FAULTS: Final = (TooLong, TooLarge, InvalidInput)
 """What embedding raises because of a document, or because of all of them together."""
 MOST_NAMED: Final = 100
 """Documents that cannot be embedded, after which a request that stores all or nothing looks for no more."""
+
+_MOST_PLACES: Final = 5
+"""Documents with one id that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +70,16 @@ def sort_out(
     admitted: dict[int, Admitted] = {}
     refused: dict[int, ServiceError] = {}
     incoming = [Incoming(item) if isinstance(item, Document) else item for item in items]
-    times = Counter(item.document.id for item in incoming if isinstance(item, Incoming))
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(incoming):
+        if isinstance(item, Incoming):
+            places[item.document.id].append(index)
     for index, item in enumerate(incoming):
         if isinstance(item, ServiceError):
             refused[index] = item
             continue
         try:
-            _check_document(index, item.document, times)
+            _check_document(index, item.document, places)
             _check_spans(index, item, definition)
             admitted[index] = Admitted(item.document, _checked_vectors(index, item, collection, definition, dim))
         except ServiceError as error:
@@ -129,14 +135,17 @@ def _made(embedded: Embedded | None) -> Iterator[tuple[Vectors, tuple[tuple[int,
             yield row[None], None
 
 
-def _check_document(index: int, document: Document, times: Mapping[str, int]) -> None:
+def _check_document(index: int, document: Document, places: Mapping[str, Sequence[int]]) -> None:
     try:
         checked_id(document.id)
         checked_text(document)
         encoded_metadata(document)
-        if times[document.id] > 1:
-            often = "twice" if times[document.id] == 2 else f"{times[document.id]} times"
-            raise InvalidDocument(f"document id {document.id!r} comes {often} in one request; send it once.")
+        if len(at := places[document.id]) > 1:
+            often = "twice" if len(at) == 2 else f"{len(at)} times"
+            named = ", ".join(f"documents[{each}]" for each in at[:_MOST_PLACES]) + ", ..." * (len(at) > _MOST_PLACES)
+            raise InvalidDocument(
+                f"document id {document.id!r} comes {often} in one request, at {named}; send it once."
+            )
     except InvalidDocument as error:
         error.where = error.where or place(index, document)
         raise

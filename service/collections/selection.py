@@ -33,8 +33,8 @@ class Selection:
             )
         if self.filter is not None and not _names_a_field(as_filter(self.filter).expression):
             raise InvalidInput(
-                "filter has no condition, and so would match every document. Where all are meant, say 'all' (true) "
-                "in its place.",
+                "filter has no condition, and so would match every document or none. Where all are meant, say 'all' "
+                "(true) in its place.",
                 where=Place("filter"),
             )
 

@@ -44,10 +44,20 @@ from service.embedding.embedder import Embedder
 from service.embedding.fingerprint import SCHEME
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
-from service.errors import InvalidInput, NotFound, Place, ServiceError, StaleDefinition, TooLarge, together
+from service.errors import (
+    InvalidInput,
+    InvalidVector,
+    NotFound,
+    Place,
+    ServiceError,
+    StaleDefinition,
+    TooLarge,
+    together,
+)
 from service.index import EXACT, IndexState
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Embedded, Stored
+from service.store.document import check_metadata
 from service.store.filters import AnyFilter
 from service.store.space import Space
 from service.store.tokenizers import UNICODE61, Tokenizer
@@ -60,6 +70,8 @@ MOST_HITS: Final = 10_000
 """Hits that one query may ask for."""
 MOST_EXAMPLES: Final = 1_000
 """Positive or negative documents of one recommendation."""
+MOST_NUMBERS: Final = 1 << 24
+"""Numbers of all vectors in one answer."""
 MOST_HITS_TOGETHER: Final = 1_000_000
 """Hits that the queries of one request may ask for together; the documents of all are in memory at once."""
 
@@ -364,6 +376,9 @@ class CollectionService:
         selection = Selection(ids, filter, all)
         if (merge is None) == (replace is None):
             raise InvalidInput("give one of 'merge' and 'replace'.", where=Place("merge"))
+        for part, given in (("merge", merge), ("replace", replace)):
+            if given is not None:
+                check_metadata(dict(given), part)  # also where no document is meant
 
         def change(metadata: dict[str, Any]) -> dict[str, Any]:
             return merged(metadata, merge) if merge is not None else replace or {}
@@ -390,7 +405,7 @@ class CollectionService:
         Texts are embedded as queries unless they are searched by words alone.
         """
         collection = self.get(name)
-        _check_together(len(queries), k, refinement)
+        _check_together(collection, len(queries), k, refinement)
         terms = [] if ranking.mode == "dense" else await _terms(collection, queries, where, truncate=truncate)
         if ranking.mode == "keyword":
             found = await asyncio.to_thread(
@@ -425,7 +440,7 @@ class CollectionService:
         A hybrid search takes the words of `text` beside it.
         """
         collection = self.get(name)
-        _check_together(1, k, refinement)
+        _check_together(collection, 1, k, refinement)
         if len(vector) != collection.dim:
             raise InvalidInput(
                 f"vector has {len(vector)} dimensions; collection {name!r} has {collection.dim}.",
@@ -435,7 +450,10 @@ class CollectionService:
         if ranking.mode == "hybrid":
             terms = await _terms(collection, [text], lambda _: Place("query"), truncate=truncate)
         query = np.array([vector], dtype=np.float64)
-        return (await self._near(collection, query, terms, k, condition, ranking, grouped, refinement, None))[0]
+        try:
+            return (await self._near(collection, query, terms, k, condition, ranking, grouped, refinement, None))[0]
+        except InvalidVector as error:
+            raise InvalidVector(f"vector {error.detail.removeprefix('vector 0 ')}", where=Place("vector")) from None
 
     async def recommend(
         self,
@@ -449,8 +467,9 @@ class CollectionService:
         refinement: Refinement = PLAIN,
     ) -> Found:
         """Return the `k` hits that are most like some documents and unlike others; see `Collection.recommend`."""
-        _check_together(1, k, refinement)
-        recommend = partial(self.get(name).recommend, grouped=grouped, refinement=refinement)
+        collection = self.get(name)
+        _check_together(collection, 1, k, refinement)
+        recommend = partial(collection.recommend, grouped=grouped, refinement=refinement)
         return Found(*await asyncio.to_thread(recommend, positive, negative, k, condition))
 
     async def _near(
@@ -582,7 +601,7 @@ class CollectionService:
             )
 
 
-def _check_together(queries: int, k: int, refinement: Refinement) -> None:
+def _check_together(collection: Collection, queries: int, k: int, refinement: Refinement) -> None:
     """Check how much the queries of one request ask for together; raises `TooLarge`."""
     if refinement.diversity is not None and k > MOST_DIVERSE:
         raise TooLarge(
@@ -596,6 +615,15 @@ def _check_together(queries: int, k: int, refinement: Refinement) -> None:
             f"{MOST_HITS_TOGETHER}; send fewer queries at once, or a smaller k.",
             where=Place("queries"),
             limit=MOST_HITS_TOGETHER,
+        )
+    most = MOST_NUMBERS // (max(queries, 1) * collection.dim)
+    if refinement.vectors and min(k, collection.chunks()) > most:
+        raise TooLarge(
+            f"{queries} queries for {k} hits each with their vectors, of {collection.dim} numbers, are more than the "
+            f"{MOST_NUMBERS} numbers that one answer takes. Ask for {most} hits each at most, for fewer queries at "
+            "once, or without 'vector' in 'include'.",
+            where=Place("k"),
+            limit=MOST_NUMBERS,
         )
 
 

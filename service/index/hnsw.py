@@ -12,7 +12,7 @@ import numpy as np
 
 from service.arrays import Keys, Ordinals, Vectors
 from service.cores import available_cores
-from service.errors import InvalidIndex
+from service.errors import InvalidIndex, Place
 from service.index.base import BuiltIndex, DamagedSnapshot, IndexState
 from service.index.flat import ExactView, merged
 from service.index.graph import EFFORT, LINKS, Graph, LiveGraph
@@ -63,7 +63,8 @@ class HnswIndex(BuiltIndex[LiveGraph]):
         if not LEAST_RECALL <= recall <= MOST_RECALL:
             raise InvalidIndex(
                 f"recall {recall:g} is not from {LEAST_RECALL} to {MOST_RECALL}; to find all of the nearest, choose "
-                "the index 'flat'."
+                "the index 'flat'.",
+                where=Place("recall"),
             )
         self._similarity = similarity
         self._recall = recall

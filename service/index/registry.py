@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from service.errors import InvalidIndex
+from service.errors import InvalidIndex, Place
 from service.index.base import BuiltIndex, VectorIndex
 from service.index.flat import ExactIndex
 from service.index.hnsw import AutoIndex, HnswIndex
@@ -32,10 +32,13 @@ def build(
     Raises `InvalidIndex` for an unknown kind, and for a recall that the kind does not take.
     """
     if kind not in KINDS:
-        raise InvalidIndex(f"unknown index kind {kind!r}; known: {', '.join(sorted(KINDS))}.")
+        raise InvalidIndex(f"unknown index kind {kind!r}; known: {', '.join(sorted(KINDS))}.", where=Place("index"))
     cls = KINDS[kind]
     if issubclass(cls, BuiltIndex):
         return cls(dim, similarity, recall, folder)
     if recall is not None:
-        raise InvalidIndex(f"an index of the kind {kind!r} takes no recall, since it finds all of the nearest.")
+        raise InvalidIndex(
+            f"an index of the kind {kind!r} takes no recall, since it finds all of the nearest.",
+            where=Place("recall"),
+        )
     return cls(dim, similarity)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Keys, Vectors
-from service.errors import InvalidDocument, InvalidVector, shortened
+from service.errors import InvalidDocument, InvalidVector, Place, shortened
 
 MAX_ID_CHARACTERS = 512
 MAX_METADATA_DEPTH = 64
@@ -112,16 +112,22 @@ def checked_vectors(vectors: NDArray[np.floating[Any]], dim: int) -> Vectors:
     return narrow
 
 
-def checked_id(document_id: str) -> str:
-    """Return a document id; raises `InvalidDocument` where it is not valid."""
+def checked_id(document_id: str, where: Place | None = None) -> str:
+    """Return a document id; raises `InvalidDocument`, about its place, where it is not valid."""
     if not isinstance(document_id, str):
-        raise InvalidDocument(f"a document id must be a string, not {type(document_id).__name__}.")
+        raise InvalidDocument(f"a document id must be a string, not {type(document_id).__name__}.", where=where)
     if not 1 <= len(document_id) <= MAX_ID_CHARACTERS or "\0" in document_id or has_surrogate(document_id):
         raise InvalidDocument(
             f"document id {shortened(document_id)}: an id has 1 to {MAX_ID_CHARACTERS} characters, "
-            "none of them NUL or half of a surrogate pair."
+            "none of them NUL or half of a surrogate pair.",
+            where=where,
         )
     return document_id
+
+
+def checked_ids(ids: Iterable[str], field: str = "ids") -> list[str]:
+    """Return the document ids in a field of a request, each once; raises `InvalidDocument` for the first bad one."""
+    return list(dict.fromkeys(checked_id(each, Place(field, index)) for index, each in enumerate(ids)))
 
 
 def require_distinct(documents: Iterable[Document]) -> None:
@@ -151,6 +157,12 @@ def encoded_metadata(document: Document) -> str:
     for problem in _problems(document.metadata, "metadata", 1):
         raise InvalidDocument(f"document {document.id!r}: {problem}.")
     return json.dumps(document.metadata, ensure_ascii=False, separators=(",", ":"))
+
+
+def check_metadata(metadata: dict[str, Any], field: str) -> None:
+    """Check metadata in a field of a request, which are those of no document yet; raises `InvalidDocument`."""
+    for problem in _problems(metadata, field, 1):
+        raise InvalidDocument(f"{problem}.", where=Place(field))
 
 
 def encoded_spans(spans: Spans | None) -> bytes | None:

@@ -115,6 +115,11 @@ class _Compiler:
                 parts = [self.group(item, f"{here}[{i}]", depth + 1) for i, item in enumerate(value)]
                 return _all(parts) if key == "$and" else AnyOf(parts)
             case "$not":
+                if value == {}:
+                    raise InvalidFilter(
+                        f"{here} is empty: every document meets it, and so none its opposite. Give it a filter, as "
+                        'in {"$not": {"lang": "en"}}.'
+                    )
                 return Not(self.group(value, here, depth + 1))
             case _ if key in _FIELD_OPERATORS:
                 raise InvalidFilter(f'{where}: {key!r} belongs under a field, as in {{"year": {{{key!r}: ...}}}}.')
@@ -172,9 +177,11 @@ class _Compiler:
             case str() if name in _GROUP_OPERATORS:
                 raise InvalidFilter(f"{where}: {name!r} combines whole filters; put it outside of the field.")
             case str() if not name.startswith("$"):
+                meant = f"${name}"
+                hint = f" Did you mean {meant!r}?" if meant in _FIELD_OPERATORS else ""
                 raise InvalidFilter(
                     f"{where} holds {shortened(name)}, which is no operator; "
-                    "a nested field is written with a dot, as in 'author.name'."
+                    f"a nested field is written with a dot, as in 'author.name'.{hint}"
                 )
             case _:
                 raise _unknown(name, where, _FIELD_OPERATORS)

@@ -121,6 +121,25 @@ def fill(connection: sqlite3.Connection, collection: int) -> None:
         logger.info("the texts of %d documents are indexed for keyword search", count)
 
 
+def renew(connection: sqlite3.Connection) -> None:
+    """Index those texts anew that their tokenizer reads otherwise than when they were stored; part of a migration."""
+    if not is_built_in(connection):
+        return
+    for (collection,) in connection.execute("SELECT collection FROM keywords WHERE current").fetchall():
+        tokenizer = _tokenizer(connection, collection)
+        rows = connection.execute(
+            "SELECT key, documents.text, coalesce(segmented.text, documents.text) FROM documents "
+            "LEFT JOIN segmented ON document = key WHERE collection = ?",
+            (collection,),
+        )
+        changed = [key for key, text, read in rows if not text.isascii() and tokenizer.indexed(text) != read]
+        for key in changed:
+            remove(connection, collection, "key = ?", (key,))
+            connection.execute("DELETE FROM segmented WHERE document = ?", (key,))
+            text = connection.execute("SELECT key, text FROM documents WHERE key = ?", (key,)).fetchall()
+            add(connection, collection, text)
+
+
 def search(
     connection: sqlite3.Connection, collection: int, terms: Sequence[str], k: int, allowed: Keys | None = None
 ) -> tuple[Keys, Floats]:

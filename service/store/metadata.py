@@ -34,6 +34,7 @@ from service.store.conditions import (
     indexed,
     tests_of,
 )
+from service.store.damage import damaged
 from service.store.fields import spelled
 
 _FEW: Final = 5_000
@@ -70,7 +71,11 @@ def index_metadata(connection: sqlite3.Connection) -> None:
         rows: list[_Row] = []
         long: list[_Row] = []
         for key, collection, metadata in documents:
-            collections[collection].read(key, orjson.loads(metadata), rows, long)
+            try:
+                members = orjson.loads(metadata)
+            except ValueError:
+                raise damaged(f"document {key} cannot be read") from None
+            collections[collection].read(key, members, rows, long)
         # An element that a list holds twice is one row.
         connection.executemany("INSERT OR IGNORE INTO field_values (document, field, value) VALUES (?, ?, ?)", rows)
         connection.executemany("INSERT INTO long_values (document, field, value) VALUES (?, ?, ?)", long)

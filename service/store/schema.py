@@ -176,6 +176,8 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
         "ALTER TABLE collections ADD COLUMN recall REAL",
         "ALTER TABLE collections ADD COLUMN snapshot TEXT",
     ),
+    # Words are indexed without the marks that they may have or not, such as Hebrew points.
+    (keyword.renew,),
 )
 SCHEMA_VERSION: Final = len(_VERSIONS)
 
@@ -201,6 +203,9 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreUnavailable(
             f"{path}: the file system cannot keep a write-ahead log. Put the store on a local disk."
         )
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA user_version = {version}")  # which a file that cannot be written refuses
+    connection.execute("ROLLBACK")
     if not keyword.is_built_in(connection):
         logger.warning(keyword.UNAVAILABLE)
     if version < SCHEMA_VERSION or keyword.needs_preparation(connection):

@@ -19,6 +19,18 @@ _UNSPACED: Final = (
 _RUN: Final = re.compile(f"[{_UNSPACED}]+")
 _COMPATIBLE: Final = re.compile("[\ufb00-\ufdff\ufe70-\ufefc\uff10-\uff5a\uff66-\uffdc]+")
 """Letters and digits that stand for others: ligatures, Arabic forms, full and half width."""
+# Written or left out as one likes, so that a word is the same with them and without. The vowel signs of Indic, Thai
+# and other scripts are none of these, nor is what is part of a letter once it is composed.
+_OPTIONAL: Final = re.compile(
+    "["
+    "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\u302a-\u302f\ufe20-\ufe2f"  # accents
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\ufb1e"  # Hebrew points and accents
+    "\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"  # Arabic, kashida
+    "\u0898-\u089f\u08ca-\u08e1\u08e3-\u08ff\u0711\u0730-\u074a"  # more of it, Syriac
+    "\u00ad\u061c\u200d-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"  # soft hyphens, joiners, directions
+    "\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"  # variants of a character
+    "]+"
+)
 
 
 def uniform(text: str) -> str:
@@ -26,6 +38,11 @@ def uniform(text: str) -> str:
     if text.isascii():
         return text
     return unicodedata.normalize("NFC", _COMPATIBLE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text))
+
+
+def plain(text: str) -> str:
+    """Return a uniform text without the marks and invisible characters that a word may have or not."""
+    return text if text.isascii() else _OPTIONAL.sub("", text)
 
 
 def segmented(text: str) -> str:

@@ -1,5 +1,6 @@
 """One SQLite file that holds every collection, its documents and their vectors."""
 
+import errno
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ import numpy as np
 from service.arrays import Floats, Keys, Vectors
 from service.errors import StoreUnavailable
 from service.store import keyword, space
+from service.store.damage import damaged, decoded, numbers
 from service.store.document import Document, Stored, decoded_spans
 from service.store.filters import Filter
 from service.store.metadata import Selection
@@ -51,6 +53,11 @@ _REMEDIES: Final = {
 }
 _MOST_ROWS, _MOST_BYTES = 4000, 1 << 22
 """Changes of rows, and bytes by which the log has grown, after which it is brought into the file."""
+_FOLDER_REMEDIES: Final = {
+    errno.EROFS: "Mount it writable, or copy the store to a disk that is: `millpond backup` reads it as it is",
+    errno.ENOSPC: "The disk is full: free some space. Nothing stored was lost",
+    errno.EDQUOT: "The quota is used up: free some space. Nothing stored was lost",
+}
 _DOCUMENTS: Final = "SELECT key, id, text, metadata, spans FROM documents LEFT JOIN chunks ON chunks.document = key"
 
 _EXPORTED: Final = _DOCUMENTS.replace("spans FROM", "spans, vector FROM")
@@ -184,13 +191,7 @@ class Store:
                 "SELECT key, name, definition, dim, index_kind, created, recall, snapshot, tokenizer "
                 "FROM collections LEFT JOIN keywords ON collection = key ORDER BY key"
             ).fetchall()
-        return [
-            CollectionRow(
-                *(key, name, json.loads(definition), dim, kind, datetime.fromisoformat(created), recall, snapshot),
-                None if tokenizer is None else TOKENIZERS[tokenizer],
-            )
-            for key, name, definition, dim, kind, created, recall, snapshot, tokenizer in rows
-        ]
+            return [_collection(row) for row in rows]
 
     def vectors(self, collection: int, dim: int, after: int = 0) -> Iterator[tuple[Keys, Vectors]]:
         """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key.
@@ -227,21 +228,24 @@ class Store:
                 found = connection.execute(
                     "SELECT definition FROM collections WHERE key = ?", (collection,)
                 ).fetchone()
-                definition = json.loads(found[0]) if found else {}
+                definition = decoded(found[0], f"the definition of collection {collection}") if found else {}
                 for *row, vector in connection.execute(
                     f"{_EXPORTED} WHERE collection = ? ORDER BY key", (collection,)
                 ):
-                    yield definition, _document(tuple(row))[1], np.frombuffer(vector, "<f4")
+                    _, document = _document(tuple(row))
+                    yield definition, document, _vectors(vector, document).ravel()
             finally:
                 connection.execute("ROLLBACK")
 
     def by_keys(self, keys: Keys) -> dict[int, Document]:
-        """Return the documents with these keys, by key."""
+        """Return the documents with these keys, which there are, by key."""
         with self._reading() as connection:
             rows = connection.execute(
                 f"{_DOCUMENTS} WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),)
             ).fetchall()
-        return dict(map(_document, rows))
+            if len(rows) != len(keys):
+                raise damaged(f"{len(keys) - len(rows)} documents that an index has are missing")
+            return dict(map(_document, rows))
 
     def by_ids(self, collection: int, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents of a collection with these ids, by id."""
@@ -250,7 +254,7 @@ class Store:
                 f"{_DOCUMENTS} WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
                 (collection, json.dumps(ids, ensure_ascii=False)),
             ).fetchall()
-        return {document.id: document for _, document in map(_document, rows)}
+            return {document.id: document for _, document in map(_document, rows)}
 
     def has_keywords(self, collection: int) -> bool:
         """Return whether a collection's texts can be searched by terms now."""
@@ -278,7 +282,7 @@ class Store:
                 "ORDER BY place.key",
                 (width, width, json.dumps(places)),
             ).fetchall()
-        return [None if own is None else np.frombuffer(own, "<f4").reshape(-1, dim) for (own,) in rows]
+            return [None if own is None else numbers(own, len(own) // width, "a vector") for (own,) in rows]
 
     def keys(self, collection: int, after: int = 0, most: int = -1) -> Keys:
         """Return the keys of a collection above `after`, ascending, the first `most` or all."""
@@ -329,7 +333,7 @@ class Store:
                 "SELECT id, vector FROM documents WHERE collection = ? AND id IN (SELECT value FROM json_each(?))",
                 (collection, json.dumps(ids, ensure_ascii=False)),
             ).fetchall()
-        return {document_id: np.frombuffer(vector, "<f4") for document_id, vector in rows}
+            return {id_: numbers(vector, 1, f"the vector of {id_!r}").ravel() for id_, vector in rows}
 
     def precisions(self, collection: int) -> list[str]:
         """Return in which precisions the vectors of a collection were made, as far as that was noted."""
@@ -428,18 +432,38 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the extended part
+        if "decode to UTF-8" in str(error):  # Python's own, of a text that is none
+            code = sqlite3.SQLITE_CORRUPT
         remedy = _REMEDIES.get(code, "See SQLite's documentation of this error")
         raise StoreUnavailable(f"{path}: {error}. {remedy}.") from error
 
 
 def _document(row: tuple[Any, ...]) -> tuple[int, Document]:
     key, document_id, text, metadata, spans = row
-    return key, Document(document_id, text, json.loads(metadata), decoded_spans(spans))
+    what = f"document {key}"
+    if not (isinstance(document_id, str) and isinstance(text, str)):
+        raise damaged(f"{what} cannot be read")
+    try:
+        return key, Document(document_id, text, decoded(metadata, what), decoded_spans(spans))
+    except (TypeError, ValueError):
+        raise damaged(f"{what} cannot be read") from None
+
+
+def _collection(row: tuple[Any, ...]) -> CollectionRow:
+    key, name, definition, dim, kind, created, recall, snapshot, tokenizer = row
+    what = f"collection {key}"
+    try:
+        return CollectionRow(
+            *(key, name, decoded(definition, what), dim, kind, datetime.fromisoformat(created), recall, snapshot),
+            None if tokenizer is None else TOKENIZERS[tokenizer],
+        )
+    except (KeyError, TypeError, ValueError):
+        raise damaged(f"{what} cannot be read") from None
 
 
 def _vectors(stored: bytes, document: Document) -> Vectors:
     count = 1 if document.spans is None else len(document.spans)
-    return np.frombuffer(stored, "<f4").reshape(count, -1).astype(np.float32)
+    return numbers(stored, count, f"the vector of {document.id!r}").astype(np.float32)
 
 
 def process_lock(folder: Path) -> int:
@@ -449,10 +473,8 @@ def process_lock(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise StoreUnavailable(
-            f"store folder {folder}: {error.strerror} ({error.filename}). "
-            "Choose a folder that this user can create and write in."
-        ) from error
+        remedy = _FOLDER_REMEDIES.get(error.errno or 0, "Choose a folder that this user can create and write in")
+        raise StoreUnavailable(f"store folder {folder}: {error.strerror} ({error.filename}). {remedy}.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

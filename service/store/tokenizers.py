@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Final, Literal
 
 from service.errors import InvalidInput, Place, TooLong, shortened
-from service.store.segmentation import pieces, runs, segmented, uniform
+from service.store.segmentation import pieces, plain, runs, segmented, uniform
 
 MOST_TERMS: Final = 1024
 """Distinct terms of one query."""
@@ -46,12 +46,12 @@ class Words(Tokenizer):
 
     def indexed(self, text: str) -> str:
         """Return a document's text in uniform letters, and cut into pairs where it has no spaces."""
-        return segmented(uniform(text))
+        return segmented(plain(uniform(text)))
 
     def terms(self, query: str, where: Place | None = None) -> list[str]:
         """Return the words of a query; of a run without spaces its pairs, or what begins with its one character."""
         terms = []
-        for word in _words(uniform(query)):
+        for word in _words(plain(uniform(query))):
             for part, unspaced in runs(word):
                 if not unspaced:
                     terms.append(_quoted(part))

@@ -14,6 +14,7 @@ import numpy as np
 
 from service.arrays import Keys, Vectors
 from service.store import keyword
+from service.store.damage import damaged, decoded
 from service.store.document import ValidatedVectors, encoded_spans
 from service.store.metadata import index_metadata
 from service.store.tokenizers import UNICODE61, Tokenizer
@@ -191,12 +192,13 @@ class Transaction:
         """Delete the documents of a collection with these keys."""
         self._delete(collection, "key IN (SELECT value FROM json_each(?))", (json.dumps(keys.tolist()),))
 
-    def metadata(self, keys: Keys) -> list[tuple[int, str, str]]:
-        """Return key, id and encoded metadata of the documents with these keys."""
-        return self._connection.execute(
+    def metadata(self, keys: Keys) -> list[tuple[int, str, str, dict[str, Any]]]:
+        """Return key, id and metadata of the documents with these keys: as they are stored, and decoded."""
+        rows = self._connection.execute(
             "SELECT key, id, metadata FROM documents WHERE key IN (SELECT value FROM json_each(?))",
             (json.dumps(keys.tolist()),),
         ).fetchall()
+        return [(key, id_, stored, decoded(stored, f"document {key}")) for key, id_, stored in rows]
 
     def set_metadata(self, collection: int, encoded: Sequence[tuple[int, str]]) -> None:
         """Replace the metadata of documents of a collection, given their keys and the new metadata as JSON."""
@@ -396,7 +398,7 @@ def read_keys_of(connection: sqlite3.Connection, collection: int, ids: Sequence[
 def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow | None:
     """Return the rebuild of a collection, if there is one."""
     found = connection.execute("SELECT definition, dim FROM rebuilds WHERE collection = ?", (collection,)).fetchone()
-    return RebuildRow(json.loads(found[0]), found[1]) if found else None
+    return RebuildRow(decoded(found[0], f"the rebuild of collection {collection}"), found[1]) if found else None
 
 
 def read_vectors(
@@ -415,9 +417,7 @@ def read_vectors(
     size = 0
     for key, vector, count in cursor:
         if len(vector) != 4 * dim * count:
-            damage = sqlite3.DatabaseError(f"a stored vector does not have its collection's {dim} numbers")
-            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise damage
+            raise damaged(f"a stored vector does not have its collection's {dim} numbers")
         rows.append((key, vector, count))
         size += len(vector)
         if size >= _BLOCK:
@@ -430,6 +430,8 @@ def read_vectors(
 def _block(rows: Sequence[tuple[int, bytes, int]], dim: int) -> tuple[Keys, Vectors]:
     keys, vectors, counts = zip(*rows, strict=True)
     read = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, dim)
+    if not np.isfinite(read).all():
+        raise damaged("a stored vector has numbers that are none")
     return np.repeat(np.array(keys, np.int64), counts), read.astype(np.float32)
 
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from service.collections.embedded import EmbeddedEngine
 from service.store import Document
+from tests.support.disks import CannotMount, mounted
 
 
 @pytest.fixture
@@ -20,6 +22,20 @@ def collections(folder):
     opened = EmbeddedEngine(folder)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mounts a disk of so many bytes on a folder; skips the test where this user cannot."""
+    with ExitStack() as until_the_end:
+
+        def mount(size, folder=tmp_path / "disk"):
+            try:
+                return until_the_end.enter_context(mounted(folder, size))
+            except CannotMount as error:
+                pytest.skip(str(error))
+
+        yield mount
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ def problem(response: httpx.Response, status: int, *words: str) -> dict[str, Any
     body: dict[str, Any] = response.json()
     assert body["status"] == status
     assert body["type"].startswith("urn:millpond:") and body["title"]
+    if status == 422:  # a body that is no object has no part to name
+        assert "place" in body or "body" in body["detail"], body
     _clear(body["detail"], words)
     return body
 

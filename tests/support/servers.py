@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import httpx
 
@@ -22,6 +22,24 @@ _END_SECONDS: Final = 30.0
 
 class NotStarted(RuntimeError):
     """A server ended before it was ready, or was not ready in time; the message holds the end of its log."""
+
+
+class Process(Protocol):
+    """What is asked of the process of a server, which leads a session of its own."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return its exit status, None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return its exit status; raises `subprocess.TimeoutExpired`."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send it a signal."""
 
 
 class Launcher:
@@ -42,7 +60,7 @@ class Launcher:
     Raises, on entering: `NotStarted`.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Process
 
     def __init__(
         self,
@@ -66,16 +84,7 @@ class Launcher:
 
     def __enter__(self) -> Self:
         started = time.perf_counter()
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=self._cwd,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.process = self._begun()
         try:
             while not self.is_ready():
                 if (status := self.process.poll()) is not None:
@@ -94,6 +103,18 @@ class Launcher:
     ) -> None:
         self.http.close()
         self.stop()
+
+    def _begun(self) -> Process:
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                self.command,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def is_ready(self) -> bool:
         """Whether it answers 200 at `ready`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -12,10 +11,12 @@ from service.arrays import Keys
 from service.collections.embedded.rebuilding import Rebuilding
 from service.collections.provenance import Definition
 from service.collections.selection import Changed, Selection
+from service.errors import Place
 from service.store.document import (
     Document,
     Embedded,
     checked_id,
+    checked_ids,
     checked_text,
     encoded_metadata,
     require_distinct,
@@ -62,7 +63,7 @@ class Changing(Rebuilding):
         """Delete the document with an id, durably; raises `NotFound`."""
         with self._store.writing() as transaction:
             self._require_present()
-            removed = transaction.delete(self._row.key, checked_id(document_id))
+            removed = transaction.delete(self._row.key, checked_id(document_id, Place("document_id")))
             if not len(removed):
                 raise self._absent(document_id)
             transaction.publish(self, self._removal(removed))
@@ -89,11 +90,12 @@ class Changing(Rebuilding):
             for start in range(0, len(keys), _AT_ONCE):
                 before = transaction.metadata(keys[start : start + _AT_ONCE])
                 after = (
-                    (key, encoded_metadata(Document(document_id, "", change(json.loads(stored)))))
-                    for key, document_id, stored in before
+                    (key, encoded_metadata(Document(document_id, "", change(metadata))))
+                    for key, document_id, _, metadata in before
                 )
                 transaction.set_metadata(
-                    self._row.key, [new for new, (*_, stored) in zip(after, before, strict=True) if new[1] != stored]
+                    self._row.key,
+                    [new for new, (_, _, stored, _) in zip(after, before, strict=True) if new[1] != stored],
                 )
             transaction.commit()
         return Changed(len(keys), missing)
@@ -115,7 +117,7 @@ class Changing(Rebuilding):
     def _selected(self, transaction: Transaction, selection: Selection) -> tuple[Keys, list[str]]:
         """Return the keys of the selected documents, ascending, and the ids that no document has."""
         if selection.ids is not None:
-            asked = list(dict.fromkeys(map(checked_id, selection.ids)))
+            asked = checked_ids(selection.ids)
             found = transaction.keys_of(self._row.key, asked)
             return np.array(sorted(found.values()), np.int64), [id_ for id_ in asked if id_ not in found]
         if selection.filter is not None:

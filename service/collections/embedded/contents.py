@@ -17,7 +17,7 @@ from service.collections.embedded.lock import ReadWriteLock
 from service.collections.embedded.moment import Moment
 from service.collections.embedded.progress import Progress
 from service.collections.provenance import Definition
-from service.errors import NotFound, StaleDefinition
+from service.errors import NotFound, StaleDefinition, StoreUnavailable
 from service.index import EXACT, Build, BuiltIndex, DamagedSnapshot, IndexView, VectorIndex
 from service.store.filters import Filter
 from service.store.store import Store
@@ -34,7 +34,15 @@ class Contents:
     goes on without a lock, so that neither waits for the other.
     """
 
-    def __init__(self, store: Store, row: CollectionRow, builder: Builder, snapshots: Path) -> None:
+    def __init__(
+        self,
+        store: Store,
+        row: CollectionRow,
+        builder: Builder,
+        snapshots: Path,
+        vectors: Iterable[tuple[Keys, Vectors]] | None = None,
+    ) -> None:
+        """Open a collection; `vectors` are all of its own, in blocks, where the store has them not committed yet."""
         self.name = row.name
         self.created = row.created
         """In UTC."""
@@ -51,15 +59,20 @@ class Contents:
         self._dropped = False
         self.tokenizer = row.tokenizer
         """How its texts become terms; None where it has no keyword index."""
-        self._index: VectorIndex | None = self._loaded_index()  # None where it must be loaded before the next change
-        self._view: IndexView | None = self._index.view()  # what is searched; None where the next reader must load it
+        index = self._loaded_index() if vectors is None else filled(self._empty_index(row), vectors)
+        self._index: VectorIndex | None = index  # None where it must be loaded before the next change
+        self._view: IndexView | None = index.view()  # what is searched; None where the next reader must load it
         self._build: Build[Any] | None = None
-        self._ask_for_build()
 
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
         return self._row.dim
+
+    def ask_for_build(self) -> None:
+        """Let a part of the index be built that is due, aside."""
+        if isinstance(self._index, BuiltIndex) and self._index.due:
+            self._builder.ask(self, self.build)
 
     def build(self, stopped: Callable[[], bool]) -> bool:
         """Build the part of the index that is due, aside from changes and searches, and publish it.
@@ -153,7 +166,7 @@ class Contents:
         with self._lock.writing():
             yield
             self._index, self._view = index, None if index is None else index.view()
-        self._ask_for_build()
+        self.ask_for_build()
 
     @contextmanager
     def _reading(self) -> Iterator[IndexView]:
@@ -177,7 +190,21 @@ class Contents:
                     if self._view is None:
                         self._index = self._loaded_index()
                         self._view = self._index.view()
-            yield moment
+                self.ask_for_build()
+            try:
+                yield moment
+            except OSError as error:
+                self._forget(moment.view)
+                raise StoreUnavailable(
+                    f"collection {self.name!r}: the snapshot of its index cannot be read ({error}). The index is "
+                    "loaded from the store again; repeat the request."
+                ) from error
+
+    def _forget(self, view: IndexView) -> None:
+        """Let the next reader or change load the index from the store, in place of one that fails."""
+        with self._lock.writing():
+            if self._view is view:
+                self._index = self._view = None
 
     def _matching(self, filter_: Filter | None, view: IndexView) -> Keys | None:
         """Return the keys, ascending, of the documents that match a filter, None for all."""
@@ -201,10 +228,6 @@ class Contents:
     def _empty_index(self, row: CollectionRow) -> VectorIndex:
         similarity = Definition.from_json(row.definition).similarity
         return indexes.build(row.index_kind, row.dim, similarity, row.recall, self._snapshots)
-
-    def _ask_for_build(self) -> None:
-        if isinstance(self._index, BuiltIndex) and self._index.due:
-            self._builder.ask(self, self.build)
 
     def _remove_snapshot(self, name: str | None) -> None:
         if name is not None:

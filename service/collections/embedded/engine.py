@@ -29,7 +29,7 @@ from service.errors import (
 from service.store.space import Space
 from service.store.store import Store
 from service.store.tokenizers import UNICODE61, Tokenizer
-from service.store.transaction import CollectionRow
+from service.store.transaction import CollectionRow, Transaction
 
 T = TypeVar("T")
 _MOST_TOGETHER: Final = 64
@@ -56,6 +56,8 @@ class EmbeddedEngine:
             by_key = {row.key: self._opened(row) for row in rows}
             self._by_name = {collection.name: collection for collection in by_key.values()}
             self._by_alias = {name: by_key[key] for name, key in self._store.aliases()}
+            for collection in by_key.values():
+                collection.ask_for_build()
         except BaseException:
             self._builder.close()
             self._store.close()
@@ -71,7 +73,7 @@ class EmbeddedEngine:
         tokenizer: Tokenizer | None = UNICODE61,
     ) -> tuple[EmbeddedCollection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new."""
-        _check_name(name)
+        _check_name(name, Place("name"))
         if dim < 1:
             raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
         existing = self._by_name.get(name)
@@ -113,7 +115,7 @@ class EmbeddedEngine:
 
     def rename(self, name: str, to: str) -> EmbeddedCollection:
         """Give a collection another name, durably; its aliases stay."""
-        _check_name(to)
+        _check_name(to, Place("to"))
         with self._store.writing() as transaction:
             collection = self._named(name)
             self._require_free(to)
@@ -123,17 +125,19 @@ class EmbeddedEngine:
 
     def copy(self, name: str, to: str) -> EmbeddedCollection:
         """Copy a collection with all its documents to a new one, all or nothing, durably."""
-        _check_name(to)
+        _check_name(to, Place("to"))
         with self._store.writing() as transaction:
             self._require_free(to)
             row = self.get(name).copy(transaction, to)
+            collection = self._opened(row, transaction)  # what fails here leaves no copy behind
             transaction.commit()
-            collection = self._by_name[to] = self._opened(row)
+            self._by_name[to] = collection
+        collection.ask_for_build()
         return collection
 
     def alias(self, alias: str, name: str) -> tuple[EmbeddedCollection, bool]:
         """Make an alias stand for a collection, in one step where it stood for another one, durably."""
-        _check_name(alias)
+        _check_name(alias, Place("alias"), "alias")
         with self._store.writing() as transaction:
             if alias in self._by_name:
                 raise NameConflict(
@@ -232,8 +236,10 @@ class EmbeddedEngine:
         for answer in answers:
             answer()
 
-    def _opened(self, row: CollectionRow) -> EmbeddedCollection:
-        return EmbeddedCollection(self._store, row, self._builder, self._snapshots)
+    def _opened(self, row: CollectionRow, transaction: Transaction | None = None) -> EmbeddedCollection:
+        """Return a collection, as it is stored or as it will be with a transaction."""
+        vectors = None if transaction is None else transaction.vectors(row.key, row.dim)
+        return EmbeddedCollection(self._store, row, self._builder, self._snapshots, vectors)
 
     def _named(self, name: str) -> EmbeddedCollection:
         """Return the collection that has a name as its own; raises `NotFound`, and `NameConflict` for an alias."""
@@ -252,11 +258,12 @@ class EmbeddedEngine:
             raise NameConflict(f"there is a collection {name!r} already; choose another name, or drop it first.")
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, where: Place, what: str = "collection name") -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidName(
-            f"collection name {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - "
-            "and begins with a letter or a digit."
+            f"{what} {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - "
+            "and begins with a letter or a digit.",
+            where=where,
         )
 
 

@@ -16,7 +16,7 @@ from service.collections.protocols import Page
 from service.collections.provenance import Definition
 from service.errors import Place, TooLarge
 from service.index import IndexState
-from service.store.document import Document, Stored, checked_id, checked_text, encoded_metadata
+from service.store.document import Document, Stored, checked_id, checked_ids, checked_text, encoded_metadata
 from service.store.filters import AnyFilter, compiled
 
 _MOST_BYTES: Final = 1 << 25
@@ -66,7 +66,7 @@ class Reading(Contents):
     def fetch(self, document_id: str) -> Document:
         """Return the document with an id; raises `NotFound`."""
         with self._reading():
-            found = self._store.by_ids(self._row.key, [checked_id(document_id)])
+            found = self._store.by_ids(self._row.key, [checked_id(document_id, Place("document_id"))])
         if not found:
             raise self._absent(document_id)
         return found[document_id]
@@ -104,7 +104,7 @@ class Reading(Contents):
 
     def fetch_many(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Stored], list[str]]:
         """Return the documents with these ids, in their order and each once, and the ids that no document has."""
-        asked = list(dict.fromkeys(map(checked_id, ids)))
+        asked = checked_ids(ids)
         with self._reading():
             keys = self._store.keys_of(self._row.key, asked)
             found = self._store.read(np.array(sorted(keys.values()), np.int64), _MOST_BYTES, vectors=vectors)

@@ -71,7 +71,7 @@ class Rebuilding(Contents):
                 self._row, self.definition = row, Definition.from_json(row.definition)
                 self._index, self._view = index, index.view()
         self._remove_snapshot(before)
-        self._ask_for_build()
+        self.ask_for_build()
         return True
 
     def abandon_rebuild(self) -> bool:

@@ -17,7 +17,7 @@ from service.collections.protocols import Hit
 from service.collections.provenance import Definition
 from service.collections.refinement import PLAIN, Candidate, Refinement
 from service.errors import InvalidInput, KeywordsUnavailable, Place
-from service.store.document import Document, checked_id
+from service.store.document import Document, checked_ids
 from service.store.filters import AnyFilter, Filter, compiled
 from service.store.keyword import UNAVAILABLE
 from service.store.tokenizers import limited
@@ -128,7 +128,8 @@ class Searching(Contents):
         """Return the `k` hits nearest to some documents and away from others, and the vector (dim,) asked by."""
         condition = _condition(k, filter)
         with self._moment() as moment:
-            keys = self._store.keys_of(self._row.key, [checked_id(each) for each in (*positive, *negative)])
+            asked = [*checked_ids(positive, "positive"), *checked_ids(negative, "negative")]
+            keys = self._store.keys_of(self._row.key, asked)
             for each in (*positive, *negative):
                 if each not in keys:
                     raise self._absent(each)
@@ -138,7 +139,10 @@ class Searching(Contents):
             if negative:
                 vector = 2 * vector - averages[len(positive) :].mean(axis=0)
             if not vector.any():
-                raise InvalidInput("the positive and the negative documents cancel out, which leaves no direction.")
+                raise InvalidInput(
+                    "the positive and the negative documents cancel out, which leaves no direction.",
+                    where=Place("negative" if negative else "positive"),
+                )
             query = moment.checked(vector[None])
             allowed = self._matching(condition, moment.view)
             own_spans = len(keys) if grouped else sum(len(own) for own in stored if own is not None)

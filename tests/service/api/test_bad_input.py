@@ -245,9 +245,12 @@ def test_hostile_poolings(http: httpx.Client, spec: Any, words: list[str]) -> No
         ({"vector": UNIT, "filter": {"year": {"$in": 5}}}, 422, ["filter.year.$in", "list"]),
         ({"vector": UNIT, "filter": {"year": {}}}, 422, ["filter.year", "no operator"]),
         ({"vector": UNIT, "filter": {"year": [1]}}, 422, ["$in"]),
+        ({"vector": UNIT, "filter": {"year": {"gt": 1}}}, 422, ["'gt', which is no operator", "Did you mean '$gt'?"]),
+        ({"vector": UNIT, "filter": {"by": {"name": 1}}}, 422, ["written with a dot, as in 'author.name'."]),
+        ({"vector": UNIT, "filter": {"$not": {}}}, 422, ["filter.$not is empty", '{"$not": {"lang": "en"}}']),
         ({"vector": UNIT, "filter": {"a\\b": 1}}, 422, ["backslash"]),
         ({"vector": UNIT, "filter": {"n": 2**63}}, 422, ["64 bits"]),
-        ({"vector": UNIT, "filter": []}, 422, ["filter", "dictionary"]),
+        ({"vector": UNIT, "filter": []}, 422, ["filter", "object"]),
     ],
 )
 def test_searches(http: httpx.Client, collection: str, asked: dict[str, Any], status: int, words: list[str]) -> None:
@@ -270,6 +273,7 @@ def test_collections_that_cannot_be(http: httpx.Client) -> None:
     for body, status, word in (
         ({"index": "hnws"}, 422, "known: auto, flat, hnsw"),
         ({"index": "flat", "recall": 0.9}, 422, "takes no recall"),
+        ({"chunking": [1]}, 422, "chunking: Input should be an object, not [1]"),
         ({"recall": 1.5}, 422, "0.5 to 0.999"),
         ({"recall": "high"}, 422, "recall"),
         ({"model": "men"}, 404, "Did you mean 'mean'"),

@@ -122,6 +122,12 @@ def test_a_field_that_no_document_has_any_more(http: httpx.Client, shelf: str) -
     assert [hit["id"] for hit in search(http, shelf, {"year": {"$exists": False}})["hits"]] == ["2"]
 
 
+def test_a_field_in_another_case_is_suggested(http: httpx.Client, shelf: str) -> None:
+    assert search(http, shelf, {"YEAR": {"$gt": 1}})["warnings"] == [
+        "no document has the field 'YEAR'. Did you mean 'year'?"
+    ]
+
+
 @pytest.mark.parametrize(
     ("number", "word"),
     [

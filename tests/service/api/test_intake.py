@@ -19,10 +19,10 @@ BAD: list[tuple[Any, str | None, str, str]] = [
     ({"id": "", "text": "a"}, "", "invalid_document", "1 to 512"),
     ({"id": 7, "text": "a"}, None, "invalid_input", "documents[7].id"),
     ({"id": "bare"}, "bare", "invalid_input", "documents[8].text: this field is required"),
-    ({"id": "twice", "text": "one"}, "twice", "invalid_document", "'twice' comes twice"),
-    ({"id": "twice", "text": "other"}, "twice", "invalid_document", "'twice' comes twice"),
+    ({"id": "twice", "text": "one"}, "twice", "invalid_document", "in one request, at documents[9], documents[10];"),
+    ({"id": "twice", "text": "other"}, "twice", "invalid_document", "'twice' comes twice in one request"),
     ({"id": "spans", "text": "a", "spans": [[0, 1]]}, "spans", "invalid_input", "has 'spans'"),
-    ("a text", None, "invalid_input", "documents[12]"),
+    ("a text", None, "invalid_input", "documents[12]: Input should be an object, not 'a text'"),
 ]
 DOCUMENTS = [GOOD, *(bad for bad, *_ in BAD), {"id": "last", "text": "A cat sleeps."}]
 
@@ -83,6 +83,17 @@ def test_many_bad_documents_are_listed_up_to_a_hundred(http: httpx.Client, colle
     assert len(answer["errors"]) == 100
     body = {"documents": documents, "on_error": "skip"}
     assert len(http.post(f"{collection}/documents", json=body).json()["rejected"]) == 6000
+
+
+def test_documents_with_one_id_are_refused_alike(http: httpx.Client, collection: str) -> None:
+    """Neither of them is known to be the one that is meant."""
+    documents = [{"id": "same", "text": f"text {n}"} for n in range(7)] + [GOOD]
+    answer = http.post(f"{collection}/documents", json={"documents": documents, "on_error": "skip"}).json()
+    assert (answer["upserted"], [entry["index"] for entry in answer["rejected"]]) == (1, list(range(7)))
+    named = ", ".join(f"documents[{n}]" for n in range(5))
+    assert {entry["detail"] for entry in answer["rejected"]} == {
+        f"document id 'same' comes 7 times in one request, at {named}, ...; send it once."
+    }
 
 
 def test_spans_that_are_wrong_are_named_too(http: httpx.Client) -> None:

@@ -160,3 +160,19 @@ def test_names_that_cannot_be(http: httpx.Client, name: str, bad: str) -> None:
 )
 def test_bad_input(http: httpx.Client, verb: str, path: str, body: Any, status: int, words: list[str]) -> None:
     problem(http.request(verb, path, json=body), status, *words)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "words", "field"),
+    [
+        ("PUT", "/aliases/é", {"collection": "any"}, "alias 'é': a name has 1 to 128", "alias"),
+        ("POST", "/collections/any/copy", {"to": "é"}, "collection name 'é'", "to"),
+        ("POST", "/collections/any/rename", {"to": "a b"}, "collection name 'a b'", "to"),
+        ("PUT", "/collections/é", {}, "collection name 'é'", "name"),
+    ],
+)
+def test_which_name_is_wrong_is_told(
+    http: httpx.Client, method: str, path: str, body: dict[str, Any], words: str, field: str
+) -> None:
+    refused = problem(http.request(method, path, json=body), 422, words, "begins with a letter or a digit")
+    assert refused["place"] == {"field": field}

@@ -138,3 +138,11 @@ def test_the_tokenizer_is_chosen_at_creation(http: httpx.Client) -> None:
 def test_mistakes(http: httpx.Client, documents: str, asked: dict[str, Any], status: int, words: list[str]) -> None:
     route = "recommend" if "positive" in asked else "search"
     problem(http.post(f"{documents}/{route}", json=asked), status, *words)
+
+
+def test_vectors_of_one_answer_are_limited(http: httpx.Client, collection: str) -> None:
+    documents = [{"id": str(number), "text": f"text {number}"} for number in range(10)]
+    http.post(f"{collection}/documents", json={"documents": documents}).raise_for_status()
+    body = {"queries": ["a"] * 4400, "k": 10, "include": ["vector"]}
+    answer = problem(http.post(f"{collection}/search", json=body), 413, "16777216 numbers", "Ask for 9 hits each")
+    assert answer["place"] == {"field": "k"} and answer["limit"] == 1 << 24

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 
 import pytest
 
@@ -41,15 +42,20 @@ def test_json_lines_compressed_or_not(tmp_path):
     assert documents(tmp_path / "two.gz") == [A, B]
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "module"),
+    [("d.jsonl.zst", "zstandard", "zstandard"), ("d.parquet", "pyarrow", "pyarrow.parquet")],
+)
+def test_a_package_that_is_not_there(tmp_path, monkeypatch, name, package, module):
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    (tmp_path / name).write_bytes(b"PAR1")
+    with pytest.raises(Failure, match=rf"takes the package {package}. Install it: `pip install {package}`"):
+        list(open_source(tmp_path / name))
+
+
 def test_zstandard(tmp_path):
     path = tmp_path / "d.jsonl.zst"
-    try:
-        import zstandard
-    except ImportError:
-        path.write_bytes(b"x")
-        with pytest.raises(Failure, match=r"takes the package zstandard. Install it: `pip install zstandard`"):
-            list(open_source(path))
-        return
+    zstandard = pytest.importorskip("zstandard", reason="the extra 'bulk' is not installed")
     path.write_bytes(zstandard.compress(lines(A)) + zstandard.compress(lines(B)))
     assert documents(path) == [A, B]
     path.write_bytes(zstandard.compress(lines(A, B))[:-5])
@@ -150,14 +156,8 @@ def test_vectors_and_their_fingerprint_are_sent(tmp_path):
 
 def test_parquet(tmp_path):
     path = tmp_path / "d.parquet"
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        path.write_bytes(b"PAR1")
-        with pytest.raises(Failure, match=r"takes the package pyarrow. Install it: `pip install pyarrow`"):
-            open_source(path)
-        return
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra 'bulk' is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
     table = {
         "id": ["a", "b"],
         "text": ["A harp.", "A cat."],

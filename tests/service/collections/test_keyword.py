@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from service.embedding.chunking import Chunking
 from service.errors import InvalidInput, KeywordsUnavailable, NotFound, TooLong
 from service.store import Chunked, Document
 from service.store import keyword as keyword_module
+from service.store.segmentation import segmented, uniform
 from service.store.tokenizers import TOKENIZERS
 from tests.support.definitions import definition
 
@@ -110,6 +112,73 @@ def test_words_find_what_has_them(collections, query, expected):
 def test_a_sharp_s_is_another_word_than_two(collections, query):
     texts = {"one": "Die Straße ist lang.", "two": "Die Strasse ist lang.", "none": "Der Weg."}
     assert sorted(found(made(collections, texts=texts), query)) == ["one", "two"]
+
+
+MARKS = [
+    ("שָׁלוֹם", "שלום"),
+    ("\ufb2a\ufb4bר", "\u05e9\u05d5ר"),  # points that are one character with their letter
+    ("\u200fكتب\u200e", "كتب"),
+    ("كِتَابٌ", "كتاب"),
+    ("ســلام", "سلام"),
+    ("أُحِبُّ", "أحب"),
+    ("ܫܠܳܡܳܐ", "ܫܠܡܐ"),
+    ("наро́дный", "народный"),
+    ("co\u00adoperate", "cooperate"),
+    ("str\u0336o\u0361ke", "stroke"),
+    ("1\ufe0f\u20e32", "12"),
+    ("क्\u200dष", "क्ष"),
+    ("葛\U000e0100飾区", "葛飾区"),
+]
+
+
+@pytest.mark.parametrize("tokenizer", ["unicode61", "porter"])
+def test_marks_that_a_word_may_have_or_not_neither_split_nor_join(collections, tokenizer):
+    texts = {f"{n} {kind}": f"before {word} after" for n, pair in enumerate(MARKS) for kind, word in enumerate(pair)}
+    collection = made(collections, tokenizer, texts)
+    for number, (marked, bare) in enumerate(MARKS):
+        expected = [f"{number} 0", f"{number} 1"]
+        assert sorted(found(collection, marked)) == sorted(found(collection, bare)) == expected, bare
+        if "葛" not in bare:  # which is found by its parts
+            assert found(collection, bare[: len(bare) // 2]) == found(collection, f"{bare}{bare}") == []
+    assert len(found(collection, "before", k=100)) == len(found(collection, "after", k=100)) == len(texts)
+
+
+def test_letters_are_not_marks(collections):
+    """Vowel signs that a word is another one without, and what is part of a letter."""
+    texts = {"hi": "हिन्दी", "ja": "がく", "ru": "й", "he": "בית־ספר", "ar": "آب"}
+    collection = made(collections, texts=texts)
+    for query in ("हनद", "かく", "и"):
+        assert found(collection, query) == []
+    for id_, text in texts.items():
+        assert found(collection, text) == [id_]
+        assert found(collection, unicodedata.normalize("NFD", text)) == [id_]
+    assert found(collection, "ספר") == ["he"]
+
+
+def test_texts_that_were_indexed_with_their_marks_are_indexed_anew(collections, folder):
+    collection = made(collections, texts={"marked": "שָׁלוֹם 大学", "plain": "harp", "kept": "naïve"})
+    collections.close()
+    connection = sqlite3.connect(folder / "millpond.sqlite3", isolation_level=None)
+    (table,) = (f"keywords_{key}" for (key,) in connection.execute("SELECT key FROM collections"))
+    (key,) = connection.execute("SELECT key FROM documents WHERE id = 'marked'").fetchone()
+    connection.execute(f"DELETE FROM {table} WHERE rowid = ?", (key,))
+    before = segmented(uniform("שָׁלוֹם 大学"))
+    connection.execute("UPDATE segmented SET text = ? WHERE document = ?", (before, key))
+    connection.execute(f"INSERT INTO {table} (rowid, text) VALUES (?, ?)", (key, before))
+    connection.execute("BEGIN")
+    keyword_module.renew(connection)
+    connection.execute("COMMIT")
+    connection.close()
+    intact(folder)
+    reopened = EmbeddedEngine(folder)
+    collection = reopened.get("unicode61")
+    for query, expected in (("שלום", "marked"), ("שָׁלוֹם", "marked"), ("大学", "marked"), ("harp", "plain")):
+        assert found(collection, query) == [expected]
+    assert found(collection, "naive") == ["kept"]
+    collection.delete("marked")
+    assert found(collection, "שלום") == []
+    reopened.close()
+    intact(folder)
 
 
 def test_stems(collections):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.collections.embedded import EmbeddedEngine
-from service.errors import InvalidName, NameConflict, NotFound
+from service.errors import InvalidName, NameConflict, NotFound, StoreUnavailable
 from service.store import Chunked, Document
 from tests.support.definitions import definition
 from tests.support.tiers import first_fast
@@ -184,3 +184,31 @@ def test_a_name_stands_for_one_thing(collections, notes):
         with pytest.raises(NameConflict):
             refused()
     assert collections.get("live") is collections.get("notes") is notes
+
+
+def test_a_copy_that_cannot_be_opened_is_not_made(collections, folder, notes):
+    """Its name is free, so that it can be tried again."""
+    with sqlite3.connect(folder / "millpond.sqlite3") as others:
+        (vector,) = others.execute("SELECT vector FROM documents WHERE id = 'b'").fetchone()
+        others.execute("UPDATE documents SET vector = x'00' WHERE id = 'b'")
+    others.close()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="does not have its collection's 2 numbers"):
+            collections.copy("notes", "copy")
+    assert [each.name for each in collections.list()] == ["notes"] and notes.count() == 2
+    with sqlite3.connect(folder / "millpond.sqlite3") as others:
+        others.execute("UPDATE documents SET vector = ? WHERE id = 'b'", (vector,))
+    others.close()
+    assert found(collections.copy("notes", "copy")) == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_a_copy_gets_its_graph(collections):
+    source, _ = collections.create("source", definition(), 2, "hnsw")
+    angles = np.linspace(0, np.pi, 1200)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    source.upsert([Document(str(i), "", {}) for i in range(1200)], vectors)
+    copy = collections.copy("source", "copy")
+    collections.wait_for_builds()
+    assert copy.index_state().uses == source.index_state().uses == "hnsw"
+    assert copy.count() == 1200
