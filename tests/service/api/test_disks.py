@@ -88,6 +88,7 @@ def test_a_disk_that_fills_under_a_service(tmp_path: Path, disk: Callable[[int, 
         assert "free some space" in str(error) or "full, over quota" in str(error)
         assert "Traceback" not in str(error)
     small.empty()
+    small.resize(20 * MEGABYTE)
     with Server(config, store) as server:
         check(server.http)
         for each in list(kept)[10:]:
