@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Up to four processes; tests of a file, which share its servers, stay together while they can.
 PYTEST = $(BIN)/python $(MEASURED) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help run test test-all test-peers coverage check lint types install install-dev torch bench loadtest clean
+.PHONY: help run test test-slow test-all test-peers coverage check lint types install install-dev torch bench loadtest clean
 
 help:  ## Show this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,20 +19,22 @@ run: install  ## Serve $(CONFIG) on 127.0.0.1:8000.
 test: install-dev  ## Run the fast tests and the main ways through a real server: some 4 minutes on two cores.
 	$(PYTEST) -m "not slow and not peers"
 
-test-all: export HYPOTHESIS_PROFILE = full
-test-all: test  ## Run those and the slow ones, with more examples each: some half an hour on two cores.
-	$(PYTEST) -m "slow and not peers"
+test-slow: export HYPOTHESIS_PROFILE = full
+test-slow: install-dev  ## Run the slow tests, with more examples of each property.
+	$(PYTEST) -m "(slow or hypothesis) and not peers"
+
+test-all: test test-slow  ## Run the fast tests and the slow ones: some half an hour on two cores.
 
 test-peers: install-dev  ## Run what needs other environments or many minutes; what is not there is skipped.
 	$(PYTEST) -m peers
 
-coverage: install-dev  ## Run test-all and report how much of pooling/ and service/ it covers; fails under 90 %.
+coverage: install-dev  ## Run test and report how much of pooling/ and service/ it covers; fails under 90 %.
 	$(BIN)/coverage erase
-	$(MAKE) test-all MEASURED="-m coverage run"
+	$(MAKE) test MEASURED="-m coverage run"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check: lint types coverage  ## Run what .ci/run does: lint, types, test-all and its coverage.
+check: lint types coverage test-slow  ## Run what .ci/run does: lint, types, test with its coverage, test-slow.
 
 lint: install-dev  ## Check style with ruff, and the import contract with import-linter.
 	$(BIN)/ruff check .

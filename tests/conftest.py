@@ -17,7 +17,7 @@ from tests.support import datasets
 from tests.support import smollm2 as smollm2_package
 from tests.support.servers import ROOT, Server
 
-# `make test` looks at fewer examples than `make test-all`. No deadlines: a busy machine is no fault.
+# `make test` looks at fewer examples than `make test-slow`. No deadlines: a busy machine is no fault.
 settings.register_profile("fast", max_examples=25, deadline=None)
 settings.register_profile("full", max_examples=100, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))

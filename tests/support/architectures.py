@@ -14,9 +14,10 @@ import re
 import string
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
@@ -197,7 +198,7 @@ def table() -> list[Outcome]:
 def examined(kind: str) -> Outcome:
     """Serve an architecture in a process of its own, so that whatever its code does ends there, and compare."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__spec__.name if __spec__ else __name__])
+    context.set_forkserver_preload(["tests.support.preloaded", __spec__.name if __spec__ else __name__])
     with TemporaryDirectory() as folder:
         process = context.Process(target=_examine, args=(kind, Path(folder)))
         process.start()
@@ -216,20 +217,21 @@ def _examine(kind: str, folder: Path) -> None:
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     save(kind, folder / "model")
-    outcome = _served(Outcome(kind), folder / "model", "auto")
+    alone = cache(lambda: _Alone(folder / "model"))
+    outcome = _served(Outcome(kind), folder / "model", "auto", alone)
     if "OpenVINO" in outcome.served:
-        outcome.wrong += _served(Outcome(kind), folder / "model", "torch").wrong
+        outcome.wrong += _served(Outcome(kind), folder / "model", "torch", alone).wrong
     (folder / "outcome.json").write_text(json.dumps(dataclasses.asdict(outcome)))
 
 
-def _served(outcome: Outcome, folder: Path, backend: str) -> Outcome:
+def _served(outcome: Outcome, folder: Path, backend: str, alone: Callable[[], _Alone]) -> Outcome:
     """Serve a checkpoint and compare; where it declares no longest text, under one that is given."""
     settings: dict[str, Any] = {"runtime": {"backend": backend, "cache": folder.parent / "cache", "threads": 2}}
     given: dict[str, Any] = {}
     while True:
         try:
             with served(folder, pooling="mean", normalize=True, **settings, **given) as found:
-                _compare(outcome, found, folder, given=bool(given))
+                _compare(outcome, found, alone, given=bool(given))
         except ServiceError as error:
             if "declares no longest text" in str(error) and not given:
                 given = {"max_tokens": POSITIONS}
@@ -240,7 +242,7 @@ def _served(outcome: Outcome, folder: Path, backend: str) -> Outcome:
         return outcome
 
 
-def _compare(outcome: Outcome, found: Models, folder: Path, *, given: bool) -> None:
+def _compare(outcome: Outcome, found: Models, made: Callable[[], _Alone], *, given: bool) -> None:
     model = found.get()
     runtime, trial, limit = model.encoder.runtime.backend, model.encoder.trial, model.recipe.max_tokens
     outcome.served = {"openvino": "OpenVINO", "torch": "PyTorch"}[runtime]
@@ -249,7 +251,7 @@ def _compare(outcome: Outcome, found: Models, folder: Path, *, given: bool) -> N
     outcome.reason = "" if runtime == "openvino" else _short(reason.rstrip(")"))
     declared = f"{POSITIONS - limit} less than declared" if limit < POSITIONS else "declared"
     outcome.longest = "to be given" if given else declared
-    alone = _Alone(folder)
+    alone = made()
     if not given:
         outcome.wrong += alone.limit(limit)
     for name, texts, pooling in _passes(limit, model.encoder.tokenizer.num_special):
@@ -284,6 +286,8 @@ class _Alone:
     """transformers' module by itself, on texts that are not padded."""
 
     def __init__(self, folder: Path) -> None:
+        self._found: dict[str, Any] = {}
+        """States of texts."""
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         kind = json.loads((folder / "config.json").read_text())["model_type"]
         auto: Any = AutoModelForTextEncoding if kind in _encoders() else AutoModel
@@ -293,7 +297,9 @@ class _Alone:
             self._module.set_attention_type("original_full")
 
     def __call__(self, text: str, pooling: str) -> Any:
-        states = self._states(text)
+        if text not in self._found:
+            self._found[text] = self._states(text)
+        states = self._found[text]
         pooled = {"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling]
         return pooled / np.linalg.norm(pooled)
 

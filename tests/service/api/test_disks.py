@@ -19,12 +19,12 @@ MEGABYTE = 1 << 20
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_under_a_service(tmp_path: Path, disk: Callable[[int], Disk]) -> None:
+def test_a_disk_that_fills_under_a_service(tmp_path: Path, disk: Callable[[int, Path], Disk]) -> None:
     model = {"encoder": str(plain_bert(tmp_path / "model")), "pooling": "mean"}
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"models": {"default": model}}))
-    small = disk(8 * MEGABYTE)
-    store = small.folder / "store"
+    store = tmp_path / "store"
+    small = disk(8 * MEGABYTE, store)  # the log of the service is beside it
     kept: dict[str, str] = {}
 
     def put(http: httpx.Client, ids: list[str], version: int) -> httpx.Response:
@@ -88,6 +88,7 @@ def test_a_disk_that_fills_under_a_service(tmp_path: Path, disk: Callable[[int],
         assert "free some space" in str(error) or "full, over quota" in str(error)
         assert "Traceback" not in str(error)
     small.empty()
+    small.resize(20 * MEGABYTE)
     with Server(config, store) as server:
         check(server.http)
         for each in list(kept)[10:]:

@@ -166,13 +166,15 @@ def test_bad_input(http: httpx.Client, verb: str, path: str, body: Any, status: 
     ("method", "path", "body", "words", "field"),
     [
         ("PUT", "/aliases/é", {"collection": "any"}, "alias 'é': a name has 1 to 128", "alias"),
-        ("POST", "/collections/any/copy", {"to": "é"}, "collection name 'é'", "to"),
-        ("POST", "/collections/any/rename", {"to": "a b"}, "collection name 'a b'", "to"),
+        ("POST", "/collections/NAME/copy", {"to": "é"}, "collection name 'é'", "to"),
+        ("POST", "/collections/NAME/rename", {"to": "a b"}, "collection name 'a b'", "to"),
         ("PUT", "/collections/é", {}, "collection name 'é'", "name"),
     ],
 )
 def test_which_name_is_wrong_is_told(
-    http: httpx.Client, method: str, path: str, body: dict[str, Any], words: str, field: str
+    http: httpx.Client, name: str, method: str, path: str, body: dict[str, Any], words: str, field: str
 ) -> None:
-    refused = problem(http.request(method, path, json=body), 422, words, "begins with a letter or a digit")
+    refused = problem(
+        http.request(method, path.replace("NAME", name), json=body), 422, words, "begins with a letter or a digit"
+    )
     assert refused["place"] == {"field": field}

@@ -165,7 +165,7 @@ def use(folder):
             refusals.append(error)
             return None
 
-    opened = attempt(Collections, folder)
+    opened = attempt(EmbeddedEngine, folder)
     if opened is None:
         return refusals
     for collection in list(opened.list()):
