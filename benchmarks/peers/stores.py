@@ -13,6 +13,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,7 +87,7 @@ class Qdrant:
         return [str(point.id) for point in found.points]
 
 
-STORES = {"chroma": Chroma, "qdrant": Qdrant}
+STORES: dict[str, Callable[[Path, int], Store]] = {"chroma": Chroma, "qdrant": Qdrant}
 
 
 def main(name: str, action: str, folder: Path, parts: list[int]) -> None:
@@ -94,7 +95,7 @@ def main(name: str, action: str, folder: Path, parts: list[int]) -> None:
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     queries = np.load(folder / "queries.npy")
     began = time.perf_counter()
-    store: Store = STORES[name](folder / name, vectors.shape[1])
+    store = STORES[name](folder / name, vectors.shape[1])
     if action == "store":
         for start in range(0, len(vectors), BATCH):
             store.add(start, np.array(vectors[start : start + BATCH]))
