@@ -4,8 +4,8 @@
     python -m benchmarks throughput --quick   # check that it works
 
 Every table names the processor; `--isa avx2` keeps a newer one to what older ones have. Peers are measured where
-MILLPOND_INFINITY and MILLPOND_TXTAI name their environments. Run nothing else on the machine meanwhile. Ctrl-C ends
-the servers too.
+MILLPOND_INFINITY, MILLPOND_TXTAI and MILLPOND_STORES name their environments. Run nothing else on the machine
+meanwhile. Ctrl-C ends the servers too. TMPDIR says where stores are kept; those of millions take gigabytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ TITLES: Final[Mapping[str, str]] = {
     "throughput": "Throughput, latency and memory over HTTP",
     "soak": "Memory and latency over time",
     "indexing": "Indexing and search",
-    "search": "Stores of vectors by kind of index",
+    "search": "A million vectors",
+    "lean": "Millions of vectors in little memory",
+    "filters": "Filtered search",
+    "mixed": "Searches beside changes",
+    "stores": "Vector stores side by side",
+    "retrieval": "Search by vectors, by words and by both",
     "quality": "Quality",
     "chunking": "Late and early chunking",
     "coldstart": "Cold start and memory",
@@ -46,13 +51,16 @@ def main() -> int:
     parser.add_argument(
         "--isa", choices=["avx2"], help="the most that libraries and servers may use of the processor"
     )
+    parser.add_argument("--vectors", type=int, help="how many to store, where vectors are; each has its own default")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="for the results; default: benchmarks/results")
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in TITLES]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(TITLES)}")
     rounds = max(1, given.rounds or (1 if given.quick else 3))
     folder = given.folder / "quick" if given.quick else given.folder
-    options = ["--isa", given.isa] if given.isa else []
+    options = [
+        word for name in ("isa", "vectors") if (value := vars(given)[name]) for word in (f"--{name}", f"{value}")
+    ]
     if given.isa:  # before anything is loaded that would look at the processor
         progress(limit_to_avx2())
     prepare_process()
@@ -60,7 +68,15 @@ def main() -> int:
     failed, began = [], time.monotonic()
     for name in given.names or TITLES:
         progress(f"== {name}")
-        report = Report(name, TITLES[name], rounds=rounds, quick=given.quick, folder=folder, options=options)
+        report = Report(
+            name,
+            TITLES[name],
+            rounds=rounds,
+            quick=given.quick,
+            folder=folder,
+            options=options,
+            vectors=given.vectors,
+        )
         try:
             import_module(f"benchmarks.{name}").run(report)
             report.write()

@@ -53,11 +53,16 @@ class Load:
 
     Args:
         port: where the server listens.
-        requests: sent in this order, each by the first client that is free; a `Client` takes no iterator.
+        requests: sent in this order, each by the first client that is free; a `Client` takes no iterator, but
+            any object that can be pickled and makes an iterator of requests.
         clients: connections, each of which waits for its answer before it sends the next request.
         vectors: whether the answers hold a vector for each text, which is then checked.
         seconds: how long to repeat the requests; None to send each once.
         patient: whether to send again what is refused with a 503, after `RETRY`.
+        rate: requests a second, whether or not others are answered, as long as a client is free; the latency of each
+            is from when it was due. None to send each as soon as a client is free.
+        lazy: whether requests are made while the clock runs, where all of them would take too much memory; none is
+            repeated then.
 
     """
 
@@ -67,6 +72,8 @@ class Load:
     vectors: bool = False
     seconds: float | None = None
     patient: bool = False
+    rate: float | None = None
+    lazy: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,11 +135,13 @@ def _run(load: Load) -> Outcome:
 
 
 async def _measure(load: Load) -> Outcome:
-    """Only write bytes and count those that come back while the clock runs."""
-    encoded = [(encode(load.port, request), request.texts) for request in load.requests]
+    """Only write bytes and count those that come back while the clock runs, unless requests are made meanwhile."""
+    encoded: Iterable[tuple[bytes, int]] = ((encode(load.port, one), one.texts) for one in load.requests)
+    if not load.lazy:
+        encoded = list(encoded)
     done: list[Answer] = []
     cpu, start = time.process_time(), time.perf_counter()
-    await send_all(load, cycle(encoded) if load.seconds else iter(encoded), done)
+    await send_all(load, cycle(encoded) if load.seconds and not load.lazy else iter(encoded), done)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     for answer in done if load.vectors else ():
         _check(answer)
@@ -143,11 +152,16 @@ async def _measure(load: Load) -> Outcome:
 async def send_all(load: Load, encoded: Iterator[tuple[bytes, int]], done: list[Answer]) -> None:
     """Send requests, each with the number of its texts, as a load says; what comes back is appended to `done`."""
     start = time.perf_counter()
+    turns = enumerate(encoded)
 
     async def take() -> None:
         connection = await asyncio.open_connection("127.0.0.1", load.port)
-        for request, texts in encoded:
+        for turn, (request, texts) in turns:
             refused, sent = 0, time.perf_counter()
+            if load.rate is not None:
+                due = start + turn / load.rate
+                await asyncio.sleep(max(0.0, due - sent))
+                sent = due
             if load.seconds and sent - start > load.seconds:
                 break
             while (body := await _send(connection, request, patient=load.patient)) is None:

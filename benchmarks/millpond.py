@@ -28,12 +28,16 @@ class Millpond(Target):
     Args:
         name: what tables call it.
         model: keys of the model's config beside the encoder; the bundled encoder as it declares itself by default.
+        store: the folder of its store, which outlives it; one that does not by default.
         runtime: the config's section. Where it names a precision, the server starts only at this one.
 
     """
 
-    def __init__(self, name: str, *, model: Mapping[str, Any] | None = None, **runtime: str) -> None:
+    def __init__(
+        self, name: str, *, model: Mapping[str, Any] | None = None, store: Path | None = None, **runtime: str
+    ) -> None:
         super().__init__(name)
+        self._store = store
         self._config = {"models": {"default": {"encoder": MINILM, **(model or {})}}, "runtime": runtime}
         self.precision = runtime.get("precision", "auto")
 
@@ -43,12 +47,18 @@ class Millpond(Target):
             raise NotStarted("this processor has no instructions for it, or may not use them.")
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(self._config))
-        return Server(config, folder / "store", patience=900, precision=None)
+        return Server(config, self._store or folder / "store", patience=900, precision=None)
 
     def check(self) -> None:
         """Refuse another precision than was asked for."""
         if self.precision not in ("auto", self.info["precision"]):
             raise NotStarted(f"asked for it, the service runs {self.runs_on}.")
+
+    @property
+    def store(self) -> Path:
+        """The folder of its store, once it was started."""
+        assert isinstance(self.running, Server)
+        return self.running.store
 
     @property
     def info(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -73,12 +73,17 @@ def score_sts(server: Millpond, pairs: Similarity, poolings: Sequence[str]) -> S
 
 
 def search_cranfield(server: Millpond, source: Path) -> Scores:
-    """Index a folder by `millpond index` and score `/collections/.../search` with Cranfield's queries, x 100."""
+    """Index a folder by `millpond index` and score searches for Cranfield's queries, x 100."""
     millpond("index", source, "--collection", "cranfield", "--truncate", "--url", server.running.url)
+    return {f"Cranfield {metric}": score for metric, score in score_searches(server, "cranfield").items()}
+
+
+def score_searches(server: Millpond, collection: str, **more: Any) -> Scores:
+    """Score `/collections/.../search` with Cranfield's queries, x 100, by metric."""
     data = cranfield()
     queries = [data.queries[query] for query in data.relevance]
-    body = {"queries": queries, "k": retrieval.CUT, "include": []}
-    answer = server.running.http.post("/collections/cranfield/search", json=body).raise_for_status().json()
+    body = {"queries": queries, "k": retrieval.CUT, "include": [], **more}
+    answer = server.running.http.post(f"/collections/{collection}/search", json=body).raise_for_status().json()
     rankings = [[hit["id"] for hit in result["hits"]] for result in answer["results"]]
     means = 100 * retrieval.measure(rankings, list(data.relevance.values())).mean(axis=0)
-    return {f"Cranfield {metric}": float(means[place]) for place, metric in enumerate(retrieval.METRICS[:3])}
+    return {metric: float(means[place]) for place, metric in enumerate(retrieval.METRICS[:3])}

@@ -36,13 +36,23 @@ class Report:
         quick: whether to measure little, only to check that the benchmark works.
         folder: for the files.
         options: further words of the command that makes it.
+        vectors: how many to store, where vectors are; None for what the benchmark has by default.
 
     """
 
     def __init__(
-        self, name: str, title: str, *, rounds: int, quick: bool, folder: Path, options: Sequence[str] = ()
+        self,
+        name: str,
+        title: str,
+        *,
+        rounds: int,
+        quick: bool,
+        folder: Path,
+        options: Sequence[str] = (),
+        vectors: int | None = None,
     ) -> None:
         self._name, self.rounds, self._quick, self._folder = name, rounds, quick, folder
+        self._vectors = vectors
         self._processor = processor()
         flags = shlex.join([*(["--quick"] if quick else []), *options, "--rounds", str(rounds)])
         self._data: dict[str, Any] = {
@@ -57,6 +67,10 @@ class Report:
     def size(self, full: int, quick: int) -> int:
         """Choose a sample size: `full` for results to publish, or `quick`."""
         return quick if self._quick else full
+
+    def vectors(self, full: int, quick: int) -> int:
+        """Choose how many vectors to store: what was asked for, or by `size`."""
+        return self._vectors or self.size(full, quick)
 
     def interleave(self, contestants: Mapping[Key, Callable[[], Value]]) -> dict[Key, list[Value]]:
         """Measure all contestants in every round, so that what slows the machine for a while slows them alike."""

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors
@@ -17,6 +17,8 @@ from service.api.requests import NotJSON, ReadingRoute, is_json, parse
 
 class LeanRoute(ReadingRoute):
     """The route of a function `(body, served)` from a model and the deployment to a response.
+
+    Parameters of its path are further, named arguments, and texts.
 
     FastAPI describes it in the OpenAPI document and answers for its other methods and spellings. Its requests do not
     pass through FastAPI: `LeanPaths` finds the route, and `respond` does all that is left.
@@ -47,12 +49,16 @@ class LeanRoute(ReadingRoute):
         body, problems = self.body_field.validate(value, loc=("body",))
         if problems:
             raise RequestValidationError(problems)
-        response: Response = await self.endpoint(body=body, served=request.app.state.deployment)
+        response: Response = await self.endpoint(
+            body=body, served=request.app.state.deployment, **request.path_params
+        )
         return response
 
 
 class LeanPaths:
     """Middleware that serves lean routes, found by method and path, and passes other requests on.
+
+    A path without parameters is looked up, and the few others are tried one by one.
 
     Args:
         app: what serves other requests.
@@ -63,16 +69,18 @@ class LeanPaths:
     def __init__(self, app: ASGIApp, owner: FastAPI, routes: Iterable[BaseRoute]) -> None:
         self._app = app
         self._owner = owner
+        lean = [route for route in routes if isinstance(route, LeanRoute)]
+        self._with_parameters = [route for route in lean if route.param_convertors]
         self._routes: dict[tuple[Any, Any], LeanRoute] = {
             (method, route.path): route
-            for route in routes
-            if isinstance(route, LeanRoute)
+            for route in lean
+            if not route.param_convertors
             for method in route.methods or ()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection."""
-        route = self._routes.get((scope.get("method"), scope.get("path")))
+        route = self._routes.get((scope.get("method"), scope.get("path"))) or self._matching(scope)
         if route is None:
             await self._app(scope, receive, send)
             return
@@ -83,6 +91,15 @@ class LeanPaths:
         except Exception as error:
             response = await errors.respond(request, error)
         await response(scope, receive, send)
+
+    def _matching(self, scope: Scope) -> LeanRoute | None:
+        """Return the route with parameters that a connection is for, and note them in its scope."""
+        for route in self._with_parameters:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                return route
+        return None
 
 
 async def _content(receive: Receive) -> bytes:

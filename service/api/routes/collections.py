@@ -10,7 +10,8 @@ from fastapi import APIRouter, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from service.api.errors import describe_fault
-from service.api.requests import JSONRoute, ReadingRoute, Served, check_count, places
+from service.api.lean import LeanRoute
+from service.api.requests import JSONRoute, Served, check_count, places
 from service.api.responses import (
     json_list,
     json_list_of,
@@ -66,7 +67,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": Problem, "description": "The store cannot be used"},
 }
 router = APIRouter(tags=["collections"], route_class=JSONRoute, responses=_RESPONSES)
-search_router = APIRouter(tags=["collections"], route_class=ReadingRoute, responses=_RESPONSES)
+search_router = APIRouter(tags=["collections"], route_class=LeanRoute, responses=_RESPONSES)
 
 
 @router.put(
