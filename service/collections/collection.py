@@ -23,6 +23,7 @@ from service.collections.paging import Page, cursor_after, key_of
 from service.collections.provenance import Definition
 from service.collections.refinement import PLAIN, Candidate, Refinement
 from service.collections.selection import Changed, Selection
+from service.collections.stored import StoredVectors
 from service.errors import InvalidInput, KeywordsUnavailable, NotFound, Place, StaleDefinition, TooLarge
 from service.index import BuiltIndex, DamagedSnapshot, IndexState, IndexView, VectorIndex
 from service.store import conditions
@@ -171,19 +172,20 @@ class Collection:
             if not isinstance(index, BuiltIndex) or not index.due:
                 return False
             begun = index.begin()
-        part, problem = None, None
+        part, failure = None, None
         try:
             part = begun.run(lambda: self._dropped or stopped())
         except Exception as error:
-            problem = f"the index cannot be built: {error}"
-            logger.exception("collection %r: the index cannot be built; it is searched exactly", self.name)
+            failure = error
         with self._store.writing() as transaction:
             if self._index is not index:
                 self._remove_snapshot(None if part is None else index.adopt(part))
                 return True
             before, row = self._row.snapshot, self._row
+            if failure is not None:
+                logger.error("collection %r: the index cannot be built", self.name, exc_info=failure)
             if part is None:
-                index.abandon(problem)
+                index.abandon(None if failure is None else f"the index cannot be built: {failure}")
             else:
                 row = transaction.name_snapshot(row, index.adopt(part))
             with self._lock.writing():
@@ -736,15 +738,17 @@ class Collection:
 
     def _empty_index(self, row: CollectionRow) -> VectorIndex:
         similarity = Definition.from_json(row.definition).similarity
-        return indexes.build(row.index_kind, row.dim, similarity, row.recall, self._snapshots)
+        source = StoredVectors(self._store, row.key, row.dim)
+        return indexes.build(row.index_kind, row.dim, similarity, row.recall, self._snapshots, source)
 
     def _ask_for_build(self) -> None:
         if isinstance(self._index, BuiltIndex) and self._index.due:
             self._builder.ask(self, self.build)
 
     def _remove_snapshot(self, name: str | None) -> None:
+        """Remove the files of a snapshot that are no part of the present one."""
         if name is not None:
-            indexes.remove_snapshot(self._snapshots, name)
+            indexes.remove_snapshot(self._snapshots, name, None if self._dropped else self._row.snapshot)
 
     def _put_rebuilt(
         self,

@@ -16,6 +16,7 @@ from service.collections.selection import Selection, merged
 from service.errors import InvalidCursor, NameConflict, NotFound
 from service.index import KINDS
 from service.index.hnsw import HnswIndex
+from service.index.ivf import IvfIndex
 from service.store import Chunked, Document
 from tests.support.definitions import definition
 
@@ -371,12 +372,25 @@ class History(RuleBasedStateMachine):
             )
 
 
+class TinyIvf(IvfIndex):
+    """The same with segments."""
+
+    kind = "tiny ivf"
+    exact_below = 4
+    most_tail = 3
+    most_of_segment = 12
+
+
 class HistoryWithGraphs(History):
     kind = "tiny"
 
     @rule()
     def wait(self):
         self.collections.wait_for_builds()
+
+
+class HistoryWithSegments(HistoryWithGraphs):
+    kind = "tiny ivf"
 
 
 TestHistory = History.TestCase
@@ -395,6 +409,19 @@ class TestHistoryWithGraphs(HistoryWithGraphs.TestCase):
         monkeypatch.setitem(KINDS, "tiny", Tiny)
 
 
+class TestHistoryWithSegments(HistoryWithSegments.TestCase):
+    settings = TestHistoryWithGraphs.settings
+
+    @pytest.fixture(autouse=True)
+    def _tiny(self, monkeypatch):
+        monkeypatch.setitem(KINDS, "tiny ivf", TinyIvf)
+
+
 @pytest.mark.slow
 class TestManyHistoriesWithGraphs(TestHistoryWithGraphs):
     settings = settings(TestHistoryWithGraphs.settings, max_examples=100)
+
+
+@pytest.mark.slow
+class TestManyHistoriesWithSegments(TestHistoryWithSegments):
+    settings = TestManyHistoriesWithGraphs.settings
