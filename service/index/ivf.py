@@ -38,6 +38,10 @@ _AT_ONCE: Final = 1_000
 
 _MODEST: Final = 20_000
 """Vectors that a filter leaves up to which all their codes are compared, which takes less than a millisecond."""
+_STRETCH: Final = 4
+"""How many times as many candidates are ranked where the nearest lie far from a query, so that codes tell less."""
+_POOLED: Final = 1.5
+"""How many times as many candidates are ranked of several segments, whose nearest lie closer together."""
 _MOST_COUNTED: Final = 1_000
 """Vectors that are looked for to see whether those that are allowed lie near a query."""
 
@@ -176,10 +180,11 @@ class Segments:
             return self._compared(self._coded, queries, wanted, keys, grouped)
         found: list[Found] = [_nothing()] * len(queries)
         left, depth = np.arange(len(queries)), wanted
-        everywhere = keys is not None and total <= _MODEST
+        everywhere, stretch = keys is not None and total <= _MODEST, 1
         while len(left):
             again = []
-            most = min(total, max(each.segment.part.effort.of(depth)[1] for each in searched))
+            pooled = _POOLED if len(searched) > 1 else 1
+            most = min(total, int(stretch * pooled * max(each.segment.part.effort.of(depth)[1] for each in searched)))
             candidates = _candidates(
                 searched, queries[left], depth, most, everywhere=everywhere, filtered=keys is not None
             )
@@ -197,7 +202,7 @@ class Segments:
                 found[row] = best[0][:wanted], best[1][:wanted], best[2][:wanted]
             left = np.array(again, np.int64)
             depth = min(depth * 4, total) if everywhere else depth
-            everywhere = True
+            everywhere, stretch = True, _STRETCH
         # As many for each: fewer are found only where the store has lost some.
         width = min(len(scores) for scores, _, _ in found)
         scores, of_keys, ordinals = (np.stack([part[:width] for part in each]) for each in zip(*found, strict=True))
@@ -294,7 +299,7 @@ class IvfIndex(TailedIndex[Segments, Built]):
 
     kind: ClassVar[str] = KIND
     summary: ClassVar[str] = (
-        "approximate search of many millions (IVF over 4-bit RaBitQ codes, ranked by the vectors themselves, which "
+        "approximate search of many millions (IVF over 4-bit codes, ranked by the vectors themselves, which "
         "stay on the disk)"
     )
     default_recall: ClassVar[float] = 0.95

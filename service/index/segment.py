@@ -1,4 +1,4 @@
-"""A segment: vectors of consecutive keys as codes (RaBitQ) in lists, each around a centre (IVF)."""
+"""A segment: vectors of consecutive keys as 4-bit codes in lists, each around a centre (IVF)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from service.similarity import Similarity
 faiss: Any = _typed_faiss
 
 KIND: Final = "ivf"
-_BITS: Final = 4
-"""Bits of a code for each number of a vector."""
+_RANGE: Final = 2.5
+"""Standard deviations on both sides of the mean that 4 bits divide; what is beyond has the nearest code."""
 _LISTS: Final = 2
 """Lists of a segment for the root of the number of its vectors."""
 SAMPLE: Final = 50
 """Vectors for each list that its centre is found by."""
+_TRAINING: Final = 20_000
+"""Vectors that the range of codes is found by."""
 _STEP: Final = 4_096
 """Vectors that are coded at once, after each of which a build can stop."""
 QUERIES: Final = 200
@@ -40,7 +42,7 @@ _ROUNDING: Final = 1e-6
 """Part of metrics that is rounding."""
 
 # The costs of a search in microseconds, on one core, between which its effort is divided.
-_COST_OF_CODE: Final = 0.03
+_COST_OF_CODE: Final = 0.05
 _COST_OF_CANDIDATE: Final = 20.0
 
 Blocks = Iterable[tuple[Keys, Vectors]]
@@ -258,7 +260,7 @@ def coded(
     `go_on` is called between the steps, and may raise.
     """
     found = centres(similarity.metric, sample, min(lists_of(count), len(sample)), go_on)
-    return extended(Segment(np.empty(0, np.int64), _empty(similarity, found), count), blocks, go_on)
+    return extended(Segment(np.empty(0, np.int64), _empty(similarity, found, sample), count), blocks, go_on)
 
 
 def extended(segment: Segment, blocks: Blocks, go_on: Callable[[], None]) -> Segment:
@@ -276,19 +278,21 @@ def extended(segment: Segment, blocks: Blocks, go_on: Callable[[], None]) -> Seg
     return replace(segment, keys=np.concatenate(found), index=faiss.clone_index(segment.index))
 
 
-def _empty(similarity: Similarity, found: Vectors) -> Any:
-    """Return FAISS's index without vectors around centres (n, dim).
+def _empty(similarity: Similarity, found: Vectors, sample: Vectors) -> Any:
+    """Return FAISS's index without vectors around centres (n, dim), for vectors as those of a sample (m, dim).
 
-    Vectors are turned at random, so that their numbers are alike in size, as these codes need it.
+    Vectors are turned at random, so that their numbers are alike in size, and have one range.
     """
     dim = found.shape[1]
     turn = faiss.RandomRotationMatrix(dim, dim)
     turn.init(dim)
     quantizer = flat(similarity.metric, turn.apply(found))
-    ivf = faiss.IndexIVFRaBitQ(quantizer, dim, len(found), quantizer.metric_type, True, _BITS)
+    codes = faiss.ScalarQuantizer.QT_4bit_uniform
+    ivf = faiss.IndexIVFScalarQuantizer(quantizer, dim, len(found), codes, quantizer.metric_type, True)
+    ivf.sq.rangestat, ivf.sq.rangestat_arg = faiss.ScalarQuantizer.RS_meanstd, _RANGE
     ivf.own_fields = True
     quantizer.this.disown()
-    ivf.train(turn.apply(found))
+    ivf.train(turn.apply(sample[-_TRAINING:]))
     index = faiss.IndexPreTransform(turn, ivf)
     index.own_fields = True
     turn.this.disown()
