@@ -93,7 +93,7 @@ class GraphBuild:
             if built is not None and len(built):
                 graph = built.part
                 name = draft.finish(HnswIndex.kind, graph.similarity, graph.keys, graph.hnsw, graph.tuning)
-                built = replace(built, part=replace(graph, name=name))
+                built = LiveGraph(replace(graph, name=name), built.live, built.length, built.count)
                 finished = True
             return built
         finally:

@@ -5,7 +5,7 @@ import json
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
@@ -144,7 +144,7 @@ class Store:
             for key, name, definition, dim, kind, created, recall, snapshot, tokenizer in rows
         ]
 
-    def vectors(self, collection: int, dim: int, after: int = 0) -> Iterator[tuple[Keys, Vectors]]:
+    def vectors(self, collection: int, dim: int, after: int = 0) -> Generator[tuple[Keys, Vectors], None, None]:
         """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key.
 
         They are those of keys above `after`.
