@@ -24,6 +24,7 @@ from benchmarks.stored import K, Stored, disk_mb
 from benchmarks.texts import Vectors
 from benchmarks.vectors import DIM, Corpus
 from service.index import snapshot
+from service.index.graph import Graph
 from service.similarity import COSINE
 
 faiss: Any = _typed_faiss
@@ -145,7 +146,7 @@ def apart(call: Callable[..., T], *arguments: Any) -> T:
 def bare(folder: Path, queries: Vectors) -> dict[str, float]:
     """Search the graph of the snapshot in a folder, without a service: milliseconds of processor time a query."""
     (path,) = folder.glob("*.index")
-    graph = snapshot.load(folder, path.name, DIM, COSINE)
+    graph = Graph.of(snapshot.load(folder, path.name, DIM, COSINE, INDEX))
     parameters = faiss.SearchParametersHNSW(efSearch=max(graph.effort, CANDIDATES))
     faiss.omp_set_num_threads(1)
 

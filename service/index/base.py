@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
@@ -134,6 +134,38 @@ class VectorIndex(ABC):
         return self.view().search(vectors, k, allowed, distinct=distinct, exact=exact)
 
 
+class VectorSource(Protocol):
+    """Where an index reads again vectors that it does not hold, as they were added.
+
+    While it is searched, the thread reads those that the index held when its view was taken; otherwise those that
+    there are now. Raises `StoreUnavailable`.
+    """
+
+    def blocks(self, after: int, last: int) -> Iterator[tuple[Keys, Vectors]]:
+        """Yield the vectors (n, dim) of keys above `after` up to `last`, and the key of each (n,), by ascending key.
+
+        No key's vectors are in two blocks.
+        """
+
+    def at(self, places: Sequence[tuple[int, int | None]]) -> list[Vectors | None]:
+        """Return the vectors (n, dim) at places, which are a key and the ordinal of one or None for all.
+
+        None stands for a key that there is no more.
+        """
+
+
+class NoVectors:
+    """The source of an index that is never filled."""
+
+    def blocks(self, after: int, last: int) -> Iterator[tuple[Keys, Vectors]]:
+        """Yield nothing."""
+        return iter(())
+
+    def at(self, places: Sequence[tuple[int, int | None]]) -> list[Vectors | None]:
+        """Return None for each place."""
+        return [None] * len(places)
+
+
 class Build(Protocol[Part_co]):
     """Makes a part of an index, aside from all that happens to the index meanwhile."""
 
@@ -143,6 +175,9 @@ class Build(Protocol[Part_co]):
 
     def run(self, stopped: Callable[[], bool]) -> Part_co | None:
         """Return the part; None where `stopped` became true before it was made. Raises `OSError`."""
+
+
+NO_VECTORS: Final = NoVectors()
 
 
 class BuiltIndex(VectorIndex, Generic[Part]):
@@ -155,13 +190,19 @@ class BuiltIndex(VectorIndex, Generic[Part]):
         similarity: what vectors are compared by.
         recall: the recall that is asked for; None for the kind's own.
         folder: where snapshots are kept; None for nowhere, with files that end with the process.
+        source: where the vectors are stored, for a kind that does not hold them.
     """
 
     default_recall: ClassVar[float]
 
     @abstractmethod
     def __init__(
-        self, dim: int, similarity: Similarity, recall: float | None = None, folder: Path | None = None
+        self,
+        dim: int,
+        similarity: Similarity,
+        recall: float | None = None,
+        folder: Path | None = None,
+        source: VectorSource = NO_VECTORS,
     ) -> None: ...
 
     @property
@@ -175,7 +216,10 @@ class BuiltIndex(VectorIndex, Generic[Part]):
 
     @abstractmethod
     def adopt(self, part: Part) -> str | None:
-        """Search with the part that was built last, and apply what has changed since; return its snapshot's name."""
+        """Search with the part that was built last, and apply what has changed since.
+
+        Returns the name of the snapshot of all that is built now; None where there is none.
+        """
 
     @abstractmethod
     def abandon(self, problem: str | None = None) -> None:
@@ -187,6 +231,10 @@ class BuiltIndex(VectorIndex, Generic[Part]):
 
         Returns the highest key that it covers. Raises `DamagedSnapshot`, and `OSError` where it cannot be read.
         """
+
+
+class Stopped(Exception):
+    """A build was stopped."""
 
 
 class DamagedSnapshot(Exception):

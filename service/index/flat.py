@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -145,6 +145,25 @@ class ExactView:
         found[1][rows[sure]] = positions[sure][chosen[sure]].reshape(-1, wanted)
         settled: NDArray[np.bool_] = sure
         return settled
+
+
+def compared(
+    similarity: Similarity, queries: Vectors, k: int, blocks: Iterable[tuple[Keys, Vectors]], *, grouped: bool = False
+) -> tuple[Vectors, Keys, Ordinals]:
+    """Return what an exact search with prepared queries (q, dim) finds among prepared vectors and their keys.
+
+    They come in blocks, by ascending key, that divide no key's run.
+    """
+    nothing = np.empty((len(queries), 0))
+    best: tuple[Vectors, Keys, Ordinals] = (
+        nothing.astype(np.float32),
+        nothing.astype(np.int64),
+        nothing.astype(np.int64),
+    )
+    for keys, vectors in blocks:
+        rows = Rows.of(similarity.metric, keys, vectors)
+        best = merged(k, [best, ExactView(similarity, rows).search_prepared(queries, k, grouped=grouped)])
+    return best
 
 
 def merged(k: int, parts: Sequence[tuple[Vectors, Keys, Ordinals]]) -> tuple[Vectors, Keys, Ordinals]:

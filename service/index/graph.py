@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import faiss as _typed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Keys, Ordinals, Vectors
-from service.index.flat import ExactView, firsts, merged
-from service.index.rows import Rows, distinct, held, knn, once, one_thread
+from service.index.flat import compared, firsts
+from service.index.live import Live, packed
+from service.index.rows import distinct, knn, nearest_in, one_thread
+from service.index.snapshot import Snapshot
 from service.index.vectorfile import BLOCK, VectorFile
-from service.similarity import Similarity
+from service.similarity import SIMILARITIES, Similarity
 
 faiss: Any = _typed_faiss
 
@@ -23,6 +25,7 @@ LINKS: Final = 16
 """Links of a vertex (M); twice as many on the lowest level."""
 EFFORT: Final = 64
 """Candidates that are kept while a vertex is inserted (efConstruction)."""
+TUNED: Final = ("effort", "stretch", "recall", "measured")
 _EFFORTS: Final = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Candidates that are kept in a search (efSearch), of which the least is chosen that reaches the recall."""
 _SAMPLE: Final = 200
@@ -37,8 +40,6 @@ which a search must leave the cluster that it is in."""
 _COST_OF_EFFORT: Final = 2.4
 _COST_OF_CODE: Final = 0.064
 _COST_OF_SKIPPING: Final = 0.004
-_SPARSE: Final = 50
-"""One of how many keys is allowed at most, where they are looked up one by one."""
 _FEW: Final = 500
 """Vectors that are read and compared themselves rather than their codes."""
 
@@ -68,6 +69,18 @@ class Graph:
     recall: float = 0.0
     measured: int = 0
     name: str | None = None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Graph:
+        """Return the graph of a snapshot."""
+        tuned = {name: snapshot.about[name] for name in TUNED}
+        similarity = SIMILARITIES[snapshot.about["similarity"]]
+        return cls(similarity, snapshot.keys, snapshot.file, snapshot.index, **tuned, name=snapshot.name)
+
+    @property
+    def tuning(self) -> dict[str, Any]:
+        """What it was tuned to."""
+        return {name: getattr(self, name) for name in TUNED}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -139,17 +152,8 @@ class Graph:
 
         All vectors of a key are among them, or none.
         """
-        empty = np.empty((len(queries), 0))
-        best: tuple[Vectors, Keys, Ordinals] = (
-            empty.astype(np.float32),
-            empty.astype(np.int64),
-            empty.astype(np.int64),
-        )
-        for keys, vectors in self.blocks(positions if k else np.empty(0, np.int64)):
-            rows = Rows.of(self.similarity.metric, keys, vectors)
-            part = ExactView(self.similarity, rows).search_prepared(queries, k, grouped=grouped)
-            best = merged(k, [best, part])
-        return best
+        blocks = self.blocks(positions if k else np.empty(0, np.int64))
+        return compared(self.similarity, queries, k, blocks, grouped=grouped)
 
     def blocks(self, positions: Keys | None = None) -> Iterator[tuple[Keys, Vectors]]:
         """Yield keys and vectors at ascending positions, all by default, in blocks that divide no key's run."""
@@ -164,6 +168,15 @@ class Graph:
                 stop = int(np.searchsorted(keys, keys[stop - 1], "right"))
             yield keys[start:stop], self.file.rows(positions[start:stop])
             start = stop
+
+    def _placed(self, stopped: Callable[[], bool]) -> Iterator[tuple[Keys, Vectors]]:
+        """Yield positions and vectors, in blocks, until `stopped` becomes true."""
+        size = max(1, BLOCK // (4 * self.file.dim))
+        for start in range(0, len(self), size):
+            if stopped():
+                return
+            positions = np.arange(start, min(start + size, len(self)))
+            yield positions, self.file.rows(positions)
 
     def ranked(self, query: Vectors, positions: Keys) -> tuple[Vectors, Keys]:
         """Return the scores of the vectors at positions to one query (dim,), and the positions, best first."""
@@ -187,8 +200,8 @@ class Graph:
         sample = np.sort(np.random.default_rng(len(self)).permutation(len(self))[:_SAMPLE])
         queries = self.file.rows(sample)
         most = min(max(_MEASURED), len(self) - 1)
-        truth = self._truth(queries, most + 1, stopped)
-        if truth is None:
+        truth = nearest_in(self.similarity.metric, queries, self._placed(stopped), most + 1)[1]
+        if stopped():
             return None
         exact = [
             self.ranked(query, places[places != own])[0]
@@ -219,20 +232,6 @@ class Graph:
         stretch = max(1.0, reached[1] / _breadth(_MEASURED[1] + 1))
         return replace(self, effort=reached[0], stretch=stretch, recall=min(recalls), measured=len(self))
 
-    def _truth(self, queries: Vectors, k: int, stopped: Callable[[], bool]) -> Keys | None:
-        """Return the positions of the `k` nearest vectors to each query."""
-        metrics, places = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        size = max(k, BLOCK // (4 * self.file.dim))
-        for start in range(0, len(self), size):
-            positions = np.arange(start, min(start + size, len(self)))
-            metric, place = knn(self.similarity.metric, queries, self.file.rows(positions), min(k, len(positions)))
-            metrics, places = np.concatenate([metrics, metric], 1), np.concatenate([places, place + start], 1)
-            order = np.argsort(-metrics if self.similarity.metric == "inner product" else metrics, 1)[:, :k]
-            metrics, places = np.take_along_axis(metrics, order, 1), np.take_along_axis(places, order, 1)
-            if stopped():
-                return None
-        return places
-
     def _visited(self, queries: Vectors, breadth: int, effort: int) -> Keys:
         """Return the positions, (q, breadth), that the graph finds for each query, best code first; -1 for none."""
         with one_thread():
@@ -244,8 +243,7 @@ class Graph:
         """Return the positions, (q, depth), of those vectors whose codes come nearest to each query."""
         parameters = None
         if chosen is not None:
-            bits = np.packbits(chosen, bitorder="little")
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(packed(chosen)))
         with one_thread():
             places: Keys = self._codes.search(queries, depth, params=parameters)[1]
         return places
@@ -256,80 +254,32 @@ def _breadth(wanted: int) -> int:
     return 2 * wanted + 10
 
 
-@dataclass(frozen=True, eq=False)
-class LiveGraph:
+class LiveGraph(Live[Graph]):
     """A graph without those of its vectors that were removed since it was built."""
 
-    graph: Graph
-    live: NDArray[np.bool_] | None
-    """Which vectors are there still (n,); None for all."""
-    length: int
-    """How many they are."""
-    count: int
-    """How many keys they have."""
-
-    @classmethod
-    def whole(cls, graph: Graph) -> LiveGraph:
-        """Return a graph from which nothing was removed."""
-        return cls(graph, None, len(graph), distinct(graph.keys))
+    uses: ClassVar[str] = "hnsw"
+    pending: ClassVar[int] = 0
 
     @property
-    def deleted(self) -> int:
-        """How many vectors were removed."""
-        return len(self.graph) - self.length
+    def recall(self) -> float:
+        """As it was measured."""
+        return self.part.recall
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of codes, links and keys."""
-        return self.graph.memory_bytes + (0 if self.live is None else self.live.nbytes)
-
-    @property
-    def keys(self) -> Keys:
-        """The keys, ascending, each once."""
-        keys = self.graph.keys
-        return once(keys if self.live is None else keys[self.live], self.count)
-
-    def without(self, keys: Keys) -> LiveGraph:
-        """Return the graph without the vectors of `keys`; absent keys are ignored."""
-        positions = self.positions(keys)
-        if not len(positions):
-            return self
-        live = np.ones(len(self.graph), bool) if self.live is None else self.live.copy()
-        live[positions] = False
-        count = self.count - distinct(self.graph.keys[positions])
-        return replace(self, live=live, length=self.length - len(positions), count=count)
-
-    def positions(self, keys: Keys | None) -> Keys:
-        """Return the positions, ascending, of the vectors of `keys` that are there still, or of all for None."""
-        if keys is None:
-            return np.arange(len(self.graph)) if self.live is None else np.flatnonzero(self.live)
-        keys = np.unique(keys)
-        starts = np.searchsorted(self.graph.keys, keys)
-        lengths = np.searchsorted(self.graph.keys, keys, "right") - starts
-        ends = np.cumsum(lengths)
-        positions: Keys = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
-        return positions if self.live is None else positions[self.live[positions]]
-
-    def _chosen(self, keys: Keys) -> NDArray[np.bool_]:
-        """Return which vectors (n,) are of `keys` and there still."""
-        if len(keys) < len(self.graph) // _SPARSE:
-            chosen = np.zeros(len(self.graph), bool)
-            chosen[self.positions(keys)] = True
-            return chosen
-        chosen = held(self.graph.keys, keys)
-        return chosen if self.live is None else chosen & self.live
+        return self.part.memory_bytes + (0 if self.live is None else self.live.nbytes)
 
     def search(
         self, queries: Vectors, k: int, allowed: Keys | None, *, grouped: bool, exact: bool
     ) -> tuple[Vectors, Keys, Ordinals]:
         """Search with prepared queries (q, dim), as `IndexView` describes."""
-        chosen, total, count = self.live, self.length, self.count
-        if allowed is not None:
-            chosen = self._chosen(allowed)
+        chosen, total, count = self.chosen(allowed), self.length, self.count
+        if allowed is not None and chosen is not None:
             total = int(np.count_nonzero(chosen))
-            count = distinct(self.graph.keys[chosen]) if grouped else 0
+            count = distinct(self.part.keys[chosen]) if grouped else 0
         wanted = min(k, count if grouped else total) if len(queries) else 0
         if exact or not wanted or total <= _FEW:
             positions = None if chosen is None else np.flatnonzero(chosen)
-            return self.graph.search_exactly(queries, wanted, positions, grouped=grouped)
-        return self.graph.search(queries, wanted, chosen, total, grouped=grouped)
+            return self.part.search_exactly(queries, wanted, positions, grouped=grouped)
+        return self.part.search(queries, wanted, chosen, total, grouped=grouped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Keys, Vectors
+from service.cores import available_cores
 from service.similarity import Metric
 
 # FAISS's type information describes the C++ signatures under it, not those that Python sees.
@@ -210,6 +211,22 @@ def knn(
     return found
 
 
+def nearest_in(
+    metric: Metric, queries: Vectors, blocks: Iterable[tuple[Keys, Vectors]], k: int
+) -> tuple[Vectors, Keys]:
+    """Return metrics and positions, (q, k) or less each, best first, of the nearest vectors in blocks to each query.
+
+    A block is positions (n,) and prepared vectors (n, dim).
+    """
+    metrics, places = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    for positions, vectors in blocks:
+        found, at = knn(metric, queries, vectors, min(k, len(vectors)))
+        metrics, places = np.concatenate([metrics, found], 1), np.concatenate([places, positions[at]], 1)
+        order = np.argsort(-metrics if metric == "inner product" else metrics, 1, "stable")[:, :k]
+        metrics, places = np.take_along_axis(metrics, order, 1), np.take_along_axis(places, order, 1)
+    return metrics, places
+
+
 def held(sorted_keys: Keys, keys: Keys) -> NDArray[np.bool_]:
     """Return which of `sorted_keys` (n,) are among `keys`."""
     if not len(sorted_keys) or not len(keys):
@@ -249,6 +266,17 @@ def one_thread() -> Iterator[None]:
     """
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+@contextmanager
+def half_the_cores() -> Iterator[None]:
+    """Let FAISS use half of the cores on the calling thread, for what is built beside requests."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(max(1, available_cores() // 2))
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -193,7 +193,7 @@ class Store:
             ).fetchall()
             return [_collection(row) for row in rows]
 
-    def vectors(self, collection: int, dim: int, after: int = 0) -> Iterator[tuple[Keys, Vectors]]:
+    def vectors(self, collection: int, dim: int, after: int = 0) -> Generator[tuple[Keys, Vectors], None, None]:
         """Yield the vectors (n, dim) of a collection and the key of each (n,), in blocks, by ascending key.
 
         They are those of keys above `after`.

@@ -54,7 +54,7 @@ class CreateCollection(Body):
     recall: float | None = Field(
         default=None,
         description="Of an index that approximates: the share of the true nearest that a search is to find; 0.98 "
-        "unless given.",
+        "unless given, and 0.95 for `ivf`.",
     )
     dimension: int | None = Field(
         default=None,
@@ -161,12 +161,12 @@ class UpsertRequest(Body):
 class IndexBody(BaseModel):
     """How a collection is searched now."""
 
-    uses: str = Field(description="`exact`, or `hnsw`.")
-    tail: int | None = Field(default=None, description="Vectors that are not in the graph yet, and compared with.")
-    deleted: int | None = Field(default=None, description="Vectors in the graph that are no longer found.")
+    uses: str = Field(description="`exact`, `hnsw` or `ivf`.")
+    tail: int | None = Field(default=None, description="Vectors that are not built in yet, and compared with.")
+    deleted: int | None = Field(default=None, description="Vectors built in that are no longer found.")
     target: float | None = Field(default=None, description="The recall that is asked for.")
     recall: float | None = Field(default=None, description="As measured on a sample of the collection's vectors.")
-    problem: str | None = Field(default=None, description="Why the target is not met, or no graph can be built.")
+    problem: str | None = Field(default=None, description="Why the target is not met, or nothing can be built.")
     building: float | None = Field(
         default=None, description="How much of a graph that is being built, or waits for that, is done: from 0 to 1."
     )

@@ -16,6 +16,7 @@ from service.collections.embedded.builder import Builder
 from service.collections.embedded.lock import ReadWriteLock
 from service.collections.embedded.moment import Moment
 from service.collections.embedded.progress import Progress
+from service.collections.embedded.stored import StoredVectors
 from service.collections.provenance import Definition
 from service.errors import NotFound, StaleDefinition, StoreUnavailable
 from service.index import EXACT, Build, BuiltIndex, DamagedSnapshot, IndexView, VectorIndex
@@ -227,11 +228,13 @@ class Contents:
 
     def _empty_index(self, row: CollectionRow) -> VectorIndex:
         similarity = Definition.from_json(row.definition).similarity
-        return indexes.build(row.index_kind, row.dim, similarity, row.recall, self._snapshots)
+        source = StoredVectors(self._store, row.key, row.dim)
+        return indexes.build(row.index_kind, row.dim, similarity, row.recall, self._snapshots, source)
 
     def _remove_snapshot(self, name: str | None) -> None:
+        """Remove the files of a snapshot that are no part of the present one."""
         if name is not None:
-            indexes.remove_snapshot(self._snapshots, name)
+            indexes.remove_snapshot(self._snapshots, name, None if self._dropped else self._row.snapshot)
 
     def _require_present(self) -> None:
         if self._dropped:

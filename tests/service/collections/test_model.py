@@ -9,6 +9,7 @@ from hypothesis.stateful import rule
 from service.collections.embedded import EmbeddedEngine
 from service.index import KINDS
 from service.index.hnsw import HnswIndex
+from service.index.ivf import IvfIndex
 from tests.support.histories import History
 
 
@@ -18,6 +19,15 @@ class Tiny(HnswIndex):
     kind = "tiny"
     exact_below = 4
     most_tail = 3
+
+
+class TinyIvf(IvfIndex):
+    """The same with segments."""
+
+    kind = "tiny ivf"
+    exact_below = 4
+    most_tail = 3
+    most_of_segment = 12
 
 
 class EmbeddedHistory(History):
@@ -32,6 +42,10 @@ class HistoryWithGraphs(EmbeddedHistory):
     @rule()
     def wait(self):
         self.engine.wait_for_builds()
+
+
+class HistoryWithSegments(HistoryWithGraphs):
+    kind = "tiny ivf"
 
 
 TestHistory = EmbeddedHistory.TestCase
@@ -50,6 +64,19 @@ class TestHistoryWithGraphs(HistoryWithGraphs.TestCase):
         monkeypatch.setitem(KINDS, "tiny", Tiny)
 
 
+class TestHistoryWithSegments(HistoryWithSegments.TestCase):
+    settings = TestHistoryWithGraphs.settings
+
+    @pytest.fixture(autouse=True)
+    def _tiny(self, monkeypatch):
+        monkeypatch.setitem(KINDS, "tiny ivf", TinyIvf)
+
+
 @pytest.mark.slow
 class TestManyHistoriesWithGraphs(TestHistoryWithGraphs):
     settings = settings(TestHistoryWithGraphs.settings, max_examples=100)
+
+
+@pytest.mark.slow
+class TestManyHistoriesWithSegments(TestHistoryWithSegments):
+    settings = TestManyHistoriesWithGraphs.settings

@@ -13,23 +13,38 @@ import pytest
 from service.collections.embedded import EmbeddedEngine
 from service.collections.embedded.builder import Builder
 from service.errors import StoreUnavailable
-from service.index import KINDS
+from service.index import KINDS, ivf
 from service.index.hnsw import HnswIndex
+from service.index.ivf import IvfIndex
 from service.store import Document
 from tests.support.definitions import definition
 
 DIM = 8
 
 
-class Tiny(HnswIndex):
+class TinyHnsw(HnswIndex):
     kind = "tiny"
     exact_below = 40
     most_tail = 30
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setitem(KINDS, "tiny", Tiny)
+class TinyIvf(IvfIndex):
+    kind = "tiny"
+    exact_below = 40
+    most_tail = 30
+    most_of_segment = 150
+
+
+@pytest.fixture(autouse=True, params=[TinyHnsw, TinyIvf], ids=["hnsw", "ivf"])
+def tiny(request, monkeypatch):
+    monkeypatch.setitem(KINDS, "tiny", request.param)
+    monkeypatch.setattr(ivf, "_FEW", 0)  # codes are searched, however few there are
+    return request.param
+
+
+@pytest.fixture
+def uses(tiny):
+    return "ivf" if issubclass(tiny, IvfIndex) else "hnsw"
 
 
 def vector_of(text):
@@ -57,12 +72,12 @@ def names(folder):
 
 
 @pytest.fixture
-def built(collections):
+def built(collections, uses):
     """A collection with a graph and its snapshot, and changes after it."""
     collection = collections.create("notes", definition(), DIM, "tiny")[0]
     put(collection, [f"d{i}" for i in range(60)])
     collections.wait_for_builds()
-    assert collection.index_state().uses == "hnsw"
+    assert collection.index_state().uses == uses
     put(collection, ["d3", "d4", "new"], version=1)
     collection.delete("d5")
     return collection
@@ -72,7 +87,7 @@ TEXTS = [f"d{i} in version 0" for i in range(60) if i not in (3, 4, 5)]
 TEXTS += [f"{id_} in version 1" for id_ in ("d3", "d4", "new")]
 
 
-def test_a_restart_goes_on_with_the_snapshot(collections, folder, built, caplog):
+def test_a_restart_goes_on_with_the_snapshot(collections, folder, built, caplog, tiny, uses):
     check(built, TEXTS)
     (name,) = names(folder)
     written = (folder / "indexes" / name).stat().st_mtime
@@ -81,7 +96,7 @@ def test_a_restart_goes_on_with_the_snapshot(collections, folder, built, caplog)
         collections = EmbeddedEngine(folder)
         collection = collections.get("notes")
         state = collection.index_state()
-        assert (state.uses, state.tail, state.deleted, state.target) == ("hnsw", 3, 3, 0.98)
+        assert (state.uses, state.tail, state.deleted, state.target) == (uses, 3, 3, tiny.default_recall)
         assert datetime.fromisoformat(state.saved).timestamp() == int(written)
         check(collection, TEXTS)
     assert names(folder) == [name] and not caplog.records
@@ -96,7 +111,7 @@ def test_a_restart_goes_on_with_the_snapshot(collections, folder, built, caplog)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "missing", "foreign"])
-def test_a_snapshot_that_cannot_be_used_is_built_anew(collections, folder, built, caplog, damage):
+def test_a_snapshot_that_cannot_be_used_is_built_anew(collections, folder, built, caplog, damage, uses):
     other = collections.create("other", definition(), DIM, "tiny")[0]
     put(other, [f"o{i}" for i in range(50)])
     collections.wait_for_builds()
@@ -121,7 +136,7 @@ def test_a_snapshot_that_cannot_be_used_is_built_anew(collections, folder, built
     check(reopened.get("notes"), TEXTS)
     check(reopened.get("other"), [f"o{i} in version 0" for i in range(50)])
     reopened.wait_for_builds()
-    assert reopened.get("notes").index_state().uses == "hnsw"
+    assert reopened.get("notes").index_state().uses == uses
     check(reopened.get("notes"), TEXTS)
     assert len(names(folder)) == 2
     reopened.close()
@@ -137,10 +152,10 @@ def test_what_nothing_names_is_removed_at_the_start(collections, folder, built):
     reopened.close()
 
 
-def test_a_reindex_leaves_no_snapshot_of_the_vectors_before(collections, folder, built, monkeypatch):
+def test_a_reindex_leaves_no_snapshot_of_the_vectors_before(collections, folder, built, monkeypatch, tiny):
     """Keys stay as they are then, so that the snapshot would fit but for its name."""
     (name,) = names(folder)
-    monkeypatch.setattr(Tiny, "exact_below", 10_000)
+    monkeypatch.setattr(tiny, "exact_below", 10_000)
     built.begin_rebuild(definition(turn=2), DIM)
     while batch := built.unbuilt():
         vectors = np.stack([vector_of(document.text[::-1]) for _, document in batch])
@@ -159,11 +174,11 @@ def test_a_reindex_leaves_no_snapshot_of_the_vectors_before(collections, folder,
 
 
 @pytest.mark.parametrize("ends", ["drop", "reindex", "close"])
-def test_a_build_that_comes_too_late_leaves_nothing(collections, folder, monkeypatch, ends):
+def test_a_build_that_comes_too_late_leaves_nothing(collections, folder, monkeypatch, ends, tiny, uses):
     """The collection is dropped, gets other vectors, or is closed when its graph is done and not yet published."""
     done, released = threading.Event(), threading.Event()
 
-    class Late(Tiny):
+    class Late(tiny):
         def begin(self):
             build = super().begin()
 
@@ -200,12 +215,12 @@ def test_a_build_that_comes_too_late_leaves_nothing(collections, folder, monkeyp
         assert names(folder) == [] and collections.list() == []
     else:
         check(collection, [f"d{i} in version 0" for i in range(60)])
-        assert collection.index_state().uses == ("exact" if ends == "reindex" else "hnsw")
+        assert collection.index_state().uses == ("exact" if ends == "reindex" else uses)
         assert len(names(folder)) == (ends == "close")
     collections.close()
 
 
-def test_where_no_snapshot_can_be_written_searches_are_exact(collections, folder, caplog):
+def test_where_no_snapshot_can_be_written_searches_are_exact(collections, folder, caplog, uses):
     (folder / "indexes").write_text("in the way")
     collection = collections.create("notes", definition(), DIM, "tiny")[0]
     put(collection, [f"d{i}" for i in range(60)])
@@ -216,15 +231,16 @@ def test_where_no_snapshot_can_be_written_searches_are_exact(collections, folder
     (folder / "indexes").unlink()
     put(collection, [f"e{i}" for i in range(60)])
     collections.wait_for_builds()
-    assert (collection.index_state().uses, collection.index_state().problem) == ("hnsw", None)
+    assert (collection.index_state().uses, collection.index_state().problem) == (uses, None)
 
 
 FILL = """
 import sys
 from pathlib import Path
-from tests.service.collections.test_snapshots import KINDS, Tiny, definition, put, DIM
+from tests.service.collections import test_snapshots
+from tests.service.collections.test_snapshots import KINDS, definition, put, DIM
 from service.collections.embedded import EmbeddedEngine
-KINDS["tiny"] = Tiny
+KINDS["tiny"] = getattr(test_snapshots, sys.argv[2])
 collections = EmbeddedEngine(Path(sys.argv[1]))
 collection = collections.create("notes", definition(), DIM, "tiny")[0]
 version = collection.count()
@@ -237,11 +253,11 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_kill_while_snapshots_are_written_loses_nothing(folder, start):
+def test_a_kill_while_snapshots_are_written_loses_nothing(folder, start, tiny):
     seed = random.randrange(2**32)
     rng = random.Random(seed)
     for _ in range(4):
-        process = start(FILL, folder)
+        process = start(FILL, folder, tiny.__name__)
         assert process.stdout.readline() == "ready\n"
         for _ in range(rng.randrange(3, 25)):
             process.stdout.readline()
@@ -252,7 +268,7 @@ def test_a_kill_while_snapshots_are_written_loses_nothing(folder, start):
         check(collection, [document.text for document in collection.documents()])
         reopened.wait_for_builds()
         check(collection, [document.text for document in collection.documents()])
-        assert len(names(folder)) <= 1, seed
+        assert len(names(folder)) == len((collection._row.snapshot or "").split()), seed
         reopened.close()
 
 

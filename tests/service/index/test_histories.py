@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.index import graph as graph_module
+from service.index import ivf as ivf_module
 from service.index.flat import ExactIndex
 from service.index.hnsw import HnswIndex
+from service.index.ivf import IvfIndex
 from service.similarity import SIMILARITIES
+from tests.support.sources import Source
 
 DIM = 3
 
@@ -24,16 +27,36 @@ class Tiny(HnswIndex):
     most_of_graph = 0.1
 
 
+class TinyIvf(IvfIndex):
+    exact_below = 6
+    most_tail = 4
+    most_of_segment = 25
+    most_tail_bytes = 20 * (4 * DIM + 8)
+
+
 class History(RuleBasedStateMachine):
     """Builds begin and end between changes; the index is restored from its snapshot and the rows since."""
+
+    kind = Tiny
 
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.rng = np.random.default_rng(0)
-        self.keys, self.vectors = np.empty(0, np.int64), np.empty((0, DIM), np.float32)
+        self.source = Source(DIM, block=4)
         self.next = 1
         self.snapshot = None
+
+    @property
+    def keys(self):
+        return self.source.keys
+
+    @property
+    def vectors(self):
+        return self.source.vectors
+
+    def new(self):
+        return self.kind(DIM, self.similarity, folder=self.folder, source=self.source)
 
     def teardown(self):
         shutil.rmtree(self.folder)
@@ -42,7 +65,7 @@ class History(RuleBasedStateMachine):
     def begin(self, similarity, seed):
         self.similarity = SIMILARITIES[similarity]
         self.rng = np.random.default_rng(seed)
-        self.index = Tiny(DIM, self.similarity, folder=self.folder)
+        self.index = self.new()
         self.build = None
 
     @rule(documents=st.lists(st.integers(1, 3), min_size=1, max_size=12), equal=st.booleans())
@@ -52,14 +75,13 @@ class History(RuleBasedStateMachine):
         vectors = np.ones((len(keys), DIM)) if equal else self.rng.normal(size=(len(keys), DIM))
         vectors = vectors.astype(np.float32)
         self.index.add(keys, vectors)
-        self.keys, self.vectors = np.append(self.keys, keys), np.vstack([self.vectors, vectors])
+        self.source.add(keys, vectors)
 
     @rule(share=st.sampled_from([0.05, 0.3, 1.0]))
     def remove(self, share):
         keys = np.arange(self.next + 2)[self.rng.random(self.next + 2) < share]
         self.index.remove(keys)
-        left = ~np.isin(self.keys, keys)
-        self.keys, self.vectors = self.keys[left], self.vectors[left]
+        self.source.remove(keys)
 
     @precondition(lambda self: self.index.due)
     @rule()
@@ -80,7 +102,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.snapshot)
     @rule()
     def restart(self):
-        self.index = Tiny(DIM, self.similarity, folder=self.folder)
+        self.index = self.new()
         self.build = None
         after = self.index.restore(self.snapshot, np.unique(self.keys))
         rest = self.keys > after
@@ -110,7 +132,7 @@ class History(RuleBasedStateMachine):
 
 
 class ByGraph(History):
-    """Searches of the graph itself: each result is one that may be found, with its score and in its place."""
+    """Searches of the graph or codes themselves: each result is one that may be found, with its score and place."""
 
     def compare(self, queries, found, truth, grouped):
         assert [part.shape for part in found] == [part.shape for part in truth]
@@ -128,9 +150,18 @@ class ByGraph(History):
             assert np.isin(scores, truth[0][row]).mean() >= 0.5 if len(at) else True
 
 
+class IvfHistory(History):
+    kind = TinyIvf
+
+
+class ByCodes(ByGraph):
+    kind = TinyIvf
+
+
 few = settings(
     max_examples=settings.default.max_examples // 2, suppress_health_check=list(HealthCheck), deadline=None
 )
+fewer = settings(few, stateful_step_count=25)
 many = settings(few, max_examples=150, stateful_step_count=60)
 
 
@@ -147,6 +178,25 @@ class TestByGraph(ByGraph.TestCase):
         monkeypatch.setattr(graph_module, "_COST_OF_CODE", 1e6)
 
 
+@pytest.fixture
+def small_samples(monkeypatch):
+    monkeypatch.setattr(ivf_module, "QUERIES", 10)
+
+
+@pytest.mark.usefixtures("small_samples")
+class TestIvfHistory(IvfHistory.TestCase):
+    settings = fewer
+
+
+@pytest.mark.usefixtures("small_samples")
+class TestByCodes(ByCodes.TestCase):
+    settings = fewer
+
+    @pytest.fixture(autouse=True)
+    def _by_codes(self, monkeypatch):
+        monkeypatch.setattr(ivf_module, "_FEW", 0)
+
+
 @pytest.mark.slow
 class TestManyHistories(TestHistory):
     settings = many
@@ -154,4 +204,14 @@ class TestManyHistories(TestHistory):
 
 @pytest.mark.slow
 class TestManyByGraph(TestByGraph):
+    settings = many
+
+
+@pytest.mark.slow
+class TestManyIvfHistories(TestIvfHistory):
+    settings = many
+
+
+@pytest.mark.slow
+class TestManyByCodes(TestByCodes):
     settings = many

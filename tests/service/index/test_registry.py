@@ -78,6 +78,6 @@ def test_a_registered_kind_is_chosen_searched_changed_and_loaded_by_name(farthes
 
 
 def test_an_unknown_kind_names_the_registered_ones(farthest):
-    with pytest.raises(InvalidIndex, match=r"unknown index kind 'hnws'; known: auto, farthest, flat, hnsw\."):
+    with pytest.raises(InvalidIndex, match=r"unknown index kind 'hnws'; known: auto, farthest, flat, hnsw, ivf\."):
         build("hnws", 3, COSINE)
     assert isinstance(build("flat", 3, COSINE), ExactIndex)
