@@ -115,7 +115,8 @@ class Contents:
         try:
             part = build.run(ends)
         except Exception as error:
-            logger.exception("collection %r: the index cannot be built; it is searched exactly", self.name)
+            if not ends():  # what is gone cannot be read
+                logger.exception("collection %r: the index cannot be built", self.name)
             return None, f"the index cannot be built: {error}"
         if part is not None and progress is not None:
             progress.end()
