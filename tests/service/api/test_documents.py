@@ -195,7 +195,8 @@ def test_stored_bytes_follow_what_is_stored(http: httpx.Client, filled: str) -> 
         ("metadata", {"ids": ["é", "harp"], "replace": {"a": {"b": ["\0"]}}}, ["replace.a.b[0]", "NUL"]),
         ("metadata", {"ids": ["nobody"], "merge": {"n": [2**64]}}, ["merge.n[0]", "64 bits", "send it as a string"]),
         ("metadata", {"filter": {"n": "no"}, "replace": {"n": 2**64}}, ["replace.n", "64 bits"]),
-        ("delete", {"filter": {"$not": {}}}, ["filter.$not is empty"]),
+        ("list", {"filter": {"$not": {}}}, ["filter.$not is empty"]),
+        ("delete", {"filter": {"$not": {}}}, ["filter has no condition"]),
     ],
 )
 def test_bad_input_changes_nothing(

@@ -283,7 +283,7 @@ def due(collections, monkeypatch):
 
 
 @pytest.mark.parametrize("ends", ["drop", "reindex"])
-def test_a_build_ends_when_its_vectors_are_no_longer_searched(collections, folder, due, ends):
+def test_a_build_ends_when_its_vectors_are_no_longer_searched(collections, folder, due, uses, ends):
     asked = []
 
     def stopped():
@@ -304,11 +304,11 @@ def test_a_build_ends_when_its_vectors_are_no_longer_searched(collections, folde
     assert names(folder) == []
     if ends == "reindex":
         due.build(lambda: False)
-        assert due.index_state().uses == "hnsw" and len(names(folder)) == 1
+        assert due.index_state().uses == uses and len(names(folder)) == 1
         check(due, [f"d{i} in version 0" for i in range(60)])
 
 
-def test_a_build_goes_on_beside_changes(collections, folder, due):
+def test_a_build_goes_on_beside_changes(collections, folder, due, uses):
     asked = []
 
     def stopped():
@@ -318,11 +318,11 @@ def test_a_build_goes_on_beside_changes(collections, folder, due):
 
     due.build(stopped)
     state = due.index_state()
-    assert (state.uses, state.tail) == ("hnsw", len(asked))
+    assert (state.uses, state.tail) == (uses, len(asked))
     check(due, [f"d{i} in version 0" for i in range(60)] + [f"e{i + 1} in version 0" for i in range(len(asked))])
 
 
-def test_a_build_tells_how_far_it_is(collections, due, monkeypatch, caplog):
+def test_a_build_tells_how_far_it_is(collections, due, uses, monkeypatch, caplog):
     monkeypatch.setattr("service.collections.embedded.progress._EVERY", 0)
     caplog.set_level("INFO")
     seen = []
@@ -333,14 +333,13 @@ def test_a_build_tells_how_far_it_is(collections, due, monkeypatch, caplog):
 
     assert due.index_state().building is None
     due.build(stopped)
-    assert seen[:7] == [0, 0.167, 0.333, 0.5, 0.667, 0.833, 1]
+    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == 1
+    if uses == "hnsw":
+        assert seen[:7] == [0, 0.167, 0.333, 0.5, 0.667, 0.833, 1]
     assert due.index_state().building is None
     told = [record.getMessage().removeprefix("collection 'notes': ") for record in caplog.records]
-    assert told[:3] == [
-        "the index of 60 vectors is being built; searches are exact until then",
-        "0 % of the index is built",
-        "16 % of the index is built",
-    ]
+    assert told[0] == "the index of 60 vectors is being built; searches are exact until then"
+    assert told[1] == "0 % of the index is built" and len(set(told)) > 3
     assert told[-1].startswith("the index is built, in ")
     caplog.clear()
     put(due, [f"e{i}" for i in range(40)])

@@ -16,6 +16,7 @@ from service.collections.selection import Selection
 from service.errors import ServiceError, StoreUnavailable
 from service.index import KINDS
 from service.index.base import DamagedSnapshot
+from service.index.graph import Graph
 from service.index.hnsw import HnswIndex
 from service.index.snapshot import load
 from service.similarity import COSINE
@@ -194,7 +195,7 @@ def _ask(collection, attempt):
     attempt(collection.search_keywords, [collection.terms("version two")], 1000, {"of.list": {"$contains": "x"}})
     attempt(collection.search_hybrid, ALL, [collection.terms("version")], 10)
     attempt(collection.recommend, ["d8"], ["d9"], 10)
-    attempt(collection.filter_warnings, {"nothing": 1})
+    attempt(collection.count_matching, {"nothing": 1})
     attempt(collection.rebuild)
     attempt(collection.unbuilt)
     attempt(collection.precisions)
@@ -265,7 +266,7 @@ def test_a_damaged_snapshot_is_never_taken_for_whole(whole):
     """Wherever it is cut or has another bit."""
     path = snapshot_of(whole)
     content = path.read_bytes()
-    graph = load(path.parent, path.name, DIM, COSINE)
+    graph = Graph.of(load(path.parent, path.name, DIM, COSINE, "hnsw"))
     assert len(graph) == 120
     rng = random.Random(13)
     places = [*range(0, 400, 20), 4095, 4096, len(content) - 1, *(rng.randrange(len(content)) for _ in range(30))]
@@ -275,7 +276,7 @@ def test_a_damaged_snapshot_is_never_taken_for_whole(whole):
         for damaged in (bytes(flipped), content[:place]):
             path.write_bytes(damaged)
             with pytest.raises(DamagedSnapshot):
-                load(path.parent, path.name, DIM, COSINE)
+                load(path.parent, path.name, DIM, COSINE, "hnsw")
 
 
 def test_a_snapshot_that_is_cut_under_a_service_is_replaced(whole):

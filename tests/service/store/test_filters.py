@@ -115,7 +115,7 @@ filters = st.recursive(
     lambda inner: st.one_of(
         st.fixed_dictionaries({"$and": st.lists(inner, min_size=1, max_size=3)}),
         st.fixed_dictionaries({"$or": st.lists(inner, min_size=1, max_size=3)}),
-        st.fixed_dictionaries({"$not": inner}),
+        st.fixed_dictionaries({"$not": inner.filter(bool)}),
         st.tuples(inner, inner).map(lambda pair: {**pair[0], **pair[1]}),
     ),
     max_leaves=5,
