@@ -154,6 +154,10 @@ class StoreUnavailable(ServiceError):
     retry_after = 5
 
 
+class StoreDamaged(StoreUnavailable):
+    """Something stored is not as it was written; what does not read it goes on."""
+
+
 class NoSpace(ServiceError):
     """The disk has no room for what is asked, which was not begun."""
 

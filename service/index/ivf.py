@@ -185,7 +185,8 @@ class Segments:
             return self._compared(self._coded, queries, wanted, keys, grouped)
         found: list[Found] = [_nothing()] * len(queries)
         left, depth = np.arange(len(queries)), wanted
-        everywhere, stretch = keys is not None and total <= _MODEST, 1
+        everywhere = keys is not None and total <= _MODEST
+        stretch = _STRETCH if everywhere else 1  # few that are allowed may all lie far
         while len(left):
             again = []
             pooled = _POOLED if len(searched) > 1 else 1

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from service.arrays import Floats, Keys, Vectors
-from service.errors import StoreUnavailable
+from service.errors import StoreDamaged, StoreUnavailable
 from service.store import keyword, space
 from service.store.damage import damaged, decoded, numbers
 from service.store.document import Document, Stored, decoded_spans
@@ -435,7 +435,8 @@ def explained(path: Path) -> Iterator[None]:
         if "decode to UTF-8" in str(error):  # Python's own, of a text that is none
             code = sqlite3.SQLITE_CORRUPT
         remedy = _REMEDIES.get(code, "See SQLite's documentation of this error")
-        raise StoreUnavailable(f"{path}: {error}. {remedy}.") from error
+        kind = StoreDamaged if code == sqlite3.SQLITE_CORRUPT else StoreUnavailable
+        raise kind(f"{path}: {error}. {remedy}.") from error
 
 
 def _document(row: tuple[Any, ...]) -> tuple[int, Document]:

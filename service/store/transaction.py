@@ -338,14 +338,24 @@ class SharedTransaction:
     @contextmanager
     def part(self) -> Iterator[Transaction]:
         """Begin a part, which is undone where the block ends without a commit; the other parts stay as they are."""
+        if not self._connection.in_transaction:  # SQLite has undone it, or a part could not be undone
+            raise sqlite3.OperationalError("the transaction has ended")
         self._connection.execute("SAVEPOINT part")
         part = _Part(self._connection, self._log, self._changes)
         try:
             yield part
         finally:
             if not part.committed and self._connection.in_transaction:
-                self._connection.execute("ROLLBACK TO part")
-                self._connection.execute("RELEASE part")
+                self._undo()
+
+    def _undo(self) -> None:
+        """Undo the part that was begun last, or all where that fails."""
+        try:
+            self._connection.execute("ROLLBACK TO part")
+            self._connection.execute("RELEASE part")
+        except sqlite3.Error:
+            self._connection.execute("ROLLBACK")
+            raise
 
     def commit(self) -> None:
         """Make all parts durable, and let their publishers show what has changed."""

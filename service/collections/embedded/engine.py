@@ -24,6 +24,7 @@ from service.errors import (
     NameConflict,
     NotFound,
     Place,
+    StoreDamaged,
     StoreUnavailable,
 )
 from service.store.space import Space
@@ -227,9 +228,9 @@ class EmbeddedEngine:
                 for done, change in running:
                     try:
                         answers.append(partial(done.set_result, change()))
-                    except StoreUnavailable:
-                        raise
                     except Exception as error:
+                        if isinstance(error, StoreUnavailable) and not isinstance(error, StoreDamaged):
+                            raise
                         answers.append(partial(done.set_exception, error))
         except BaseException as error:
             answers = [partial(done.set_exception, error) for done, _ in running]

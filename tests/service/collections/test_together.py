@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from service.collections import Changed, Selection
 from service.collections.embedded import EmbeddedEngine
-from service.errors import InvalidDocument, InvalidVector, NotFound, StaleDefinition
+from service.errors import InvalidDocument, InvalidVector, NotFound, StaleDefinition, StoreDamaged
 from service.index import KINDS
 from service.store import Document
 from tests.service.collections.test_model import Tiny
@@ -175,6 +176,24 @@ def test_a_change_whose_client_has_gone_is_not_begun(collections):
 
     asyncio.run(run())
     assert held(notes) == {"b": 1}
+
+
+def test_a_damaged_document_fails_only_the_change_that_reads_it(collections, folder):
+    notes = collections.create("notes", definition(), DIM)[0]
+    notes.upsert([Document("old", "text 1", {"n": 1})], np.ones((1, DIM), np.float32))
+    with closing(sqlite3.connect(folder / "millpond.sqlite3", isolation_level=None)) as connection:
+        connection.execute("UPDATE documents SET metadata = '{' WHERE id = 'old'")
+        connection.execute("DELETE FROM unindexed")
+    answers = together(
+        collections,
+        put(notes, "a"),
+        (notes.update_metadata, Selection(["a", "old"]), lambda metadata: {"n": 2}),
+        (notes.unchanged, [Document("old", "text 1", {"n": 1})]),
+        (notes.delete, "old"),
+        put(notes, "b"),
+    )
+    assert [type(answer) for answer in answers] == [int, StoreDamaged, StoreDamaged, type(None), int]
+    assert held(notes) == {"a": 1, "b": 1}
 
 
 steps = st.tuples(

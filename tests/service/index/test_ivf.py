@@ -128,6 +128,22 @@ def test_a_filter_whose_documents_lie_elsewhere_hides_none(by_codes):
     assert recall(found[0], truth[0]) >= 0.95
 
 
+@pytest.mark.parametrize("similarity", ["euclidean", "dot"])
+def test_a_filter_that_leaves_few_that_lie_far_from_a_query(similarity, monkeypatch):
+    """All of their codes are compared, and tell less of vectors that are far than of near ones."""
+    monkeypatch.setattr(ivf_module, "_FEW", 0)
+    rng = np.random.default_rng(10)
+    changed = Changed(IvfIndex, SIMILARITIES[similarity])
+    changed.index.exact_below = 1000
+    vectors = (rng.normal(size=(4000, DIM)) * np.exp(rng.normal(size=(4000, 1)))).astype(np.float32)
+    changed.add(np.arange(4000), vectors)
+    build(changed.index)
+    queries = (rng.normal(size=(20, DIM)) + 2).astype(np.float32)
+    allowed = np.sort(np.argsort(vectors @ queries.mean(0))[:2000])
+    found, truth = (each.search(queries, 10, allowed) for each in (changed.index, changed.exact))
+    assert recall(found[0], truth[0]) >= 0.98
+
+
 def test_segments_grow_until_they_are_full_and_shrink_together():
     rng = np.random.default_rng(1)
     changed = Changed(Small, COSINE)
