@@ -29,8 +29,8 @@ def prepare_process(threads: int | None = None) -> None:
     OpenVINO and NNCF report each use to their makers through the package `openvino_telemetry`. From here on it
     counts as not installed in this process, so that nothing is reported.
 
-    Memory that was freed returns to the OS early, as far as glibc's malloc is concerned, and oneDNN keeps fewer of the
-    operations that it compiles for every new shape.
+    Memory that was freed returns to the OS early, as far as glibc's malloc is concerned, and oneDNN keeps fewer of
+    the operations that it compiles for every new shape.
 
     Libraries that compute start a thread for every core of the machine, whatever a cgroup's quota leaves of it. From
     here on they start no more than `threads`, unless the environment says how many.
