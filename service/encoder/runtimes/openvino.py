@@ -38,9 +38,10 @@ logger = logging.getLogger(__name__)
 
 GRAPH: Final = "graph.xml"
 _HINTS: Final = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
-_COMPILED_NODES: Final = {"fp32": 64, "bf16": 1024, "int8": 512}
-"""Nodes of each kind that stay compiled; by default OpenVINO keeps any number. In bf16 and int8 a shape of a pass has
-some eight, which take up to 2 and 8 MB; in fp32, where passes have any shape, it costs little to compile one anew."""
+_COMPILED_NODES: Final = {"fp32": 64, "bf16": 1024, "int8": 64}
+"""Nodes of each kind that stay compiled, in each stream; by default OpenVINO keeps any number. In bf16 and int8 a
+shape of a pass has some eight, which take up to 2 and 8 MB. Streams share what oneDNN keeps of them
+(`service.process`), so that in int8 a shape that was dropped costs some 2 ms; in fp32 compiling anew costs little."""
 _NO_RULE: Final = re.compile("No conversion rule found for operations: (.*)")
 _INPUTS: Final = ("input_ids", "attention_mask")
 _MISSING: Final = "OpenVINO is not installed; it comes with: pip install 'millpond[openvino]'"
