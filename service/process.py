@@ -18,9 +18,6 @@ _CHOSEN: Final = _TEAMS & os.environ.keys()
 _ALLOCATOR: Final = {"MALLOC_ARENA_MAX": (-8, 2), "MALLOC_MMAP_THRESHOLD_": (-3, 2**20)}
 """Parameters of glibc's malloc, by the variable that sets them: number, value. Token states are large and come from
 several threads; with an arena a thread and a threshold that grows, what each has freed stays with the process."""
-_PRIMITIVES: Final = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", 256
-"""How many compiled operations oneDNN, which OpenVINO computes with, keeps for the whole process; 1,024 by default.
-Each new number of tokens in a pass adds some 0.2 MB of them, whatever OpenVINO itself keeps."""
 
 
 def prepare_process(threads: int | None = None) -> None:
@@ -29,8 +26,7 @@ def prepare_process(threads: int | None = None) -> None:
     OpenVINO and NNCF report each use to their makers through the package `openvino_telemetry`. From here on it
     counts as not installed in this process, so that nothing is reported.
 
-    Memory that was freed returns to the OS early, as far as glibc's malloc is concerned, and oneDNN keeps fewer of
-    the operations that it compiles for every new shape.
+    Memory that was freed returns to the OS early, as far as glibc's malloc is concerned.
 
     Libraries that compute start a thread for every core of the machine, whatever a cgroup's quota leaves of it. From
     here on they start no more than `threads`, unless the environment says how many.
@@ -43,8 +39,6 @@ def prepare_process(threads: int | None = None) -> None:
         for name, (number, value) in _ALLOCATOR.items():
             if name not in os.environ:
                 set_parameter(number, value)
-    name, capacity = _PRIMITIVES
-    os.environ.setdefault(name, str(capacity))
     threads = threads or available_cores()
     for name in _TEAMS - _CHOSEN:
         os.environ[name] = str(threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import mmap
+import os
 import re
 import sys
 import threading
@@ -40,8 +41,10 @@ GRAPH: Final = "graph.xml"
 _HINTS: Final = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 _COMPILED_NODES: Final = {"fp32": 64, "bf16": 1024, "int8": 64}
 """Nodes of each kind that stay compiled, in each stream; by default OpenVINO keeps any number. In bf16 and int8 a
-shape of a pass has some eight, which take up to 2 and 8 MB. Streams share what oneDNN keeps of them
-(`service.process`), so that in int8 a shape that was dropped costs some 2 ms; in fp32 compiling anew costs little."""
+shape of a pass has some eight, which take up to 2 and 8 MB; in fp32 compiling anew costs little."""
+_PRIMITIVES: Final = {"fp32": 256, "bf16": 1024, "int8": 512}
+"""Operations that oneDNN, which OpenVINO computes with, keeps compiled for all streams; 1,024 by default. In fp32 each
+new number of tokens in a pass adds some 0.2 MB of them, whatever OpenVINO itself keeps."""
 _NO_RULE: Final = re.compile("No conversion rule found for operations: (.*)")
 _INPUTS: Final = ("input_ids", "attention_mask")
 _MISSING: Final = "OpenVINO is not installed; it comes with: pip install 'millpond[openvino]'"
@@ -83,6 +86,7 @@ class OpenVINORuntime(Runtime):
         self.precision = precision
         self.agreement = agreement
         self.streams = threads or available_cores()
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRIMITIVES[precision]))  # read at first use
         core = openvino.Core()
         model = core.read_model(graph)
         self.dim = int(model.output(0).get_partial_shape()[2].get_length())
