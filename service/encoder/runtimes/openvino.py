@@ -43,8 +43,8 @@ _COMPILED_NODES: Final = {"fp32": 64, "bf16": 1024, "int8": 64}
 """Nodes of each kind that stay compiled, in each stream; by default OpenVINO keeps any number. In bf16 and int8 a
 shape of a pass has some eight, which take up to 2 and 8 MB; in fp32 compiling anew costs little."""
 _PRIMITIVES: Final = {"fp32": 256, "bf16": 1024, "int8": 512}
-"""Operations that oneDNN, which OpenVINO computes with, keeps compiled for all streams; 1,024 by default. In fp32 each
-new number of tokens in a pass adds some 0.2 MB of them, whatever OpenVINO itself keeps."""
+"""Operations that oneDNN, which OpenVINO computes with, keeps compiled for all streams; 1,024 by default. In fp32
+each new number of tokens in a pass adds some 0.2 MB of them, whatever OpenVINO itself keeps."""
 _NO_RULE: Final = re.compile("No conversion rule found for operations: (.*)")
 _INPUTS: Final = ("input_ids", "attention_mask")
 _MISSING: Final = "OpenVINO is not installed; it comes with: pip install 'millpond[openvino]'"
