@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
@@ -46,7 +47,8 @@ class Rejects:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # it tries to write once more what it could not write, which was told
+                self._file.close()
 
     def add(self, row: Row | Problem, reason: str) -> None:
         """Leave a document out; raises `Failure` where the first of them is to end the command."""

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import sqlite3
+import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -51,8 +52,8 @@ _REMEDIES: Final = {
     sqlite3.SQLITE_CORRUPT: "Restore the file from a backup, or move it away and index the documents again",
     sqlite3.SQLITE_BUSY: "Another program holds the database: close it",
 }
-_MOST_ROWS, _MOST_BYTES = 4000, 1 << 22
-"""Changes of rows, and bytes by which the log has grown, after which it is brought into the file."""
+_MOST_PAGES: Final = 1000
+"""Pages in the log after which it is brought into the file, as SQLite has it by default."""
 _FOLDER_REMEDIES: Final = {
     errno.EROFS: "Mount it writable, or copy the store to a disk that is: `millpond backup` reads it as it is",
     errno.ENOSPC: "The disk is full: free some space. Nothing stored was lost",
@@ -77,7 +78,6 @@ class Store:
         self._pinned = local()
         self._write_lock = Lock()
         self._closed = False
-        self._checkpointed = 0, 0  # changes of rows, and bytes of the log, at the last checkpoint
         with ExitStack() as opened:
             opened.callback(os.close, process_lock(folder))
             with self._explained():
@@ -136,10 +136,12 @@ class Store:
 
     def _checkpoint(self) -> None:
         """Bring the log into the file once it is long; SQLite would do it in a commit, for which readers wait."""
-        with suppress(sqlite3.Error, OSError):  # nothing is lost, and there will be another
-            changes, size = self._writer.total_changes, self._log.stat().st_size
-            if changes - self._checkpointed[0] > _MOST_ROWS or size - self._checkpointed[1] > _MOST_BYTES:
-                self._checkpointed = changes, size
+        with suppress(sqlite3.Error, OSError, struct.error):  # nothing is lost, and there will be another
+            with self._path.with_name(f"{FILE}-shm").open("rb") as index:
+                header = index.read(100)
+            # The log's index: pages in the log, and how many of them are in the file (sqlite.org/walformat.html).
+            (pages,), (copied,) = struct.unpack_from("=I", header, 16), struct.unpack_from("=I", header, 96)
+            if pages - copied >= _MOST_PAGES:
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     @contextmanager

@@ -16,7 +16,7 @@ from service.collections.fusion import fuse
 from service.collections.protocols import Hit
 from service.collections.provenance import Definition
 from service.collections.refinement import PLAIN, Candidate, Refinement
-from service.errors import InvalidInput, KeywordsUnavailable, Place
+from service.errors import InvalidInput, KeywordsUnavailable, Place, StoreDamaged
 from service.store.document import Document, checked_ids
 from service.store.filters import AnyFilter, Filter, compiled
 from service.store.keyword import UNAVAILABLE
@@ -206,5 +206,10 @@ def _candidates(found: tuple[Vectors, Keys, Ordinals]) -> list[list[Candidate]]:
 
 def _hit(document: Document, candidate: Candidate, vector: Vectors | None) -> Hit:
     spans, ordinal = document.spans, candidate.ordinal
+    if spans is not None and ordinal is not None and not 0 <= ordinal < len(spans):
+        raise StoreDamaged(
+            f"the file is damaged: document {document.id!r} lacks spans that it was stored with. Restore the file "
+            "from a backup, or store the document again."
+        )
     span = spans[ordinal] if spans is not None and ordinal is not None else None
     return Hit(document.id, candidate.score, document.text, document.metadata, span, candidate.parts, vector)

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from service.index import graph as graph_module
 from service.index import ivf as ivf_module
 from service.index.flat import ExactIndex
+from service.index.graph import LINKS
 from service.index.hnsw import HnswIndex
 from service.index.ivf import IvfIndex
 from service.similarity import SIMILARITIES
@@ -24,7 +25,7 @@ DIM = 3
 class Tiny(HnswIndex):
     exact_below = 6
     most_tail = 4
-    most_of_graph = 0.1
+    most_of_body = 0.1
 
 
 class TinyIvf(IvfIndex):
@@ -147,7 +148,13 @@ class ByGraph(History):
             assert scores.tolist() == [score_of[place] for place in at.tolist()]
             assert np.array_equal(np.lexsort((ordinals, keys, -scores)), np.arange(len(at)))
             assert len({*keys.tolist()} if grouped else {*at.tolist()}) == len(at)
-            assert np.isin(scores, truth[0][row]).mean() >= 0.5 if len(at) else True
+            if len(at) and not self.crowded:
+                assert np.isin(scores, truth[0][row]).mean() >= 0.5
+
+    @property
+    def crowded(self):
+        """Whether so many vectors are equal that the links of each may lead to no other."""
+        return len(self.vectors) > 0 and np.unique(self.vectors, axis=0, return_counts=True)[1].max() > LINKS
 
 
 class IvfHistory(History):

@@ -202,7 +202,7 @@ def _ask(collection, attempt):
     attempt(collection.stored_bytes)
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
 def test_a_damaged_file_is_told_and_never_a_bug(whole, tmp_path, damage, rounds):
     """SQLite has no checksum of what is in its file, so that a flipped bit may be nothing but another letter."""
