@@ -86,7 +86,7 @@ class OpenVINORuntime(Runtime):
         self.precision = precision
         self.agreement = agreement
         self.streams = threads or available_cores()
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRIMITIVES[precision]))  # read at first use
+        _limit_primitives(precision)
         core = openvino.Core()
         model = core.read_model(graph)
         self.dim = int(model.output(0).get_partial_shape()[2].get_length())
@@ -118,6 +118,7 @@ class OpenVINORuntime(Runtime):
     def load(cls, source: Source, config: RuntimeConfig) -> Self:
         """Convert a checkpoint, quantising it where the config asks for int8; both are kept in the cache."""
         precision = _precision(config)
+        _limit_primitives(precision)
         name = source.checkpoint.name
 
         def build(folder: Path) -> None:
@@ -193,6 +194,11 @@ def is_installed() -> bool:
     except ImportError:
         return False
     return True
+
+
+def _limit_primitives(precision: str) -> None:
+    """Limit what oneDNN keeps, unless the user has; it asks once, when it first computes, as for a conversion."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRIMITIVES[precision]))
 
 
 def _precision(config: RuntimeConfig) -> str:
