@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Keys, Ordinals, Vectors
-from service.errors import StoreDamaged
 from service.index.base import IndexState, VectorIndex
 from service.index.rows import Rows, distinct, held, once
 from service.similarity import Similarity
@@ -114,10 +113,6 @@ class ExactView:
                 settled = self._settle(found, some, scores, positions, grouped, everything=depth == total)
                 unsettled.append(some[~settled])
             left = np.concatenate(unsettled)
-            if len(left) and depth == total:
-                raise StoreDamaged(
-                    "the file is damaged: some of its vectors cannot be compared. Restore the file from a backup."
-                )
             depth = min(depth * 8, total)
         keys = rows.keys[found[1]]
         return found[0], keys, found[1] - np.searchsorted(rows.keys, keys)

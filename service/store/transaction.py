@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -300,11 +300,12 @@ class Transaction:
         """Do what can be done of a commit before readers have to wait for it."""
         index_metadata(self._connection)
         if self._connection.total_changes - self._begun > _MANY:  # most of it is in the log, and not on the disk
-            descriptor = os.open(self._log, os.O_RDONLY)
-            try:
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
+            with suppress(OSError):  # which the commit meets too, and tells
+                descriptor = os.open(self._log, os.O_RDONLY)
+                try:
+                    os.fdatasync(descriptor)
+                finally:
+                    os.close(descriptor)
 
     def publish(self, publisher: Publisher, change: Change) -> None:
         """Commit, and let a publisher show the change."""

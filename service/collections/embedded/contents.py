@@ -18,7 +18,7 @@ from service.collections.embedded.moment import Moment
 from service.collections.embedded.progress import Progress
 from service.collections.embedded.stored import StoredVectors
 from service.collections.provenance import Definition
-from service.errors import NotFound, StaleDefinition, StoreUnavailable
+from service.errors import InvalidVector, NotFound, StaleDefinition, StoreDamaged, StoreUnavailable
 from service.index import EXACT, Build, BuiltIndex, DamagedSnapshot, IndexView, VectorIndex
 from service.store.filters import Filter
 from service.store.store import Store
@@ -60,7 +60,7 @@ class Contents:
         self._dropped = False
         self.tokenizer = row.tokenizer
         """How its texts become terms; None where it has no keyword index."""
-        index = self._loaded_index() if vectors is None else filled(self._empty_index(row), vectors)
+        index = self._loaded_index() if vectors is None else self._filled(self._empty_index(row), row, vectors)
         self._index: VectorIndex | None = index  # None where it must be loaded before the next change
         self._view: IndexView | None = index.view()  # what is searched; None where the next reader must load it
         self._build: Build[Any] | None = None
@@ -225,7 +225,21 @@ class Contents:
                     *(self.name, error),
                 )
                 index = self._empty_index(row)
-        return filled(index, self._store.vectors(row.key, row.dim, covered))
+        return self._filled(index, row, self._store.vectors(row.key, row.dim, covered))
+
+    def _filled(self, index: VectorIndex, row: CollectionRow, blocks: Iterable[tuple[Keys, Vectors]]) -> VectorIndex:
+        """Return an index with stored vectors in it; raises `StoreDamaged` for those that cannot be compared."""
+        similarity = Definition.from_json(row.definition).similarity
+        for keys, vectors in blocks:
+            try:
+                similarity.check(vectors)
+            except InvalidVector as error:
+                raise StoreDamaged(
+                    f"collection {self.name!r}: the file is damaged: of its stored vectors, {error.detail} Restore "
+                    "the file from a backup."
+                ) from None
+            index.add(keys, vectors)
+        return index
 
     def _empty_index(self, row: CollectionRow) -> VectorIndex:
         similarity = Definition.from_json(row.definition).similarity
@@ -247,10 +261,3 @@ class Contents:
 
     def _absent(self, document_id: str) -> NotFound:
         return NotFound(f"collection {self.name!r} has no document {document_id!r}.")
-
-
-def filled(index: VectorIndex, blocks: Iterable[tuple[Keys, Vectors]]) -> VectorIndex:
-    """Return an index with more vectors in it."""
-    for keys, vectors in blocks:
-        index.add(keys, vectors)
-    return index

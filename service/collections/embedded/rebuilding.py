@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from service.arrays import Keys
-from service.collections.embedded.contents import Contents, filled
+from service.collections.embedded.contents import Contents
 from service.collections.protocols import Rebuild
 from service.collections.provenance import Definition
 from service.errors import StaleDefinition
@@ -64,7 +64,7 @@ class Rebuilding(Contents):
             before, row = self._row.snapshot, transaction.exchange(self._row)
             if row is None:
                 return False
-            index = filled(self._empty_index(row), transaction.vectors(row.key, row.dim))
+            index = self._filled(self._empty_index(row), row, transaction.vectors(row.key, row.dim))
             transaction.prepare()
             with self._lock.writing():
                 transaction.commit()
