@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import __version__
 from service.api import errors
 from service.api.lean import LeanPaths
-from service.api.middleware import BodyLimit, CancelOnDisconnect
+from service.api.middleware import around
 from service.api.routes import (
     collections,
     doctor,
@@ -70,8 +70,7 @@ class _Application(FastAPI):
             self.include_router(router)
         errors.document(self)
         app: ASGIApp = LeanPaths(super().__call__, self, (route for router in _ROUTERS for route in router.routes))
-        app = CancelOnDisconnect(app)
-        self._outermost = BodyLimit(app, served.config.server.max_body_bytes)
+        self._outermost = around(app, served.config.server)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)

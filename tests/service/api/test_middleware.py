@@ -15,7 +15,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api import create_app
-from service.api.middleware import CancelOnDisconnect
+from service.api.middleware.disconnect import CancelOnDisconnect
 from service.api.requests import ReadingRoute
 from service.config import Config
 from service.deployment import Deployment, open_deployment
