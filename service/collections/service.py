@@ -26,6 +26,7 @@ from service.collections.intake import (
     place,
     sort_out,
 )
+from service.collections.lanes import Lanes
 from service.collections.provenance import (
     Definition,
     carried_over,
@@ -55,6 +56,7 @@ from service.errors import (
     together,
 )
 from service.index import EXACT, IndexState
+from service.index.flat import ExactIndex
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Embedded, Stored
 from service.store.document import check_metadata
@@ -76,6 +78,8 @@ MOST_HITS_TOGETHER: Final = 1_000_000
 """Hits that the queries of one request may ask for together; the documents of all are in memory at once."""
 
 
+_SHORT: Final = 100
+"""Hits of all queries of a request up to which it does not take long, as long as an index finds them."""
 _OF_QUERIES: Final = partial(Place, "queries")
 
 
@@ -134,6 +138,7 @@ class CollectionService:
     def __init__(self, models: Models, collections: Engine) -> None:
         self._models = models
         self._collections = collections
+        self._lanes = Lanes()
         self.reindexes = Reindexes(models, collections)
         self._changed: dict[Collection, list[str]] = {}
         for collection in collections.list():
@@ -408,7 +413,7 @@ class CollectionService:
         _check_together(collection, len(queries), k, refinement)
         terms = [] if ranking.mode == "dense" else await _terms(collection, queries, where, truncate=truncate)
         if ranking.mode == "keyword":
-            found = await asyncio.to_thread(
+            found = await self._lanes.run(
                 partial(collection.search_keywords, terms, k, condition, refinement=refinement)
             )
             return [Found(hits, None) for hits in found]
@@ -470,7 +475,7 @@ class CollectionService:
         collection = self.get(name)
         _check_together(collection, 1, k, refinement)
         recommend = partial(collection.recommend, grouped=grouped, refinement=refinement)
-        return Found(*await asyncio.to_thread(recommend, positive, negative, k, condition))
+        return Found(*await self._lanes.run(partial(recommend, positive, negative, k, condition)))
 
     async def _near(
         self,
@@ -485,12 +490,19 @@ class CollectionService:
         under: Definition | None,
     ) -> list[Found]:
         """Search by vectors, and in a hybrid search by terms as well."""
+        short = (
+            ranking.mode == "dense"
+            and not ranking.exact
+            and condition is None
+            and collection.index_kind != ExactIndex.kind
+            and len(vectors) * k <= _SHORT
+        )
         if ranking.mode == "hybrid":
             hybrid = partial(collection.search_hybrid, weights=ranking.weights, exact=ranking.exact)
             find = partial(hybrid, vectors, terms, k, condition)
         else:
             find = partial(collection.search, vectors, k, condition, grouped=grouped, exact=ranking.exact)
-        results = await asyncio.to_thread(partial(find, under=under, refinement=refinement))
+        results = await self._lanes.run(partial(find, under=under, refinement=refinement), short=short)
         return [Found(hits, vector) for hits, vector in zip(results, vectors, strict=True)]
 
     async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
@@ -500,6 +512,7 @@ class CollectionService:
     def close(self) -> None:
         """Stop reindexes, finish the changes in progress and close the store."""
         self.reindexes.close()
+        self._lanes.close()
         self._collections.close()
 
     async def _check(

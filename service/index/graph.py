@@ -34,7 +34,8 @@ _MEASURED: Final = (10, 100)
 """How many neighbours of each are looked for, for the effort of small and of large answers."""
 _MOST_BREADTH: Final = 500
 """Vectors that a graph is asked for at most. What was measured says nothing about far more than 100 neighbours, for
-which a search must leave the cluster that it is in."""
+which a search must leave the cluster that it is in. No more than were measured are asked for where all that match a
+filter may lie in other clusters."""
 
 # The costs of a search in microseconds, from 200,000 x 384 on one core; they choose between two ways to one result.
 _COST_OF_EFFORT: Final = 2.4
@@ -102,23 +103,26 @@ class Graph:
         chosen: NDArray[np.bool_] | None,
         total: int,
         *,
+        filtered: bool = False,
         grouped: bool = False,
     ) -> tuple[Vectors, Keys, Ordinals]:
         """Return scores, keys and ordinals, (q, wanted) each, of the best vectors to prepared queries (q, dim).
 
         `chosen` (n,) are the vectors that count, None for all; there are `total` of them, and `wanted` of them or of
-        their keys at least. They are searched by the graph, or their codes one by one where that is quicker. A query
-        to which the graph finds few of them, since they lie elsewhere, is compared with their codes too.
+        their keys at least. Where they were `filtered`, the nearest of them may lie in other clusters than a query.
+        They are searched by the graph, or their codes one by one where that is quicker. A query to which the graph
+        finds few of them, since they lie elsewhere, is compared with their codes too.
         """
         found = np.empty((len(queries), wanted), np.float32), np.empty((len(queries), wanted), np.int64)
         left = np.arange(len(queries))
         depth = min(_breadth(wanted), total)
         by_graph = True
+        most = _breadth(max(_MEASURED)) if filtered else _MOST_BREADTH
         while len(left):
             breadth = depth if chosen is None else int(1.5 * depth * len(self) / total) + 1
             effort = max(self.effort, int(self.stretch * breadth))
             scanning = _COST_OF_CODE * total + _COST_OF_SKIPPING * len(self)
-            by_graph = by_graph and depth < total and breadth <= _MOST_BREADTH and _COST_OF_EFFORT * effort < scanning
+            by_graph = by_graph and depth < total and breadth <= most and _COST_OF_EFFORT * effort < scanning
             if by_graph:
                 answers = self._visited(queries[left], breadth, effort)
             else:
@@ -282,4 +286,4 @@ class LiveGraph(Live[Graph]):
         if exact or not wanted or total <= _FEW:
             positions = None if chosen is None else np.flatnonzero(chosen)
             return self.part.search_exactly(queries, wanted, positions, grouped=grouped)
-        return self.part.search(queries, wanted, chosen, total, grouped=grouped)
+        return self.part.search(queries, wanted, chosen, total, filtered=allowed is not None, grouped=grouped)

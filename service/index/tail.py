@@ -147,10 +147,12 @@ class TailedView(Generic[B]):
     ) -> tuple[Vectors, Keys, Ordinals]:
         """Search as `IndexView` describes."""
         queries = self.tail.similarity.prepared(vectors)
-        found = self.tail.search_prepared(queries, k, allowed, grouped=distinct)
         if self.body is None:
+            return self.tail.search_prepared(queries, k, allowed, grouped=distinct)
+        found = self.body.search(queries, k, allowed, grouped=distinct, exact=exact)
+        if not len(self.tail):
             return found
-        return merged(k, [self.body.search(queries, k, allowed, grouped=distinct, exact=exact), found])
+        return merged(k, [found, self.tail.search_prepared(queries, k, allowed, grouped=distinct)])
 
 
 class TailedIndex(BuiltIndex[Part], Generic[B, Part]):

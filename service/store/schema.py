@@ -178,6 +178,8 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
     ),
     # Words are indexed without the marks that they may have or not, such as Hebrew points.
     (keyword.renew,),
+    # How many changes of its vectors a collection has seen, by which a reader knows which of them a snapshot has.
+    ("ALTER TABLE collections ADD COLUMN version INTEGER NOT NULL DEFAULT 0",),
 )
 SCHEMA_VERSION: Final = len(_VERSIONS)
 

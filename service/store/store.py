@@ -37,6 +37,7 @@ from service.store.transaction import (
     read_keys_of,
     read_rebuild,
     read_vectors,
+    read_version,
 )
 
 T = TypeVar("T")
@@ -73,7 +74,6 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
-        self._log = folder / f"{FILE}-wal"
         self._idle_readers: deque[sqlite3.Connection] = deque()
         self._pinned = local()
         self._write_lock = Lock()
@@ -103,7 +103,7 @@ class Store:
         shared: SharedTransaction | None = getattr(self._pinned, "shared", None)
         if shared is None:
             with self._beginning():
-                yield Transaction(self._writer, self._log)
+                yield Transaction(self._writer)
         else:
             with self._explained(), shared.part() as part:
                 yield part
@@ -112,7 +112,7 @@ class Store:
     def sharing(self) -> Iterator[None]:
         """Let all transactions that this thread begins within the block become durable together at its end."""
         with self._beginning():
-            self._pinned.shared = shared = SharedTransaction(self._writer, self._log)
+            self._pinned.shared = shared = SharedTransaction(self._writer)
             try:
                 yield
                 shared.commit()
@@ -145,21 +145,22 @@ class Store:
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     @contextmanager
-    def snapshot(self) -> Iterator[None]:
+    def snapshot(self, collection: int) -> Iterator[int | None]:
         """Let whatever this thread reads within the block see the store as it is at its beginning.
 
-        Within a transaction of this thread, it sees that.
+        Within a transaction of this thread, it sees that. Yields how many changes of its vectors a collection has
+        seen, None where there is no such collection.
         """
         if getattr(self._pinned, "connection", None) is self._writer:
-            yield
+            yield read_version(self._writer, collection)
             return
         with self._explained(), self._connection() as connection:
             connection.execute("BEGIN")
             outer = getattr(self._pinned, "connection", None)
             try:
-                connection.execute("SELECT key FROM collections LIMIT 1").fetchone()  # the first read decides
+                version = read_version(connection, collection)  # the first read decides
                 self._pinned.connection = connection
-                yield
+                yield version
             finally:
                 self._pinned.connection = outer
                 connection.execute("ROLLBACK")
@@ -316,6 +317,11 @@ class Store:
                 if most <= 0:
                     break
         return found
+
+    def version(self, collection: int) -> int | None:
+        """Return how many changes of its vectors a collection has seen, None where there is no such collection."""
+        with self._reading() as connection:
+            return read_version(connection, collection)
 
     def aliases(self) -> list[tuple[str, int]]:
         """Return every alias and the key of the collection that it stands for."""

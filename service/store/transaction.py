@@ -1,13 +1,11 @@
 """Changes to the store that become durable together, and what they share with reads."""
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -24,8 +22,6 @@ UNBUILT: Final = "collection = ? AND NOT EXISTS (SELECT * FROM rebuilt WHERE doc
 _OF_COLLECTION: Final = "SELECT key FROM documents WHERE collection = ?"
 _BYTES: Final = "length(CAST(text AS BLOB)) + length(CAST(metadata AS BLOB)) + length(vector)"
 """The bytes of a row of `documents`."""
-_MANY: Final = 1000
-"""Rows whose change takes long to write."""
 _BLOCK: Final = 1 << 23
 """Bytes of vectors that are read as one block."""
 
@@ -72,12 +68,10 @@ class Publisher(Protocol):
 
 
 class Transaction:
-    """Changes that become durable together, by `commit`, or not at all; `log` is the file they are written to."""
+    """Changes that become durable together, by `commit`, or not at all."""
 
-    def __init__(self, connection: sqlite3.Connection, log: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._log = log
-        self._begun = connection.total_changes
 
     def create(
         self,
@@ -135,6 +129,7 @@ class Transaction:
         keyword.add(self._connection, collection, [(key, text) for key, (_, text, _) in zip(keys, rows, strict=True)])
         texts = sum(len(text.encode()) + len(metadata.encode()) for _, text, metadata in rows)
         self._grow(collection, texts + vectors.vectors.nbytes)
+        self._advance(collection)
         return replaced, np.array(keys, np.int64)
 
     def delete(self, collection: int, document_id: str) -> Keys:
@@ -277,6 +272,7 @@ class Transaction:
             "UPDATE collections SET definition = ?, dim = ?, snapshot = NULL WHERE key = ?",
             (json.dumps(rebuild.definition), rebuild.dim, row.key),
         )
+        self._advance(row.key)
         self._connection.execute("DELETE FROM precisions WHERE collection = ? AND rebuilt = 0", (row.key,))
         self._connection.execute("UPDATE precisions SET rebuilt = 0 WHERE collection = ?", (row.key,))
         self.end_rebuild(row.key)
@@ -293,23 +289,11 @@ class Transaction:
 
     def commit(self) -> None:
         """Make the changes durable: once this returns, no crash undoes them."""
-        index_metadata(self._connection)  # of changes that did not see to it before readers have to wait
+        index_metadata(self._connection)  # of changes that did not see to it
         self._connection.execute("COMMIT")
-
-    def prepare(self) -> None:
-        """Do what can be done of a commit before readers have to wait for it."""
-        index_metadata(self._connection)
-        if self._connection.total_changes - self._begun > _MANY:  # most of it is in the log, and not on the disk
-            with suppress(OSError):  # which the commit meets too, and tells
-                descriptor = os.open(self._log, os.O_RDONLY)
-                try:
-                    os.fdatasync(descriptor)
-                finally:
-                    os.close(descriptor)
 
     def publish(self, publisher: Publisher, change: Change) -> None:
         """Commit, and let a publisher show the change."""
-        self.prepare()
         with publisher.publishing([change]):
             self.commit()
 
@@ -320,7 +304,12 @@ class Transaction:
             f"DELETE FROM documents WHERE {condition} RETURNING key, {_BYTES}", parameters
         ).fetchall()
         self._grow(collection, -sum(size for _, size in rows))
+        self._advance(collection)
         return np.array([key for key, _ in rows], np.int64)
+
+    def _advance(self, collection: int) -> None:
+        """Count a change of a collection's vectors."""
+        self._connection.execute("UPDATE collections SET version = version + 1 WHERE key = ?", (collection,))
 
     def _grow(self, collection: int, size: int) -> None:
         """Keep count of the bytes of a collection."""
@@ -331,9 +320,8 @@ class Transaction:
 class SharedTransaction:
     """Transactions that become durable together, by one commit; each is a part, and none is seen before that."""
 
-    def __init__(self, connection: sqlite3.Connection, log: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._log = log
         self._changes: dict[Publisher, list[Change]] = {}
 
     @contextmanager
@@ -342,7 +330,7 @@ class SharedTransaction:
         if not self._connection.in_transaction:  # SQLite has undone it, or a part could not be undone
             raise sqlite3.OperationalError("the transaction has ended")
         self._connection.execute("SAVEPOINT part")
-        part = _Part(self._connection, self._log, self._changes)
+        part = _Part(self._connection, self._changes)
         try:
             yield part
         finally:
@@ -369,8 +357,8 @@ class SharedTransaction:
 class _Part(Transaction):
     """Changes that become durable with the shared transaction, if they are committed, or not at all."""
 
-    def __init__(self, connection: sqlite3.Connection, log: Path, changes: dict[Publisher, list[Change]]) -> None:
-        super().__init__(connection, log)
+    def __init__(self, connection: sqlite3.Connection, changes: dict[Publisher, list[Change]]) -> None:
+        super().__init__(connection)
         self._changes = changes
         self.committed = False
 
@@ -404,6 +392,14 @@ def read_keys_of(connection: sqlite3.Connection, collection: int, ids: Sequence[
     """Return the keys of a collection's documents with these ids, by id."""
     condition, parameters = _with_ids(collection, ids)
     return dict(connection.execute(f"SELECT id, key FROM documents WHERE {condition}", parameters))
+
+
+def read_version(connection: sqlite3.Connection, collection: int) -> int | None:
+    """Return how many changes of its vectors a collection has seen, None where there is no such collection."""
+    found: tuple[int] | None = connection.execute(
+        "SELECT version FROM collections WHERE key = ?", (collection,)
+    ).fetchone()
+    return None if found is None else found[0]
 
 
 def read_rebuild(connection: sqlite3.Connection, collection: int) -> RebuildRow | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -107,9 +108,11 @@ class Changing(Rebuilding):
             row = transaction.redefine(self._row, definition.to_json())
             if rebuild is not None:
                 transaction.redefine_rebuild(row.key, rebuild.to_json())
+            transaction.commit()
             with self._lock.writing():
-                transaction.commit()
                 self._row, self.definition = row, definition
+                if self._now is not None:
+                    self._now = replace(self._now, definition=definition)
 
     def _removal(self, keys: Keys) -> Change:
         return Change(keys, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))

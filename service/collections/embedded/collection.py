@@ -34,5 +34,5 @@ class EmbeddedCollection(Reading, Searching, Changing):
         with self._lock.writing():
             transaction.commit()
             self._dropped = True
-            self._index = self._view = None
+            self._index = self._now = None
         self._remove_snapshot(self._row.snapshot)

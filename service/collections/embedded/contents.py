@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ logger = logging.getLogger(__name__)
 class Contents:
     """The rows of a collection and the index over their vectors: loaded, read and changed together, built aside.
 
-    A search sees all of an upsert or none of it: the commit and the publishing of the changed index happen under a
-    write lock, and under the read lock a search takes the index as it is together with a snapshot of the store. It
-    goes on without a lock, so that neither waits for the other.
+    A search sees all of an upsert or none of it: it takes the collection as it is and a snapshot of the store, whose
+    count of changes tells that they belong together. They do but for the instant between a commit and the publishing
+    of the changed index. Who comes then waits for that: both happen under a write lock, under the read lock neither.
+    So a search waits for no disk, and no change for a search.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Contents:
         """How its texts become terms; None where it has no keyword index."""
         index = self._loaded_index() if vectors is None else self._filled(self._empty_index(row), row, vectors)
         self._index: VectorIndex | None = index  # None where it must be loaded before the next change
-        self._view: IndexView | None = index.view()  # what is searched; None where the next reader must load it
+        self._now: Moment | None = self._moment_of(index)  # what is searched; None where it must be loaded before
         self._build: Build[Any] | None = None
 
     @property
@@ -96,8 +98,7 @@ class Contents:
                     self._adopt(transaction, index, part)
                 else:
                     index.abandon(problem)
-                    with self._lock.writing():
-                        self._view = index.view()
+                    self._show(index)
             return index.due
         finally:
             self._build = None
@@ -127,9 +128,9 @@ class Contents:
         before, snapshot = self._row.snapshot, index.adopt(part)
         try:
             row = transaction.name_snapshot(self._row, snapshot)
-            with self._lock.writing():
-                transaction.commit()
-                self._row, self._view = row, index.view()
+            transaction.commit()
+            self._row = row
+            self._show(index)
         except BaseException:
             self._remove_snapshot(snapshot)  # which nothing names
             raise
@@ -165,9 +166,10 @@ class Contents:
             # Documents can be stored without it; the index must catch up.
             logger.exception("collection %r: index change failed; it will be rebuilt from the store", self.name)
             index = None
+        now = None if index is None else self._moment_of(index)
         with self._lock.writing():
             yield
-            self._index, self._view = index, None if index is None else index.view()
+            self._index, self._now = index, now
         self.ask_for_build()
 
     @contextmanager
@@ -180,33 +182,57 @@ class Contents:
     def _moment(self) -> Iterator[Moment]:
         """Yield the collection as it is now; what this thread reads from the store meanwhile agrees with it."""
         with ExitStack() as until_read:
-            while True:
-                with self._lock.reading():
-                    self._require_present()
-                    if (view := self._view) is not None:
-                        moment = Moment(view, self.definition, self._row.dim)
-                        until_read.enter_context(self._store.snapshot())
-                        break
-                with self._lock.writing():
-                    self._require_present()
-                    if self._view is None:
-                        self._index = self._loaded_index()
-                        self._view = self._index.view()
-                self.ask_for_build()
+            moment = self._taken(until_read) or self._taken_in_turn(until_read)
             try:
                 yield moment
             except OSError as error:
-                self._forget(moment.view)
+                self._forget(moment)
                 raise StoreUnavailable(
                     f"collection {self.name!r}: the snapshot of its index cannot be read ({error}). The index is "
                     "loaded from the store again; repeat the request."
                 ) from error
 
-    def _forget(self, view: IndexView) -> None:
+    def _taken(self, until_read: ExitStack) -> Moment | None:
+        """Return the collection as it is, and begin the store's snapshot of it; None where they do not agree now."""
+        now = self._now
+        with ExitStack() as unless_agreed:
+            version = unless_agreed.enter_context(self._store.snapshot(self._row.key))
+            self._require_present()
+            if now is None or version != now.version:
+                return None
+            until_read.push(unless_agreed.pop_all())
+        return now
+
+    def _taken_in_turn(self, until_read: ExitStack) -> Moment:
+        """Do the same once no change is being published, and load the index where it must be."""
+        while True:
+            with self._lock.reading():
+                self._require_present()
+                if (now := self._now) is not None:
+                    until_read.enter_context(self._store.snapshot(self._row.key))
+                    return now
+            with self._lock.writing():
+                self._require_present()
+                if self._now is None:
+                    self._index = self._loaded_index()
+                    self._now = self._moment_of(self._index)
+            self.ask_for_build()
+
+    def _moment_of(self, index: VectorIndex) -> Moment:
+        """Return the collection with an index that has the vectors of the store as this thread sees it."""
+        return Moment(index.view(), self.definition, self._row.dim, self._store.version(self._row.key))
+
+    def _show(self, index: VectorIndex) -> None:
+        """Search the same vectors with another view of the index."""
+        with self._lock.writing():
+            if self._now is not None:
+                self._now = replace(self._now, view=index.view())
+
+    def _forget(self, moment: Moment) -> None:
         """Let the next reader or change load the index from the store, in place of one that fails."""
         with self._lock.writing():
-            if self._view is view:
-                self._index = self._view = None
+            if self._now is moment:
+                self._index = self._now = None
 
     def _matching(self, filter_: Filter | None, view: IndexView) -> Keys | None:
         """Return the keys, ascending, of the documents that match a filter, None for all."""

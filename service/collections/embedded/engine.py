@@ -197,10 +197,10 @@ class EmbeddedEngine:
         """
         work = partial(change, *arguments)
         if not together:
-            return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+            return await asyncio.wrap_future(self._submit(work))
         done: Future[T] = Future()
         self._waiting.append((done, work))
-        self._writer.submit(self._write_waiting)
+        self._submit(self._write_waiting)
         return await asyncio.wrap_future(done)
 
     def wait_for_builds(self) -> None:
@@ -215,6 +215,13 @@ class EmbeddedEngine:
         self._writer.shutdown()
         self._builder.close()
         self._store.close()
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        """Let the thread of all changes do something, after what it was given before."""
+        try:
+            return self._writer.submit(work)
+        except RuntimeError as error:  # which it is after its shutdown
+            raise StoreUnavailable("the store is closed, since the service stops. Repeat the request.") from error
 
     def _write_waiting(self) -> None:
         """Make the changes that wait, in one transaction; none is answered before all are durable."""

@@ -21,6 +21,8 @@ class Moment:
     view: IndexView
     definition: Definition
     dim: int
+    version: int | None
+    """How many changes of its vectors the store has seen."""
 
     def checked(self, vectors: NDArray[np.floating[Any]]) -> Vectors:
         """Return queries (q, dim) as they are compared; raises `InvalidVector`."""

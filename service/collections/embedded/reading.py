@@ -49,7 +49,7 @@ class Reading(Contents):
     def unchanged(self, documents: Sequence[Document], vectors: Mapping[str, Vectors] | None = None) -> set[str]:
         """Return the ids of the documents that are stored with equal text, metadata and, where given, spans."""
         asked = {checked_id(document.id): document for document in documents}
-        with self._store.snapshot():
+        with self._store.snapshot(self._row.key):
             self._require_present()
             stored = self._store.by_ids(self._row.key, list(asked))
             for document_id, kept in self._store.vectors_by_ids(self._row.key, list(vectors or ())).items():

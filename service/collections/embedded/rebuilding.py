@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from service.arrays import Keys
 from service.collections.embedded.contents import Contents
+from service.collections.embedded.moment import Moment
 from service.collections.protocols import Rebuild
 from service.collections.provenance import Definition
 from service.errors import StaleDefinition
@@ -65,11 +66,12 @@ class Rebuilding(Contents):
             if row is None:
                 return False
             index = self._filled(self._empty_index(row), row, transaction.vectors(row.key, row.dim))
-            transaction.prepare()
+            definition = Definition.from_json(row.definition)
+            now = Moment(index.view(), definition, row.dim, self._store.version(row.key))
             with self._lock.writing():
                 transaction.commit()
-                self._row, self.definition = row, Definition.from_json(row.definition)
-                self._index, self._view = index, index.view()
+                self._row, self.definition = row, definition
+                self._index, self._now = index, now
         self._remove_snapshot(before)
         self.ask_for_build()
         return True

@@ -1,5 +1,6 @@
 """What collections do, one promise a test."""
 
+import asyncio
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +180,8 @@ def test_closed_says_so(collections, collection, fill):
         lambda: collection.delete("a"),
         lambda: fill(collection, {"b": (X, {})}),
         lambda: collections.create("new", definition(), 2),
+        lambda: asyncio.run(collections.write(print)),
+        lambda: asyncio.run(collections.write(print, together=True)),
     ):
         with pytest.raises(StoreUnavailable, match="closed"):
             use()

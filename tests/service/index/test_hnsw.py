@@ -124,6 +124,24 @@ def test_a_filter_whose_documents_lie_elsewhere_hides_none(by_graph, monkeypatch
     assert found[1].tolist() == truth[1].tolist()
 
 
+@pytest.mark.slow
+def test_a_filter_of_whole_clusters_finds_the_nearest_of_them(by_graph):
+    """The graph's answers end in the cluster of the query and come upon a few of the others by chance."""
+    rng = np.random.default_rng(9)
+    dim, clusters, size = 64, 100, 150
+    centres = rng.normal(size=(clusters, dim))
+    cluster = np.repeat(np.arange(clusters), size)
+    vectors = centres[cluster] + rng.normal(scale=0.7, size=(clusters * size, dim))
+    index, exact = HnswIndex(dim, COSINE), ExactIndex(dim, COSINE)
+    for each in (index, exact):
+        each.add(np.arange(len(vectors)), vectors.astype(np.float32))
+    build(index)
+    queries = (centres + rng.normal(scale=0.7, size=centres.shape)).astype(np.float32)
+    allowed = np.flatnonzero(cluster % 10 == 0)
+    found, truth = (each.search(queries, 10, allowed)[0] for each in (index, exact))
+    assert recall(found, truth) >= 0.995
+
+
 def test_changes_during_a_build_are_kept_and_earlier_views_stay(tmp_path):
     rng = np.random.default_rng(1)
     vectors, keys = clustered(rng, 200), np.arange(200)
