@@ -22,8 +22,8 @@ from service.similarity import SIMILARITIES, Similarity
 faiss: Any = _typed_faiss
 
 LINKS: Final = 32
-"""Links of a vertex (M); twice as many on the lowest level. With 16, some clusters of a million vectors are reached from
-nowhere: no effort finds more than 0.966 of the ten nearest, where 32 find 0.986 with a third of the effort."""
+"""Links of a vertex (M); twice as many on the lowest level. With 16, no effort finds more than 0.966 of the nearest
+ten of a million vectors in clusters, parts of which nothing leads to; 32 find 0.986 with a third of the effort."""
 EFFORT: Final = 64
 """Candidates that are kept while a vertex is inserted (efConstruction)."""
 TUNED: Final = ("effort", "stretch", "recall", "measured")

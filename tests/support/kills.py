@@ -127,7 +127,13 @@ class Kills:
 
     def _kill_during_start(self, forks: Forks) -> None:
         server = Forked(forks, self._config, self._store)
-        killer = threading.Timer(self._random.uniform(0.02, 0.6), lambda: server.kill())
+
+        def kill() -> None:
+            while not hasattr(server, "process"):  # the first fork waits for all imports
+                time.sleep(0.005)
+            server.kill()
+
+        killer = threading.Timer(self._random.uniform(0.02, 0.6), kill)
         killer.start()
         try:
             with server:
