@@ -1,4 +1,4 @@
-"""Searches beside changes: while many documents are stored, and while single ones are replaced or deleted.
+"""Searches beside changes: while many documents are stored, single ones replaced or deleted, or many changed at once.
 
 Searching clients wait for each answer. Single changes come at a fixed rate, and their latency counts from when they
 were due.
@@ -17,7 +17,7 @@ from benchmarks.load import Client, Load, Outcome, Request, percentiles
 from benchmarks.millpond import Millpond
 from benchmarks.report import Report, number, ratio, spread
 from benchmarks.stored import K, Stored
-from benchmarks.vectors import Corpus, Upserts, encoded
+from benchmarks.vectors import BATCH, PARTS, SPREAD_OUT, Corpus, Upserts, encoded
 
 INDEX: Final = "hnsw"
 SEARCHERS: Final = 8
@@ -69,6 +69,15 @@ def run(report: Report) -> None:
         for change in changes:
             contestants[SEARCH, change] = partial(together, change)
         found = by_row(report.interleave(contestants))
+
+        def beside(change: Callable[[], Load] | None) -> tuple[Outcome, float]:
+            searching = client.start(stored.load(corpus.queries(report.size(1_000, 100)), 1, seconds))
+            took = 0.0 if change is None else others.run(change()).seconds
+            searched = searching.result()
+            stored.settle()
+            return searched, took
+
+        large = report.interleave({name: partial(beside, change) for name, change in sent.large().items()})
     report.say(
         f"{corpus}, in `millpond serve` with the index `{INDEX}`. {SEARCHERS} clients search for {K} without a "
         f"pause. Beside them single documents with a vector are replaced or deleted, {RATE} a second, or new ones "
@@ -85,7 +94,21 @@ def run(report: Report) -> None:
         for row, outcomes in found.items()
     }
     report.table("", rows)
-    report.keep(latencies=slowness)
+    report.say(
+        f"One client searches for {seconds} s, in which one request changes many documents: seconds from that "
+        "request to its answer, and milliseconds of the searches."
+    )
+    pauses = {name: percentiles([searched for searched, _ in rounds]) for name, rounds in large.items()}
+    report.table(
+        "",
+        {
+            name: ({"seconds": spread([took for _, took in rounds])} if any(took for _, took in rounds) else {})
+            | {head: spread(values) for head, values in pauses[name].items()}
+            for name, rounds in large.items()
+        },
+        heads=["seconds", "p50", "p99", "longest"],
+    )
+    report.keep(latencies=slowness, pauses=pauses)
 
 
 class Changes:
@@ -115,6 +138,34 @@ class Changes:
         start, self._next = self._next, self._next + 5_000 * self._seconds
         new = Upserts(self._stored.corpus, f"{self._stored.path}/documents", range(start, self._next), EACH)
         return self._load(new, IN_FLIGHT, seconds=self._seconds, lazy=True)
+
+    def large(self) -> dict[str, Callable[[], Load] | None]:
+        """Change many documents with one request, by what that does."""
+        documents = f"{self._stored.path}/documents"
+        sixth, twelfth = PARTS // 6, PARTS // 12
+        deleted = (
+            {"$gte": start, "$lt": start + twelfth} for start in range(PARTS - twelfth, sixth + twelfth, -twelfth)
+        )
+        marks = iter(range(self._count))
+
+        def metadata() -> Load:
+            change = {"filter": {SPREAD_OUT: {"$lt": sixth}}, "merge": {"mark": next(marks)}}
+            return self._load([Request("POST", f"{documents}/metadata", encoded(change))], 1)
+
+        def delete() -> Load:
+            change = {"filter": {SPREAD_OUT: next(deleted)}}
+            return self._load([Request("POST", f"{documents}/delete", encoded(change))], 1)
+
+        def store() -> Load:
+            start, self._next = self._next, self._next + BATCH
+            return self._load(Upserts(self._stored.corpus, documents, range(start, self._next)), 1, lazy=True)
+
+        return {
+            ALONE: None,
+            f"metadata of {self._count * sixth // PARTS:,} changed": metadata,
+            f"{self._count * twelfth // PARTS:,} deleted by a filter": delete,
+            f"{BATCH:,} stored": store,
+        }
 
     def _paced(self, requests: Iterator[Request]) -> Load:
         return self._load(list(requests), CHANGERS, rate=RATE)
