@@ -55,6 +55,7 @@ from service.errors import (
     together,
 )
 from service.index import EXACT, IndexState
+from service.observation import Histogram, phase
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Embedded, Stored
 from service.store.document import check_metadata
@@ -408,9 +409,10 @@ class CollectionService:
         _check_together(collection, len(queries), k, refinement)
         terms = [] if ranking.mode == "dense" else await _terms(collection, queries, where, truncate=truncate)
         if ranking.mode == "keyword":
-            found = await asyncio.to_thread(
-                partial(collection.search_keywords, terms, k, condition, refinement=refinement)
-            )
+            with phase("search"):
+                found = await asyncio.to_thread(
+                    partial(collection.search_keywords, terms, k, condition, refinement=refinement)
+                )
             return [Found(hits, None) for hits in found]
         while True:
             definition = collection.definition
@@ -470,7 +472,8 @@ class CollectionService:
         collection = self.get(name)
         _check_together(collection, 1, k, refinement)
         recommend = partial(collection.recommend, grouped=grouped, refinement=refinement)
-        return Found(*await asyncio.to_thread(recommend, positive, negative, k, condition))
+        with phase("search"):
+            return Found(*await asyncio.to_thread(recommend, positive, negative, k, condition))
 
     async def _near(
         self,
@@ -490,12 +493,18 @@ class CollectionService:
             find = partial(hybrid, vectors, terms, k, condition)
         else:
             find = partial(collection.search, vectors, k, condition, grouped=grouped, exact=ranking.exact)
-        results = await asyncio.to_thread(partial(find, under=under, refinement=refinement))
+        with phase("search"):
+            results = await asyncio.to_thread(partial(find, under=under, refinement=refinement))
         return [Found(hits, vector) for hits, vector in zip(results, vectors, strict=True)]
 
     async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
         """Give the store's free space back to the disk, as `Engine.compact` does."""
         return await self._collections.compact(rebuild=rebuild)
+
+    @property
+    def commits(self) -> Histogram:
+        """How many seconds each commit of changes took, so far."""
+        return self._collections.commits
 
     def close(self) -> None:
         """Stop reindexes, finish the changes in progress and close the store."""

@@ -8,11 +8,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from service.arrays import Keys, Vectors
+from service.observation import Histogram
 from service.store import keyword
 from service.store.damage import damaged, decoded
 from service.store.document import ValidatedVectors, encoded_spans
@@ -72,11 +74,15 @@ class Publisher(Protocol):
 
 
 class Transaction:
-    """Changes that become durable together, by `commit`, or not at all; `log` is the file they are written to."""
+    """Changes that become durable together, by `commit`, or not at all; `log` is the file they are written to.
 
-    def __init__(self, connection: sqlite3.Connection, log: Path) -> None:
+    The seconds of each commit are added to `commits`.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, log: Path, commits: Histogram) -> None:
         self._connection = connection
         self._log = log
+        self._commits = commits
         self._begun = connection.total_changes
 
     def create(
@@ -294,7 +300,7 @@ class Transaction:
     def commit(self) -> None:
         """Make the changes durable: once this returns, no crash undoes them."""
         index_metadata(self._connection)  # of changes that did not see to it before readers have to wait
-        self._connection.execute("COMMIT")
+        _commit(self._connection, self._commits)
 
     def prepare(self) -> None:
         """Do what can be done of a commit before readers have to wait for it."""
@@ -331,9 +337,10 @@ class Transaction:
 class SharedTransaction:
     """Transactions that become durable together, by one commit; each is a part, and none is seen before that."""
 
-    def __init__(self, connection: sqlite3.Connection, log: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, log: Path, commits: Histogram) -> None:
         self._connection = connection
         self._log = log
+        self._commits = commits
         self._changes: dict[Publisher, list[Change]] = {}
 
     @contextmanager
@@ -342,7 +349,7 @@ class SharedTransaction:
         if not self._connection.in_transaction:  # SQLite has undone it, or a part could not be undone
             raise sqlite3.OperationalError("the transaction has ended")
         self._connection.execute("SAVEPOINT part")
-        part = _Part(self._connection, self._log, self._changes)
+        part = _Part(self._connection, self._log, self._commits, self._changes)
         try:
             yield part
         finally:
@@ -363,14 +370,20 @@ class SharedTransaction:
         with ExitStack() as published:
             for publisher, changes in self._changes.items():
                 published.enter_context(publisher.publishing(changes))
-            self._connection.execute("COMMIT")
+            _commit(self._connection, self._commits)
 
 
 class _Part(Transaction):
     """Changes that become durable with the shared transaction, if they are committed, or not at all."""
 
-    def __init__(self, connection: sqlite3.Connection, log: Path, changes: dict[Publisher, list[Change]]) -> None:
-        super().__init__(connection, log)
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        log: Path,
+        commits: Histogram,
+        changes: dict[Publisher, list[Change]],
+    ) -> None:
+        super().__init__(connection, log, commits)
         self._changes = changes
         self.committed = False
 
@@ -382,6 +395,12 @@ class _Part(Transaction):
     def publish(self, publisher: Publisher, change: Change) -> None:
         self.commit()
         self._changes.setdefault(publisher, []).append(change)
+
+
+def _commit(connection: sqlite3.Connection, commits: Histogram) -> None:
+    begun = perf_counter()
+    connection.execute("COMMIT")
+    commits.add(perf_counter() - begun)
 
 
 def _with_ids(collection: int, ids: Sequence[str]) -> tuple[str, tuple[int, str]]:
