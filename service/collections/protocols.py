@@ -22,6 +22,7 @@ from service.collections.refinement import PLAIN, Refinement
 from service.collections.selection import Changed, Selection
 from service.errors import Place
 from service.index import IndexState
+from service.observation import Histogram
 from service.store.document import Document, Embedded, Span, Stored
 from service.store.filters import AnyFilter
 from service.store.space import Space
@@ -389,6 +390,10 @@ class Engine(Protocol):
         `together`, a small change of documents may become durable together with others that wait; each is made or
         fails by itself all the same.
         """
+
+    @property
+    def commits(self) -> Histogram:
+        """How many seconds each commit of changes took, so far."""
 
     def close(self) -> None:
         """Finish the changes in progress; later calls raise `StoreUnavailable`."""

@@ -57,6 +57,7 @@ from service.errors import (
 )
 from service.index import EXACT, IndexState
 from service.index.flat import ExactIndex
+from service.observation import Histogram, phase
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Embedded, Stored
 from service.store.document import check_metadata
@@ -413,9 +414,10 @@ class CollectionService:
         _check_together(collection, len(queries), k, refinement)
         terms = [] if ranking.mode == "dense" else await _terms(collection, queries, where, truncate=truncate)
         if ranking.mode == "keyword":
-            found = await self._lanes.run(
-                partial(collection.search_keywords, terms, k, condition, refinement=refinement)
-            )
+            with phase("search"):
+                found = await self._lanes.run(
+                    partial(collection.search_keywords, terms, k, condition, refinement=refinement)
+                )
             return [Found(hits, None) for hits in found]
         while True:
             definition = collection.definition
@@ -475,7 +477,8 @@ class CollectionService:
         collection = self.get(name)
         _check_together(collection, 1, k, refinement)
         recommend = partial(collection.recommend, grouped=grouped, refinement=refinement)
-        return Found(*await self._lanes.run(partial(recommend, positive, negative, k, condition)))
+        with phase("search"):
+            return Found(*await self._lanes.run(partial(recommend, positive, negative, k, condition)))
 
     async def _near(
         self,
@@ -502,12 +505,18 @@ class CollectionService:
             find = partial(hybrid, vectors, terms, k, condition)
         else:
             find = partial(collection.search, vectors, k, condition, grouped=grouped, exact=ranking.exact)
-        results = await self._lanes.run(partial(find, under=under, refinement=refinement), short=short)
+        with phase("search"):
+            results = await self._lanes.run(partial(find, under=under, refinement=refinement), short=short)
         return [Found(hits, vector) for hits, vector in zip(results, vectors, strict=True)]
 
     async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
         """Give the store's free space back to the disk, as `Engine.compact` does."""
         return await self._collections.compact(rebuild=rebuild)
+
+    @property
+    def commits(self) -> Histogram:
+        """How many seconds each commit of changes took, so far."""
+        return self._collections.commits
 
     def close(self) -> None:
         """Stop reindexes, finish the changes in progress and close the store."""

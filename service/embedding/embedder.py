@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -67,15 +68,23 @@ class SpanVectors:
 class Embedder:
     """An encoder, which other embedders may share, and a recipe for its states.
 
-    The unknown tokens of its texts are counted in `unknown`, which several may share too.
+    The unknown tokens of its texts are counted in `unknown`, and its vectors by the name of the pooling in `made`,
+    which several may share too.
 
     `load` makes one without a server. `encode` waits for its vectors; the coroutines are for many requests at once.
     """
 
-    def __init__(self, encoder: Encoder, recipe: Recipe, unknown: UnknownTokens | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        recipe: Recipe,
+        unknown: UnknownTokens | None = None,
+        made: Counter[str] | None = None,
+    ) -> None:
         self.encoder = encoder
         self.recipe = recipe
         self.unknown = unknown or UnknownTokens()
+        self.made: Counter[str] = Counter() if made is None else made
         self._inputs = InputTokenizer(encoder.tokenizer, recipe, self.unknown)
         self._uncounted = InputTokenizer(encoder.tokenizer, recipe, UnknownTokens())
 
@@ -278,6 +287,7 @@ class Embedder:
         to_vectors = WithoutPrompt(self._to_vectors(normalize, dimensions), self._inputs.unpooled(prompt))
         texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where)
         vectors = await self._run([text.ids for text in texts], to_vectors, where)
+        self.made[self.recipe.pooler.name] += len(vectors)
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
         return Embeddings(stacked, sum(len(text.ids) for text in texts))
 
@@ -354,6 +364,7 @@ class Embedder:
         if mode == "late":
             with self._named(where):
                 vectors = await late.pool_late(self.encoder, to_vectors, inputs, texts, offsets, found, prompt)
+            self.made[self.recipe.pooler.name] += sum(map(len, found))
             return [SpanVectors(*each) for each in zip(found, vectors, strict=True)]
         pieces = await self.embed(
             _pieces(inputs, found),

@@ -15,6 +15,7 @@ from service.embedding.windows import MOST_WINDOWED
 from service.encoder import Side, TokenizedText, Tokenizer
 from service.encoder.tokenizer import FEW
 from service.errors import InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
+from service.observation import observed, phase
 
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 """Texts, or for each text its token ids."""
@@ -70,12 +71,19 @@ class InputTokenizer:
         """
         self._check(inputs, prompt, where)
         texts: list[TokenizedText] = []
-        for start, part, size in parts(inputs):
-            work = partial(self._tokenized, start, part, prompt, fit, where, offsets)
-            if size + len(part) * len(prompt) <= _SHORT and len(part) <= FEW:
-                texts += work()
-            else:
-                texts += await asyncio.get_running_loop().run_in_executor(_TOKENIZING, work)
+        characters = 0
+        with phase("tokenize"):
+            for start, part, size in parts(inputs):
+                work = partial(self._tokenized, start, part, prompt, fit, where, offsets)
+                if size + len(part) * len(prompt) <= _SHORT and len(part) <= FEW:
+                    texts += work()
+                else:
+                    texts += await asyncio.get_running_loop().run_in_executor(_TOKENIZING, work)
+                characters += size
+        if (request := observed()) is not None:
+            request.texts += len(texts)
+            request.characters += characters
+            request.tokens += sum(len(text.ids) for text in texts)
         return texts
 
     def tokenize_here(self, inputs: Inputs, prompt: str, fit: Fit, where: Where) -> list[TokenizedText]:

@@ -13,6 +13,7 @@ from service.config import Config
 from service.embedding.embedder import Embedder
 from service.embedding.loading import Encoders, load
 from service.embedding.recipe import Spec
+from service.encoder import Encoder
 from service.errors import InvalidInput, Place, UnknownModel, did_you_mean, shortened
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,11 @@ class Models:
             return self._variant(model, spec_json)
 
     @property
+    def encoders(self) -> list[Encoder]:
+        """The encoders, each once."""
+        return list(self._encoders.values())
+
+    @property
     def alive(self) -> bool:
         """Whether the queues of all encoders run."""
         return all(encoder.batcher.alive for encoder in self._encoders.values())
@@ -85,4 +91,4 @@ class Models:
     def _build_variant(self, model: Embedder, spec_json: str) -> Embedder:
         recipe = model.recipe.with_pooling(json.loads(spec_json))
         logger.info("model %r: built pooling %s on request", model.name, recipe.pooler.spec)
-        return Embedder(model.encoder, recipe, model.unknown)
+        return Embedder(model.encoder, recipe, model.unknown, model.made)

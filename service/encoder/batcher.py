@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Final, cast
 
 import numpy as np
@@ -16,11 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.encoder.figures import PassFigures
 from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue, deliver
 from service.encoder.runtimes.base import Runtime
 from service.encoder.shapes import Shapes
 from service.encoder.tokenizer import pad
 from service.errors import Unavailable
+from service.observation import Phase, observed
 
 __all__ = ["Batcher", "PostProcess", "RowFailed"]
 
@@ -85,6 +88,8 @@ class Batcher:
         """Shapes (rows, time, wide) that passes had so far, where the runtime compiles each."""
         self.passes = 0
         """Forward passes so far, without those that warm up."""
+        self.figures = PassFigures()
+        """What those passes were like."""
         self._queue = TokenQueue(max_batch_tokens, runtime.streams, self.shapes)
         self._admitted = 0
         self._closed = False
@@ -143,6 +148,15 @@ class Batcher:
             if job.failed_row is None:
                 raise
             raise RowFailed(job.failed_row, error) from error
+        finally:
+            if (request := observed()) is not None:
+                request.phases += job.phases()
+
+    @property
+    def queued(self) -> tuple[int, int]:
+        """How many texts wait for a pass, and how many tokens they have."""
+        with self._lock:
+            return self._queue.texts, self._queue.tokens
 
     @property
     def alive(self) -> bool:
@@ -177,6 +191,7 @@ class Batcher:
                 )
             self._admitted += cost
             self._queue.put(job)
+            self.figures.lengths.update(job.lengths)
             self._wanted().notify()
         job.future.add_done_callback(lambda _: self._release(cost))
 
@@ -286,8 +301,11 @@ class Batcher:
             groups[row.job.post_process].append(place)
         with torch.inference_mode():
             try:
+                begun = perf_counter()
                 ids, mask = pad([row.ids for row in rows], self._pad_id, self.shapes.width(max(map(len, rows))))
+                new_shape = (*ids.shape, wide) not in self.compiled
                 states = self._states(ids, mask, wide=wide)
+                computed = perf_counter()
             except Exception as error:  # for the clients that wait; the stream goes on
                 return [(rows, error)]
             counts = torch.from_numpy(mask)
@@ -299,7 +317,21 @@ class Batcher:
                         rows[place].job.results[rows[place].index] = result
                 except Exception as error:  # concerns only the requests of this group
                     failed.append(([rows[place] for place in places], error))
+        self._note(rows, ids.shape[1], begun, computed, new_shape=new_shape)
         return failed
+
+    def _note(self, rows: Sequence[Row], width: int, begun: float, computed: float, *, new_shape: bool) -> None:
+        """Count a pass that ends now, and note it in its requests."""
+        ended = perf_counter()
+        sizes = {"texts": len(rows), "tokens": len(rows) * width}
+        passed = Phase("pass", begun, computed, sizes), Phase("pooling", computed, ended)
+        with self._lock:
+            self.figures.add(len(rows), width, sum(map(len, rows)), computed - begun, ended - computed)
+            if len(self.shapes):
+                self.figures.new_shapes += new_shape
+                self.figures.known_shapes += not new_shape
+            for job in {row.job for row in rows}:
+                job.passes += passed
 
     def _states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool) -> Tensor:
         if len(self.shapes):

@@ -8,6 +8,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.encoder.shapes import Shapes
+from service.observation import Phase
 
 PostProcess = Callable[[Tensor, Tensor], Sequence[Any]]
 """States (rows, time, dim) and mask (rows, time) -> one result per row, at the end of a pass.
@@ -54,8 +56,20 @@ class Job:
         self.failed_row: int | None = None
         """Index of the row at fault, if the request failed because of one."""
         self.remaining = len(ids)
-        self.tokens = sum(map(len, ids))
+        self.lengths = list(map(len, ids))
+        self.tokens = sum(self.lengths)
         self.rows = sorted((Row(self, index, row) for index, row in enumerate(ids)), key=len)
+        self.begun = perf_counter()
+        self.passes: list[Phase] = []
+        """For each pass with rows of it, the computation of the states and what was made of them, as it ended."""
+
+    def phases(self) -> list[Phase]:
+        """Return how long it waited, how long its passes took, and those passes."""
+        if not self.passes:
+            return [Phase("queue", self.begun, perf_counter())]
+        first = min(each.begun for each in self.passes)
+        inference = Phase("inference", first, self.passes[-1].ended)
+        return [Phase("queue", self.begun, first), inference, *self.passes]
 
     @property
     def quick(self) -> bool:
@@ -140,6 +154,11 @@ class TokenQueue:
         self._lengths: list[int] = []
         self.tokens = 0
         """Waiting tokens."""
+
+    @property
+    def texts(self) -> int:
+        """Waiting texts."""
+        return sum(map(len, self._by_length.values()))
 
     def put(self, job: Job) -> None:
         """Add all rows of a job."""

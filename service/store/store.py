@@ -19,6 +19,7 @@ import numpy as np
 
 from service.arrays import Floats, Keys, Vectors
 from service.errors import StoreDamaged, StoreUnavailable
+from service.observation import DURATIONS, Histogram
 from service.store import keyword, space
 from service.store.damage import damaged, decoded, numbers
 from service.store.document import Document, Stored, decoded_spans
@@ -78,6 +79,8 @@ class Store:
         self._pinned = local()
         self._write_lock = Lock()
         self._closed = False
+        self.commits = Histogram(DURATIONS)
+        """Seconds that each commit took."""
         with ExitStack() as opened:
             opened.callback(os.close, process_lock(folder))
             with self._explained():
@@ -103,7 +106,7 @@ class Store:
         shared: SharedTransaction | None = getattr(self._pinned, "shared", None)
         if shared is None:
             with self._beginning():
-                yield Transaction(self._writer)
+                yield Transaction(self._writer, self.commits)
         else:
             with self._explained(), shared.part() as part:
                 yield part
@@ -112,7 +115,7 @@ class Store:
     def sharing(self) -> Iterator[None]:
         """Let all transactions that this thread begins within the block become durable together at its end."""
         with self._beginning():
-            self._pinned.shared = shared = SharedTransaction(self._writer)
+            self._pinned.shared = shared = SharedTransaction(self._writer, self.commits)
             try:
                 yield
                 shared.commit()

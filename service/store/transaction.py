@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from service.arrays import Keys, Vectors
+from service.observation import Histogram
 from service.store import keyword
 from service.store.damage import damaged, decoded
 from service.store.document import ValidatedVectors, encoded_spans
@@ -68,10 +70,11 @@ class Publisher(Protocol):
 
 
 class Transaction:
-    """Changes that become durable together, by `commit`, or not at all."""
+    """Changes that become durable together, by `commit`, or not at all; `commits` is told the seconds of that."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, commits: Histogram) -> None:
         self._connection = connection
+        self._commits = commits
 
     def create(
         self,
@@ -290,7 +293,7 @@ class Transaction:
     def commit(self) -> None:
         """Make the changes durable: once this returns, no crash undoes them."""
         index_metadata(self._connection)  # of changes that did not see to it
-        self._connection.execute("COMMIT")
+        _commit(self._connection, self._commits)
 
     def publish(self, publisher: Publisher, change: Change) -> None:
         """Commit, and let a publisher show the change."""
@@ -320,8 +323,9 @@ class Transaction:
 class SharedTransaction:
     """Transactions that become durable together, by one commit; each is a part, and none is seen before that."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, commits: Histogram) -> None:
         self._connection = connection
+        self._commits = commits
         self._changes: dict[Publisher, list[Change]] = {}
 
     @contextmanager
@@ -330,7 +334,7 @@ class SharedTransaction:
         if not self._connection.in_transaction:  # SQLite has undone it, or a part could not be undone
             raise sqlite3.OperationalError("the transaction has ended")
         self._connection.execute("SAVEPOINT part")
-        part = _Part(self._connection, self._changes)
+        part = _Part(self._connection, self._commits, self._changes)
         try:
             yield part
         finally:
@@ -351,14 +355,16 @@ class SharedTransaction:
         with ExitStack() as published:
             for publisher, changes in self._changes.items():
                 published.enter_context(publisher.publishing(changes))
-            self._connection.execute("COMMIT")
+            _commit(self._connection, self._commits)
 
 
 class _Part(Transaction):
     """Changes that become durable with the shared transaction, if they are committed, or not at all."""
 
-    def __init__(self, connection: sqlite3.Connection, changes: dict[Publisher, list[Change]]) -> None:
-        super().__init__(connection)
+    def __init__(
+        self, connection: sqlite3.Connection, commits: Histogram, changes: dict[Publisher, list[Change]]
+    ) -> None:
+        super().__init__(connection, commits)
         self._changes = changes
         self.committed = False
 
@@ -370,6 +376,12 @@ class _Part(Transaction):
     def publish(self, publisher: Publisher, change: Change) -> None:
         self.commit()
         self._changes.setdefault(publisher, []).append(change)
+
+
+def _commit(connection: sqlite3.Connection, commits: Histogram) -> None:
+    begun = perf_counter()
+    connection.execute("COMMIT")
+    commits.add(perf_counter() - begun)
 
 
 def _with_ids(collection: int, ids: Sequence[str]) -> tuple[str, tuple[int, str]]:

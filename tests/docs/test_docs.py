@@ -56,6 +56,7 @@ NOT_RUN = {
     "docs/bulk.md": 1,
     "docs/doctor.md": 1,
     "docs/load-test.md": 2,
+    "docs/observability.md": 1,
     "docs/pooling.md": 1,
     "docs/serving.md": 3,
 }

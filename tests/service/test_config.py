@@ -108,6 +108,9 @@ def test_defaults(load):
         ("MILLPOND_SERVER__PORT", "9000", "server.port", 9000),
         ("MILLPOND_SERVER__MAX_TEXTS", "5", "server.max_texts", 5),
         ("MILLPOND_SERVER__MAX_BODY_BYTES", "5000", "server.max_body_bytes", 5000),
+        ("MILLPOND_SERVER__LOG_FORMAT", "json", "server.log_format", "json"),
+        ("MILLPOND_SERVER__LOG_LEVEL", "debug", "server.log_level", "debug"),
+        ("MILLPOND_SERVER__ACCESS_LOG", "false", "server.access_log", False),
     ],
 )
 def test_environment_twins(load, name, text, keys, value):

@@ -27,6 +27,7 @@ LAYERS = (
     "encoder",
     "store",
     "index",
+    "observation",
     "similarity.py",
     "exact_json.py",
     "errors.py",

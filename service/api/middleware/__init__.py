@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.types import ASGIApp
 
 from service.api.middleware.disconnect import CancelOnDisconnect
 from service.api.middleware.limit import BodyLimit
-from service.config import ServerConfig
+from service.api.middleware.observe import Observe, Observer
+from service.config import Config
 
 
-def around(app: ASGIApp, server: ServerConfig) -> ASGIApp:
+def around(app: ASGIApp, config: Config, observers: Sequence[Observer]) -> ASGIApp:
     """Return an application within all middleware; the last is the outermost, which a request meets first."""
     app = CancelOnDisconnect(app)
-    return BodyLimit(app, server.max_body_bytes)
+    app = BodyLimit(app, config.server.max_body_bytes)
+    return Observe(app, config.runtime.device, observers)

@@ -27,6 +27,7 @@ from service.errors import (
     StoreDamaged,
     StoreUnavailable,
 )
+from service.observation import Histogram, phase
 from service.store.space import Space
 from service.store.store import Store
 from service.store.tokenizers import UNICODE61, Tokenizer
@@ -196,12 +197,18 @@ class EmbeddedEngine:
         full disk, which fails all.
         """
         work = partial(change, *arguments)
-        if not together:
-            return await asyncio.wrap_future(self._submit(work))
-        done: Future[T] = Future()
-        self._waiting.append((done, work))
-        self._submit(self._write_waiting)
-        return await asyncio.wrap_future(done)
+        with phase("store"):
+            if not together:
+                return await asyncio.wrap_future(self._submit(work))
+            done: Future[T] = Future()
+            self._waiting.append((done, work))
+            self._submit(self._write_waiting)
+            return await asyncio.wrap_future(done)
+
+    @property
+    def commits(self) -> Histogram:
+        """Seconds that each commit of the store took."""
+        return self._store.commits
 
     def wait_for_builds(self) -> None:
         """Wait until no part of an index is left to build."""
