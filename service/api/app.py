@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -13,6 +14,7 @@ from service import __version__
 from service.api import errors
 from service.api.lean import LeanPaths
 from service.api.middleware import around
+from service.api.middleware.open_requests import OpenRequests
 from service.api.routes import (
     collections,
     doctor,
@@ -56,6 +58,7 @@ class _Application(FastAPI):
     def __init__(self, served: Deployment) -> None:
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            await asyncio.to_thread(served.models.warm_up)
             freeze_and_trim()
             try:
                 yield
@@ -65,12 +68,13 @@ class _Application(FastAPI):
 
         super().__init__(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
         self.state.deployment = served
+        self.state.requests = OpenRequests(served)
         errors.install(self)
         for router in _ROUTERS:
             self.include_router(router)
         errors.document(self)
         app: ASGIApp = LeanPaths(super().__call__, self, (route for router in _ROUTERS for route in router.routes))
-        self._outermost = around(app, served.config.server)
+        self._outermost = around(app, served.config.server, self.state.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)

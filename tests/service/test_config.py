@@ -101,6 +101,7 @@ def test_defaults(load):
         ("MILLPOND_RUNTIME__CALIBRATION", "texts.txt", "runtime.calibration", Path("texts.txt")),
         ("MILLPOND_BATCHING__MAX_BATCH_TOKENS", "77", "batching.max_batch_tokens", 77),
         ("MILLPOND_BATCHING__MAX_QUEUED_TOKENS", "78", "batching.max_queued_tokens", 78),
+        ("MILLPOND_BATCHING__MAX_QUEUED_SECONDS", "0.5", "batching.max_queued_seconds", 0.5),
         ("MILLPOND_BATCHING__MAX_STATE_BYTES", "79", "batching.max_state_bytes", 79),
         ("MILLPOND_STORE__PATH", "/srv", "store.path", Path("/srv")),
         ("MILLPOND_STORE__DEFAULT_COLLECTION", "docs", "store.default_collection", "docs"),
@@ -108,6 +109,10 @@ def test_defaults(load):
         ("MILLPOND_SERVER__PORT", "9000", "server.port", 9000),
         ("MILLPOND_SERVER__MAX_TEXTS", "5", "server.max_texts", 5),
         ("MILLPOND_SERVER__MAX_BODY_BYTES", "5000", "server.max_body_bytes", 5000),
+        ("MILLPOND_SERVER__MAX_REQUESTS", "6", "server.max_requests", 6),
+        ("MILLPOND_SERVER__REQUEST_TIMEOUT", "7", "server.request_timeout", 7.0),
+        ("MILLPOND_SERVER__SHUTDOWN_TIMEOUT", "2.5", "server.shutdown_timeout", 2.5),
+        ("MILLPOND_SERVER__LOG_LEVEL", "debug", "server.log_level", "debug"),
     ],
 )
 def test_environment_twins(load, name, text, keys, value):

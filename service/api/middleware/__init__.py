@@ -6,10 +6,12 @@ from starlette.types import ASGIApp
 
 from service.api.middleware.disconnect import CancelOnDisconnect
 from service.api.middleware.limit import BodyLimit
+from service.api.middleware.open_requests import OpenRequests, TrackRequests
 from service.config import ServerConfig
 
 
-def around(app: ASGIApp, server: ServerConfig) -> ASGIApp:
+def around(app: ASGIApp, server: ServerConfig, requests: OpenRequests) -> ASGIApp:
     """Return an application within all middleware; the last is the outermost, which a request meets first."""
     app = CancelOnDisconnect(app)
-    return BodyLimit(app, server.max_body_bytes)
+    app = BodyLimit(app, server.max_body_bytes)
+    return TrackRequests(app, requests)
