@@ -10,7 +10,7 @@ from service.errors import Unavailable
 
 _SHARE: Final = 4
 """A request counts for at most this fraction of the queue, a quarter, so that small ones still get in beside it."""
-_MEMORY: Final = 10.0
+_MEMORY: Final = 5.0
 """Seconds of a stream's work after which a measured pass counts for a third."""
 _LONGEST_WAIT: Final = 60
 """Most seconds that a client is told to wait."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.deadline import in_time, require_time
-from service.encoder.admission import Admission
+from service.encoder.admission import Admission, DrainRate
 from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue, deliver
 from service.encoder.runtimes.base import Runtime
 from service.encoder.shapes import Shapes
@@ -190,6 +190,11 @@ class Batcher:
         """How fast waiting requests were worked off lately; None where that was not measured yet."""
         rate = self._admission.rate.tokens_per_second
         return rate if math.isfinite(rate) else None
+
+    def forget_rate(self) -> None:
+        """Measure anew how fast requests are worked off."""
+        with self._lock:
+            self._admission.rate = DrainRate(self._runtime.streams)
 
     @property
     def pause(self) -> int:

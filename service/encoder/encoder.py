@@ -103,6 +103,8 @@ class Encoder:
         ids = [np.full(width, self.tokenizer.pad_id, np.int64)] * rows
         try:
             self.batcher.submit(ids, _nothing).result()
+            self.batcher.forget_rate()  # the first passes compile and allocate
+            self.batcher.submit(ids, _nothing).result()
         except Exception as error:  # requests will say so to who sent them
             logger.warning("%s cannot be warmed up: %s", self.checkpoint.name, brief(error, 300))
 
