@@ -17,11 +17,20 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from loadtests.records import FAILURE, OK, Record, Writer
-from loadtests.users.embed import EmbedBulk, EmbedSmall
-from loadtests.users.mixed import ReadAndWrite
+from loadtests.users.embed import EmbedBulk, EmbedImpatient, EmbedSmall
+from loadtests.users.mixed import Anything, ReadAndWrite
 from loadtests.users.search import SearchDocuments
+from loadtests.users.watch import Watcher
 
-__all__ = ["EmbedBulk", "EmbedSmall", "ReadAndWrite", "SearchDocuments"]
+__all__ = [
+    "Anything",
+    "EmbedBulk",
+    "EmbedImpatient",
+    "EmbedSmall",
+    "ReadAndWrite",
+    "SearchDocuments",
+    "Watcher",
+]
 
 
 @events.init_command_line_parser.add_listener
@@ -32,6 +41,7 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     group.add_argument("--dimension", type=int, default=384, help="of that model's vectors")
     group.add_argument("--collection", default="cranfield", help="where Cranfield's documents are")
     group.add_argument("--texts", default="texts.json", help="a file by `python -m loadtests.texts`")
+    group.add_argument("--phases", help="users and the second up to which there are so many, as 20:60,200:120")
     group.add_argument("--record", help="a file for what happened to each request")
 
 

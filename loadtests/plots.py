@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from loadtests.records import BACKPRESSURE, FAILURE, OK
+from loadtests.records import BACKPRESSURE, FAILURE, LOOKS, OK
 from loadtests.run import RAMP, Run, percentiles
 from loadtests.sampler import Sample
 
@@ -23,7 +23,7 @@ def plot_run(run: Run, path: Path) -> None:
     latency, rate = figure.subplots(2, 1, sharex=True)
     middles, p50, p95, p99, answers, refusals, failures, users = [], [], [], [], [], [], [], []
     for start, end in bins:
-        here = [record for record in run.records if start <= record.at - run.started < end]
+        here = [record for record in run.within(run.started + start, run.started + end) if record.name not in LOOKS]
         answered = [record for record in here if record.outcome == OK]
         middles.append((start + end) / 2)
         low, high, highest = percentiles(answered) if answered else (float("nan"),) * 3
@@ -45,9 +45,12 @@ def plot_run(run: Run, path: Path) -> None:
         rate.plot(middles, failures, label="failures/s", color="tab:red")
     rate.plot(middles, users, label="users", color="tab:gray", linestyle="--")
     rate.set_ylabel("a second")
-    rate.set_xlabel("seconds; tables count from the dotted line")
+    rate.set_xlabel(
+        "seconds; dotted lines part the phases" if run.phases else "seconds; tables count from the dotted line"
+    )
     for axes in (latency, rate):
-        axes.axvline(RAMP * run.seconds, color="tab:gray", linestyle=":")
+        for begins in [start - run.started for _, start, _ in run.phases[1:]] or [RAMP * run.seconds]:
+            axes.axvline(begins, color="tab:gray", linestyle=":")
         _finish(axes)
     figure.savefig(path, dpi=100)
 

@@ -11,6 +11,8 @@ from typing import Final
 OK: Final = "ok"
 BACKPRESSURE: Final = "backpressure"
 FAILURE: Final = "failure"
+LOOKS: Final = ("/health", "/ready")
+"""The requests of who looks after the service, which are no load."""
 
 
 @dataclass(frozen=True, slots=True)

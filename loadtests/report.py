@@ -11,9 +11,9 @@ from pathlib import Path
 from benchmarks.machine import machine
 from loadtests.deployment import Facts
 from loadtests.plots import plot_machine, plot_run
-from loadtests.records import BACKPRESSURE, FAILURE, OK
-from loadtests.run import RAMP, Figures, Run
-from loadtests.sampler import Sample, usage, within
+from loadtests.records import BACKPRESSURE, FAILURE, LOOKS, OK, Record
+from loadtests.run import RAMP, Figures, Run, percentiles
+from loadtests.sampler import Sample, slope, usage, within
 from loadtests.scenarios import SCENARIOS
 
 MOST_MESSAGES = 10
@@ -51,7 +51,7 @@ def write(measured: Measured, folder: Path) -> Path:
         parts.append(_cost(begun, measured))
     for run in begun:
         plot_run(run, folder / f"{run.scenario.name}.png")
-        parts.append(_scenario(run))
+        parts.append(_scenario(run, measured.samples))
     path = folder / "report.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
@@ -100,7 +100,8 @@ def _results(runs: Sequence[Run]) -> str:
             f"Rates and latencies are of the time at the full number of users, after a ramp of {RAMP:.0%} of each "
             "run; the last three columns count the whole run. Backpressure is a 503 or 429 with `Retry-After`: the "
             "user waits as long as it says and sends the request again. Every answer is checked, and a wrong one is "
-            "a failure.",
+            "a failure. Of a scenario in phases they are of the phase with most users; the users are those of the "
+            "others.",
         ]
     )
 
@@ -112,32 +113,96 @@ def _cost(runs: Sequence[Run], measured: Measured) -> str:
         resident = [sample.resident for sample in within(measured.samples, run.started, run.ended)]
         if used is None:
             continue
-        local = (
-            [f"{used.service:.2f}", f"{resident[0]:.0f}", f"{max(resident):.0f}", f"{resident[-1]:.0f}"]
-            if measured.local
-            else ["not here"] * 4
-        )
+        local = ["not here"] * 7
+        if measured.local:
+            memory = [f"{megabytes:.0f}" for megabytes in (resident[0], max(resident), resident[-1])]
+            growth = f"{slope(within(measured.samples, *run.steady)):+.1f}"
+            local = [f"{used.service:.2f}", *memory, growth, *_change(run, measured.samples)]
         cells = [run.scenario.name, local[0], f"{used.generator:.2f}", f"{used.others:.2f}", *local[1:]]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(
         [
             "## What it cost",
             "",
-            "| scenario | service, cores | Locust, cores | others, cores | memory at start, MB | peak | end |",
-            "|---|--:|--:|--:|--:|--:|--:|",
+            "| scenario | service, cores | Locust, cores | others, cores | memory at start, MB | peak | end "
+            "| slope, MB a minute | open files | threads |",
+            "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
             *rows,
             "",
-            "Cores are means over the time at the full number of users. Others is all else on this machine: where it "
-            "is far from 0, something else was running, and the figures are lower than they would be.",
+            "Cores and the slope of memory are of the time at the full number of users; open files, with sockets, "
+            "and threads are those of its beginning and its end. Others is all else on this machine: where it is far "
+            "from 0, something else was running, and the figures are lower than they would be.",
             "",
             "![Memory of the service, and cores in use, over time](machine.png)",
         ]
     )
 
 
-def _scenario(run: Run) -> str:
+def _change(run: Run, samples: Sequence[Sample]) -> tuple[str, str]:
+    """Open files and threads at the beginning and the end of the steady part."""
+    first, *_, last = within(samples, *run.steady)
+    return f"{first.descriptors} to {last.descriptors}", f"{first.threads} to {last.threads}"
+
+
+def _phases(run: Run, samples: Sequence[Sample]) -> list[str]:
+    """Say what each phase was like, and how soon the service was as before when the load was."""
+    rows = [
+        "",
+        "| phase | seconds | users | answered/s | p50, ms | p95, ms | p99, ms | refused/s | refused in p50, ms | p99 "
+        "| /health and /ready p50, ms | p99 | memory, MB a minute |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for phase, start, end in run.phases:
+        here = run.within(start, end)
+        load = [record for record in here if record.name not in LOOKS]
+        answered, refused = _outcome(load, OK), _outcome(load, BACKPRESSURE)
+        looks = [record for record in here if record.name in LOOKS]
+        cells = [
+            *(phase.name, f"{end - start:.0f}", str(run.users * phase.factor)),
+            *(_rate(answered, end - start), *_percentiles(answered, (0, 1, 2))),
+            *(_rate(refused, end - start), *_percentiles(refused, (0, 2)), *_percentiles(looks, (0, 2))),
+            f"{slope(within(samples, start, end)):+.1f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    if (seconds := _recovery(run)) is not None:
+        rows += [
+            "",
+            f"The service was as before {seconds:.1f} s after the load was: nothing refused, and no answer "
+            "slower than twice the 99th percentile of the first phase.",
+        ]
+    return rows
+
+
+def _recovery(run: Run) -> float | None:
+    """Return after how many seconds of the last phase nothing is refused or slow any more; None where it never is."""
+    normal, *_, last = run.phases
+    before = _outcome([record for record in run.within(*normal[1:]) if record.name not in LOOKS], OK)
+    after = [record for record in run.within(*last[1:]) if record.name not in LOOKS]
+    if not before or not after:
+        return None
+    slow = 2 * percentiles(before)[2]
+    odd = [record.at for record in after if record.outcome != OK or record.milliseconds > slow]
+    return max(odd, default=last[1]) - last[1]
+
+
+def _outcome(records: Sequence[Record], outcome: str) -> list[Record]:
+    return [record for record in records if record.outcome == outcome]
+
+
+def _rate(records: Sequence[Record], seconds: float) -> str:
+    return f"{len(records) / seconds:.1f}"
+
+
+def _percentiles(records: Sequence[Record], which: Sequence[int]) -> list[str]:
+    found = percentiles(records) if records else None
+    return [f"{found[number]:.0f}" if found else "-" for number in which]
+
+
+def _scenario(run: Run, samples: Sequence[Sample]) -> str:
     name = run.scenario.name
     lines = [f"## {name}", "", run.scenario.summary, "", f"![Latency and throughput over time]({name}.png)"]
+    if run.scenario.phases:
+        lines += _phases(run, samples)
     steady = run.steady_records()
     kinds = sorted({record.name for record in steady if record.outcome == OK})
     if len(kinds) > 1:

@@ -17,9 +17,9 @@ from rich.progress import Progress, TextColumn
 from rich.table import Column
 
 from loadtests.deployment import Facts, Service
-from loadtests.records import BACKPRESSURE, FAILURE, OK, Reader, Record
+from loadtests.records import BACKPRESSURE, FAILURE, LOOKS, OK, Reader, Record
 from loadtests.sampler import Sampler
-from loadtests.scenarios import Scenario
+from loadtests.scenarios import Phase, Scenario
 from loadtests.texts import write
 from tests.support.servers import ROOT
 
@@ -65,15 +65,32 @@ class Run:
 
     @property
     def steady(self) -> tuple[float, float]:
-        """From the end of the ramp to the end of the run; all of a run that was cut off in its ramp."""
+        """From the end of the ramp to the end of the run, or the phase of most users; all of one cut off before."""
+        if self.scenario.phases:
+            _, start, until = max(self.phases, key=lambda part: part[0].factor)
+            return (start, min(until, self.ended)) if start < self.ended else (self.started, self.ended)
         top = self.started + RAMP * self.seconds
         end = min(self.ended, self.started + self.seconds)
         return (top, end) if top < end else (self.started, end)
 
     def steady_records(self) -> list[Record]:
-        """Return the requests that ended in the steady part."""
-        start, end = self.steady
+        """Return the requests that ended in the steady part, but those that only look after the service."""
+        return [record for record in self.within(*self.steady) if record.name not in LOOKS]
+
+    def within(self, start: float, end: float) -> list[Record]:
+        """Return the requests that ended in an interval."""
         return [record for record in self.records if start <= record.at < end]
+
+    @property
+    def phases(self) -> list[tuple[Phase, float, float]]:
+        """The scenario's phases, and from when to when each was, in seconds of the clock."""
+        found = []
+        start = self.started
+        for phase in self.scenario.phases:
+            end = start + phase.share * self.seconds
+            found.append((phase, start, end))
+            start = end
+        return found
 
     def figures(self, records: Iterable[Record]) -> Figures | None:
         """Rates and latencies of some of `steady_records`; None where none was answered well."""
@@ -97,15 +114,20 @@ class Run:
         """Run it; what was measured is there afterwards also where this is interrupted."""
         log, path = folder / f"{self.scenario.name}.log", folder / f"{self.scenario.name}.jsonl"
         locust = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py")]
-        load = ["--users", str(self.users), "--spawn-rate", f"{self.users / (RAMP * self.seconds):.4f}"]
-        time_limits = ["--run-time", str(self.seconds), "--stop-timeout", str(LAST_TASKS)]
+        if self.scenario.phases:
+            locust[-1] += f",{ROOT / 'loadtests' / 'shape.py'}"
+            load = ["--phases", ",".join(f"{self.users * part.factor}:{end:.1f}" for part, _, end in self.phases)]
+        else:
+            load = ["--users", str(self.users), "--spawn-rate", f"{self.users / (RAMP * self.seconds):.4f}"]
+            load += ["--run-time", str(self.seconds)]
+        time_limits = ["--stop-timeout", str(LAST_TASKS)]
         quiet = ["--headless", "--only-summary", "--exit-code-on-error", "0", "--loglevel", "WARNING"]
         texts = folder / "texts.json"
         if not texts.exists():
             write(texts)
         told = ["--model", facts.model, "--dimension", str(facts.dimension), "--collection", collection]
         host = ["--host", service.url, "--texts", str(texts)]
-        command = [*locust, self.scenario.user, *host, *load, *time_limits, *quiet, *told]
+        command = [*locust, *self.scenario.user.split(), *host, *load, *time_limits, *quiet, *told]
         reader = Reader(path)
         with log.open("wb") as output:
             process = subprocess.Popen(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+import numpy as np
 import psutil
 
 from benchmarks.machine import cpu_seconds, resident_mb
@@ -26,6 +28,8 @@ class Sample:
         service: processor time of the service, in seconds.
         generator: processor time of Locust, in seconds.
         machine: processor time of everything on this machine, in seconds.
+        descriptors: files and connections that the service has open.
+        threads: of the service.
 
     """
 
@@ -34,6 +38,8 @@ class Sample:
     service: float
     generator: float
     machine: float
+    descriptors: int = 0
+    threads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +86,24 @@ class Sampler:
                     cpu_seconds(self._service) if self._service else 0.0,
                     cpu_seconds(self.generator) if self.generator else 0.0,
                     _machine_seconds(),
+                    *(_held(self._service) if self._service else (0, 0)),
                 )
             )
+
+
+def slope(samples: Sequence[Sample]) -> float:
+    """Return how much memory the service gained, in MB a minute, by a straight line through the samples."""
+    if len(samples) < 3:
+        return 0.0
+    return float(np.polyfit([sample.at / 60 for sample in samples], [sample.resident for sample in samples], 1)[0])
+
+
+def _held(pid: int) -> tuple[int, int]:
+    """Return how many files a process has open, and how many threads it has; 0 where it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return process.num_fds(), process.num_threads()
+    return 0, 0
 
 
 def within(samples: Sequence[Sample], start: float, end: float) -> list[Sample]:

@@ -45,6 +45,7 @@ class _Section(BaseModel):
 
 # Strict, since `true` is a number to pydantic.
 _Count = Annotated[int, Field(strict=True, ge=1)]
+_Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 
 
 class ModelConfig(_Section):
@@ -84,6 +85,9 @@ class BatchingConfig(_Section):
 
     max_batch_tokens: _Count = 1024
     max_queued_tokens: _Count = 131_072
+    max_queued_seconds: _Seconds = Field(
+        default=1.0, description="Seconds of waiting work, at the measured rate, beyond which requests get a 503."
+    )
     max_state_bytes: _Count | Literal["auto"] = Field(
         default="auto",
         description="Memory for token states: of the passes under way, and again of requests that hold on to some. "
@@ -105,7 +109,11 @@ class ServerConfig(_Section):
     port: int = Field(default=8000, strict=True, ge=0, le=65535)
     max_texts: _Count = Field(default=16_384, description="Texts or documents in one request.")
     max_body_bytes: int = Field(default=64 * 2**20, strict=True, ge=1024)
-
+    max_requests: _Count = Field(default=1024, description="Requests under way beyond which others get a 503.")
+    request_timeout: _Seconds | None = Field(
+        default=None, description="Seconds that a request has; a request may ask for fewer by X-Request-Timeout."
+    )
+    shutdown_timeout: _Seconds = Field(default=20.0, description="Seconds from SIGTERM to the end of the process.")
     log_format: Format = Field(default="console", description="`json` is for machines: an object a line.")
     log_level: Level = Field(default="info", description="What is less important is not logged.")
     access_log: bool = Field(default=True, description="A log line for each request; never a text, a body or a key.")
@@ -119,6 +127,31 @@ class Config(_Section):
     batching: BatchingConfig = BatchingConfig()
     store: StoreConfig = StoreConfig()
     server: ServerConfig = ServerConfig()
+
+
+_RELOADED: Final = {
+    "batching": {"max_queued_tokens", "max_queued_seconds"},
+    "server": {"max_texts", "max_requests", "request_timeout", "shutdown_timeout", "log_level"},
+}
+"""The keys that can change while a config is served."""
+
+
+def reloaded(served: Config, read: Config) -> tuple[Config, list[str], list[str]]:
+    """Return a config as it is served, with what another one says of the keys that can change meanwhile.
+
+    Also returns the names of the keys that have changed so, and of those that differ and need a restart.
+    """
+    sections: dict[str, BaseModel] = {}
+    changed: list[str] = []
+    restart = ["models"] if served.models != read.models else []
+    for name in type(served).model_fields.keys() - {"models"}:
+        before, after = getattr(served, name), getattr(read, name)
+        differing = [key for key in type(before).model_fields if getattr(before, key) != getattr(after, key)]
+        live = [key for key in differing if key in _RELOADED.get(name, ())]
+        sections[name] = before.model_copy(update={key: getattr(after, key) for key in live})
+        changed += [f"{name}.{key}" for key in live]
+        restart += [f"{name}.{key}" for key in differing if key not in live]
+    return served.model_copy(update=sections), changed, restart
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

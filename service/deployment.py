@@ -8,19 +8,23 @@ from typing import Self
 
 from service.collections.embedded import EmbeddedEngine
 from service.collections.service import CollectionService
-from service.config import Config
+from service.config import Config, reloaded
 from service.cores import cores
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
 from service.encoder.runtimes.machine import threads
+from service.observation.logs import set_level
 from service.process import prepare_process
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Deployment:
-    """The served models, the collections embedded with them, and the examinations of them."""
+    """The served models, the collections embedded with them, and the examinations of them.
+
+    `config` changes when another one is reloaded.
+    """
 
     config: Config
     models: Models
@@ -32,6 +36,15 @@ class Deployment:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def reload(self, config: Config) -> None:
+        """Follow another config as far as that needs no restart: limits, and what is logged."""
+        self.config, changed, restart = reloaded(self.config, config)
+        self.models.limit(self.config.batching)
+        set_level(self.config.server.log_level)
+        logger.info("the config was read again; changed: %s", ", ".join(changed) or "nothing")
+        if restart:
+            logger.warning("a change of %s needs a restart", ", ".join(restart))
 
     def close(self) -> None:
         """Finish pending writes, close the store and stop the queues of the encoders."""

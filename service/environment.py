@@ -121,7 +121,8 @@ def read(text: str, annotation: Any, parse: Callable[[str], Any]) -> Any:
         if found & {dict, list} and text.lstrip()[:1] in ("{", "["):
             raise
         return text
-    return value if isinstance(value, tuple(found - _TEXTS)) else text
+    numbers = {int} if float in found else set()
+    return value if isinstance(value, tuple(found - _TEXTS | numbers)) else text
 
 
 def kinds(annotation: Any) -> set[Any]:

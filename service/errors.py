@@ -147,6 +147,12 @@ class Unavailable(ServiceError):
         self.retry_after: int = retry_after
 
 
+class DeadlineExceeded(ServiceError):
+    """The request was not done within the time that it had."""
+
+    code = "deadline_exceeded"
+
+
 class StoreUnavailable(ServiceError):
     """The store's folder or file cannot be opened, read or written."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -45,6 +46,12 @@ def prepare_process(threads: int | None = None) -> None:
     # OpenMP has read the environment if PyTorch is there already, and importing it here would take a second.
     if (torch := sys.modules.get("torch")) and "OMP_NUM_THREADS" not in _CHOSEN:
         torch.set_num_threads(min(threads, torch.get_num_threads()))
+
+
+def open_many_files() -> None:
+    """Let the process have as many connections open as it may; the usual limit of 1,024 is one that it can raise."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def freeze_and_trim() -> None:

@@ -85,7 +85,11 @@ class ServiceUser(FastHttpUser):
 
         """
         while (pause := self._try(method, path, body, name, check, texts, status)) is not None:
-            gevent.sleep(pause)
+            gevent.sleep(self.patience(pause))
+
+    def patience(self, asked: float) -> float:
+        """Return how many seconds it waits where it is asked to wait for so many."""
+        return asked
 
     def _try(
         self,

@@ -114,3 +114,18 @@ class ReadAndWrite(EmbeddingUser, SearchingUser):
             require(answer["text"] == text, f"document {key!r} has another text than was acknowledged")
 
         self.ask("GET", f"{self._path}/{key}", name="fetch", check=check)
+
+
+class Anything(ReadAndWrite):
+    """The same, and texts of any length in any number."""
+
+    @task(4)
+    def embed_anything(self) -> None:
+        """Embed from one to 200 texts, from a word to more than the model takes; most are few and short."""
+        words = " ".join(self.random.choice(list(self.texts.documents.values())) for _ in range(2)).split()
+        most = int(10 ** self.random.uniform(0, 2.5))
+        texts = []
+        for _ in range(int(10 ** self.random.uniform(0, 2.3))):
+            start = self.random.randrange(len(words))
+            texts.append(" ".join(words[start : start + self.random.randint(1, most)]))
+        self.embed(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,6 +17,7 @@ from service.api.lean import LeanPaths
 from service.api.metrics import RequestFigures, registry_of
 from service.api.middleware import around
 from service.api.middleware.observe import Observer
+from service.api.middleware.open_requests import OpenRequests
 from service.api.routes import (
     collections,
     doctor,
@@ -61,6 +63,7 @@ class _Application(FastAPI):
     def __init__(self, served: Deployment, observers: Sequence[Observer]) -> None:
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            await asyncio.to_thread(served.models.warm_up)
             freeze_and_trim()
             try:
                 yield
@@ -70,6 +73,7 @@ class _Application(FastAPI):
 
         super().__init__(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
         self.state.deployment = served
+        self.state.requests = OpenRequests(served)
         errors.install(self)
         for router in _ROUTERS:
             self.include_router(router)
@@ -78,7 +82,7 @@ class _Application(FastAPI):
         figures = RequestFigures()
         self.state.metrics = registry_of(served, figures)
         access = [log_access] if served.config.server.access_log else []
-        self._outermost = around(app, served.config, [figures, *access, *observers])
+        self._outermost = around(app, served.config, self.state.requests, [figures, *access, *observers])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)

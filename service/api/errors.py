@@ -24,6 +24,7 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "broken_model": (500, "Broken model"),
     "conflict": (409, None),
     "context_length_exceeded": (413, "Text too long"),
+    "deadline_exceeded": (504, "Deadline exceeded"),
     "fingerprint_mismatch": (409, "Fingerprint mismatch"),
     "invalid_configuration": (422, "Invalid configuration"),
     "invalid_input": (422, "Invalid input"),

@@ -14,6 +14,7 @@ import typer
 
 from service.cli.console import Failure, err
 from service.config import load_config
+from service.errors import ConfigError
 from service.observation import logs
 
 logger = logging.getLogger(__name__)
@@ -28,21 +29,21 @@ def serve(
     store: Annotated[Path | None, typer.Option(help="Overrides store.path.")] = None,
 ) -> None:
     """Serve the models of a config over HTTP."""
-    settings = load_config(
-        config,
-        overrides={"server.host": host, "server.port": port, "store.path": str(store) if store else None},
-    )
+    overrides = {"server.host": host, "server.port": port, "store.path": str(store) if store else None}
+    settings = load_config(config, overrides=overrides)
     # Bound first, so that an address in use is reported before minutes of loading models.
     with _bound(settings.server.host, settings.server.port) as listener:
         logs.configure(settings.server.log_format, settings.server.log_level)
         say = err.print if settings.server.log_format == "console" else logger.info
-        import uvicorn
-
         from service.api import create_app
+        from service.api.server import Server
         from service.api.tracing import traces
         from service.deployment import open_deployment
+        from service.process import open_many_files
 
         observers = traces(os.environ)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the config has just been read
+        open_many_files()
         served = open_deployment(settings)
         for name, model in served.models:
             pooling = model.recipe.pooler.spec
@@ -50,16 +51,14 @@ def serve(
         url_host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
         address = f"http://{url_host}:{listener.getsockname()[1]}"
         say(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(served, *observers),
-                loop="auto",
-                http="httptools",
-                access_log=False,
-                log_config=None,
-                log_level="warning",
-            )
-        )
+
+        def reload() -> None:
+            try:
+                served.reload(load_config(config, overrides=overrides))
+            except ConfigError as error:
+                logger.error("the config is served as it was: %s", error.detail)
+
+        server = Server(create_app(served, *observers), reload)
         # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
         signal.signal(signal.SIGTERM, lambda *_: None)
         with suppress(KeyboardInterrupt):

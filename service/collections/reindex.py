@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -89,7 +90,7 @@ class Reindex:
         self._began = self._ended = time.monotonic()
         self._refused: list[str] = []
         self._error: str | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
     @property
     def running(self) -> bool:

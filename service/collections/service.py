@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -81,6 +82,8 @@ MOST_HITS_TOGETHER: Final = 1_000_000
 
 _SHORT: Final = 100
 """Hits of all queries of a request up to which it does not take long, as long as an index finds them."""
+# What looks after the service does not wait for a thread that searches.
+_LOOKING: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="looking")
 _OF_QUERIES: Final = partial(Place, "queries")
 
 
@@ -237,7 +240,7 @@ class CollectionService:
                     found[collection.name] = collection.index_state()
             return found
 
-        read = await asyncio.to_thread(states)
+        read = await asyncio.get_running_loop().run_in_executor(_LOOKING, states)
         return [name for name, state in read.items() if state.uses == EXACT and state.building is not None]
 
     async def drop(self, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import Context
 from pathlib import Path
 
 from service.arrays import Vectors
@@ -34,7 +35,9 @@ class Examinations:
         embedder = self._models.get(name)
         task = self._tasks.get(embedder.name)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = self._tasks[embedder.name] = asyncio.create_task(self._examine(embedder))
+            # In a context of its own, as it outlives the deadline of who asked first.
+            task = asyncio.create_task(self._examine(embedder), context=Context())
+            self._tasks[embedder.name] = task
         return await asyncio.shield(task)  # others may wait for it, even if this caller goes away
 
     async def close(self) -> None:

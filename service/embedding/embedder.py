@@ -26,7 +26,7 @@ from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
 from service.embedding.prompts import Role
 from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
-from service.encoder import Encoder, PostProcess, RowFailed, Side
+from service.encoder import Encoder, PostProcess, Room, RowFailed, Side
 from service.errors import BrokenModel, InvalidInput, Place, TooLong, brief, shortened
 from service.process import prepare_process
 
@@ -279,15 +279,17 @@ class Embedder:
         Raises:
             InvalidInput: an input has no token, or an argument is out of range.
             TooLong: a text is longer than the model takes and `truncate` is None.
-            Unavailable: the queue is full.
+            Unavailable: the queue is full, which is known before anything is tokenized.
+            DeadlineExceeded: the request that this is for had no more time.
         """
         prompt = self.prompt(prompt_name, role)
         if inputs and not isinstance(inputs[0], str):
             prompt = ""
         to_vectors = WithoutPrompt(self._to_vectors(normalize, dimensions), self._inputs.unpooled(prompt))
-        texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where)
-        vectors = await self._run([text.ids for text in texts], to_vectors, where)
-        self.made[self.recipe.pooler.name] += len(vectors)
+        with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
+            texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where)
+            vectors = await self._run([text.ids for text in texts], to_vectors, where, room)
+            self.made[self.recipe.pooler.name] += len(vectors)
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
         return Embeddings(stacked, sum(len(text.ids) for text in texts))
 
@@ -309,22 +311,23 @@ class Embedder:
             max_total: most tokens of all texts together, since states are large.
         """
         prompt = self.prompt(prompt_name)
-        texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where, offsets=True)
-        total = sum(len(text.ids) for text in texts)
-        if total > max_total:
-            raise TooLong(
-                f"the inputs have {total} tokens together; token states are given for {max_total} at once. "
-                "Send fewer or shorter texts a request.",
-                length=total,
-                limit=max_total,
-            )
-        async with self.encoder.hold_states(total):
-            states = await self._run([text.ids for text in texts], ToStates(self.name), where)
-            words, left_out = self.encoder.tokenizer.tokens, self._inputs.unpooled(prompt)
-            yield [
-                TokenStates(words(text.ids), text.offsets, state[: len(text.ids)], left_out)
-                for text, state in zip(texts, states, strict=True)
-            ]
+        with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
+            texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where, offsets=True)
+            total = sum(len(text.ids) for text in texts)
+            if total > max_total:
+                raise TooLong(
+                    f"the inputs have {total} tokens together; token states are given for {max_total} at once. "
+                    "Send fewer or shorter texts a request.",
+                    length=total,
+                    limit=max_total,
+                )
+            async with self.encoder.hold_states(total):
+                states = await self._run([text.ids for text in texts], ToStates(self.name), where, room)
+                words, left_out = self.encoder.tokenizer.tokens, self._inputs.unpooled(prompt)
+                yield [
+                    TokenStates(words(text.ids), text.offsets, state[: len(text.ids)], left_out)
+                    for text, state in zip(texts, states, strict=True)
+                ]
 
     async def embed_spans(
         self,
@@ -358,14 +361,18 @@ class Embedder:
         """
         prompt = self.prompt(prompt_name, role)
         to_vectors = self._to_vectors(normalize, dimensions)
-        texts = await self._inputs.tokenize(inputs, prompt, whole, where, offsets=True)
-        offsets = [offsets_array(text.offsets) for text in texts]
-        found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=self._at_once(prompt))
-        if mode == "late":
-            with self._named(where):
-                vectors = await late.pool_late(self.encoder, to_vectors, inputs, texts, offsets, found, prompt)
-            self.made[self.recipe.pooler.name] += sum(map(len, found))
-            return [SpanVectors(*each) for each in zip(found, vectors, strict=True)]
+        with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
+            texts = await self._inputs.tokenize(inputs, prompt, whole, where, offsets=True)
+            offsets = [offsets_array(text.offsets) for text in texts]
+            found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=self._at_once(prompt))
+            if mode == "late":
+                with self._named(where):
+                    run = partial(self.encoder.batcher.run, room=room)
+                    vectors = await late.pool_late(
+                        self.encoder, run, to_vectors, inputs, texts, offsets, found, prompt
+                    )
+                self.made[self.recipe.pooler.name] += sum(map(len, found))
+                return [SpanVectors(*each) for each in zip(found, vectors, strict=True)]
         pieces = await self.embed(
             _pieces(inputs, found),
             prompt_name=prompt_name,
@@ -414,9 +421,9 @@ class Embedder:
     def _at_once(self, prompt: str) -> int:
         return self.recipe.max_tokens - sum(self.encoder.tokenizer.frame_lengths(prompt))
 
-    async def _run(self, ids: Sequence[Ids], post_process: PostProcess, where: Where) -> list[Any]:
+    async def _run(self, ids: Sequence[Ids], post_process: PostProcess, where: Where, room: Room) -> list[Any]:
         with self._named(where):
-            return await self.encoder.batcher.run(ids, post_process)
+            return await self.encoder.batcher.run(ids, post_process, room)
 
     @contextmanager
     def _named(self, where: Where) -> Iterator[None]:

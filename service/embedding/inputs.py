@@ -31,6 +31,9 @@ _PART: Final = 16_384
 _SHORT: Final = 2_048
 """Characters, or token ids, that are tokenized in less time than a switch of threads may take."""
 
+_BYTES_OF_A_TOKEN: Final = 4
+"""Bytes of UTF-8 that a token stands for, by and large: most of an English word, or one character of Chinese."""
+
 
 class UnknownTokens:
     """Counts tokens of texts that stand for what a tokenizer does not know, and have no meaning to its model.
@@ -85,6 +88,12 @@ class InputTokenizer:
             request.characters += characters
             request.tokens += sum(len(text.ids) for text in texts)
         return texts
+
+    def estimate(self, inputs: Inputs, prompt: str) -> int:
+        """Return about how many tokens inputs have together, without tokenizing them."""
+        special = self._tokenizer.num_special + len(prompt) // _BYTES_OF_A_TOKEN
+        size = sum(_bytes(item) // _BYTES_OF_A_TOKEN if isinstance(item, str) else len(item) for item in inputs)
+        return min(size + special * len(inputs), self._recipe.max_tokens * len(inputs))
 
     def tokenize_here(self, inputs: Inputs, prompt: str, fit: Fit, where: Where) -> list[TokenizedText]:
         """Tokenize inputs in the calling thread; arguments and errors as for `tokenize`."""
@@ -202,6 +211,11 @@ def parts(inputs: Inputs) -> Iterator[tuple[int, Inputs, int]]:
         if size >= _PART or place == len(inputs) - 1:
             yield start, inputs[start : place + 1], size
             start, size = place + 1, 0
+
+
+def _bytes(text: str) -> int:
+    """Return the length of a text in UTF-8, whatever it holds."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def _check_text(text: str, place: int, where: Where) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import accumulate, islice
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from pooling import masks, pool_spans
-from service.arrays import Offsets, Vectors
+from service.arrays import Ids, Offsets, Vectors
 from service.embedding.chunkers import Chunker
 from service.embedding.inputs import Where, parts
 from service.embedding.postprocessing import ToStates, ToVectors
 from service.embedding.spans import Span, check_amount, checked, trimmed
 from service.embedding.windows import Windows, windows
-from service.encoder import Encoder, RowFailed, TokenizedText
+from service.encoder import Encoder, PostProcess, RowFailed, TokenizedText
 from service.errors import BrokenModel, InvalidInput, Place
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ async def cut(
 
 async def pool_late(
     encoder: Encoder,
+    run: Callable[[Sequence[Ids], PostProcess], Awaitable[list[Any]]],
     to_vectors: ToVectors,
     inputs: Sequence[str],
     texts: Sequence[TokenizedText],
@@ -73,8 +74,9 @@ async def pool_late(
 ) -> list[Vectors]:
     """Embed spans from the states of their whole texts, which are read in windows if they are long.
 
-    `texts` are the `inputs` tokenized with the prompt, `offsets` those of their tokens. Special tokens and those of
-    the prompt are in every window and in no span. Returns (spans, dimensions) for each text.
+    `run` is the batcher's, within the room that the request has. `texts` are the `inputs` tokenized with the prompt,
+    `offsets` those of their tokens. Special tokens and those of the prompt are in every window and in no span.
+    Returns (spans, dimensions) for each text.
 
     Raises:
         RowFailed: because of one of the texts.
@@ -88,7 +90,7 @@ async def pool_late(
         passes = [ids for plan, text in zip(plans, texts[some], strict=True) for ids in plan.cut(text.ids)]
         async with encoder.hold_states(sum(map(len, passes))):
             try:
-                states = iter(await encoder.batcher.run(passes, ToStates(to_vectors.recipe.name)))
+                states = iter(await run(passes, ToStates(to_vectors.recipe.name)))
             except RowFailed as failed:
                 text = next(index for index, last in enumerate(_ends(plans), some.start) if failed.index < last)
                 raise RowFailed(text, failed.reason) from failed

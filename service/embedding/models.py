@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from service.config import Config
+from service.config import BatchingConfig, Config
 from service.embedding.embedder import Embedder
 from service.embedding.loading import Encoders, load
 from service.embedding.recipe import Spec
@@ -82,6 +82,21 @@ class Models:
     def alive(self) -> bool:
         """Whether the queues of all encoders run."""
         return all(encoder.batcher.alive for encoder in self._encoders.values())
+
+    @property
+    def pause(self) -> int:
+        """After how many seconds a client that is refused may come back: when what waits in each queue is done."""
+        return max(encoder.batcher.pause for encoder in self._encoders.values())
+
+    def warm_up(self) -> None:
+        """Run a small batch through each encoder."""
+        for encoder in self._encoders.values():
+            encoder.warm_up()
+
+    def limit(self, batching: BatchingConfig) -> None:
+        """Change what may wait in the queue of each encoder."""
+        for encoder in self._encoders.values():
+            encoder.batcher.limit(batching.max_queued_tokens, batching.max_queued_seconds)
 
     def close(self) -> None:
         """Stop the queues of all encoders."""

@@ -1,7 +1,7 @@
 """Text to token states: tokenizer, runtimes, batching."""
 
 from service.encoder.anatomy import Anatomy
-from service.encoder.batcher import Batcher, PostProcess, RowFailed
+from service.encoder.batcher import Batcher, PostProcess, Room, RowFailed
 from service.encoder.encoder import Encoder
 from service.encoder.runtimes.base import Runtime
 from service.encoder.tokenizer import Side, TokenizedText, Tokenizer
@@ -12,6 +12,7 @@ __all__ = [
     "Batcher",
     "Encoder",
     "PostProcess",
+    "Room",
     "RowFailed",
     "Runtime",
     "Side",

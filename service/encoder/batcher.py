@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, cast
@@ -17,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.deadline import in_time, require_time
+from service.encoder.admission import Admission, DrainRate
 from service.encoder.figures import PassFigures
 from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue, deliver
 from service.encoder.runtimes.base import Runtime
@@ -25,12 +30,10 @@ from service.encoder.tokenizer import pad
 from service.errors import Unavailable
 from service.observation import Phase, observed
 
-__all__ = ["Batcher", "PostProcess", "RowFailed"]
+__all__ = ["Batcher", "PostProcess", "Room", "RowFailed"]
 
 logger = logging.getLogger(__name__)
 
-_SHARE_OF_QUEUE: Final = 4
-"""A request counts for at most this fraction of the queue, a quarter, so that small ones still get in beside it."""
 _WARM_WIDTH: Final = 32
 """Widest pass that is warmed up: longer texts are rarer, and a pass over them is long beside its compilation."""
 _WARM_TOKENS: Final = 512
@@ -51,6 +54,13 @@ class RowFailed(Exception):
         self.reason = reason
 
 
+@dataclass
+class Room:
+    """A place in the queue that a request has been given; what it counts for, in tokens."""
+
+    cost: int
+
+
 class Batcher:
     """Runs the requests of one encoder through as many streams as its runtime has.
 
@@ -65,6 +75,7 @@ class Batcher:
         pad_id: the token id that fills a batch up.
         max_batch_tokens: most tokens of one pass, padding included.
         max_queued_tokens: waiting tokens beyond which further requests are refused.
+        max_queued_seconds: the same as seconds of work.
         max_state_bytes: most memory of the passes under way; a larger one runs alone.
     """
 
@@ -76,11 +87,11 @@ class Batcher:
         pad_id: int,
         max_batch_tokens: int,
         max_queued_tokens: int,
+        max_queued_seconds: float,
         max_state_bytes: int,
     ) -> None:
         self._runtime = runtime
         self._pad_id = pad_id
-        self._limit = max_queued_tokens
         self._memory = max_state_bytes
         self.shapes = shapes
         """Which shapes passes may have."""
@@ -91,7 +102,7 @@ class Batcher:
         self.figures = PassFigures()
         """What those passes were like."""
         self._queue = TokenQueue(max_batch_tokens, runtime.streams, self.shapes)
-        self._admitted = 0
+        self._admission = Admission(runtime.streams, max_batch_tokens, max_queued_tokens, max_queued_seconds)
         self._closed = False
         self._running: list[_Pass] = []
         self._short_of_memory = False
@@ -117,6 +128,24 @@ class Batcher:
         """How many shapes (rows, time, wide) passes may have; 0 where the runtime compiles none."""
         return sum(1 + (rows * width <= QUICK) for rows, width in self.shapes)
 
+    @contextmanager
+    def room(self, tokens: int) -> Iterator[Room]:
+        """Admit a request of about so many tokens, which are not known yet, until the end of the `with` block.
+
+        A request that is refused has cost nothing so far.
+
+        Raises:
+            Unavailable: the queue is full, or the service is stopping.
+            DeadlineExceeded: it comes too late.
+        """
+        require_time()
+        with self._lock:
+            room = Room(self._admit(tokens))
+        try:
+            yield room
+        finally:
+            self._release(room)
+
     def submit(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> Future[list[Any]]:
         """Queue a request for a thread that waits for its results.
 
@@ -134,16 +163,23 @@ class Batcher:
         self._put(job)
         return cast("Future[list[Any]]", job.future)
 
-    async def run(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> list[Any]:
+    async def run(
+        self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess, room: Room | None = None
+    ) -> list[Any]:
         """Queue a request and wait for its results; arguments and errors as for `submit`.
+
+        Args:
+            room: the one that the request has been given; by default it is admitted here.
 
         Raises:
             RowFailed: because of one of its rows.
+            DeadlineExceeded: it took too long; what has not run yet is dropped.
         """
+        require_time()
         job = Job(ids, post_process, asyncio.get_running_loop())
-        self._put(job)
+        self._put(job, room)
         try:
-            return await cast("asyncio.Future[list[Any]]", job.future)
+            return await in_time(cast("asyncio.Future[list[Any]]", job.future))
         except Exception as error:
             if job.failed_row is None:
                 raise
@@ -157,6 +193,28 @@ class Batcher:
         """How many texts wait for a pass, and how many tokens they have."""
         with self._lock:
             return self._queue.texts, self._queue.tokens
+
+    def limit(self, max_queued_tokens: int, max_queued_seconds: float) -> None:
+        """Change what may wait."""
+        with self._lock:
+            self._admission.max_tokens, self._admission.max_seconds = max_queued_tokens, max_queued_seconds
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """How fast waiting requests were worked off lately; None where that was not measured yet."""
+        rate = self._admission.rate.tokens_per_second
+        return rate if math.isfinite(rate) else None
+
+    def forget_rate(self) -> None:
+        """Measure anew how fast requests are worked off."""
+        with self._lock:
+            self._admission.rate = DrainRate(self._runtime.streams)
+
+    @property
+    def pause(self) -> int:
+        """After how many seconds a client that is refused may come back: when what waits now is done."""
+        with self._lock:
+            return self._admission.pause(self._waiting())
 
     @property
     def alive(self) -> bool:
@@ -176,28 +234,35 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _put(self, job: Job) -> None:
+    def _put(self, job: Job, room: Room | None = None) -> None:
         if not job.rows:
             job.settle()
             return
-        cost = min(job.tokens, max(self._limit // _SHARE_OF_QUEUE, 1))
         with self._lock:
-            if self._closed:
+            if room is None:
+                admitted = Room(self._admit(job.tokens))
+                job.future.add_done_callback(lambda _: self._release(admitted))
+            elif self._closed:
                 raise _stopping()
-            if self._admitted and self._admitted + cost > self._limit:
-                raise Unavailable(
-                    f"the queue is full: {self._admitted} tokens wait and batching.max_queued_tokens is "
-                    f"{self._limit}. Send the request again in a moment, with fewer clients at once."
-                )
-            self._admitted += cost
+            else:
+                room.cost = self._admission.correct(room.cost, job.tokens)
             self._queue.put(job)
             self.figures.lengths.update(job.lengths)
             self._wanted().notify()
-        job.future.add_done_callback(lambda _: self._release(cost))
 
-    def _release(self, cost: int) -> None:
+    def _admit(self, tokens: int) -> int:
+        """Return what a request counts for that is taken, with the lock held."""
+        if self._closed:
+            raise _stopping()
+        return self._admission.take(tokens, self._waiting())
+
+    def _release(self, room: Room) -> None:
         with self._lock:
-            self._admitted -= cost
+            self._admission.admitted -= room.cost
+
+    def _waiting(self) -> int:
+        """Return how many tokens are not computed yet, with the lock held."""
+        return self._queue.tokens + sum(one.tokens for one in self._running)
 
     def _work(self, take: Callable[[], list[Row]], work: threading.Condition, wide: bool) -> None:
         self._runtime.prepare_thread()
@@ -205,7 +270,7 @@ class Batcher:
         while True:
             with self._lock:
                 batch = take()
-                current = self._begin(batch) if batch else None
+                current = self._begin(batch, wide=wide) if batch else None
                 # A thread that could not take what waits wakes none of its kind, which could not either.
                 if self._queue.tokens and (current or self._wanted() is not work):
                     self._wanted().notify()
@@ -257,9 +322,10 @@ class Batcher:
         rows = max(left // self._runtime.footprint.of_pass(1, width), 0)
         return rows if self._running else max(rows, 1)
 
-    def _begin(self, batch: list[Row]) -> _Pass:
+    def _begin(self, batch: list[Row], *, wide: bool) -> _Pass:
         size = self._runtime.footprint.of_pass(len(batch), self.shapes.width(len(batch[0])))
-        current = _Pass(batch, size)
+        busy = not wide and (self._queue.tokens > 0 or len(self._running) + 1 >= self._runtime.streams)
+        current = _Pass(batch, size, sum(map(len, batch)), time.perf_counter() if busy else None)
         self._running.append(current)
         return current
 
@@ -267,6 +333,8 @@ class Batcher:
         """Count a batch as done, and return the jobs that are over with it."""
         with self._lock:
             self.passes += 1
+            if current.begun is not None:
+                self._admission.rate.add(current.tokens, time.perf_counter() - current.begun)
             self._running.remove(current)
             self._short_of_memory = False
             for row in current.batch:
@@ -341,10 +409,15 @@ class Batcher:
 
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """A batch under way, and the memory that it takes in bytes."""
+    """A batch under way, the memory that it takes in bytes, its tokens without padding, and when it began.
+
+    The latter is None where its speed tells nothing: it makes do with all cores, or leaves some idle.
+    """
 
     batch: list[Row]
     size: int
+    tokens: int
+    begun: float | None
 
 
 def _stopping() -> Unavailable:

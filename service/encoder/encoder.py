@@ -7,6 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+from torch import Tensor
+
 from service.checkpoint import Checkpoint
 from service.config import BatchingConfig, RuntimeConfig
 from service.encoder.batcher import Batcher
@@ -16,6 +19,7 @@ from service.encoder.rounding import agreement_of
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
 from service.encoder.trial import tried
+from service.errors import brief
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +27,9 @@ logger = logging.getLogger(__name__)
 _LONGEST: Final = 131_072
 """Most tokens of a text for an encoder that has no limit of its own."""
 _STATE_BYTES: Final = 2**30
+_WARM_WIDTH: Final = 32
+_WARM_TOKENS: Final = 256
+"""Tokens of a stream's batch that warms up: enough for the speed of full ones, and quick with a large model."""
 _ORDINARY: Final = 512
 """Tokens of a row in the passes that `max_state_bytes: auto` always has room for, on all streams at once."""
 
@@ -73,6 +80,7 @@ class Encoder:
             logger.warning("%s reads padding, so only texts of equal length share a pass", checkpoint.name)
         self.max_state_bytes = _state_bytes(batching, self.runtime)
         """Most memory of the passes under way, and again of states that requests hold on to."""
+        self._max_batch_tokens = batching.max_batch_tokens
         self._states = StateBudget(self.max_state_bytes)
         self.batcher = Batcher(
             self.runtime,
@@ -80,6 +88,7 @@ class Encoder:
             pad_id=self.tokenizer.pad_id,
             max_batch_tokens=batching.max_batch_tokens,
             max_queued_tokens=batching.max_queued_tokens,
+            max_queued_seconds=batching.max_queued_seconds,
             max_state_bytes=self.max_state_bytes,
         )
 
@@ -87,9 +96,25 @@ class Encoder:
         """Wait for memory for the states of so many tokens, and hold it within the `async with` block."""
         return self._states.hold(tokens * self.dim * 4)
 
+    def warm_up(self) -> None:
+        """Run a small batch on each stream, so that threads and memory are there, and its speed is known."""
+        width = min(_WARM_WIDTH, self.anatomy.positions or _LONGEST)
+        rows = self.runtime.streams * max(min(_WARM_TOKENS, self._max_batch_tokens) // width, 1)
+        ids = [np.full(width, self.tokenizer.pad_id, np.int64)] * rows
+        try:
+            self.batcher.submit(ids, _nothing).result()
+            self.batcher.forget_rate()  # the first passes compile and allocate
+            self.batcher.submit(ids, _nothing).result()
+        except Exception as error:  # requests will say so to who sent them
+            logger.warning("%s cannot be warmed up: %s", self.checkpoint.name, brief(error, 300))
+
     def close(self) -> None:
         """Stop the queue."""
         self.batcher.close()
+
+
+def _nothing(states: Tensor, mask: Tensor) -> list[None]:
+    return [None] * len(mask)
 
 
 def _state_bytes(batching: BatchingConfig, runtime: Runtime) -> int:

@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from service.deadline import in_time
+from service.errors import DeadlineExceeded
+
 _FLOAT: Final = 4
 _HIDDEN: Final = ("hidden_size", "dim", "d_model", "n_embd")
 _INTERMEDIATE: Final = ("intermediate_size", "hidden_dim", "d_ff", "n_inner")
@@ -70,14 +73,18 @@ class StateBudget:
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[None]:
-        """Hold `size` bytes within the `async with` block, in the order in which they are asked for."""
+        """Hold `size` bytes within the `async with` block, in the order in which they are asked for.
+
+        Raises:
+            DeadlineExceeded: there was no room for them in time.
+        """
         turn = asyncio.get_running_loop().create_future()
         with self._lock:
             self._waiting.append((size, turn))
             self._admit()
         try:
-            await turn
-        except asyncio.CancelledError:
+            await in_time(turn)
+        except (asyncio.CancelledError, DeadlineExceeded):
             with self._lock:
                 admitted = (size, turn) not in self._waiting
                 if not admitted:

@@ -32,6 +32,8 @@ _UNIGRAM: Final = re.compile(r'"type":\s*"Unigram",\s*"unk_id":\s*(\d+)')
 _REMEDY: Final = "Get tokenizer.json anew, or save it there (`tokenizer.save_pretrained(folder)`)."
 FEW: Final = 8
 """Texts up to which encoding one after the other is faster than over all cores."""
+_SHORT: Final = 16_384
+"""Characters up to which that takes some milliseconds at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,8 @@ class Tokenizer:
         """Tokenize whole texts, each after `prompt`; offsets count from the start of the text, not of the prompt."""
         prompted = [prompt + text for text in texts] if prompt else list(texts)
         backend = self._backend_after(prompt)
-        if len(prompted) <= FEW:
+        # `encode` holds the interpreter's lock, so a long text would stop every other thread meanwhile.
+        if len(prompted) <= FEW and sum(map(len, prompted)) <= _SHORT:
             encodings = [backend.encode(text) for text in prompted]
         elif offsets:
             encodings = backend.encode_batch(prompted)

@@ -69,12 +69,32 @@ def test_a_healthy_service_is_reported_without_failures(mean: Server, tmp_path: 
 
 
 def test_every_other_scenario_finds_a_healthy_service_healthy(mean: Server, tmp_path: Path) -> None:
-    for name in ("embed-bulk", "search", "mixed"):
+    for name in ("embed-bulk", "search", "mixed", "soak"):
         run = execute(mean, name, users=3, seconds=5, folder=tmp_path)
         assert not run.problems and not run.failures(), (name, run.problems, run.failures())
         assert run.count(OK) > 0
     kinds = {record.name for record in run.records}
     assert {"search", "embed several", "upsert", "fetch"} <= kinds
+
+
+def test_an_overload_is_reported_by_phases(mean: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    asked = ["--url", mean.url, "--scenario", "overload", "--seconds", "20", "--users", "12"]
+    done = subprocess.run(
+        [*COMMAND, *asked, "--report", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    report = (folder / "report.md").read_text()
+    rows = {
+        name: [cell.strip() for cell in re.search(rf"^\| {name} \|(.+)\|$", report, re.MULTILINE)[1].split("|")]
+        for name in ("normal", "overload", "after")
+    }
+    assert [rows[name][1] for name in rows] == ["12", "120", "12"]
+    for cells in rows.values():
+        assert float(cells[2]) > 0 and float(cells[3]) <= float(cells[5])
+    assert float(rows["overload"][6]) > float(rows["normal"][6])  # refused a second
+    assert float(rows["overload"][9]) > 0  # somebody has looked after it
+    assert (folder / "overload.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_acknowledged_documents_that_go_missing_are_failures(mean: Server, tmp_path: Path) -> None:

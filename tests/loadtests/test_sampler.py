@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from loadtests.sampler import Sample, Usage, usage
+import pytest
+
+from loadtests.sampler import Sample, Usage, slope, usage
 
 
 def test_a_generator_that_ended_before_the_last_sample_keeps_its_share():
@@ -13,3 +15,12 @@ def test_a_generator_that_ended_before_the_last_sample_keeps_its_share():
     ]
     assert usage(samples) == Usage(service=1.0, generator=0.5, others=0.25)
     assert usage(samples[:1]) is None
+
+
+def test_the_slope_of_memory_is_in_megabytes_a_minute():
+    samples = [
+        Sample(at=second, resident=100 + second / 30, service=0, generator=0, machine=0)
+        for second in range(0, 120, 5)
+    ]
+    assert slope(samples) == pytest.approx(2.0)
+    assert slope(samples[:2]) == 0

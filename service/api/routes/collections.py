@@ -65,6 +65,7 @@ register_url_convertor("id", _AnyId())
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     422: PROBLEMS[422],
     503: {"model": Problem, "description": "The store cannot be used"},
+    504: PROBLEMS[504],
 }
 router = APIRouter(tags=["collections"], route_class=JSONRoute, responses=_RESPONSES)
 search_router = APIRouter(tags=["collections"], route_class=LeanRoute, responses=_RESPONSES)

@@ -17,6 +17,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": Problem, "description": "Not found"},
     409: {"model": Problem, "description": "The name is taken, or is an alias"},
     503: {"model": Problem, "description": "The store cannot be used"},
+    504: PROBLEMS[504],
 }
 router = APIRouter(tags=["collections"], route_class=JSONRoute, responses=_RESPONSES)
 

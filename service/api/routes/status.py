@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 import pooling
 from service import __version__
+from service.api.middleware.open_requests import OpenRequests, stopping
 from service.api.requests import Served
 from service.api.routes.embed import MOST_STATES
 from service.api.schemas.status import ReadyBody
@@ -29,8 +30,11 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/ready", response_model_exclude_none=True)
-async def ready(served: Served) -> ReadyBody:
-    """Every model's queue runs and the store answers."""
+async def ready(request: Request, served: Served) -> ReadyBody:
+    """Every model's queue runs, the store answers, and the service is not being stopped."""
+    requests: OpenRequests = request.app.state.requests
+    if requests.draining:
+        raise stopping()
     if not served.models.alive:
         raise Unavailable("an encoder's queue has stopped; restart the service.", retry_after=10)
     return ReadyBody(status="ready", building=await served.collections.building() or None)
@@ -59,6 +63,7 @@ async def info(served: Served) -> dict[str, Any]:
                 "backend": model.encoder.runtime.backend,
                 "precision": model.encoder.runtime.precision,
                 "streams": model.encoder.runtime.streams,
+                "tokens_per_second": model.encoder.batcher.tokens_per_second,
                 "shapes": _shapes(model.encoder.batcher),
                 "max_state_bytes": model.encoder.max_state_bytes,
                 "runtime_reason": model.encoder.runtime_reason,
@@ -75,6 +80,10 @@ async def info(served: Served) -> dict[str, Any]:
             "max_body_bytes": config.server.max_body_bytes,
             "max_batch_tokens": config.batching.max_batch_tokens,
             "max_queued_tokens": config.batching.max_queued_tokens,
+            "max_queued_seconds": config.batching.max_queued_seconds,
+            "max_requests": config.server.max_requests,
+            "request_timeout": config.server.request_timeout,
+            "shutdown_timeout": config.server.shutdown_timeout,
             "max_token_states": MOST_STATES,
             "max_explained_tokens": MOST_TOKENS,
             "max_windowed_tokens": MOST_WINDOWED,

@@ -14,6 +14,7 @@ from service.api.schemas.problem import PROBLEMS, Problem
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     422: PROBLEMS[422],
     503: {"model": Problem, "description": "The store cannot be used"},
+    504: PROBLEMS[504],
     507: {"model": Problem, "description": "The disk has no room for the rebuilt file"},
 }
 router = APIRouter(tags=["store"], route_class=JSONRoute, responses=_RESPONSES)

@@ -31,4 +31,5 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     413: {"model": Problem, "description": "A text too long, or too many texts"},
     422: {"model": Problem, "description": "Invalid input"},
     503: {"model": Problem, "description": "The queue is full; try again after `Retry-After` seconds"},
+    504: {"model": Problem, "description": "The request was not done within the time that it had"},
 }

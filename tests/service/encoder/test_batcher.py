@@ -7,18 +7,19 @@ import math
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
 import torch
 
 from service.checkpoint import read_checkpoint
+from service.deadline import answered_within
 from service.encoder.batcher import Batcher, RowFailed
 from service.encoder.loading import load_module
 from service.encoder.runtimes.torch import TorchRuntime
 from service.encoder.shapes import AnyShape, ShapeBuckets
-from service.errors import CheckpointError, Unavailable
+from service.errors import CheckpointError, DeadlineExceeded, Unavailable
 from tests.support.checkpoints import DIM, plain_bert
 
 
@@ -35,6 +36,7 @@ LIMITS = {
     "pad_id": 0,
     "max_batch_tokens": 256,
     "max_queued_tokens": 10_000,
+    "max_queued_seconds": 3600.0,
     "max_state_bytes": 1 << 30,
 }
 
@@ -372,6 +374,60 @@ def test_a_full_queue_refuses_and_then_takes_again(runtime):
         for future in waiting[1:]:
             future.result(20)
         one.submit(ids(20), mean).result(20)
+
+
+def test_a_room_is_there_before_the_tokens_are_known(runtime):
+    async def run():
+        one = batcher(runtime, max_queued_tokens=100)
+        with one, one.room(70) as room, one.room(25), one.room(25):  # a quarter of the queue each
+            with one.room(25), pytest.raises(Unavailable, match="queue is full: 100 tokens"), one.room(1):
+                raise AssertionError
+            assert len(await one.run(ids(7, 8), mean, room)) == 2
+            assert room.cost == 15
+            with one.room(35):
+                pass
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("roomy", [False, True])
+def test_a_request_that_is_too_late_is_not_computed(runtime, roomy):
+    async def run():
+        with batcher(runtime) as one:
+            with held(one):
+                before = one.passes
+                with answered_within(0.05), one.room(40) if roomy else nullcontext() as room:
+                    with pytest.raises(DeadlineExceeded, match=r"within its 0\.05 s"):
+                        await one.run(ids(20, 20), mean, room)
+                    with pytest.raises(DeadlineExceeded):
+                        await one.run(ids(20), mean, room)
+                with answered_within(1e-9), pytest.raises(DeadlineExceeded), one.room(20):
+                    raise AssertionError
+            with answered_within(60):
+                await one.run(ids(3), mean)
+            assert one.passes - before == 2  # the one held, and the last request
+
+    asyncio.run(run())
+
+
+def test_the_rate_is_measured_while_all_streams_are_busy(runtime):
+    with batcher(runtime) as one:
+        one.submit(ids(20), mean).result(20)
+        assert one.tokens_per_second is None  # alone on all cores
+        one.submit(ids(*[40] * 20), mean).result(20)
+        assert one.tokens_per_second > 0
+
+
+def test_limits_change_meanwhile(runtime):
+    with batcher(runtime, max_queued_tokens=100) as one:
+        with held(one):
+            waiting = [one.submit(ids(20), mean) for _ in range(4)]
+            one.limit(50, 60.0)
+            with pytest.raises(Unavailable, match=r"batching\.max_queued_tokens is 50"):
+                one.submit(ids(20), mean)
+            one.limit(200, 60.0)
+            waiting.append(one.submit(ids(20), mean))
+        wait(waiting, 20)
 
 
 def test_room_is_given_back_however_a_request_ends(runtime):

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
+from service.deadline import answered_within
 from service.encoder.memory import Footprint, StateBudget
+from service.errors import DeadlineExceeded
 
 BERT = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 12}
 
@@ -48,6 +50,20 @@ def test_who_does_not_fit_waits_for_those_before():
         first.set()
         await asyncio.gather(*tasks)
         assert events == ["a", "b", "c", "d"]
+        assert budget.held == 0
+
+    asyncio.run(run())
+
+
+def test_who_has_no_more_time_stops_to_wait():
+    async def run():
+        budget = StateBudget(100)
+        async with budget.hold(60):
+            with answered_within(0.01), pytest.raises(DeadlineExceeded):
+                async with budget.hold(50):
+                    raise AssertionError
+            async with budget.hold(40):  # behind the one that has left
+                assert budget.held == 100
         assert budget.held == 0
 
     asyncio.run(run())
