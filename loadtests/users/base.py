@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 import gevent
 from locust import FastHttpUser
 from locust.contrib.fasthttp import ResponseContextManager
-from locust.exception import RescheduleTask
+from locust.exception import RescheduleTask, StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadtests.records import BACKPRESSURE
 
@@ -82,9 +83,12 @@ class ServiceUser(FastHttpUser):
 
         Raises:
             RescheduleTask: the answer was wrong, which is counted by then; the task ends here.
+            StopUser: it was refused, and its user is to end.
 
         """
         while (pause := self._try(method, path, body, name, check, texts, status)) is not None:
+            if self._state == LOCUST_STATE_STOPPING:
+                raise StopUser
             gevent.sleep(self.patience(pause))
 
     def patience(self, asked: float) -> float:

@@ -20,19 +20,15 @@ def log_access(request: Observed) -> None:
         return
     milliseconds = round(request.duration * 1000, 1)
     tokens = f", {request.tokens} tokens" if request.texts else ""
-    logger.log(
-        level,
-        "%s %s %d in %s ms%s",
-        *(request.method, request.route, request.status, milliseconds, tokens),
-        extra={
-            "request_id": request.id,
-            "fields": {
-                "method": request.method,
-                "route": request.route,
-                "status": request.status,
-                "duration_ms": milliseconds,
-                "texts": request.texts,
-                "tokens": request.tokens,
-            },
-        },
-    )
+    message = f"{request.method} {request.route} {request.status} in {milliseconds} ms{tokens}"
+    record = logging.LogRecord(logger.name, level, "", 0, message, None, None)  # without a search for the caller
+    fields = {
+        "method": request.method,
+        "route": request.route,
+        "status": request.status,
+        "duration_ms": milliseconds,
+        "texts": request.texts,
+        "tokens": request.tokens,
+    }
+    vars(record).update(request_id=request.id, fields=fields)
+    logger.handle(record)

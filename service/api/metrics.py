@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from math import inf
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -20,7 +21,6 @@ from prometheus_client.metrics_core import (
     UnknownMetricFamily,
 )
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from service import __version__
 from service.api.middleware.observe import EMBEDDING, LEFT, UNKNOWN
@@ -64,15 +64,16 @@ class RequestFigures:
         """Count a request."""
         method = request.method if request.method in _METHODS else UNKNOWN
         self.requests[method, request.route, request.status] += 1
-        self.answers[request.route].add(request.duration)
+        seconds = request.duration
+        self.answers[request.route].add(seconds)
         durations = request.durations()
-        for name, histogram in self.phases.items():
-            if name in durations:
-                histogram.add(durations[name])
+        for name, spent in durations.items():
+            if (histogram := self.phases.get(name)) is not None:
+                histogram.add(spent)
         if request.route in EMBEDDING and method == "POST":
-            self._count_embedding(request, durations)
+            self._count_embedding(request, seconds, durations)
 
-    def _count_embedding(self, request: Observed, durations: Mapping[str, float]) -> None:
+    def _count_embedding(self, request: Observed, seconds: float, durations: Mapping[str, float]) -> None:
         kind = "batch" if request.texts > 1 else "single"
         self.asked[kind] += 1
         self.texts += request.texts
@@ -81,7 +82,7 @@ class RequestFigures:
             return
         self.answered[kind] += 1
         self.embedded += request.texts
-        self.embedding.add(request.duration)
+        self.embedding.add(seconds)
         for name, histogram in self.embedding_phases.items():
             histogram.add(durations.get(name, 0.0))
 
@@ -302,6 +303,10 @@ def _histogram(
 ) -> Metric:
     family = HistogramMetricFamily(name, text, labels=labels)
     for of, histogram in values:
-        buckets = [(floatToGoString(bound), number) for bound, number in histogram.cumulative()]
+        buckets = [(_bound(bound), number) for bound, number in histogram.cumulative()]
         family.add_metric(of, buckets, histogram.sum)
     return family
+
+
+def _bound(value: float) -> str:
+    return "+Inf" if value == inf else str(value)

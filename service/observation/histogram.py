@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from math import inf
 from typing import Final
 
 DURATIONS: Final = tuple(1e-5 * 1.5**power for power in range(1, 36))
@@ -50,4 +51,4 @@ class Histogram:
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Yield each bound, infinity at last, and how many values do not exceed it."""
-        return zip((*self._bounds, float("inf")), accumulate(list(self._counts)), strict=True)
+        return zip((*self._bounds, inf), accumulate(list(self._counts)), strict=True)

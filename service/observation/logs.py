@@ -25,6 +25,7 @@ def configure(form: Format, level: Level) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_FORMATTERS[form]())
     logging.basicConfig(handlers=[handler], force=True)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line tells them
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it logs which build of itself it loads
     set_level(level)
 
@@ -41,7 +42,9 @@ class _Console(logging.Formatter):
     """`INFO service.deployment: ...`, and the id of the request in which it was said."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = _CONTROLS.sub(_escaped, f"{record.levelname} {record.name}: {record.getMessage()}")
+        line = f"{record.levelname} {record.name}: {record.getMessage()}"
+        if not line.isprintable():
+            line = _CONTROLS.sub(_escaped, line)
         if (request_id := _request_id(record)) is not None:
             line += f" [{request_id}]"
         return "\n".join(filter(None, (line, self._trace(record))))
@@ -64,9 +67,10 @@ class _Json(_Console):
             **fields,
             "exception": self._trace(record) or None,
         }
-        return json.dumps({key: value for key, value in entry.items() if value is not None}, default=str)
+        return _ENCODER.encode({key: value for key, value in entry.items() if value is not None})
 
 
+_ENCODER: Final = json.JSONEncoder(default=str)
 _FORMATTERS: Final[Mapping[Format, type[logging.Formatter]]] = {"console": _Console, "json": _Json}
 
 

@@ -37,6 +37,8 @@ class Observed:
     """
 
     __slots__ = (
+        "_counted",
+        "_durations",
         "begun",
         "characters",
         "ended",
@@ -69,6 +71,8 @@ class Observed:
         self.tokens = 0
         """Their tokens as the encoder reads them."""
         self.phases: list[Phase] = []
+        self._durations: dict[str, float] = {}
+        self._counted = 0
         self.begun = perf_counter()
         self.ended: float | None = None
 
@@ -83,10 +87,12 @@ class Observed:
 
     def durations(self) -> dict[str, float]:
         """Return how many seconds the phases of each name took together."""
-        found: dict[str, float] = {}
-        for name, begun, ended, _ in self.phases:
-            found[name] = found.get(name, 0.0) + ended - begun
-        return found
+        if self._counted != len(self.phases):  # asked for by several, mostly after the last
+            self._durations = found = dict[str, float]()
+            for name, begun, ended, _ in self.phases:
+                found[name] = found.get(name, 0.0) + ended - begun
+            self._counted = len(self.phases)
+        return self._durations
 
 
 _observed: ContextVar[Observed | None] = ContextVar("observed", default=None)

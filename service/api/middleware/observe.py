@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Final
 
@@ -64,7 +64,9 @@ class Observe:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
                 request.route = _route(scope)
-                message["headers"] = [*message.get("headers", ()), *self._headers(request)]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request.id.encode())]
+                if request.texts and request.status == 200 and request.route in EMBEDDING:
+                    message["headers"] += self._times(request)
             await send(message)
 
         try:
@@ -83,19 +85,19 @@ class Observe:
             for observer in self._observers:
                 observer(request)
 
-    def _headers(self, request: Observed) -> Iterator[tuple[bytes, bytes]]:
-        yield b"x-request-id", request.id.encode()
-        if request.texts and request.status == 200 and request.route in EMBEDDING:
-            total = _milliseconds(request.duration)
-            yield b"x-compute-type", self._device
-            yield b"x-compute-time", total
-            yield b"x-compute-characters", b"%d" % request.characters
-            yield b"x-compute-tokens", b"%d" % request.tokens
-            yield b"x-total-time", total
-            durations = request.durations()
-            yield b"x-tokenization-time", _milliseconds(durations.get("tokenize", 0.0))
-            yield b"x-queue-time", _milliseconds(durations.get("queue", 0.0))
-            yield b"x-inference-time", _milliseconds(durations.get("inference", 0.0))
+    def _times(self, request: Observed) -> list[tuple[bytes, bytes]]:
+        durations = request.durations()
+        total = _milliseconds(request.duration)
+        return [
+            (b"x-compute-type", self._device),
+            (b"x-compute-time", total),
+            (b"x-compute-characters", b"%d" % request.characters),
+            (b"x-compute-tokens", b"%d" % request.tokens),
+            (b"x-total-time", total),
+            (b"x-tokenization-time", _milliseconds(durations.get("tokenize", 0.0))),
+            (b"x-queue-time", _milliseconds(durations.get("queue", 0.0))),
+            (b"x-inference-time", _milliseconds(durations.get("inference", 0.0))),
+        ]
 
 
 def _milliseconds(seconds: float) -> bytes:
