@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Self
 
+from service.access import Keyring
 from service.collections.embedded import EmbeddedEngine
 from service.collections.service import CollectionService
 from service.config import Config
@@ -20,12 +21,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Deployment:
-    """The served models, the collections embedded with them, and the examinations of them."""
+    """The served models, the collections embedded with them, the examinations of them, and the keys of clients."""
 
     config: Config
     models: Models
     collections: CollectionService
     examinations: Examinations
+    keys: Keyring
 
     def __enter__(self) -> Self:
         return self
@@ -46,6 +48,7 @@ def open_deployment(config: Config) -> Deployment:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
     """
     prepare_process(threads(config.runtime))
+    keys = Keyring(config.access)
     engine = EmbeddedEngine(config.store.path)  # before the models, as it fails fast
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     try:
@@ -53,4 +56,4 @@ def open_deployment(config: Config) -> Deployment:
     except BaseException:
         engine.close()
         raise
-    return Deployment(config, models, CollectionService(models, engine), Examinations(models))
+    return Deployment(config, models, CollectionService(models, engine), Examinations(models), keys)

@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
-from service.api import errors
+from service.api import errors, needs
 from service.api.lean import LeanPaths
 from service.api.middleware import around
 from service.api.routes import (
     collections,
+    docs,
     doctor,
     documents,
     embed,
@@ -25,6 +27,7 @@ from service.api.routes import (
     status,
     store,
 )
+from service.api.routing import Routes
 from service.deployment import Deployment
 from service.process import freeze_and_trim
 
@@ -47,6 +50,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     doctor.router,
     store.router,
     collections.search_router,
+    docs.router,
 )
 
 
@@ -63,14 +67,24 @@ class _Application(FastAPI):
                 await served.examinations.close()
                 served.close()
 
-        super().__init__(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+        super().__init__(
+            title="Millpond",
+            version=__version__,
+            description=DESCRIPTION,
+            lifespan=lifespan,
+            docs_url=None,  # FastAPI's own pages load their scripts from other hosts
+            redoc_url=None,
+        )
         self.state.deployment = served
         errors.install(self)
         for router in _ROUTERS:
             self.include_router(router)
+        self.state.routes = routes = Routes(each.original_route for each in iter_route_contexts(self.routes))
         errors.document(self)
-        app: ASGIApp = LeanPaths(super().__call__, self, (route for router in _ROUTERS for route in router.routes))
-        self._outermost = around(app, served.config.server)
+        if served.config.access.needs_key:
+            needs.document(self, needs.Needs(routes, open_metrics=served.config.access.open_metrics))
+        app: ASGIApp = LeanPaths(super().__call__, self, routes)
+        self._outermost = around(app, served, routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)

@@ -6,13 +6,15 @@ import logging
 import signal
 import socket
 from contextlib import ExitStack, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from service.cli.console import Failure, err
-from service.config import load_config
+from service.cli.tls import server_context
+from service.config import Config, load_config
 
 
 def serve(
@@ -28,8 +30,10 @@ def serve(
         config,
         overrides={"server.host": host, "server.port": port, "store.path": str(store) if store else None},
     )
+    tls = server_context(settings.tls)
     # Bound first, so that an address in use is reported before minutes of loading models.
     with _bound(settings.server.host, settings.server.port) as listener:
+        _refuse_exposure(settings, listener)
         logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("faiss").setLevel("WARNING")  # it logs which build of itself it loads
         import uvicorn
@@ -42,10 +46,18 @@ def serve(
             pooling = model.recipe.pooler.spec
             err.print(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")
         url_host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-        address = f"http://{url_host}:{listener.getsockname()[1]}"
+        address = f"{'https' if tls else 'http'}://{url_host}:{listener.getsockname()[1]}{settings.server.root_path}"
         err.print(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
         server = uvicorn.Server(
-            uvicorn.Config(create_app(served), loop="auto", http="httptools", access_log=False, log_level="warning")
+            uvicorn.Config(
+                create_app(served),
+                loop="auto",
+                http="httptools",
+                access_log=False,
+                log_level="warning",
+                timeout_keep_alive=settings.server.keep_alive,
+                ssl_context_factory=(lambda *_: tls) if tls else None,
+            )
         )
         # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -53,6 +65,19 @@ def serve(
             server.run(sockets=[listener])
         if not server.started:
             raise Failure(f"the service could not be started at {address}; see above.")
+
+
+def _refuse_exposure(settings: Config, listener: socket.socket) -> None:
+    """Refuse to serve without keys where other machines can reach the service, unless the config insists."""
+    access = settings.access
+    if access.needs_key or access.open_to_all or ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
+        return
+    raise Failure(
+        f"other machines reach the service at {settings.server.host} (server.host), and it has no keys: whoever can "
+        "would read, change and delete everything. Make a key with `millpond keys new NAME --file keys.yaml` and "
+        "name the file as access.keys_file. If everybody is meant to, say access.open_to_all: true.",
+        2,
+    )
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.encoder.metering import count_tokens
 from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue, deliver
 from service.encoder.runtimes.base import Runtime
 from service.encoder.shapes import Shapes
@@ -137,6 +138,7 @@ class Batcher:
         """
         job = Job(ids, post_process, asyncio.get_running_loop())
         self._put(job)
+        count_tokens(job.tokens)
         try:
             return await cast("asyncio.Future[list[Any]]", job.future)
         except Exception as error:
