@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service import environment
@@ -46,6 +48,58 @@ class _Section(BaseModel):
 # Strict, since `true` is a number to pydantic.
 _Count = Annotated[int, Field(strict=True, ge=1)]
 _Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+
+Scope = Literal["embed", "search", "write", "admin"]
+"""What an API key is for."""
+
+
+def _prefix(path: str) -> str:
+    if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
+        raise PydanticCustomError("prefix", "must be a path that begins with / and does not end with one")
+    return path
+
+
+def _host(name: str) -> str:
+    if not re.fullmatch(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9A-Fa-f:.]+\]", name, re.ASCII):
+        raise PydanticCustomError(
+            "host", "must be a name without a port, such as example.com, *.example.com, 10.0.0.7 or [::1]"
+        )
+    return name.lower()
+
+
+def _origin(origin: str) -> str:
+    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s*]+", origin):
+        raise PydanticCustomError("origin", "must be an origin such as https://app.example.com, or *")
+    return origin
+
+
+def _sha256(text: str) -> str:
+    """Check a hash; a key that was given in its place is not repeated by the error."""
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise PydanticCustomError(
+            "not_repeated", "must be the SHA-256 of a key in 64 hexadecimal digits, as `millpond keys new` prints it"
+        )
+    return text
+
+
+def _secret(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise PydanticCustomError("not_repeated", "must be text; put it in quotes")
+    return value
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        found = value
+    if type(found) is date:
+        found = datetime(found.year, found.month, found.day)
+    if found is not None and not isinstance(found, datetime):
+        raise PydanticCustomError("moment", "must be a date or a time, such as 2027-12-31 or 2027-12-31T18:00:00Z")
+    if found is None:
+        return None
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 class ModelConfig(_Section):
@@ -117,6 +171,60 @@ class ServerConfig(_Section):
     log_format: Format = Field(default="console", description="`json` is for machines: an object a line.")
     log_level: Level = Field(default="info", description="What is less important is not logged.")
     access_log: bool = Field(default=True, description="A log line for each request; never a text, a body or a key.")
+    root_path: Annotated[str, AfterValidator(_prefix)] = Field(
+        default="", description="The prefix under which a proxy serves it, such as `/millpond`."
+    )
+    keep_alive: _Count = Field(default=75, description="Seconds for which an idle connection stays open.")
+    allowed_hosts: list[Annotated[str, AfterValidator(_host)]] | None = Field(
+        default=None, min_length=1, description="Names in the header Host that are answered; null is any."
+    )
+    cors_origins: list[Annotated[str, AfterValidator(_origin)]] = Field(
+        default=[], description="Origins whose web pages may call the service, such as `https://app.example.com`."
+    )
+
+
+class TLSConfig(_Section):
+    """What HTTPS is served with; nothing is plain HTTP."""
+
+    certfile: Path | None = Field(default=None, description="The certificate and those above it, in PEM.")
+    keyfile: Path | None = Field(default=None, description="Its private key; by default it is in `certfile`.")
+    password: Annotated[str | None, BeforeValidator(_secret)] = Field(
+        default=None, repr=False, description="Of the private key, where that has one."
+    )
+    client_ca: Path | None = Field(
+        default=None, description="Certificates of which a client must have one that is signed by."
+    )
+
+
+class KeyConfig(_Section):
+    """What is known of an API key: never the key itself."""
+
+    hash: Annotated[str, AfterValidator(_sha256)] = Field(description="SHA-256 of the key, in hexadecimal.")
+    scopes: list[Scope] = Field(description="What it is for: embed, search, write; admin is everything.")
+    requests_per_minute: _Count | None = None
+    tokens_per_minute: _Count | None = None
+    tokens_per_day: _Count | None = None
+    expires: Annotated[datetime | None, BeforeValidator(_moment)] = Field(
+        default=None, description="A date or a time from which on it is no key any more; in UTC unless it says."
+    )
+
+
+class AccessConfig(_Section):
+    """Who may call the service. With no key at all, everybody who reaches it may."""
+
+    keys: dict[str, KeyConfig] = Field(default={}, description="Keys by name.")
+    keys_file: Path | None = Field(
+        default=None, description="A YAML or JSON file of keys by name, which is read again whenever it changes."
+    )
+    open_to_all: bool = Field(
+        default=False, description="Listen on an address that other machines reach although there is no key."
+    )
+    open_metrics: bool = Field(default=False, description="Answer `/metrics` without a key.")
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether requests need a key."""
+        return bool(self.keys or self.keys_file)
 
 
 class Config(_Section):
@@ -127,6 +235,13 @@ class Config(_Section):
     batching: BatchingConfig = BatchingConfig()
     store: StoreConfig = StoreConfig()
     server: ServerConfig = ServerConfig()
+    tls: TLSConfig = TLSConfig()
+    access: AccessConfig = AccessConfig()
+
+    def unexposed(self) -> Config:
+        """Return the same deployment for this process alone, which reaches it without keys, hosts and prefixes."""
+        server = self.server.model_copy(update={"root_path": "", "allowed_hosts": None})
+        return self.model_copy(update={"server": server, "access": AccessConfig()})
 
 
 _RELOADED: Final = {
@@ -217,6 +332,24 @@ def make_config(
     return config
 
 
+def read_keys(path: Path) -> dict[str, KeyConfig]:
+    """Read a file of API keys, YAML or JSON: what `access.keys` may say.
+
+    Raises:
+        ConfigError: naming the file, the key and what would be right.
+    """
+    make = f"`millpond keys new NAME --file {path}` makes one"
+    values = _read_yaml(path, absent=f"{make}.", shape="a file of keys is a mapping of their names", empty={})
+    try:
+        return AccessConfig.model_validate({"keys": values}).keys
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False):
+            keys, fields = _locate(("access", *item["loc"]))
+            lines.append(f"{path}: {'.'.join(keys[2:])}: {_problem(item, keys, fields)}.")
+        raise ConfigError("\n".join(lines)) from None
+
+
 def _texts(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str | Path]]:
     """Yield each text and path within a value, names in mappings included, and the keys that lead to it."""
     if isinstance(value, str | Path):
@@ -242,21 +375,28 @@ def _encodes(text: str | Path) -> bool:
     return True
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(
+    path: Path,
+    *,
+    absent: str = "Name one with --config; configs/ has examples.",
+    shape: str = "a config is a mapping that begins with 'models:'",
+    empty: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Read a mapping; errors say what to do where the file is `absent`, and which `shape` it should have."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file. Name one with --config; configs/ has examples.") from None
+        raise ConfigError(f"{path}: there is no such file. {absent}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}.") from None
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}.") from None
+    if values is None and empty is not None:
+        return empty
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path}: a config is a mapping that begins with 'models:'; this is {type(values).__name__}."
-        )
+        raise ConfigError(f"{path}: {shape}; this is {type(values).__name__}.")
     return values
 
 
@@ -296,7 +436,9 @@ _EXPECTED: Final = {  # where pydantic's words are Python's and not the file's
 
 
 def expected(problem: ErrorDetails) -> str:
-    """Say what pydantic expected of a value, and what it is."""
+    """Say what pydantic expected of a value, and what it is unless it may be secret."""
+    if problem["type"] == "not_repeated":
+        return problem["msg"]
     text = _EXPECTED.get(problem["type"], problem["msg"])
     return f"{text[0].lower()}{text[1:]}, not {problem['input']!r}"
 
@@ -305,13 +447,7 @@ def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...]
     problems: dict[tuple[str, ...], list[str]] = {}
     for item in error.errors(include_url=False):
         keys, fields = _locate(item["loc"])
-        if item["type"] == "extra_forbidden":
-            text = f"is not a key here.{did_you_mean(keys[-1], fields)} Known keys: {', '.join(fields)}"
-        elif item["type"] == "missing":
-            text = "is required and missing"
-        else:
-            text = expected(item)
-        problems.setdefault(keys, []).append(text)
+        problems.setdefault(keys, []).append(_problem(item, keys, fields))
     lines = []
     for keys, texts in problems.items():
         # A model that the file does not have is one of variables alone, which leave out what is missing.
@@ -319,6 +455,17 @@ def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...]
         source = _source(keys[:2] if added else keys, sources) or path
         lines.append(_placed(keys, " or ".join(dict.fromkeys(texts)), source, models))
     return "\n".join(lines)
+
+
+def _problem(item: ErrorDetails, keys: tuple[str, ...], fields: Sequence[str]) -> str:
+    """Say what is wrong with the value at some keys, beside which others are known."""
+    match item["type"]:
+        case "extra_forbidden":
+            return f"is not a key here.{did_you_mean(keys[-1], fields)} Known keys: {', '.join(fields)}"
+        case "missing":
+            return "is required and missing"
+        case _:
+            return expected(item)
 
 
 def _placed(keys: tuple[str, ...], problem: str, source: str, models: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Self
 
+from service.access import Keyring
 from service.collections.embedded import EmbeddedEngine
 from service.collections.service import CollectionService
 from service.config import Config, reloaded
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Deployment:
-    """The served models, the collections embedded with them, and the examinations of them.
+    """The served models, the collections embedded with them, the examinations of them, and the keys of clients.
 
     `config` changes when another one is reloaded.
     """
@@ -30,6 +31,7 @@ class Deployment:
     models: Models
     collections: CollectionService
     examinations: Examinations
+    keys: Keyring
 
     def __enter__(self) -> Self:
         return self
@@ -42,6 +44,8 @@ class Deployment:
         self.config, changed, restart = reloaded(self.config, config)
         self.models.limit(self.config.batching)
         set_level(self.config.server.log_level)
+        if self.config.access.needs_key:
+            self.keys.reload()
         logger.info("the config was read again; changed: %s", ", ".join(changed) or "nothing")
         if restart:
             logger.warning("a change of %s needs a restart", ", ".join(restart))
@@ -59,6 +63,7 @@ def open_deployment(config: Config) -> Deployment:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
     """
     prepare_process(threads(config.runtime))
+    keys = Keyring(config.access)
     engine = EmbeddedEngine(config.store.path)  # before the models, as it fails fast
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     try:
@@ -66,4 +71,4 @@ def open_deployment(config: Config) -> Deployment:
     except BaseException:
         engine.close()
         raise
-    return Deployment(config, models, CollectionService(models, engine), Examinations(models))
+    return Deployment(config, models, CollectionService(models, engine), Examinations(models), keys)

@@ -137,6 +137,40 @@ class ReindexRunning(ServiceError):
     code = "reindex_running"
 
 
+class NoKey(ServiceError):
+    """A request shows no API key where one is needed."""
+
+    code = "missing_api_key"
+
+
+class InvalidKey(ServiceError):
+    """The API key of a request is none, or has expired."""
+
+    code = "invalid_api_key"
+
+
+class WrongScope(ServiceError):
+    """An API key is not for what is asked with it; `scope` is what it lacks."""
+
+    code = "insufficient_scope"
+
+
+class RateExceeded(ServiceError):
+    """An API key has sent more requests than it may."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after: int = retry_after
+
+
+class QuotaExceeded(RateExceeded):
+    """An API key has sent more tokens than it may."""
+
+    code = "token_quota_exceeded"
+
+
 class Unavailable(ServiceError):
     """The service cannot take the request now."""
 

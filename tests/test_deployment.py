@@ -52,6 +52,17 @@ def test_compose_keeps_documents_and_watches_health() -> None:
     assert "MILLPOND_STORE__PATH=/data" in (ROOT / "Dockerfile").read_text()
 
 
+def test_compose_makes_a_key_before_the_service_starts() -> None:
+    """The service refuses to start without one where a container publishes it."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    maker, service = services["key"], services["millpond"]
+    assert service["depends_on"] == {"key": {"condition": "service_completed_successfully"}}
+    assert maker["command"][:2] == ["keys", "new"] and "--unless-there" in maker["command"]
+    for each in (maker, service):
+        assert each["environment"]["MILLPOND_ACCESS__KEYS_FILE"].startswith("/data/")
+        assert "store:/data" in each["volumes"]
+
+
 def test_dockerfile_installs_as_the_makefile_does_and_runs_as_nobody_special() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert "pip install" not in dockerfile

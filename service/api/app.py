@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
-from service.api import errors
+from service.api import errors, needs
 from service.api.access_log import log_access
 from service.api.lean import LeanPaths
 from service.api.metrics import RequestFigures, registry_of
@@ -20,6 +21,7 @@ from service.api.middleware.observe import Observer
 from service.api.middleware.open_requests import OpenRequests
 from service.api.routes import (
     collections,
+    docs,
     doctor,
     documents,
     embed,
@@ -31,6 +33,7 @@ from service.api.routes import (
     status,
     store,
 )
+from service.api.routing import Routes
 from service.deployment import Deployment
 from service.process import freeze_and_trim
 
@@ -54,6 +57,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     doctor.router,
     store.router,
     collections.search_router,
+    docs.router,
 )
 
 
@@ -71,18 +75,28 @@ class _Application(FastAPI):
                 await served.examinations.close()
                 served.close()
 
-        super().__init__(title="Millpond", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+        super().__init__(
+            title="Millpond",
+            version=__version__,
+            description=DESCRIPTION,
+            lifespan=lifespan,
+            docs_url=None,  # FastAPI's own pages load their scripts from other hosts
+            redoc_url=None,
+        )
         self.state.deployment = served
         self.state.requests = OpenRequests(served)
         errors.install(self)
         for router in _ROUTERS:
             self.include_router(router)
+        self.state.routes = routes = Routes(each.original_route for each in iter_route_contexts(self.routes))
         errors.document(self)
-        app: ASGIApp = LeanPaths(super().__call__, self, (route for router in _ROUTERS for route in router.routes))
+        if served.config.access.needs_key:
+            needs.document(self, needs.Needs(routes, open_metrics=served.config.access.open_metrics))
+        app: ASGIApp = LeanPaths(super().__call__, self, routes)
         figures = RequestFigures()
         self.state.metrics = registry_of(served, figures)
         access = [log_access] if served.config.server.access_log else []
-        self._outermost = around(app, served.config, self.state.requests, [figures, *access, *observers])
+        self._outermost = around(app, served, routes, self.state.requests, [figures, *access, *observers])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)

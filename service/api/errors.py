@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from pooling import EmptyTextError, PoolingError
 from service.api.requests import NotJSON, place_of
+from service.api.routing import path_below_root
 from service.errors import Place, ServiceError, shortened
 
 logger = logging.getLogger(__name__)
@@ -26,20 +27,31 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "context_length_exceeded": (413, "Text too long"),
     "deadline_exceeded": (504, "Deadline exceeded"),
     "fingerprint_mismatch": (409, "Fingerprint mismatch"),
+    "insufficient_scope": (403, "Key of another scope"),
+    "invalid_api_key": (401, "Invalid key"),
     "invalid_configuration": (422, "Invalid configuration"),
     "invalid_input": (422, "Invalid input"),
     "keywords_unavailable": (409, "No keyword search"),
+    "missing_api_key": (401, "No key"),
     "model_not_found": (404, "Unknown model"),
     "name_conflict": (409, None),
     "no_space": (507, None),
     "not_found": (404, None),
+    "rate_limit_exceeded": (429, "Too many requests"),
     "reindex_running": (409, "Reindex under way"),
     "request_too_large": (413, "Request too large"),
     "store_unavailable": (503, None),
+    "token_quota_exceeded": (429, "Too many tokens"),
     "unavailable": (503, "Not available"),
     "unusable_checkpoint": (422, "Unusable checkpoint"),
 }
 """HTTP status and title of each error code; None stands for the phrase of the status. Other codes get 422."""
+_CHALLENGES: Final[Mapping[str, str]] = {
+    "insufficient_scope": 'Bearer realm="millpond", error="insufficient_scope"',
+    "invalid_api_key": 'Bearer realm="millpond", error="invalid_token"',
+    "missing_api_key": 'Bearer realm="millpond"',
+}
+"""The header WWW-Authenticate of errors of keys (RFC 6750)."""
 _OF_SEVERAL_FIELDS: Final = {"one_query": "query", "no_words": "query", "weights": "weights", "both": "positive"}
 """Errors of several fields together, and the field that is their place."""
 # Pydantic inserts the branch of a union that it tried: `inputs`, `list[str]`, 3.
@@ -86,7 +98,7 @@ def _respond(
     extra: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    if request.url.path.startswith("/v1/"):
+    if path_below_root(request.scope).startswith("/v1/"):
         status = 400 if status == 422 else status
         error = {
             "message": detail,
@@ -111,7 +123,9 @@ def _respond(
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
     status, title = _RESPONSES.get(error.code, (422, None))
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    if error.code in _CHALLENGES:
+        headers["WWW-Authenticate"] = _CHALLENGES[error.code]
     return _respond(
         request,
         status,
@@ -209,6 +223,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
         413: "the body is larger than this deployment takes (server.max_body_bytes); send less at once.",
     }.get(error.status_code, str(error.detail))
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    # A router names the methods of one route, and a path may have several.
+    if error.status_code == 405:
+        error.headers = {"Allow": ", ".join(request.app.state.routes.methods(request.scope))}
     return _respond(request, error.status_code, detail, code=code, headers=error.headers)
 
 

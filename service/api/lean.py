@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors
 from service.api.requests import NotJSON, ReadingRoute, is_json, parse
+from service.api.routing import path_below_root
 
 
 class LeanRoute(ReadingRoute):
@@ -80,7 +81,10 @@ class LeanPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection."""
-        route = self._routes.get((scope.get("method"), scope.get("path"))) or self._matching(scope)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        route = self._routes.get((scope["method"], path_below_root(scope))) or self._matching(scope)
         if route is None:
             await self._app(scope, receive, send)
             return

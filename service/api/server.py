@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from ssl import SSLContext
 from types import FrameType
 from typing import Final
 
@@ -36,9 +37,11 @@ class Server(uvicorn.Server):
     Args:
         app: the application.
         reload: what SIGHUP is to do.
+        tls: for HTTPS; None for plain HTTP.
     """
 
-    def __init__(self, app: FastAPI, reload: Callable[[], None]) -> None:
+    def __init__(self, app: FastAPI, reload: Callable[[], None], tls: SSLContext | None = None) -> None:
+        self._served: Deployment = app.state.deployment
         super().__init__(
             uvicorn.Config(
                 app,
@@ -47,10 +50,11 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 log_level="warning",
+                timeout_keep_alive=self._served.config.server.keep_alive,
+                ssl_context_factory=(lambda *_: tls) if tls else None,
                 timeout_graceful_shutdown=1,  # `_drain` has waited for all that can be waited for
             )
         )
-        self._served: Deployment = app.state.deployment
         self._requests: OpenRequests = app.state.requests
         self._reload = reload
 

@@ -21,6 +21,7 @@ from service.cli import (
     explain,
     export,
     index,
+    keys,
     poolings,
     quantize,
     reindex,
@@ -75,6 +76,7 @@ app.command()(evaluate.evaluate)
 app.command()(quantize.quantize)
 app.command()(train.train)
 app.add_typer(config.app, name="config")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

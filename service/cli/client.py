@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,8 @@ from service.config import load_config
 from service.errors import FingerprintMismatch, InvalidFilter, Place, TooLong
 
 _MAX_WAIT: Final = 60
-"""Seconds that a request is retried for while the service responds with 503."""
+"""Seconds that a request is retried for while the service is busy."""
+_BUSY: Final = (429, 503)
 _LONGEST_PAUSE: Final = 30
 _IN_FLIGHT: Final = 2
 _TIMEOUT: Final = httpx.Timeout(10, read=600)  # a batch queued behind many others takes minutes
@@ -99,7 +101,7 @@ class Client:
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request and return the JSON of the response."""
         waited = 0.0
-        while (answer := await self._send(method, path, body)).status_code == 503 and waited < _MAX_WAIT:
+        while (answer := await self._send(method, path, body)).status_code in _BUSY and waited < _MAX_WAIT:
             pause = _pause(answer.headers.get("retry-after", ""))
             waited += pause
             await asyncio.sleep(pause)
@@ -151,18 +153,31 @@ class Client:
             ) from None
 
 
-@asynccontextmanager
-async def connect(url: str, config: Path | None, *, stores: bool = True) -> AsyncIterator[Client]:
-    """Yield a client of the service at `url`, or of the deployment of `config`, which runs in this process.
+@dataclass(frozen=True)
+class Service:
+    """What a command sends requests to: the service at a URL, or the deployment of a config, inside this process."""
 
-    Such a deployment opens its store only if the requests need it (`stores`), else a temporary one.
+    url: str
+    config: Path | None
+    api_key: str | None
+
+
+@asynccontextmanager
+async def connect(service: Service, *, stores: bool = True) -> AsyncIterator[Client]:
+    """Yield a client of a service.
+
+    A deployment in this process opens its store only if the requests need it (`stores`), else a temporary one.
 
     Raises:
         Failure: the URL is invalid.
         ServiceError: the deployment cannot be started.
     """
-    if config is None:
-        async with httpx.AsyncClient(base_url=parse_url(url), timeout=_TIMEOUT, trust_env=uses_proxy(url)) as http:
+    url = service.url
+    if service.config is None:
+        headers = key_header(service.api_key)
+        async with httpx.AsyncClient(
+            base_url=parse_url(url), headers=headers, timeout=_TIMEOUT, trust_env=uses_proxy(url)
+        ) as http:
             yield Client(http, url)
         return
     from service.api import create_app
@@ -170,21 +185,20 @@ async def connect(url: str, config: Path | None, *, stores: bool = True) -> Asyn
 
     with ExitStack() as stack:
         store = None if stores else stack.enter_context(TemporaryDirectory(prefix="millpond-"))
-        served = stack.enter_context(open_deployment(load_config(config, overrides={"store.path": store})))
+        settings = load_config(service.config, overrides={"store.path": store})
+        served = stack.enter_context(open_deployment(settings.unexposed()))
         transport = httpx.ASGITransport(create_app(served), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://millpond", timeout=None) as http:
-            yield Client(http, str(config))
+            yield Client(http, str(service.config))
 
 
-def ask_once(
-    url: str, config: Path | None, path: str, body: Any, names: Mapping[str, str], *, stores: bool = True
-) -> Any:
+def ask_once(service: Service, path: str, body: Any, names: Mapping[str, str], *, stores: bool = True) -> Any:
     """Send one POST request to what `connect` finds; errors call the fields of the body by their `names`."""
     for field, name in names.items():
         check_text(body.get(field) or "", name)
 
     async def ask() -> Any:
-        async with connect(url, config, stores=stores) as client:
+        async with connect(service, stores=stores) as client:
             try:
                 return await client.ask("POST", path, body)
             except Refused as error:
@@ -262,11 +276,11 @@ async def without_empty(
     return None, left_out
 
 
-def ask_all(url: str, config: Path | None, *requests: tuple[str, str, Any]) -> list[Any]:
+def ask_all(service: Service, *requests: tuple[str, str, Any]) -> list[Any]:
     """Send requests of (method, path, body), one after the other, to what `connect` finds; return the answers."""
 
     async def ask() -> list[Any]:
-        async with connect(url, config) as client:
+        async with connect(service) as client:
             return [await client.ask(*request) for request in requests]
 
     return asyncio.run(ask())
@@ -304,6 +318,15 @@ def parse_url(url: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise Failure(f"--url {url!r}: must begin with http:// or https://, as http://127.0.0.1:8000 does.", 2)
     return parsed
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """Return the header that shows a key; raises `Failure` for one that no header can hold."""
+    if not api_key:
+        return {}
+    if not api_key.isascii() or not api_key.isprintable():
+        raise Failure("--api-key: a key has printable ASCII characters alone. Copy it again.", 2)
+    return {"authorization": f"Bearer {api_key}"}
 
 
 def uses_proxy(url: str) -> bool:

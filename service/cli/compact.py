@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from service.cli import options
-from service.cli.client import connect
+from service.cli.client import Service, connect
 from service.cli.console import out
 
 
 def compact(
     url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
     store: Annotated[
         Path | None, typer.Option(help="Instead of asking a running service, compact the store of a stopped one.")
     ] = None,
@@ -27,7 +28,8 @@ def compact(
     A running service does it in small steps beside all other requests. The file of an earlier release has to be
     written anew once, which takes as much free disk as the file holds, twice over.
     """
-    before, after = _of_folder(store, rebuild) if store else asyncio.run(_of_service(url, rebuild))
+    service = Service(url, None, api_key)
+    before, after = _of_folder(store, rebuild) if store else asyncio.run(_of_service(service, rebuild))
     out.print(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")
 
 
@@ -44,7 +46,7 @@ def _of_folder(folder: Path, rebuild: bool) -> tuple[int, int]:
         return before.bytes, store.space().bytes
 
 
-async def _of_service(url: str, rebuild: bool) -> tuple[int, int]:
-    async with connect(url, None) as client:
+async def _of_service(service: Service, rebuild: bool) -> tuple[int, int]:
+    async with connect(service) as client:
         answer = await client.ask("POST", "/compact", {"rebuild": rebuild})
         return answer["bytes_before"], answer["bytes"]

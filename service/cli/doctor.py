@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cli.client import parse_url, uses_proxy
+from service.cli import options
+from service.cli.client import key_header, parse_url, uses_proxy
 from service.cli.console import Failure, Interrupted, emit_json, err
 from service.errors import CheckpointError, ConfigError
 
@@ -40,9 +41,7 @@ def doctor(
     model_name: Annotated[
         str | None, typer.Option(help="What that server calls the model; by default the first that it lists.")
     ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="MILLPOND_API_KEY", help="The key that the server wants.")
-    ] = None,
+    api_key: options.ApiKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of tables.")] = False,
 ) -> None:
     """Examine a model: what it declares, whether that is right and followed, and how far off each mistake would be.
@@ -101,7 +100,7 @@ async def _identify(
 
     from service.doctor.endpoint import EndpointError, find
 
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    headers = key_header(api_key)
     try:
         async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT, trust_env=uses_proxy(url)) as http:
             progress(f"asking {url}")  # before loading a model, which takes longer

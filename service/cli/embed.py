@@ -18,6 +18,7 @@ from service.cli import options
 from service.cli.client import (
     Client,
     Refused,
+    Service,
     check_text,
     connect,
     pipelined,
@@ -40,6 +41,7 @@ def embed(
     ] = None,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     model: options.Model = None,
     pooling: options.Pooling = None,
     truncate: options.Truncate = False,
@@ -69,7 +71,7 @@ def embed(
 
     async def run() -> None:
         nonlocal unknown
-        async with connect(url, config, stores=False) as client:
+        async with connect(Service(url, config, api_key), stores=False) as client:
             before = await unknown_tokens(client, model)
             vectors = _embed(client, named, settings, skipped)
             if form == "json":

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from service.cli import options
-from service.cli.client import ask_once
+from service.cli.client import Service, ask_once
 from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out
 
 _WIDEST_BAR: Final = 40
@@ -24,6 +24,7 @@ def explain(
     other: Annotated[str | None, typer.Argument(help="Another text: explain what makes the two similar.")] = None,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     model: options.Model = None,
     poolings: Annotated[
         list[str] | None,
@@ -41,7 +42,7 @@ def explain(
     body = {key: value for key, value in asked.items() if value is not None}
     body |= {"text": text, "truncate": truncate, "matrix": html is not None and other is not None}
     names = {"text": "the text", "other": "the other text"}
-    answer = ask_once(url, config, "/explain", body, names, stores=False)
+    answer = ask_once(Service(url, config, api_key), "/explain", body, names, stores=False)
     if html is not None:
         _write(html, text, other, answer)
     if as_json:

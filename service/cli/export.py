@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli import options
-from service.cli.client import collection_path, connect
+from service.cli.client import Service, collection_path, connect
 from service.cli.console import Failure, progress_bar, say
 from service.cli.sinks import Sink, StandardOutput, open_sink
 
@@ -26,6 +26,7 @@ def export(
     ] = None,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     vectors: Annotated[
         bool, typer.Option("--vectors", help="With the vectors, so that none need be made when it is stored again.")
     ] = False,
@@ -35,13 +36,13 @@ def export(
     `millpond index` reads such a file.
     """
     route = collection_path(collection)
-    count = asyncio.run(_run(url, config, route, file, vectors))
+    count = asyncio.run(_run(Service(url, config, api_key), route, file, vectors))
     if file is not None:
         say(f"{count} documents in {file}")
 
 
-async def _run(url: str, config: Path | None, route: str, file: Path | None, vectors: bool) -> int:
-    async with connect(url, config) as client:
+async def _run(service: Service, route: str, file: Path | None, vectors: bool) -> int:
+    async with connect(service) as client:
         total = (await client.ask("GET", route))["count"]
         path = f"{route}/export{'?include=vectors' if vectors else ''}"
         count = 0

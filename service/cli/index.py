@@ -16,6 +16,7 @@ from service.cli import options
 from service.cli.client import (
     Client,
     Refused,
+    Service,
     collection_path,
     connect,
     pipelined,
@@ -57,6 +58,7 @@ def index(
     collection: options.Collection,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     model: options.Model = None,
     pooling: options.Pooling = None,
     chunking: options.Chunking = None,
@@ -104,7 +106,8 @@ def index(
     source = open_source(file)
     done = _Progress()
     with Rejects(source.path, rejects, strict=strict) as rejected:
-        run = _run(url, config, route, asked, _Upload(source, done, rejected, truncate, batch_size, embed_again))
+        upload = _Upload(source, done, rejected, truncate, batch_size, embed_again)
+        run = _run(Service(url, config, api_key), route, asked, upload)
         go_on = "Run the same command again to go on."
         try:
             asyncio.run(run)
@@ -127,8 +130,8 @@ def index(
         raise typer.Exit(1)
 
 
-async def _run(url: str, config: Path | None, route: str, asked: dict[str, Any], upload: _Upload) -> None:
-    async with connect(url, config) as client:
+async def _run(service: Service, route: str, asked: dict[str, Any], upload: _Upload) -> None:
+    async with connect(service) as client:
         created = await _create(client, route, asked)
         name = (await client.ask("GET", route))["model"]
         before = await unknown_tokens(client, name)

@@ -21,6 +21,9 @@ Config = Annotated[
         "--config", "-c", help="Instead of asking a running service, start this deployment inside the command."
     ),
 ]
+ApiKey = Annotated[
+    str | None, typer.Option(envvar="MILLPOND_API_KEY", show_envvar=True, help="The key that the service wants.")
+]
 Collection = Annotated[str, typer.Option("--collection", help="The collection's name.")]
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut a text that is too long for the model instead of refusing it.")

@@ -9,7 +9,7 @@ import typer
 
 from service.cli import options
 from service.cli.chunks import parse_chunking
-from service.cli.client import Client, collection_path, connect
+from service.cli.client import Client, Service, collection_path, connect
 from service.cli.console import Failure, Interrupted, out, rated_bar
 
 _PAUSE: Final = 0.25
@@ -20,6 +20,7 @@ def reindex(
     name: Annotated[str, typer.Argument(help="The collection's name.")],
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     model: Annotated[str | None, typer.Option(help="The model it is to have; its own unless given.")] = None,
     pooling: Annotated[
         str | None,
@@ -60,7 +61,7 @@ def reindex(
     progress: dict[str, Any] = {}
 
     async def run() -> None:
-        async with connect(url, config) as client:
+        async with connect(Service(url, config, api_key)) as client:
             if abandon:
                 await client.ask("DELETE", route)
             else:

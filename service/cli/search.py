@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from service.cli import options
-from service.cli.client import ask_once, collection_path
+from service.cli.client import Service, ask_once, collection_path
 from service.cli.console import ON_SCREEN, Failure, emit_json, err, one_line, out
 
 
@@ -17,6 +17,7 @@ def search(
     collection: options.Collection,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits wanted; fewer come where fewer match.")] = 10,
     condition: options.Filter = None,
     by_document: Annotated[
@@ -43,7 +44,7 @@ def search(
     body = {"query": query, "k": k, "filter": options.parse_filter(condition), "group": group, "truncate": truncate}
     body |= {"mode": mode, "weights": _weights(weights), "diversity": diversity}
     body |= {"score_threshold": score_threshold}
-    answer = ask_once(url, config, f"{route}/search", body, {"query": "the query"})
+    answer = ask_once(Service(url, config, api_key), f"{route}/search", body, {"query": "the query"})
     if as_json:
         emit_json(answer)
         return

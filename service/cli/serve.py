@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 from contextlib import ExitStack, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from service.cli.console import Failure, err
-from service.config import load_config
+from service.cli.tls import server_context
+from service.config import Config, load_config
 from service.errors import ConfigError
 from service.observation import logs
 
@@ -31,8 +33,10 @@ def serve(
     """Serve the models of a config over HTTP."""
     overrides = {"server.host": host, "server.port": port, "store.path": str(store) if store else None}
     settings = load_config(config, overrides=overrides)
+    tls = server_context(settings.tls)
     # Bound first, so that an address in use is reported before minutes of loading models.
     with _bound(settings.server.host, settings.server.port) as listener:
+        _refuse_exposure(settings, listener)
         logs.configure(settings.server.log_format, settings.server.log_level)
         say = err.print if settings.server.log_format == "console" else logger.info
         from service.api import create_app
@@ -49,7 +53,7 @@ def serve(
             pooling = model.recipe.pooler.spec
             say(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")
         url_host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-        address = f"http://{url_host}:{listener.getsockname()[1]}"
+        address = f"{'https' if tls else 'http'}://{url_host}:{listener.getsockname()[1]}{settings.server.root_path}"
         say(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
 
         def reload() -> None:
@@ -58,13 +62,26 @@ def serve(
             except ConfigError as error:
                 logger.error("the config is served as it was: %s", error.detail)
 
-        server = Server(create_app(served, *observers), reload)
+        server = Server(create_app(served, *observers), reload, tls)
         # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
         signal.signal(signal.SIGTERM, lambda *_: None)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         if not server.started:
             raise Failure(f"the service could not be started at {address}; see above.")
+
+
+def _refuse_exposure(settings: Config, listener: socket.socket) -> None:
+    """Refuse to serve without keys where other machines can reach the service, unless the config insists."""
+    access = settings.access
+    if access.needs_key or access.open_to_all or ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
+        return
+    raise Failure(
+        f"other machines reach the service at {settings.server.host} (server.host), and it has no keys: whoever can "
+        "would read, change and delete everything. Make a key with `millpond keys new NAME --file keys.yaml` and "
+        "name the file as access.keys_file. If everybody is meant to, say access.open_to_all: true.",
+        2,
+    )
 
 
 def _bound(host: str, port: int) -> socket.socket:

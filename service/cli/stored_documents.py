@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import orjson
@@ -12,7 +11,7 @@ import typer
 from rich.table import Table
 
 from service.cli import options
-from service.cli.client import ask_all, collection_path, connect
+from service.cli.client import Service, ask_all, collection_path, connect
 from service.cli.console import ON_SCREEN, Failure, emit, emit_json, err, one_line, out, say, warn
 
 _OF_A_TABLE: Final = 20
@@ -32,6 +31,7 @@ def list_(
     collection: options.Collection,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     condition: options.Filter = None,
     limit: Annotated[
         int | None,
@@ -46,7 +46,7 @@ def list_(
 
     async def run() -> None:
         found: list[dict[str, Any]] = []
-        async for page in _pages(url, config, collection, asked, wanted):
+        async for page in _pages(Service(url, config, api_key), collection, asked, wanted):
             if as_json:
                 emit(b"".join(orjson.dumps(document) + b"\n" for document in page["documents"]))
             else:
@@ -67,11 +67,12 @@ def count(
     collection: options.Collection,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     condition: options.Filter = None,
 ) -> None:
     """Count the documents, with --filter those that match it."""
     body = {"filter": options.parse_filter(condition)}
-    (answer,) = ask_all(url, config, ("POST", f"{collection_path(collection)}/documents/count", body))
+    answer = _ask(Service(url, config, api_key), collection, "count", body)
     options.warn_of_filter(answer)
     say(str(answer["count"]))
 
@@ -82,12 +83,13 @@ def get(
     collection: options.Collection,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     vectors: _Vectors = False,
     as_json: _Lines = False,
 ) -> None:
     """Print documents as JSON, in the order of their ids; the exit status is 1 where one is missing."""
     body = {"ids": ids, "include": _include(vectors and as_json)}
-    (answer,) = ask_all(url, config, ("POST", f"{collection_path(collection)}/documents/get", body))
+    answer = _ask(Service(url, config, api_key), collection, "get", body)
     for document in answer["documents"]:
         if as_json:
             emit(orjson.dumps(document) + b"\n")
@@ -103,12 +105,13 @@ def delete(
     ids: _Ids = None,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     condition: options.Filter = None,
     everything: _All = False,
 ) -> None:
     """Delete documents: those with some ids, those that match --filter, or --all; all of them or none."""
     body = _selection(ids, condition, everything=everything)
-    (answer,) = ask_all(url, config, ("POST", f"{collection_path(collection)}/documents/delete", body))
+    answer = _ask(Service(url, config, api_key), collection, "delete", body)
     options.warn_of_filter(answer)
     _tell(collection, answer["deleted"], "deleted", answer["missing"])
 
@@ -119,6 +122,7 @@ def update(
     ids: _Ids = None,
     url: options.Url = options.DEFAULT_URL,
     config: options.Config = None,
+    api_key: options.ApiKey = None,
     condition: options.Filter = None,
     everything: _All = False,
     merge: Annotated[
@@ -137,18 +141,18 @@ def update(
         "replace": options.parse_object("--replace", replace, '{"lang": "en"}')
     }
     body = _selection(ids, condition, everything=everything) | changes
-    (answer,) = ask_all(url, config, ("POST", f"{collection_path(collection)}/documents/metadata", body))
+    answer = _ask(Service(url, config, api_key), collection, "metadata", body)
     options.warn_of_filter(answer)
     _tell(collection, answer["updated"], "updated", answer["missing"])
 
 
 async def _pages(
-    url: str, config: Path | None, collection: str, asked: dict[str, Any], wanted: int | None
+    service: Service, collection: str, asked: dict[str, Any], wanted: int | None
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield pages of documents, one or more, until they have `wanted` together, None for all."""
     path, left = f"{collection_path(collection)}/documents/list", wanted
     page: dict[str, Any] = {"cursor": None}
-    async with connect(url, config) as client:
+    async with connect(service) as client:
         while True:
             limit = _OF_A_PAGE if left is None else min(left, _OF_A_PAGE)
             page = await client.ask("POST", path, asked | {"limit": limit, "cursor": page["cursor"]})
@@ -156,6 +160,10 @@ async def _pages(
             left = None if left is None else left - len(page["documents"])
             if page["cursor"] is None or left == 0:
                 return
+
+
+def _ask(service: Service, collection: str, what: str, body: dict[str, Any]) -> Any:
+    return ask_all(service, ("POST", f"{collection_path(collection)}/documents/{what}", body))[0]
 
 
 def _table(documents: list[dict[str, Any]]) -> Table:

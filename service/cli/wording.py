@@ -28,6 +28,10 @@ _REMEDIES: Final[tuple[tuple[str, str], ...]] = (
     ('(`--truncate`, "truncate": true)', "(--truncate)"),
     ("send 'other' too", "give a second text"),
     ("; create it first.", "; `millpond index` creates it."),
+    (
+        "this service wants a key with each request, in the header 'authorization: Bearer KEY'.",
+        "this service wants a key. Give it with --api-key, or as MILLPOND_API_KEY.",
+    ),
 )
 """What a refusal says in terms of a request, and what that is on the command line."""
 

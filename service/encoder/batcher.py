@@ -23,6 +23,7 @@ from torch import Tensor
 from service.deadline import in_time, require_time
 from service.encoder.admission import Admission, DrainRate
 from service.encoder.figures import PassFigures
+from service.encoder.metering import count_tokens
 from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue, deliver
 from service.encoder.runtimes.base import Runtime
 from service.encoder.shapes import Shapes
@@ -178,6 +179,7 @@ class Batcher:
         require_time()
         job = Job(ids, post_process, asyncio.get_running_loop())
         self._put(job, room)
+        count_tokens(job.tokens)
         try:
             return await in_time(cast("asyncio.Future[list[Any]]", job.future))
         except Exception as error:

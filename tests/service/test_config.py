@@ -10,10 +10,12 @@ import yaml
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from service.config import load_config, make_config
+from service.config import KeyConfig, load_config, make_config
 from service.errors import ConfigError
 
 MODEL = "models: {default: {encoder: some/model}}\n"
+HASH = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+KEY = KeyConfig(hash=HASH, scopes=[])
 ARCHITECTURE = """
 models:
   default:
@@ -115,6 +117,18 @@ def test_defaults(load):
         ("MILLPOND_SERVER__LOG_FORMAT", "json", "server.log_format", "json"),
         ("MILLPOND_SERVER__LOG_LEVEL", "debug", "server.log_level", "debug"),
         ("MILLPOND_SERVER__ACCESS_LOG", "false", "server.access_log", False),
+        ("MILLPOND_SERVER__ROOT_PATH", "/pond", "server.root_path", "/pond"),
+        ("MILLPOND_SERVER__KEEP_ALIVE", "9", "server.keep_alive", 9),
+        ("MILLPOND_SERVER__ALLOWED_HOSTS", "[a.example]", "server.allowed_hosts", ["a.example"]),
+        ("MILLPOND_SERVER__CORS_ORIGINS", "['http://a']", "server.cors_origins", ["http://a"]),
+        ("MILLPOND_TLS__CERTFILE", "c.pem", "tls.certfile", Path("c.pem")),
+        ("MILLPOND_TLS__KEYFILE", "k.pem", "tls.keyfile", Path("k.pem")),
+        ("MILLPOND_TLS__PASSWORD", "007", "tls.password", "007"),
+        ("MILLPOND_TLS__CLIENT_CA", "ca.pem", "tls.client_ca", Path("ca.pem")),
+        ("MILLPOND_ACCESS__KEYS", f"{{a: {{hash: {HASH}, scopes: []}}}}", "access.keys", {"a": KEY}),
+        ("MILLPOND_ACCESS__KEYS_FILE", "keys.yaml", "access.keys_file", Path("keys.yaml")),
+        ("MILLPOND_ACCESS__OPEN_TO_ALL", "true", "access.open_to_all", True),
+        ("MILLPOND_ACCESS__OPEN_METRICS", "true", "access.open_metrics", True),
     ],
 )
 def test_environment_twins(load, name, text, keys, value):
@@ -348,6 +362,19 @@ def test_the_process_environment_is_the_default(tmp_path, monkeypatch):
         (MODEL + "runtime: {backend: 3}", "backend: input should be 'auto', 'torch' or 'openvino', not 3"),
         (MODEL + "batching: {max_batch_tokens: 0}", "batching.max_batch_tokens: "),
         (MODEL + "store: {path: 3}", "store.path: must be a path, not 3"),
+        (
+            MODEL + "server: {root_path: pond/}",
+            "server.root_path: must be a path that begins with /",
+        ),
+        (MODEL + "server: {root_path: /}", "server.root_path: must be a path"),
+        (MODEL + "server: {allowed_hosts: a.example}", "server.allowed_hosts: "),
+        (MODEL + "server: {allowed_hosts: []}", "server.allowed_hosts: must hold at least one entry"),
+        (MODEL + "server: {allowed_hosts: ['a.example:80']}", "server.allowed_hosts: must be a name without a port"),
+        (MODEL + "server: {cors_origins: [a.example]}", "server.cors_origins: must be an origin such as https://"),
+        (MODEL + "server: {cors_origins: ['https://a.example/']}", "server.cors_origins: must be an origin"),
+        (MODEL + "server: {keep_alive: 0}", "server.keep_alive: "),
+        (MODEL + "access: {keys: {a: {hash: x, scopes: []}}}", "access.keys.a.hash: must be the SHA-256 of a key"),
+        (MODEL + "access: {key_file: x}", "access.key_file: is not a key here. Did you mean 'keys_file'?"),
         ("models: {default: {encoder: x, max_tokens: 0}}", "models.default.max_tokens: "),
         ("models: {default: {encoder: x, max_tokens: all}}", "or input should be 'declared'"),
         ("models: {default: {encoder: x, pooling: 3}}", "models.default.pooling: "),

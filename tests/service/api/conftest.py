@@ -9,6 +9,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from service.deployment import Deployment
+from tests.support.applications import tiny_deployment
 from tests.support.servers import ROOT, Server
 
 LIMITS = {"MILLPOND_SERVER__MAX_BODY_BYTES": "65536", "MILLPOND_BATCHING__MAX_QUEUED_TOKENS": "4096"}
@@ -31,6 +33,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store = tmp_path_factory.mktemp("small") / "store"
     with Server(ROOT / "configs" / "mean.yaml", store, LIMITS) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A deployment of a tiny model in this process, for applications under various settings."""
+    with tiny_deployment(tmp_path_factory.mktemp("tiny") / "store") as served:
+        yield served
 
 
 @pytest.fixture

@@ -83,3 +83,30 @@ def test_a_key_that_is_misspelled(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_environment_variable_that_is_no_number(tmp_path: Path) -> None:
     fails(MEAN, tmp_path / "store", "MILLPOND_SERVER__MAX_TEXTS", "integer", MILLPOND_SERVER__MAX_TEXTS="few")
+
+
+def test_an_address_that_others_reach_without_keys(tmp_path: Path) -> None:
+    fails(
+        *(MEAN, tmp_path / "store", "at 0.0.0.0 (server.host)", "it has no keys", "`millpond keys new NAME"),
+        *("access.keys_file", "access.open_to_all: true"),
+        MILLPOND_SERVER__HOST="0.0.0.0",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["::", "localhost6.invalid"])
+def test_other_addresses(tmp_path: Path, host: str) -> None:
+    words = ["no keys"] if host == "::" else ["cannot serve at localhost6.invalid"]
+    fails(MEAN, tmp_path / "store", *words, MILLPOND_SERVER__HOST=host)
+
+
+@pytest.mark.slow
+def test_keys_that_cannot_be_read(tmp_path: Path) -> None:
+    for content, words in (
+        (None, "there is no such file"),
+        ("", "holds no key"),
+        ("{a: {scopes: []}}", "a.hash: is required"),
+    ):
+        if content is not None:
+            (tmp_path / "keys.yaml").write_text(content)
+        fails(MEAN, tmp_path / "store", words, MILLPOND_ACCESS__KEYS_FILE=str(tmp_path / "keys.yaml"))

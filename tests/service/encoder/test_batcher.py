@@ -378,7 +378,12 @@ def test_a_full_queue_refuses_and_then_takes_again(runtime):
 
 def test_a_room_is_there_before_the_tokens_are_known(runtime):
     async def run():
-        with batcher(runtime, max_queued_tokens=100) as one, one.room(70) as room, one.room(25), one.room(25):  # a quarter of the queue each
+        with (
+            batcher(runtime, max_queued_tokens=100) as one,
+            one.room(70) as room,
+            one.room(25),
+            one.room(25),
+        ):  # a quarter of the queue each
             with one.room(25), pytest.raises(Unavailable, match="queue is full: 100 tokens"), one.room(1):
                 raise AssertionError
             assert len(await one.run(ids(7, 8), mean, room)) == 2

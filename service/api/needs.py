@@ -1,0 +1,96 @@
+"""What each route needs where the service has keys: a key of one scope, any key, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args
+
+from fastapi import FastAPI
+from starlette.routing import Route
+from starlette.types import Scope
+
+from service import config
+from service.api.routing import Routes
+
+Need = config.Scope | Literal["key", "nothing"]
+"""A scope, a key whatever its scopes, or nothing at all."""
+
+_ROUTES: Final[Mapping[Need, tuple[str, ...]]] = {
+    "nothing": (
+        *("GET /health", "GET /ready", "GET /ping"),
+        *("GET /docs", "GET /docs/{file}", "GET /redoc", "GET /openapi.json"),
+    ),
+    "key": ("GET /info", "GET /metrics", "GET /v1/models", "GET /v1/models/{name:path}"),
+    "embed": (
+        *("POST /embed", "POST /embed_all", "POST /embed_spans", "POST /explain", "POST /v1/embeddings"),
+        *("POST /", "POST /embeddings", "POST /similarity", "POST /tokenize", "POST /decode", "POST /invocations"),
+        *("POST /rerank", "POST /predict", "POST /embed_sparse"),
+    ),
+    "search": (
+        *("GET /collections", "GET /collections/{name}", "GET /aliases", "GET /aliases/{alias}"),
+        *("POST /search", "POST /collections/{name}/search", "POST /collections/{name}/recommend"),
+        *("POST /collections/{name}/documents/list", "POST /collections/{name}/documents/count"),
+        *("POST /collections/{name}/documents/get", "GET /collections/{name}/documents/{document_id:id}"),
+        *("GET /collections/{name}/export", "GET /collections/{name}/reindex"),
+    ),
+    "write": (
+        *("PUT /collections/{name}", "DELETE /collections/{name}"),
+        *("POST /collections/{name}/rename", "POST /collections/{name}/copy"),
+        *("PUT /aliases/{alias}", "DELETE /aliases/{alias}"),
+        *("POST /collections/{name}/documents", "DELETE /collections/{name}/documents/{document_id:id}"),
+        *("POST /collections/{name}/documents/delete", "POST /collections/{name}/documents/metadata"),
+        *("POST /collections/{name}/reindex", "DELETE /collections/{name}/reindex"),
+    ),
+    "admin": ("POST /compact", "GET /doctor"),
+}
+_OF_ROUTE: Final = {route: need for need, routes in _ROUTES.items() for route in routes}
+
+
+class Needs:
+    """What requests to an application need.
+
+    Args:
+        routes: its routes.
+        open_metrics: whether `/metrics` needs nothing.
+    """
+
+    def __init__(self, routes: Routes, *, open_metrics: bool) -> None:
+        self._routes = routes
+        self._of_route: dict[str, Need] = {**_OF_ROUTE, **({"GET /metrics": "nothing"} if open_metrics else {})}
+
+    def of(self, scope: Scope) -> Need:
+        """Return what a request needs: what its route does, and a key where it has none."""
+        method = scope["method"]
+        if method == "OPTIONS":
+            return "nothing"
+        if method == "HEAD":
+            method, scope = "GET", {**scope, "method": "GET"}
+        route = self._routes.find(scope)
+        return "key" if route is None else self.of_route(method, route)
+
+    def of_route(self, method: str, route: Route) -> Need:
+        """Return what one method of a route needs: admin where none is listed."""
+        return self._of_route.get(f"{method} {route.path}", "admin")
+
+    @staticmethod
+    def is_listed(method: str, route: Route) -> bool:
+        """Whether it has been decided what one method of a route needs."""
+        return f"{method} {route.path}" in _OF_ROUTE
+
+
+def document(app: FastAPI, needs: Needs) -> None:
+    """Tell in the OpenAPI document which operations need a key, and of which scope."""
+    build = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = build()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["key"] = {"type": "http", "scheme": "bearer", "description": "An API key of this service."}
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                need = needs.of({"type": "http", "method": method.upper(), "path": path})
+                if need != "nothing":
+                    operation["security"] = [{"key": [need] if need in get_args(config.Scope) else []}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

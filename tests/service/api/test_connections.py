@@ -1,0 +1,111 @@
+"""How connections are served: encrypted, and how long idle ones stay open."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.cli.console import Failure
+from service.cli.tls import server_context
+from service.config import ServerConfig, TLSConfig
+from tests.support.servers import ROOT, Server
+
+MEAN = ROOT / "configs" / "mean.yaml"
+
+
+class HTTPSServer(Server):
+    """A service that is asked by HTTPS."""
+
+    def __init__(self, store: Path, tls: dict[str, Path | str], trusted: ssl.SSLContext) -> None:
+        env = {f"MILLPOND_TLS__{key.upper()}": str(value) for key, value in tls.items()}
+        super().__init__(MEAN, store, env | {"MILLPOND_SERVER__KEEP_ALIVE": "1"})
+        self.http.close()
+        self.url = self.url.replace("http:", "https:")
+        self.http = httpx.Client(base_url=self.url, timeout=300, trust_env=False, verify=trusted)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority's `ca.pem`, and a server's and a client's certificates and keys, made by openssl."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new_key = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    openssl(*new_key, "-x509", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2")
+    for name, protection in (("server", ("-passout", "pass:secret")), ("client", ("-nodes",))):
+        openssl(*new_key, *protection, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (folder / "san").write_text("subjectAltName=IP:127.0.0.1")
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-extfile", "san")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+    return folder
+
+
+@pytest.mark.slow
+def test_https_with_certificates_of_clients(certificates: Path, tmp_path: Path) -> None:
+    files: dict[str, Path | str] = {
+        "certfile": certificates / "server.pem",
+        "keyfile": certificates / "server.key",
+        "password": "secret",
+        "client_ca": certificates / "ca.pem",
+    }
+    trusted = ssl.create_default_context(cafile=certificates / "ca.pem")
+    stranger = ssl.create_default_context(cafile=certificates / "ca.pem")
+    trusted.load_cert_chain(certificates / "client.pem", certificates / "client.key")
+    with HTTPSServer(tmp_path / "store", files, trusted) as server:
+        assert server.http.post("/embed", json={"inputs": "a"}).status_code == 200
+        with httpx.Client(verify=stranger, trust_env=False) as http, pytest.raises(httpx.TransportError):
+            http.get(f"{server.url}/health")
+        with httpx.Client(trust_env=False) as http, pytest.raises(httpx.TransportError):
+            http.get(server.url.replace("https:", "http:") + "/health")
+        _closes_idle_connections(server.port, trusted)
+    assert "https://127.0.0.1:" in server.log.read_text()
+
+
+def _closes_idle_connections(port: int, trusted: ssl.SSLContext) -> None:
+    """A second after the answer, as server.keep_alive says; otherwise this waits in vain."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
+        trusted.wrap_socket(plain, server_hostname="127.0.0.1") as client,
+    ):
+        client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" not in answer.lower()
+
+
+def test_idle_connections_outlive_those_of_proxies() -> None:
+    """Which keep theirs for 60 s, as a rule, and get an error where the service closes first."""
+    assert ServerConfig().keep_alive == 75
+
+
+def test_https_that_is_not_wanted() -> None:
+    assert server_context(TLSConfig()) is None
+
+
+def test_https_that_cannot_be_served(certificates: Path, tmp_path: Path) -> None:
+    for tls, words in (
+        ({"keyfile": "server.key"}, "tls.certfile: is missing"),
+        ({"certfile": "none.pem"}, "tls.certfile none.pem: No such file"),
+        ({"certfile": "server.pem"}, "cannot be used together"),
+        ({"certfile": "server.pem", "keyfile": "none.key"}, "tls.keyfile none.key: No such file"),
+        ({"certfile": "server.pem", "keyfile": "server.key"}, "tls.password"),
+        ({"certfile": "server.pem", "keyfile": "server.key", "password": "wrong"}, "tls.password"),
+        ({"certfile": "server.pem", "keyfile": "client.key"}, "cannot be used together"),
+        ({"certfile": "client.pem", "keyfile": "client.key", "client_ca": "client.key"}, "holds no certificate"),
+    ):
+        files = {
+            name: value if name == "password" or value.startswith("none") else certificates / value
+            for name, value in tls.items()
+        }
+        with pytest.raises(Failure, match=words) as refused:
+            server_context(TLSConfig.model_validate(files))
+        assert refused.value.exit_status == 2 and "wrong" not in str(refused.value)
