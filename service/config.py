@@ -61,6 +61,10 @@ class ModelConfig(_Section):
         "default they are plain characters.",
     )
     trust_remote_code: bool = False
+    truncate: bool = Field(
+        default=False,
+        description="Cut a text that is too long, where a request does not say, instead of refusing it.",
+    )
 
 
 class RuntimeConfig(_Section):
@@ -104,6 +108,19 @@ class ServerConfig(_Section):
     port: int = Field(default=8000, strict=True, ge=0, le=65535)
     max_texts: _Count = Field(default=16_384, description="Texts or documents in one request.")
     max_body_bytes: int = Field(default=64 * 2**20, strict=True, ge=1024)
+    unknown_fields: Literal["refuse", "ignore"] = Field(
+        default="refuse", description="What becomes of a field that a request body should not have."
+    )
+    token_ids: str = Field(
+        default="refuse",
+        min_length=1,
+        description="Whose the token ids are that requests send: `refuse` takes none, `model` those of the model, "
+        "and a name of tiktoken, such as `cl100k_base`, those of that encoding, whose text is embedded.",
+    )
+    embed_all: Literal["millpond", "tei"] = Field(
+        default="millpond",
+        description="What `/embed_all` answers: tokens, offsets and states, or states alone as TEI does.",
+    )
 
 
 class Config(_Section):

@@ -12,6 +12,7 @@ from service.config import Config
 from service.cores import cores
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
+from service.embedding.token_ids import Read, reader
 from service.encoder.runtimes.machine import threads
 from service.process import prepare_process
 
@@ -26,6 +27,7 @@ class Deployment:
     models: Models
     collections: CollectionService
     examinations: Examinations
+    token_ids: Read
 
     def __enter__(self) -> Self:
         return self
@@ -46,6 +48,7 @@ def open_deployment(config: Config) -> Deployment:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
     """
     prepare_process(threads(config.runtime))
+    token_ids = reader(config.server.token_ids)
     engine = EmbeddedEngine(config.store.path)  # before the models, as it fails fast
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     try:
@@ -53,4 +56,4 @@ def open_deployment(config: Config) -> Deployment:
     except BaseException:
         engine.close()
         raise
-    return Deployment(config, models, CollectionService(models, engine), Examinations(models))
+    return Deployment(config, models, CollectionService(models, engine), Examinations(models), token_ids)

@@ -24,6 +24,7 @@ from service.api.routes import (
     openai,
     status,
     store,
+    tei,
 )
 from service.deployment import Deployment
 from service.process import freeze_and_trim
@@ -38,6 +39,8 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     explain.router,
     openai.router,
     openai.models_router,
+    tei.router,
+    tei.status_router,
     collections.router,
     documents.router,
     documents.reading_router,

@@ -92,6 +92,7 @@ def test_defaults(load):
         ("MILLPOND_MODELS__DEFAULT__MAX_TOKENS", "128", "models.default.max_tokens", 128),
         ("MILLPOND_MODELS__DEFAULT__PROMPTS", "{query: 'q: '}", "models.default.prompts", {"query": "q: "}),
         ("MILLPOND_MODELS__DEFAULT__TRUST_REMOTE_CODE", "true", "models.default.trust_remote_code", True),
+        ("MILLPOND_MODELS__DEFAULT__TRUNCATE", "true", "models.default.truncate", True),
         ("MILLPOND_MODELS__DEFAULT__PARSE_SPECIAL_TOKENS", "true", "models.default.parse_special_tokens", True),
         ("MILLPOND_RUNTIME__BACKEND", "torch", "runtime.backend", "torch"),
         ("MILLPOND_RUNTIME__PRECISION", "bf16", "runtime.precision", "bf16"),
@@ -108,6 +109,9 @@ def test_defaults(load):
         ("MILLPOND_SERVER__PORT", "9000", "server.port", 9000),
         ("MILLPOND_SERVER__MAX_TEXTS", "5", "server.max_texts", 5),
         ("MILLPOND_SERVER__MAX_BODY_BYTES", "5000", "server.max_body_bytes", 5000),
+        ("MILLPOND_SERVER__UNKNOWN_FIELDS", "ignore", "server.unknown_fields", "ignore"),
+        ("MILLPOND_SERVER__TOKEN_IDS", "cl100k_base", "server.token_ids", "cl100k_base"),
+        ("MILLPOND_SERVER__EMBED_ALL", "tei", "server.embed_all", "tei"),
     ],
 )
 def test_environment_twins(load, name, text, keys, value):
