@@ -284,7 +284,7 @@ class Embedder:
         written = [place for place, item in enumerate(inputs) if isinstance(item, str)]
         if prompt and len(written) < len(inputs):
             if written:
-                options = {"prompt_name": prompt_name, "role": role, "truncate": truncate}
+                options: dict[str, Any] = {"prompt_name": prompt_name, "role": role, "truncate": truncate}
                 embed = partial(self.embed, normalize=normalize, dimensions=dimensions, **options)
                 return await _apart(embed, inputs, written, where)
             prompt = ""

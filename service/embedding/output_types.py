@@ -61,5 +61,5 @@ def converted(vectors: Vectors, wanted: OutputType, *, normalized: bool) -> NDAr
         )
     start = np.float32(-largest(vectors.shape[1]))
     step = (-start - start) / np.float32(255)
-    steps = np.clip(np.floor((vectors - start) / step), 0, 255).astype(np.uint8)
+    steps: NDArray[np.uint8] = np.clip(np.floor((vectors - start) / step), 0, 255).astype(np.uint8)
     return steps if wanted == "uint8" else (steps ^ 0x80).view(np.int8)

@@ -95,8 +95,9 @@ class _Encoding:
 
     def __call__(self, ids: Sequence[int], where: Place) -> str:
         try:
-            return self._encoding.decode_bytes(ids).decode()
+            text: str = self._encoding.decode_bytes(ids).decode()
         except (KeyError, OverflowError, ValueError):
             raise InvalidTokenIds(
                 f"{where} has token ids that are no text in {self._name} (server.token_ids). {_CLIENTS}", where=where
             ) from None
+        return text
