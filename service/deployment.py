@@ -13,6 +13,7 @@ from service.config import Config, reloaded
 from service.cores import cores
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
+from service.embedding.token_ids import Read, reader
 from service.encoder.runtimes.machine import threads
 from service.observation.logs import set_level
 from service.process import prepare_process
@@ -32,6 +33,7 @@ class Deployment:
     collections: CollectionService
     examinations: Examinations
     keys: Keyring
+    token_ids: Read
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +66,7 @@ def open_deployment(config: Config) -> Deployment:
     """
     prepare_process(threads(config.runtime))
     keys = Keyring(config.access)
+    token_ids = reader(config.server.token_ids)
     engine = EmbeddedEngine(config.store.path)  # before the models, as it fails fast
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     try:
@@ -71,4 +74,4 @@ def open_deployment(config: Config) -> Deployment:
     except BaseException:
         engine.close()
         raise
-    return Deployment(config, models, CollectionService(models, engine), Examinations(models), keys)
+    return Deployment(config, models, CollectionService(models, engine), Examinations(models), keys, token_ids)

@@ -107,6 +107,14 @@ class InvalidInput(ServiceError):
     code = "invalid_input"
 
 
+class EmptyInput(InvalidInput):
+    """There is nothing to embed: no text, or one without a token."""
+
+
+class InvalidTokenIds(InvalidInput):
+    """Token ids were sent that are not taken, or that no text has."""
+
+
 class TooLong(ServiceError):
     """A text has more tokens than the model takes."""
 
@@ -117,6 +125,12 @@ class TooLarge(ServiceError):
     """A request exceeds a limit of this deployment."""
 
     code = "request_too_large"
+
+
+class UnsupportedTask(ServiceError):
+    """The models served here are not of the kind that a route is for."""
+
+    code = "unsupported_task"
 
 
 class UnknownModel(ServiceError):

@@ -80,6 +80,10 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def side_by_side(tmp_path_factory: pytest.TempPathFactory):
-    """A running service with `configs/side-by-side.yaml`, shared by every test that only asks it things."""
-    with Server(ROOT / "configs" / "side-by-side.yaml", tmp_path_factory.mktemp("store")) as server:
+    """A running service with `configs/side-by-side.yaml`, shared by every test that only asks it things.
+
+    It takes the model's own token ids.
+    """
+    env = {"MILLPOND_SERVER__TOKEN_IDS": "model"}
+    with Server(ROOT / "configs" / "side-by-side.yaml", tmp_path_factory.mktemp("store"), env) as server:
         yield server

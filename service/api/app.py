@@ -32,6 +32,7 @@ from service.api.routes import (
     openai,
     status,
     store,
+    tei,
 )
 from service.api.routing import Routes
 from service.deployment import Deployment
@@ -47,6 +48,8 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     explain.router,
     openai.router,
     openai.models_router,
+    tei.router,
+    tei.status_router,
     collections.router,
     documents.router,
     documents.reading_router,

@@ -1,4 +1,4 @@
-"""Error responses: problem documents (RFC 9457), and OpenAI's format under /v1."""
+"""Error responses: problem documents (RFC 9457), which text-embeddings-inference's clients read too, and OpenAI's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from pooling import EmptyTextError, PoolingError
 from service.api.requests import NotJSON, place_of
 from service.api.routing import path_below_root
-from service.errors import Place, ServiceError, shortened
+from service.errors import EmptyInput, InvalidTokenIds, Place, ServiceError, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "store_unavailable": (503, None),
     "token_quota_exceeded": (429, "Too many tokens"),
     "unavailable": (503, "Not available"),
+    "unsupported_task": (424, "Unsupported task"),
     "unusable_checkpoint": (422, "Unusable checkpoint"),
 }
 """HTTP status and title of each error code; None stands for the phrase of the status. Other codes get 422."""
@@ -52,6 +53,9 @@ _CHALLENGES: Final[Mapping[str, str]] = {
     "missing_api_key": 'Bearer realm="millpond"',
 }
 """The header WWW-Authenticate of errors of keys (RFC 6750)."""
+_TEI_TYPES: Final[Mapping[type, str]] = {EmptyInput: "Empty", InvalidTokenIds: "Tokenizer"}
+_TEI_TYPES_BY_STATUS: Final = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Overloaded", 507: "Backend"}
+"""The kinds of error that text-embeddings-inference tells apart; all others are `Validation`."""
 _OF_SEVERAL_FIELDS: Final = {"one_query": "query", "no_words": "query", "weights": "weights", "both": "positive"}
 """Errors of several fields together, and the field that is their place."""
 # Pydantic inserts the branch of a union that it tried: `inputs`, `list[str]`, 3.
@@ -70,8 +74,13 @@ async def respond(request: Request, error: Exception) -> Response:
     return await handler(request, error)
 
 
+def speaks_openai(path: str) -> bool:
+    """Return whether the answers of a path, errors included, have the shape of OpenAI's."""
+    return path.startswith("/v1/") or path == "/embeddings"
+
+
 def document(app: FastAPI) -> None:
-    """Declare errors outside /v1 as `application/problem+json` in the OpenAPI document."""
+    """Declare errors outside OpenAI's routes as `application/problem+json` in the OpenAPI document."""
     build = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -80,7 +89,7 @@ def document(app: FastAPI) -> None:
             for operation in operations.values():
                 for status, response in operation["responses"].items():
                     content = response.get("content", {})
-                    if not path.startswith("/v1/") and status >= "4" and "application/json" in content:
+                    if not speaks_openai(path) and status >= "4" and "application/json" in content:
                         content["application/problem+json"] = content.pop("application/json")
         return document
 
@@ -94,11 +103,12 @@ def _respond(
     *,
     code: str,
     title: str | None = None,
+    tei_type: str | None = None,
     where: Place | None = None,
     extra: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    if path_below_root(request.scope).startswith("/v1/"):
+    if speaks_openai(path_below_root(request.scope)):
         status = 400 if status == 422 else status
         error = {
             "message": detail,
@@ -113,6 +123,8 @@ def _respond(
         "status": status,
         "detail": detail,
         "code": code,
+        "error": detail,
+        "error_type": tei_type or _TEI_TYPES_BY_STATUS.get(status, "Validation"),
         **({"where": str(where), "place": where.to_json()} if where else {}),
         **(extra or {}),
     }
@@ -132,6 +144,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
         error.detail,
         code=error.code,
         title=title,
+        tei_type=_TEI_TYPES.get(type(error)),
         where=error.where,
         extra=error.extra,
         headers=headers,

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from email.message import Message
-from functools import partial
-from typing import Annotated, Any, Final
+from functools import cache, partial
+from typing import Annotated, Any, Final, get_args
 
 import orjson
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, JsonValue, model_validator
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from service import exact_json
 from service.deployment import Deployment
-from service.errors import InvalidInput, Place, TooLarge, did_you_mean, shortened
+from service.errors import EmptyInput, Place, TooLarge, did_you_mean, shortened
 from service.store.document import has_surrogate
 
 MOST_NESTED: Final = 100
 """Nesting levels of a request body; code that recurses over one relies on this limit."""
+TOLERATED: Final = "tolerated"
+"""Marks a field that clients of other servers send, and that nobody else needs to know of."""
+ignoring_unknown_fields: Final = ContextVar("ignoring_unknown_fields", default=False)
+"""Whether fields that a request body does not have are left out instead of refused (`server.unknown_fields`)."""
 
 
 async def _deployment(request: Request) -> Deployment:  # FastAPI runs plain functions in a thread pool
@@ -36,12 +43,12 @@ def check_count(served: Deployment, count: int, field: str) -> None:
     """Check the number of items in a request.
 
     Raises:
-        InvalidInput: there are none.
+        EmptyInput: there are none.
         TooLarge: more than `server.max_texts`.
     """
     limit = served.config.server.max_texts
     if count == 0:
-        raise InvalidInput(f"{field} is empty; send at least one.", where=Place(field))
+        raise EmptyInput(f"{field} is empty; send at least one.", where=Place(field))
     if count > limit:
         raise TooLarge(
             f"{field} holds {count} and one request takes {limit} (server.max_texts); send them in parts.",
@@ -56,26 +63,69 @@ def places(field: str, *, several: bool) -> Callable[[int], Place]:
 
 
 class Body(BaseModel):
-    """A request body; unknown fields and other types are errors, so that a mistake never goes unnoticed."""
+    """A request body; unknown fields and other types are errors, so that a mistake never goes unnoticed.
+
+    A field that is null is as one that is absent, save where null has a meaning of its own, which its type then has.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _reject_unknown_fields(cls, data: Any) -> Any:
-        if isinstance(data, dict) and not data.keys() <= cls.__pydantic_fields__.keys():
-            key = next(key for key in data if key not in cls.__pydantic_fields__)
+    def _given_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        fields = cls.__pydantic_fields__
+        if None in data.values():
+            absent = _without_null(cls)
+            data = {key: value for key, value in data.items() if value is not None or key not in absent}
+        if not data.keys() <= fields.keys():
+            if ignoring_unknown_fields.get():
+                return {key: value for key, value in data.items() if key in fields}
+            key = next(key for key in data if key not in fields)
             raise PydanticCustomError(
                 "unknown_field",
                 "{key} is not a field here.{hint} Fields are: {known}.",
                 {
                     "key": shortened(key),
                     "field": str(key)[:100],
-                    "hint": did_you_mean(str(key), cls.__pydantic_fields__),
-                    "known": ", ".join(cls.__pydantic_fields__),
+                    "hint": did_you_mean(str(key), fields),
+                    "known": ", ".join(_told(fields)),
                 },
             )
         return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe that fields which may be absent may be null."""
+        described = handler(schema)
+        resolved = handler.resolve_ref_schema(described)
+        optional = _without_null(cls) - set(resolved.get("required", ()))
+        for name in optional & resolved.get("properties", {}).keys():
+            resolved["properties"][name] = _or_null(resolved["properties"][name])
+        return described
+
+
+def _told(fields: Mapping[str, FieldInfo]) -> list[str]:
+    """Return the fields that an error names, required ones first."""
+    told = (name for name, field in fields.items() if TOLERATED not in field.metadata)
+    return sorted(told, key=lambda name: not fields[name].is_required())
+
+
+@cache
+def _without_null(body: type[Body]) -> frozenset[str]:
+    """Return the fields whose type does not have null."""
+    fields = body.__pydantic_fields__.items()
+    return frozenset(
+        name
+        for name, field in fields
+        if field.annotation not in (Any, JsonValue) and type(None) not in get_args(field.annotation)
+    )
+
+
+def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    about = {key: value for key, value in schema.items() if key in ("title", "description", "default")}
+    return {"anyOf": [{key: value for key, value in schema.items() if key not in about}, {"type": "null"}], **about}
 
 
 def is_json(content_type: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -24,7 +24,7 @@ def json_response(content: Any) -> Response:
     return Response(_dumps(content), media_type="application/json")
 
 
-async def response_in_parts(parts: Iterable[bytes]) -> Response:
+async def response_in_parts(parts: Iterable[bytes], headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON response of any size; other requests can run while its parts are encoded."""
     body = [bytearray()]
     for part in parts:
@@ -32,7 +32,9 @@ async def response_in_parts(parts: Iterable[bytes]) -> Response:
             await asyncio.sleep(0)
             body.append(bytearray())
         body[-1] += part
-    return _Parts(body) if len(body) > 1 else Response(bytes(body[0]), media_type="application/json")
+    if len(body) > 1:
+        return _Parts(body, headers or {})
+    return Response(bytes(body[0]), headers=headers, media_type="application/json")
 
 
 def json_object(**members: Any) -> Iterator[bytes]:
@@ -78,9 +80,9 @@ class _Parts(Response):
 
     media_type = "application/json"
 
-    def __init__(self, parts: Sequence[bytearray]) -> None:
+    def __init__(self, parts: Sequence[bytearray], headers: Mapping[str, str]) -> None:
         self._parts = parts
-        super().__init__(headers={"content-length": str(sum(map(len, parts)))})
+        super().__init__(headers={**headers, "content-length": str(sum(map(len, parts)))})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

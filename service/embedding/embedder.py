@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,14 +20,14 @@ from service.arrays import Ids, Vectors
 from service.config import make_config
 from service.embedding import bulk, fingerprint, late
 from service.embedding.chunking import Mode
-from service.embedding.inputs import Inputs, InputTokenizer, UnknownTokens, Where, whole
+from service.embedding.inputs import Cut, Inputs, InputTokenizer, UnknownTokens, Where, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Encoders, load
 from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
-from service.embedding.prompts import Role
+from service.embedding.prompts import Purpose, Role
 from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
-from service.encoder import Encoder, PostProcess, Room, RowFailed, Side
+from service.encoder import Encoder, PostProcess, Room, RowFailed, TokenizedText
 from service.errors import BrokenModel, InvalidInput, Place, TooLong, brief, shortened
 from service.process import prepare_process
 
@@ -38,31 +39,34 @@ _BLOCK: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Vectors (texts, dim), and how many tokens the encoder read for them."""
+    """Vectors (texts, dim), how many tokens the encoder read for them, and the indices of texts that were cut."""
 
     vectors: Vectors
     tokens: int
+    truncated: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStates:
     """The states (tokens, dim) of one text, its tokens, and the offsets of each in the text (None: in no character).
 
-    The first `left_out` tokens, those of a prompt, take no part in pooling.
+    The first `left_out` tokens, those of a prompt, take no part in pooling. `truncated` says that the text was cut.
     """
 
     tokens: list[str]
     offsets: tuple[tuple[int, int] | None, ...]
     states: Vectors
     left_out: int
+    truncated: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SpanVectors:
-    """The spans of one text, and a vector for each, (spans, dim)."""
+    """The spans of one text, a vector for each, (spans, dim), and the indices of spans that were cut."""
 
     spans: list[Span]
     vectors: Vectors
+    truncated: list[int]
 
 
 class Embedder:
@@ -135,9 +139,13 @@ class Embedder:
         """Dimensions of a vector."""
         return self.recipe.dim
 
-    def prompt(self, name: str | None = None, role: Role | None = None) -> str:
+    def prompt(self, name: str | None = None, role: Purpose | None = None) -> str:
         """Return the text of the prompt that a request chooses by name or role, as `InputTokenizer.prompt` does."""
         return self._inputs.prompt(name, role)
+
+    def purpose(self, name: str, where: Place) -> tuple[str | None, Purpose | None]:
+        """Return the prompt's name or the role that a client means by a purpose, as `InputTokenizer.purpose` does."""
+        return self._inputs.purpose(name, where)
 
     @cached_property
     def fingerprint_parts(self) -> dict[str, Any]:
@@ -259,8 +267,8 @@ class Embedder:
         inputs: Inputs,
         *,
         prompt_name: str | None = None,
-        role: Role | None = None,
-        truncate: Side | None = None,
+        role: Purpose | None = None,
+        truncate: Cut = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
         where: Where = _INPUTS,
@@ -268,22 +276,27 @@ class Embedder:
         """Embed texts, or token ids, which are taken as they are, without a prompt.
 
         Args:
-            inputs: texts, or for each text its token ids.
+            inputs: texts, each as it is written or as its token ids in the model's own tokenizer.
             prompt_name: name of the prompt to use instead of the default one.
             role: what the texts are for, to choose a prompt if none is named.
-            truncate: the side at which a text that is too long is cut; None refuses it.
+            truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
             normalize: overrides the model's own setting.
             dimensions: keep only this many leading dimensions, normalised anew.
             where: gives the place of an input, for errors.
 
         Raises:
             InvalidInput: an input has no token, or an argument is out of range.
-            TooLong: a text is longer than the model takes and `truncate` is None.
+            TooLong: a text is longer than the model takes and is not to be cut.
             Unavailable: the queue is full, which is known before anything is tokenized.
             DeadlineExceeded: the request that this is for had no more time.
         """
         prompt = self.prompt(prompt_name, role)
-        if inputs and not isinstance(inputs[0], str):
+        written = [place for place, item in enumerate(inputs) if isinstance(item, str)]
+        if prompt and len(written) < len(inputs):
+            if written:
+                options: dict[str, Any] = {"prompt_name": prompt_name, "role": role, "truncate": truncate}
+                embed = partial(self.embed, normalize=normalize, dimensions=dimensions, **options)
+                return await _apart(embed, inputs, written, where)
             prompt = ""
         to_vectors = WithoutPrompt(self._to_vectors(normalize, dimensions), self._inputs.unpooled(prompt))
         with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
@@ -291,7 +304,7 @@ class Embedder:
             vectors = await self._run([text.ids for text in texts], to_vectors, where, room)
             self.made[self.recipe.pooler.name] += len(vectors)
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
-        return Embeddings(stacked, sum(len(text.ids) for text in texts))
+        return Embeddings(stacked, sum(len(text.ids) for text in texts), _truncated(texts))
 
     @asynccontextmanager
     async def token_states(
@@ -299,7 +312,8 @@ class Embedder:
         inputs: Sequence[str],
         *,
         prompt_name: str | None = None,
-        truncate: Side | None = None,
+        role: Purpose | None = None,
+        truncate: Cut = None,
         max_total: int,
         where: Where = _INPUTS,
     ) -> AsyncIterator[list[TokenStates]]:
@@ -310,7 +324,7 @@ class Embedder:
         Args:
             max_total: most tokens of all texts together, since states are large.
         """
-        prompt = self.prompt(prompt_name)
+        prompt = self.prompt(prompt_name, role)
         with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
             texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where, offsets=True)
             total = sum(len(text.ids) for text in texts)
@@ -325,7 +339,13 @@ class Embedder:
                 states = await self._run([text.ids for text in texts], ToStates(self.name), where, room)
                 words, left_out = self.encoder.tokenizer.tokens, self._inputs.unpooled(prompt)
                 yield [
-                    TokenStates(words(text.ids), text.offsets, state[: len(text.ids)], left_out)
+                    TokenStates(
+                        words(text.ids),
+                        text.offsets,
+                        state[: len(text.ids)],
+                        left_out,
+                        text.full_length > len(text.ids),
+                    )
                     for text, state in zip(texts, states, strict=True)
                 ]
 
@@ -336,8 +356,8 @@ class Embedder:
         *,
         mode: Mode = "late",
         prompt_name: str | None = None,
-        role: Role | None = None,
-        truncate: Side | None = None,
+        role: Purpose | None = None,
+        truncate: Cut = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
         most: int,
@@ -372,7 +392,7 @@ class Embedder:
                         self.encoder, run, to_vectors, inputs, texts, offsets, found, prompt
                     )
                 self.made[self.recipe.pooler.name] += sum(map(len, found))
-                return [SpanVectors(*each) for each in zip(found, vectors, strict=True)]
+                return [SpanVectors(*each, []) for each in zip(found, vectors, strict=True)]
         pieces = await self.embed(
             _pieces(inputs, found),
             prompt_name=prompt_name,
@@ -382,11 +402,27 @@ class Embedder:
             dimensions=dimensions,
             where=_places(found, where_span),
         )
-        rows = iter(pieces.vectors)
-        return [SpanVectors(of_text, np.stack(list(islice(rows, len(of_text))))) for of_text in found]
+        rows, cut = iter(enumerate(pieces.vectors)), set(pieces.truncated)
+        embedded = []
+        for of_text in found:
+            places, vectors_of_text = zip(*islice(rows, len(of_text)), strict=True)
+            truncated = [place - places[0] for place in places if place in cut]
+            embedded.append(SpanVectors(of_text, np.stack(vectors_of_text), truncated))
+        return embedded
+
+    async def tokenize(
+        self, texts: Sequence[str], *, prompt_name: str | None = None, where: Where = _INPUTS
+    ) -> list[TokenizedText]:
+        """Return the whole texts as the encoder reads them, with offsets; arguments and errors as for `embed`."""
+        prompt = self.prompt(prompt_name)
+        return await self._uncounted.tokenize(texts, prompt, lambda text, *_: text, where, offsets=True)
+
+    async def decode(self, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool, where: Where) -> list[str]:
+        """Return the texts of token ids; raises `InvalidTokenIds` if one is outside the vocabulary."""
+        return await self._uncounted.decode(ids, where, skip_special_tokens=skip_special_tokens)
 
     async def check(
-        self, inputs: Sequence[str], *, role: Role | None = None, truncate: Side | None = None, where: Where = _INPUTS
+        self, inputs: Sequence[str], *, role: Role | None = None, truncate: Cut = None, where: Where = _INPUTS
     ) -> None:
         """Raise what `embed` would because of its inputs, and embed nothing."""
         await self._uncounted.tokenize(inputs, self.prompt(role=role), self._inputs.cut_at(truncate), where)
@@ -398,7 +434,7 @@ class Embedder:
         *,
         mode: Mode = "late",
         role: Role | None = None,
-        truncate: Side | None = None,
+        truncate: Cut = None,
         most: int,
         where: Where = _INPUTS,
         where_span: WhereSpan = _SPANS_OF_INPUTS,
@@ -442,6 +478,28 @@ class Embedder:
         if dimensions is not None:
             _check_dimensions(self.recipe, dimensions, self.dim, "dimensions")
         return ToVectors(self.recipe, self.recipe.normalize if normalize is None else normalize, dimensions)
+
+
+async def _apart(
+    embed: Callable[..., Awaitable[Embeddings]], inputs: Inputs, written: Sequence[int], where: Where
+) -> Embeddings:
+    """Embed written texts and token ids apart from each other, since only the former have a prompt."""
+    others = [place for place, item in enumerate(inputs) if not isinstance(item, str)]
+    groups = [written, others]
+
+    def of_group(group: Sequence[int]) -> Awaitable[Embeddings]:
+        return embed([inputs[place] for place in group], where=lambda at: where(group[at]))
+
+    found = await asyncio.gather(*map(of_group, groups))
+    vectors = np.empty((len(inputs), found[0].vectors.shape[1]), np.float32)
+    for group, embedded in zip(groups, found, strict=True):
+        vectors[group] = embedded.vectors
+    truncated = [group[at] for group, embedded in zip(groups, found, strict=True) for at in embedded.truncated]
+    return Embeddings(vectors, sum(embedded.tokens for embedded in found), sorted(truncated))
+
+
+def _truncated(texts: Sequence[TokenizedText]) -> list[int]:
+    return [place for place, text in enumerate(texts) if text.full_length > len(text.ids)]
 
 
 def _pieces(inputs: Sequence[str], spans: Sequence[Sequence[Span]]) -> list[str]:

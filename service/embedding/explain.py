@@ -17,10 +17,10 @@ from pooling import explain as algebra
 from pooling.masks import exclude_prefix
 from service.arrays import Floats
 from service.embedding.embedder import Embedder, TokenStates
+from service.embedding.inputs import Cut
 from service.embedding.models import Models
 from service.embedding.postprocessing import complete
 from service.embedding.recipe import Recipe, Spec
-from service.encoder import Side
 from service.errors import BrokenModel, InvalidInput, Place, TooLarge
 
 MOST_STRATEGIES: Final = 16
@@ -100,7 +100,7 @@ async def explain(
     *,
     poolings: Sequence[Spec | None] = (None,),
     model: str | None = None,
-    truncate: Side | None = None,
+    truncate: Cut = None,
     prompt_name: str | None = None,
     matrices: bool = False,
 ) -> Explained:
@@ -114,7 +114,7 @@ async def explain(
         other: a text to explain its similarity to.
         poolings: the poolings; None is the model's own.
         model: name of the model; None is the default one.
-        truncate: the side at which a text that is too long is cut; None refuses it.
+        truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
         prompt_name: name of the prompt to use instead of the default one.
         matrices: whether the whole matrices are wanted, which limits their size.
 

@@ -7,25 +7,28 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
-from service.embedding.prompts import Role, role_prompts
+from service.embedding.prompts import OTHER_TASKS, ROLE_NAMES, Purpose, purpose, role_prompts
 from service.embedding.recipe import Recipe
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import Side, TokenizedText, Tokenizer
 from service.encoder.tokenizer import FEW
-from service.errors import InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
+from service.errors import EmptyInput, InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
 from service.observation import observed, phase
 
-Inputs = Sequence[str] | Sequence[Sequence[int]]
-"""Texts, or for each text its token ids."""
+Inputs = Sequence[str | Sequence[int]]
+"""Texts, each as it is written or as its token ids."""
+Cut = Side | Literal[False] | None
+"""The side at which a text that is too long is cut; False refuses it, None does as the model is configured."""
 Where = Callable[[int], Place]
 """Gives the place of an input by its index, for errors."""
 Fit = Callable[[TokenizedText, Place, int], TokenizedText]
 """Makes a text fit that is too long for the model: the text, its place, how many tokens at its front must stay."""
 
 # Tokenizing uses all cores by itself; the second thread serves others while one huge text is at work on the first.
-_TOKENIZING: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
+TOKENIZING_THREADS: Final = 2
+_TOKENIZING: Final = ThreadPoolExecutor(max_workers=TOKENIZING_THREADS, thread_name_prefix="tokenizer")
 _PART: Final = 16_384
 """Characters, or token ids, that are tokenized without a break: some milliseconds of work."""
 _SHORT: Final = 2_048
@@ -66,10 +69,11 @@ class InputTokenizer:
     async def tokenize(
         self, inputs: Inputs, prompt: str, fit: Fit, where: Where, *, offsets: bool = False
     ) -> list[TokenizedText]:
-        """Tokenize inputs without blocking the event loop; `prompt` is put before each text and empty for token ids.
+        """Tokenize inputs without blocking the event loop; `prompt` is put before texts, and empty beside token ids.
 
         Raises:
-            InvalidInput: an input is not valid or has no token, or the prompt leaves no room for one.
+            InvalidInput: an input is not valid or has no token, its token ids are no text's, or the prompt leaves no
+                room for one.
             TooLong, TooLarge: as `fit` does.
         """
         self._check(inputs, prompt, where)
@@ -100,7 +104,41 @@ class InputTokenizer:
         self._check(inputs, prompt, where)
         return self._tokenized(0, inputs, prompt, fit, where, False)
 
-    def prompt(self, name: str | None = None, role: Role | None = None) -> str:
+    async def decode(
+        self, ids: Sequence[Sequence[int]], where: Where, *, skip_special_tokens: bool = True
+    ) -> list[str]:
+        """Return the texts of token ids; raises `InvalidTokenIds` if one is outside the vocabulary."""
+
+        def work(start: int, part: Inputs) -> list[str]:
+            decode = partial(self._tokenizer.decode, skip_special_tokens=skip_special_tokens)
+            return [decode(ids[place], where(place)) for place in range(start, start + len(part))]
+
+        texts: list[str] = []
+        for start, part, _ in parts(ids):
+            texts += await asyncio.get_running_loop().run_in_executor(_TOKENIZING, work, start, part)
+        return texts
+
+    def purpose(self, name: str, where: Place) -> tuple[str | None, Purpose | None]:
+        """Return what is meant by a text's purpose as clients name it: the prompt of this name, or a role.
+
+        Raises:
+            InvalidInput: it is not known.
+        """
+        found = purpose(name, self._recipe.prompts)
+        if found is None:
+            known = [
+                *OTHER_TASKS,
+                *self._recipe.prompts,
+                *(other for names in ROLE_NAMES.values() for other in names),
+            ]
+            raise InvalidInput(
+                f"{where} {shortened(name)} is neither a role (query, document), a known task "
+                f"({', '.join(OTHER_TASKS)}) nor a prompt of model {self._recipe.name!r}.{did_you_mean(name, known)}",
+                where=where,
+            )
+        return found
+
+    def prompt(self, name: str | None = None, role: Purpose | None = None) -> str:
         """Return the text of a prompt: the one named, else the one of a role, else, without a role, the default one.
 
         A role that has no prompt gets none: the default prompt may be that of the other role.
@@ -117,21 +155,25 @@ class InputTokenizer:
                     where=Place("prompt_name"),
                 )
             return prompts[name]
+        if role == "other":
+            return ""
         return self._of_role.get(role, "") if role else prompts.get(self._recipe.default_prompt or "", "")
 
     def unpooled(self, prompt: str) -> int:
         """Return how many tokens at the front of a text with this prompt are left out of pooling."""
         return self._tokenizer.prompt_length(prompt) if prompt and not self._recipe.include_prompt else 0
 
-    def cut_at(self, side: Side | None) -> Fit:
-        """Return what cuts a text at one side, or if `side` is None refuses it with `TooLong`."""
+    def cut_at(self, cut: Cut) -> Fit:
+        """Return what cuts a text, or refuses it with `TooLong`."""
+        side = ("right" if self._recipe.truncate else False) if cut is None else cut
 
         def fit(text: TokenizedText, where: Place, front: int) -> TokenizedText:
             limit = self._recipe.max_tokens
-            if side is None:
+            if side is False:
                 raise TooLong(
                     f"{where} has {text.full_length} tokens and model {self._recipe.name!r} takes {limit}. Send "
-                    '"truncate": true to embed the beginning alone, or split the text.',
+                    '"truncate": true to embed the beginning alone, or split the text. For clients that cannot send '
+                    "it, truncate: true of the model in the config does the same.",
                     where=where,
                     length=text.full_length,
                     limit=limit,
@@ -156,16 +198,14 @@ class InputTokenizer:
     ) -> list[TokenizedText]:
         """Tokenize some inputs of a request, the first of which is its input number `start`."""
         tokenizer = self._tokenizer
-        strings = [text for text in inputs if isinstance(text, str)]
-        if strings:
-            texts = tokenizer.encode(strings, prompt=prompt, offsets=offsets)
-            if tokenizer.unknown_id is not None:
-                self._unknown.add(texts, tokenizer.unknown_id)
-        else:
-            texts = [
-                tokenizer.frame([token for token in ids if isinstance(token, int)], where(place))
-                for place, ids in enumerate(inputs, start)
-            ]
+        encoded = tokenizer.encode([text for text in inputs if isinstance(text, str)], prompt=prompt, offsets=offsets)
+        if tokenizer.unknown_id is not None:
+            self._unknown.add(encoded, tokenizer.unknown_id)
+        next_encoded = iter(encoded)
+        texts = [
+            next(next_encoded) if isinstance(item, str) else tokenizer.frame(item, where(place))
+            for place, item in enumerate(inputs, start)
+        ]
         front = tokenizer.prompt_length(prompt) if prompt else 0
         framed_prompt = tokenizer.framed_length(prompt) if prompt else tokenizer.num_special
 
@@ -173,10 +213,13 @@ class InputTokenizer:
             # A text may merge into the prompt's last token, so only tokenizing it alone tells whether it has any.
             if len(text.ids) <= front and not self._recipe.include_prompt:
                 return True
-            return len(text.ids) <= framed_prompt and (not prompt or tokenizer.is_blank(strings[place]))
+            item = inputs[place]
+            return len(text.ids) <= framed_prompt and (
+                not prompt or not isinstance(item, str) or tokenizer.is_blank(item)
+            )
 
         if empty := [where(start + place) for place, text in enumerate(texts) if is_empty(place, text)]:
-            raise InvalidInput(
+            raise EmptyInput(
                 f"{empty[0]} has no token that this model knows, so there is nothing to embed. Send a text with "
                 "words in it, or leave this one out.",
                 where=empty[0],
@@ -221,7 +264,7 @@ def _bytes(text: str) -> int:
 def _check_text(text: str, place: int, where: Where) -> None:
     if not text or text.isspace():
         what = "is empty" if not text else "has nothing but white space"
-        raise InvalidInput(
+        raise EmptyInput(
             f"{where(place)} {what}, so there is nothing to embed. Leave it out or send a text.", where=where(place)
         )
     try:

@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 Role = Literal["query", "document"]
 """What a text is for."""
+Purpose = Role | Literal["other"]
+"""What a text is for, in a search or not; under `other`, it has no prompt."""
 
 ROLE_NAMES: Final[Mapping[Role, tuple[str, ...]]] = {
     "query": ("query", "search_query", "retrieval_query", "web_search_query", "s2p_query"),
@@ -31,6 +33,28 @@ _NOT_OF: Final[Mapping[Role, re.Pattern[str]]] = {
 """Names of prompts that are of the other role, or of tasks other than a search."""
 
 
+OTHER_TASKS: Final = (
+    *("classification", "clustering", "separation"),
+    *("similarity", "semantic_similarity", "text_matching"),
+)
+"""Tasks that clients name, in which texts have no role, by their names in APIs of embeddings."""
+
+
+def purpose(asked: str, prompts: Mapping[str, str]) -> tuple[str | None, Purpose | None] | None:
+    """Return what is meant by a text's purpose as clients name it: the prompt of this name, or a role of the text.
+
+    None if it is not known.
+    """
+    name = _plain(asked)
+    role = next((role for role, names in ROLE_NAMES.items() if name in names), None)
+    if role is not None:
+        return None, role
+    prompt = next((prompt for prompt in (asked, *prompts) if prompt in prompts and _plain(prompt) == name), None)
+    if prompt is not None:
+        return prompt, None
+    return (None, "other") if name in OTHER_TASKS else None
+
+
 def role_prompts(prompts: Mapping[str, str]) -> dict[Role, str]:
     """Return the text that each role gets from prompts by name; a role that gets none is left out.
 
@@ -38,7 +62,7 @@ def role_prompts(prompts: Mapping[str, str]) -> dict[Role, str]:
     beside the prompts that a model does declare. Case does not matter, nor does `-`, `.` or a space in place of `_`.
     """
     given = {name: text for name, text in prompts.items() if text}
-    texts = {re.sub("[-. ]", "_", name.lower()): text for name, text in given.items()} | given
+    texts = {_plain(name): text for name, text in given.items()} | given
     found = {role: next((texts[name] for name in names if name in texts), "") for role, names in ROLE_NAMES.items()}
     return {role: text for role, text in found.items() if text}
 
@@ -56,3 +80,7 @@ def without_prompt(prompts: Mapping[str, str], default: str | None) -> tuple[Rol
     used = {"", *found.values(), prompts.get(default or "", "")}
     names = [name for name, text in prompts.items() if text not in used and not _NOT_OF[missing].search(name)]
     return (missing, names) if names else None
+
+
+def _plain(name: str) -> str:
+    return re.sub("[-. ]", "_", name.lower())

@@ -42,6 +42,7 @@ class Recipe:
         include_prompt: whether the prompt's tokens are pooled too.
         default_prompt: name of the prompt used if none is asked for.
         truncate_dim: dimensions kept after normalising, as sentence-transformers does where declared.
+        truncate: whether a text that is too long is cut unless a request says otherwise.
         warnings: what an operator should know, in sentences.
     """
 
@@ -56,6 +57,7 @@ class Recipe:
     include_prompt: bool
     default_prompt: str | None
     truncate_dim: int | None
+    truncate: bool
     warnings: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -156,6 +158,7 @@ def resolve(
         include_prompt=checkpoint.include_prompt,
         default_prompt=checkpoint.default_prompt if checkpoint.default_prompt in prompts else None,
         truncate_dim=checkpoint.truncate_dim,
+        truncate=settings.truncate,
         warnings=tuple(notes),
     )
 

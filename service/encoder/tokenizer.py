@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
+from tokenizers.decoders import WordPiece
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
@@ -20,7 +21,7 @@ from tokenizers.pre_tokenizers import Split
 
 from service.arrays import Ids
 from service.checkpoint import read_json
-from service.errors import CheckpointError, InvalidInput, Place, brief
+from service.errors import CheckpointError, InvalidTokenIds, Place, brief
 
 if TYPE_CHECKING:
     from service.checkpoint import Checkpoint
@@ -161,6 +162,7 @@ class Tokenizer:
         if not self.parses_special_tokens:
             _read_plainly(self._backend, self._pieces)
         self._prefix, self._suffix = list(spec.prefix), list(spec.suffix)
+        self._special = frozenset(spec.special_ids)
         self.pad_id = spec.pad_id
         self.declared_limit = spec.declared_limit
         self.vocab_size = spec.vocab_size
@@ -197,21 +199,30 @@ class Tokenizer:
         """Frame the token ids of a text by the special tokens, unless they are already there.
 
         Raises:
-            InvalidInput: an id is outside the vocabulary.
+            InvalidTokenIds: an id is outside the vocabulary, or no text has these ids: decoded and encoded again they
+                are others, as another tokenizer's are.
         """
-        if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
-            bad = next(token for token in ids if not 0 <= token < self.vocab_size)
-            raise InvalidInput(
-                f"token id {bad} is not in this model's vocabulary of {self.vocab_size}; ids come from the model's "
-                "own tokenizer, not from another one such as tiktoken.",
+        self._check_ids(ids, where)
+        bare, first, last = list(ids), len(self._prefix), len(ids) - len(self._suffix)
+        if first <= last and bare[:first] == self._prefix and bare[last:] == self._suffix:
+            bare = bare[first:last]
+        if not self._are_of_a_text(bare):
+            raise InvalidTokenIds(
+                f"{where} has token ids that no text has in this model's tokenizer: decoded and encoded again, they "
+                "are others. They may be those of another tokenizer, such as tiktoken. Send the text itself.",
                 where=where,
             )
-        framed = list(ids)
-        starts = framed[: len(self._prefix)] == self._prefix
-        ends = framed[len(ids) - len(self._suffix) :] == self._suffix
-        if not (len(ids) >= self.num_special and starts and ends):
-            framed = [*self._prefix, *framed, *self._suffix]
+        framed = [*self._prefix, *bare, *self._suffix]
         return TokenizedText(np.array(framed, dtype=np.int64), len(framed))
+
+    def decode(self, ids: Sequence[int], where: Place, *, skip_special_tokens: bool = True) -> str:
+        """Return the text of token ids as the checkpoint's tokenizer writes it.
+
+        Raises:
+            InvalidTokenIds: an id is outside the vocabulary.
+        """
+        self._check_ids(ids, where)
+        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def is_blank(self, text: str) -> bool:
         """Return whether a text has no tokens except special ones."""
@@ -261,6 +272,32 @@ class Tokenizer:
         if not prompt or self.spec.split_special_tokens or not any(token in prompt for token in self.special_tokens):
             return self._backend
         return self._parsing
+
+    def _check_ids(self, ids: Sequence[int], where: Place) -> None:
+        if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
+            bad = next(token for token in ids if not 0 <= token < self.vocab_size)
+            raise InvalidTokenIds(
+                f"token id {bad} is not in this model's vocabulary of {self.vocab_size}; ids come from the model's "
+                "own tokenizer, not from another one such as tiktoken.",
+                where=where,
+            )
+
+    def _are_of_a_text(self, ids: Sequence[int]) -> bool:
+        """Return whether ids without a frame are those of some text, in which no special token is spelled."""
+        if not (self._special - {self.unknown_id}).isdisjoint(ids):
+            return False
+        # An unknown token is decoded to its name, which is read as that token again only where names are parsed.
+        reading = self._parsing if self.unknown_id in ids else self._backend
+        text = self._exact.decode(ids, skip_special_tokens=False)
+        return reading.encode(text, add_special_tokens=False).ids == ids
+
+    @cached_property
+    def _exact(self) -> tokenizers.Tokenizer:
+        """What decodes every token: WordPiece's own decoder takes out spaces that stood between tokens."""
+        exact = tokenizers.Tokenizer.from_str(self.spec.backend)
+        if isinstance(exact.decoder, WordPiece):
+            exact.decoder = WordPiece(exact.decoder.prefix, cleanup=False)
+        return exact
 
     @cached_property
     def _parsing(self) -> tokenizers.Tokenizer:

@@ -94,6 +94,7 @@ def test_defaults(load):
         ("MILLPOND_MODELS__DEFAULT__MAX_TOKENS", "128", "models.default.max_tokens", 128),
         ("MILLPOND_MODELS__DEFAULT__PROMPTS", "{query: 'q: '}", "models.default.prompts", {"query": "q: "}),
         ("MILLPOND_MODELS__DEFAULT__TRUST_REMOTE_CODE", "true", "models.default.trust_remote_code", True),
+        ("MILLPOND_MODELS__DEFAULT__TRUNCATE", "true", "models.default.truncate", True),
         ("MILLPOND_MODELS__DEFAULT__PARSE_SPECIAL_TOKENS", "true", "models.default.parse_special_tokens", True),
         ("MILLPOND_RUNTIME__BACKEND", "torch", "runtime.backend", "torch"),
         ("MILLPOND_RUNTIME__PRECISION", "bf16", "runtime.precision", "bf16"),
@@ -129,6 +130,9 @@ def test_defaults(load):
         ("MILLPOND_ACCESS__KEYS_FILE", "keys.yaml", "access.keys_file", Path("keys.yaml")),
         ("MILLPOND_ACCESS__OPEN_TO_ALL", "true", "access.open_to_all", True),
         ("MILLPOND_ACCESS__OPEN_METRICS", "true", "access.open_metrics", True),
+        ("MILLPOND_SERVER__UNKNOWN_FIELDS", "ignore", "server.unknown_fields", "ignore"),
+        ("MILLPOND_SERVER__TOKEN_IDS", "cl100k_base", "server.token_ids", "cl100k_base"),
+        ("MILLPOND_SERVER__EMBED_ALL", "tei", "server.embed_all", "tei"),
     ],
 )
 def test_environment_twins(load, name, text, keys, value):

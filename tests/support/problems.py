@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 
+from service.api.errors import speaks_openai
+
 
 def problem(response: httpx.Response, status: int, *words: str) -> dict[str, Any]:
     """Assert a problem document (RFC 9457) of this status whose detail holds all words; returns it."""
@@ -14,6 +16,7 @@ def problem(response: httpx.Response, status: int, *words: str) -> dict[str, Any
     body: dict[str, Any] = response.json()
     assert body["status"] == status
     assert body["type"].startswith("urn:millpond:") and body["title"]
+    assert body["error"] == body["detail"] and body["error_type"]
     if status == 422:  # a body that is no object has no part to name
         assert "place" in body or "body" in body["detail"], body
     _clear(body["detail"], words)
@@ -34,7 +37,7 @@ def openai_problem(response: httpx.Response, status: int, *words: str) -> dict[s
 
 def well_formed(response: httpx.Response) -> None:
     """Assert that an error answer has the shape of its route, whatever it says."""
-    check = openai_problem if response.request.url.path.startswith("/v1/") else problem
+    check = openai_problem if speaks_openai(response.request.url.path) else problem
     check(response, response.status_code)
 
 

@@ -17,6 +17,7 @@ from service.api.middleware.methods import OtherMethods
 from service.api.middleware.observe import Observe, Observer
 from service.api.middleware.open_requests import OpenRequests, TrackRequests
 from service.api.middleware.prefix import RootPath
+from service.api.middleware.unknown import IgnoreUnknownFields
 from service.api.needs import Needs
 from service.api.routing import Routes
 from service.deployment import Deployment
@@ -40,6 +41,8 @@ def around(
     """
     server, access = served.config.server, served.config.access
     app = OtherMethods(app, routes)
+    if server.unknown_fields == "ignore":
+        app = IgnoreUnknownFields(app)
     app = CancelOnDisconnect(app)
     app = BodyLimit(app, server.max_body_bytes)
     app = Inflate(app, server.max_body_bytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -18,9 +18,12 @@ from service.api.schemas.embed import (
     SpanVectorsBody,
     TokenStatesBody,
 )
+from service.api.schemas.fields import VectorOptions
 from service.api.schemas.problem import PROBLEMS
 from service.api.schemas.spans import CutBody
+from service.api.vectors import TRUNCATED, embedded, json_vectors, truncation, typed
 from service.embedding.chunkers import Chunker
+from service.embedding.embedder import TokenStates
 from service.errors import InvalidInput, Place
 
 MOST_STATES: Final = 16_384
@@ -29,40 +32,55 @@ MOST_STATES: Final = 16_384
 router = APIRouter(tags=["embed"], route_class=LeanRoute)
 
 
-@router.post("/embed", response_model=list[list[float]], responses=PROBLEMS)
+@router.post("/embed", response_model=list[list[float] | str], responses=PROBLEMS | TRUNCATED)
 async def embed(body: EmbedRequest, served: Served) -> Response:
     """One vector a text, under the model's pooling or another."""
-    texts = body.texts
-    check_count(served, len(texts), "inputs")
-    embeddings = await served.models.get(body.model, body.pooling).embed(
-        texts,
-        prompt_name=body.prompt_name,
-        truncate=body.side,
-        normalize=body.normalize,
-        dimensions=body.dimensions,
-        where=places("inputs", several=body.several),
+    return await embed_inputs(body.inputs, body, served)
+
+
+async def embed_inputs(inputs: str | Sequence[Any], options: VectorOptions, served: Served) -> Response:
+    """Return the response of `/embed` to inputs."""
+    embeddings = await embedded(inputs, options, served, "inputs")
+    return await response_in_parts(
+        json_list(*json_vectors(embeddings.vectors, options)), headers=truncation(embeddings.truncated)
     )
-    return await response_in_parts(json_list(embeddings.vectors))
 
 
-@router.post("/embed_all", response_model=list[TokenStatesBody], responses=PROBLEMS)
+@router.post(
+    "/embed_all",
+    response_model=list[TokenStatesBody] | list[list[list[float]]],
+    responses=PROBLEMS | TRUNCATED,
+)
 async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
-    """The encoder's token states of each text, before any pooling, with tokens and character offsets."""
-    texts = body.texts
+    """The encoder's token states of each text, before any pooling, with tokens and character offsets.
+
+    Where the deployment has `server.embed_all: tei`, the states alone, as text-embeddings-inference gives them.
+    """
+    several = not isinstance(body.inputs, str)
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     check_count(served, len(texts), "inputs")
-    async with served.models.get(body.model).token_states(
+    model = served.models.get(body.model)
+    prompt_name, role = body.purpose(model)
+    to_json = _states_alone if served.config.server.embed_all == "tei" else _states
+    async with model.token_states(
         texts,
-        prompt_name=body.prompt_name,
-        truncate=body.side,
+        prompt_name=prompt_name,
+        role=role,
+        truncate=body.cut(model),
         max_total=MOST_STATES,
-        where=places("inputs", several=body.several),
+        where=places("inputs", several=several),
     ) as states:
-        return await response_in_parts(
-            json_list_of(
-                json_object(tokens=text.tokens, offsets=text.offsets, states=json_list(text.states))
-                for text in states
-            )
-        )
+        cut = [index for index, text in enumerate(states) if text.truncated]
+        return await response_in_parts(json_list_of(map(to_json, states)), headers=truncation(cut))
+
+
+def _states(text: TokenStates) -> Iterator[bytes]:
+    cut = {"truncated": True} if text.truncated else {}
+    return json_object(tokens=text.tokens, offsets=text.offsets, states=json_list(text.states), **cut)
+
+
+def _states_alone(text: TokenStates) -> Iterator[bytes]:
+    return json_list(text.states)
 
 
 @router.post("/embed_spans", response_model=list[SpanVectorsBody], responses=PROBLEMS)
@@ -84,31 +102,41 @@ async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
     **early** embeds the characters of each span as `/embed` would, special tokens and prompt included, and refuses
     or, with `truncate`, cuts a span that is too long.
     """
-    texts = body.texts
+    several = not isinstance(body.inputs, str)
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     check_count(served, len(texts), "inputs")
-    embedded = await served.models.get(body.model, body.pooling).embed_spans(
+    model = served.models.get(body.model, body.pooling)
+    prompt_name, role = body.purpose(model)
+    found = await model.embed_spans(
         texts,
-        _spans(body, len(texts)),
+        _spans(body, several, len(texts)),
         mode=body.mode,
-        prompt_name=body.prompt_name,
-        truncate=body.side,
+        prompt_name=prompt_name,
+        role=role,
+        truncate=body.cut(model),
         normalize=body.normalize,
         dimensions=body.dimensions,
         most=served.config.server.max_texts,
-        where=places("inputs", several=body.several),
-        where_span=partial(Place, "spans") if body.several else lambda _, span: Place("spans", span=span),
+        where=places("inputs", several=several),
+        where_span=partial(Place, "spans") if several else lambda _, span: Place("spans", span=span),
     )
     return await response_in_parts(
-        json_list_of(json_object(spans=text.spans, vectors=json_list(text.vectors)) for text in embedded)
+        json_list_of(
+            json_object(
+                spans=text.spans,
+                vectors=json_list(*json_vectors(typed(text.vectors, body, model), body)),
+                **({"truncated": text.truncated} if text.truncated else {}),
+            )
+            for text in found
+        )
     )
 
 
-def _spans(body: EmbedSpansRequest, texts: int) -> Chunker | Sequence[Sequence[Sequence[int]]]:
+def _spans(body: EmbedSpansRequest, several: bool, texts: int) -> Chunker | Sequence[Sequence[Sequence[int]]]:
     """Return what cuts the texts, or the spans of each of them."""
     if isinstance(body.spans, CutBody):
         return body.spans.parsed()
     given: Sequence[Any] = body.spans
-    several = body.several
     nested = bool(given) and bool(given[0]) and isinstance(given[0][0], list)
     if several != nested:
         raise InvalidInput(

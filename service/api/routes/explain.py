@@ -33,15 +33,22 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
         body.other,
         poolings=body.poolings,
         model=body.model,
-        truncate="right" if body.truncate else None,
+        truncate=None if body.truncate is None else body.truncate and "right",
         prompt_name=body.prompt_name,
         matrices=body.matrix,
     )
     explanations = (
         _explanation(explained, explanation, matrix=body.matrix) for explanation in explained.explanations
     )
+    texts = {"text": explained.text, "other": explained.other}
+    cut = [name for name, states in texts.items() if states is not None and states.truncated]
     return await response_in_parts(
-        json_object(model=explained.model, head=explained.head or None, explanations=json_list_of(explanations))
+        json_object(
+            model=explained.model,
+            head=explained.head or None,
+            explanations=json_list_of(explanations),
+            **({"truncated": cut} if cut else {}),
+        )
     )
 
 

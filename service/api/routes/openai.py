@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from base64 import b64encode
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
 from service.api.lean import LeanRoute
-from service.api.requests import Served, check_count, places
+from service.api.requests import Served
 from service.api.responses import json_list, json_object, response_in_parts
 from service.api.schemas.openai import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
-from service.embedding.inputs import Inputs
+from service.api.vectors import TRUNCATED, embedded, json_vectors, truncation
 
 _STARTED: Final = int(time.time())
 
@@ -21,34 +20,30 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": OpenAIProblem, "description": "The queue is full; try again after `Retry-After` seconds"},
     504: {"model": OpenAIProblem, "description": "The request was not done within the time that it had"},
 }
-router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=LeanRoute, responses=_RESPONSES)
+router = APIRouter(tags=["OpenAI"], route_class=LeanRoute, responses=_RESPONSES)
 models_router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=_RESPONSES)
 
 
-@router.post("/embeddings", response_model=OpenAIEmbeddings)
+@router.post("/embeddings", response_model=OpenAIEmbeddings, responses=TRUNCATED)
+@router.post("/v1/embeddings", response_model=OpenAIEmbeddings, responses=TRUNCATED)
 async def embeddings(body: OpenAIEmbedRequest, served: Served) -> Response:
-    """Vectors for a string, strings, or token ids of the model's own vocabulary."""
-    inputs, several = _inputs(body.input)
-    check_count(served, len(inputs), "input")
-    embeddings = await served.models.get(body.model, body.pooling).embed(
-        inputs,
-        prompt_name=body.prompt_name,
-        truncate="right" if body.truncate else None,
-        dimensions=body.dimensions,
-        where=places("input", several=several),
-    )
+    """Vectors for a string, strings, or token ids where the deployment takes them (`server.token_ids`)."""
+    embeddings = await embedded(body.input, body, served, "input")
+    vectors, encode = json_vectors(embeddings.vectors, body)
 
     def to_json(index: int, vector: Any) -> dict[str, Any]:
-        encoded = b64encode(vector).decode() if body.encoding_format == "base64" else vector
-        return {"object": "embedding", "index": index, "embedding": encoded}
+        return {"object": "embedding", "index": index, "embedding": encode(index, vector) if encode else vector}
 
+    cut = {"truncated": embeddings.truncated} if embeddings.truncated else {}
     return await response_in_parts(
         json_object(
             object="list",
-            data=json_list(embeddings.vectors, to_json),
-            model=body.model,
+            data=json_list(vectors, to_json),
+            model=served.models.default if body.model is None else body.model,
             usage={"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens},
-        )
+            **cut,
+        ),
+        headers=truncation(embeddings.truncated),
     )
 
 
@@ -64,10 +59,3 @@ async def models(served: Served) -> OpenAIModels:
 async def model(name: str, served: Served) -> OpenAIModel:
     """One served model."""
     return OpenAIModel(id=served.models.get(name).name, created=_STARTED, owned_by="millpond")
-
-
-def _inputs(value: str | list[str] | list[int] | list[list[int]]) -> tuple[Inputs, bool]:
-    """Return the inputs as a list, and whether they were sent as a list."""
-    if isinstance(value, str) or (value and isinstance(value[0], int)):
-        return cast(Inputs, [value]), False
-    return cast(Inputs, value), True

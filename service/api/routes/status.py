@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
@@ -11,14 +11,19 @@ from service import __version__
 from service.api.middleware.open_requests import OpenRequests, stopping
 from service.api.requests import Served
 from service.api.routes.embed import MOST_STATES
+from service.api.routes.tei import MOST_LISTED
 from service.api.schemas.status import ReadyBody
 from service.collections.service import MOST_HITS
 from service.collections.vectorize import MOST_CHUNKS
 from service.cores import available_cores
+from service.deployment import Deployment
 from service.embedding.explain import MOST_TOKENS
+from service.embedding.inputs import TOKENIZING_THREADS
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import Batcher
 from service.errors import Unavailable
+
+_DTYPES: Final = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 router = APIRouter(tags=["status"])
 
@@ -42,9 +47,13 @@ async def ready(request: Request, served: Served) -> ReadyBody:
 
 @router.get("/info")
 async def info(served: Served) -> dict[str, Any]:
-    """Models, their poolings and fingerprints, and the limits of this deployment."""
+    """Models, their poolings and fingerprints, and the limits of this deployment.
+
+    What text-embeddings-inference tells of its one model stands beside, of the default model.
+    """
     config = served.config
     return {
+        **_as_tei(served),
         "version": __version__,
         "cores": available_cores(),
         "default_model": served.models.default,
@@ -57,6 +66,7 @@ async def info(served: Served) -> dict[str, Any]:
                 "similarity": model.encoder.checkpoint.similarity,
                 "dimension": model.dim,
                 "max_tokens": model.recipe.max_tokens,
+                "truncate": model.recipe.truncate,
                 "prompts": model.recipe.prompts,
                 "default_prompt": model.recipe.default_prompt,
                 "fingerprint": model.fingerprint,
@@ -75,6 +85,7 @@ async def info(served: Served) -> dict[str, Any]:
             for name, model in served.models
         },
         "poolings": list(pooling.available()),
+        "token_ids": config.server.token_ids,
         "limits": {
             "max_texts": config.server.max_texts,
             "max_body_bytes": config.server.max_body_bytes,
@@ -85,11 +96,35 @@ async def info(served: Served) -> dict[str, Any]:
             "request_timeout": config.server.request_timeout,
             "shutdown_timeout": config.server.shutdown_timeout,
             "max_token_states": MOST_STATES,
+            "max_listed_tokens": MOST_LISTED,
             "max_explained_tokens": MOST_TOKENS,
             "max_windowed_tokens": MOST_WINDOWED,
             "max_chunks": MOST_CHUNKS,
             "max_hits": MOST_HITS,
         },
+    }
+
+
+def _as_tei(served: Deployment) -> dict[str, Any]:
+    """Return what text-embeddings-inference tells, apart from the version."""
+    config, default = served.config, served.models.default
+    model = served.models.get(default)
+    settings = config.models[default]
+    return {
+        "model_id": settings.encoder,
+        "model_sha": settings.revision,
+        "model_dtype": _DTYPES.get(model.encoder.runtime.precision, model.encoder.runtime.precision),
+        "model_type": {"embedding": {"pooling": model.recipe.pooler.spec}},
+        # Requests are admitted by their tokens, of which each has one at least.
+        "max_concurrent_requests": config.batching.max_queued_tokens,
+        "max_input_length": model.recipe.max_tokens,
+        "max_batch_tokens": config.batching.max_batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": config.server.max_texts,
+        "auto_truncate": model.recipe.truncate,
+        "tokenization_workers": TOKENIZING_THREADS,
+        "sha": None,
+        "docker_label": None,
     }
 
 

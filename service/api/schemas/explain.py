@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from service.api.requests import Body
-from service.api.schemas.fields import SENTENCES, PoolingSpec, Truncate, examples
+from service.api.schemas.fields import SENTENCES, PoolingSpec, examples
 
 
 class ExplainRequest(Body):
@@ -23,7 +23,9 @@ class ExplainRequest(Body):
         default=None, description="A strategy, or a list of several; null, there too, is the model's own."
     )
     model: str | None = None
-    truncate: Truncate = False
+    truncate: bool | None = Field(
+        default=None, description="Cut a text that is too long instead of refusing it; as configured unless given."
+    )
     prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
     matrix: bool = Field(default=False, description="With `other`: give what each pair of tokens contributes.")
 
@@ -84,3 +86,6 @@ class ExplainedBody(BaseModel):
         description="What comes between the pooled vector, which is explained, and the served one; null: nothing."
     )
     explanations: list[ExplanationBody]
+    truncated: list[Literal["text", "other"]] | None = Field(
+        default=None, description="Which of the texts were cut, if any were."
+    )

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema
+
+from service.api.requests import TOLERATED, Body
+from service.embedding.embedder import Embedder
+from service.embedding.inputs import Cut, Inputs
+from service.embedding.output_types import OutputType
+from service.embedding.prompts import Purpose
+from service.encoder import Side
+from service.errors import InvalidInput, Place
 
 PoolingSpec = Annotated[
     str | dict[str, Any] | list[Any],
@@ -17,6 +26,114 @@ Truncate = Annotated[bool, Field(description="Cut a text that is too long instea
 Texts = Annotated[list[str], Field(fail_fast=True)]
 
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
+
+
+def _kind_of_input(value: Any) -> str:
+    return "list" if isinstance(value, list) and not (value and isinstance(value[0], str)) else "str"
+
+
+def _kind_of_inputs(value: Any) -> str | None:
+    """Return which form inputs have, so that an error speaks of that one alone, and others are not tried."""
+    if not isinstance(value, list):
+        return "str" if isinstance(value, str) else None
+    if list in map(type, value):
+        return "list of both"
+    return "list of ids" if value and type(value[0]) is int else "list of str"
+
+
+_Input = Annotated[Annotated[str, Tag("str")] | Annotated[TokenIds, Tag("list")], Discriminator(_kind_of_input)]
+_INPUT: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}
+
+TextsOrIds = Annotated[
+    Annotated[str, Tag("str")]
+    | Annotated[Texts, Tag("list of str")]
+    | Annotated[TokenIds, Tag("list of ids")]
+    | Annotated[list[_Input], Field(fail_fast=True), Tag("list of both")],
+    Discriminator(
+        _kind_of_inputs,
+        custom_error_type="inputs",
+        custom_error_message="Input should be a string, a list of strings, or token ids",
+    ),
+    WithJsonSchema({"anyOf": [*_INPUT["anyOf"], {"type": "array", "items": _INPUT}]}),
+]
+"""A text or several, each as it is written or as token ids."""
+
+
+_Unused = Annotated[JsonValue, TOLERATED, Field(description="Accepted and not used.")]
+
+
+def listed(inputs: str | Sequence[Any]) -> tuple[Inputs, bool]:
+    """Return inputs as a list, and whether they were sent as one."""
+    single = isinstance(inputs, str) or (bool(inputs) and isinstance(inputs[0], int))
+    return ([inputs], False) if single else (inputs, True)
+
+
+class TextOptions(Body):
+    """How texts are read: by which model, with which prompt, and how long; and fields that mean nothing here."""
+
+    model: str | None = Field(default=None, description="One of the config's models; the default one unless given.")
+    truncate: bool | None = Field(
+        default=None, description="Cut a text that is too long instead of refusing it; as configured unless given."
+    )
+    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
+    prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
+    input_type: str | None = Field(
+        default=None,
+        description="What the texts are for, which chooses the prompt where `prompt_name` does not: `query` or "
+        "`document`, in any of the spellings that models and clients have, a task, or a prompt's name.",
+    )
+    task: str | None = Field(default=None, description="Another name of `input_type`.")
+    truncate_prompt_tokens: Annotated[int | None, TOLERATED] = Field(
+        default=None, description="-1, or the model's longest text or more: as `truncate`."
+    )
+    add_special_tokens: Annotated[Literal[True], TOLERATED] = Field(default=True, description="Nothing else is done.")
+    user: _Unused = None
+    options: _Unused = None
+
+    def cut(self, model: Embedder) -> Cut:
+        """Return the side at which a model's texts that are too long are cut; False where none may be.
+
+        Raises:
+            InvalidInput: they are to be cut shorter than the model takes.
+        """
+        asked, most = self.truncate_prompt_tokens, model.recipe.max_tokens
+        if asked is not None and asked != -1 and asked < most:
+            raise InvalidInput(
+                f"texts are cut at the {most} tokens that model {model.name!r} takes, not at {asked}; send -1, or "
+                "set max_tokens of the model in the config.",
+                where=Place("truncate_prompt_tokens"),
+            )
+        truncate = model.recipe.truncate if self.truncate is None else self.truncate
+        if not truncate and asked is None:
+            return False
+        side: Side = "left" if self.truncation_direction.lower() == "left" else "right"
+        return side
+
+    def purpose(self, model: Embedder) -> tuple[str | None, Purpose | None]:
+        """Return the name of the prompt that is asked for, and the role of the texts, None where either is not given.
+
+        Raises:
+            InvalidInput: nothing is known that the texts are said to be for.
+        """
+        for field, name in (("input_type", self.input_type), ("task", self.task)):
+            if name is not None and self.prompt_name is None:
+                return model.purpose(name, Place(field))
+        return self.prompt_name, None
+
+
+class VectorOptions(TextOptions):
+    """How texts are read, and which vectors are made of them."""
+
+    pooling: PoolingSpec | None = None
+    normalize: bool | None = Field(default=None, description="As the model declares unless given.")
+    dimensions: int | None = Field(default=None, description="Keep the first dimensions only, normalised anew.")
+    encoding_format: Literal["float", "base64"] = Field(
+        default="float", description="`base64`: the bytes of a vector's numbers, little-endian."
+    )
+    output_dtype: OutputType = Field(
+        default="float32",
+        description="The numbers' type, as sentence-transformers' `quantize_embeddings` makes them.",
+    )
 
 
 def examples(*bodies: JsonValue) -> ConfigDict:

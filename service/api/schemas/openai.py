@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from service.api.requests import Body
-from service.api.schemas.fields import SENTENCES, PoolingSpec, Texts, TokenIds, Truncate, examples
+from service.api.schemas.fields import SENTENCES, TextsOrIds, VectorOptions, examples
 
 
-class OpenAIEmbedRequest(Body):
-    """OpenAI's embeddings request, with `pooling`, `truncate` and `prompt_name` as extras."""
+class OpenAIEmbedRequest(VectorOptions):
+    """OpenAI's embeddings request, with `pooling`, `truncate`, `prompt_name` and others as extras."""
 
     model_config = examples({"model": "default", "input": SENTENCES})
 
-    input: str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
-    model: str
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
-    user: str | None = Field(default=None, description="Accepted and not used.")
-    pooling: PoolingSpec | None = None
-    truncate: Truncate = False
-    prompt_name: str | None = None
+    input: TextsOrIds
 
 
 class OpenAIEmbedding(BaseModel):
@@ -47,6 +39,9 @@ class OpenAIEmbeddings(BaseModel):
     data: list[OpenAIEmbedding]
     model: str
     usage: Usage
+    truncated: list[int] | None = Field(
+        default=None, description="Which inputs were cut, counted from 0, if any were."
+    )
 
 
 class OpenAIModel(BaseModel):

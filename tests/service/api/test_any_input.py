@@ -16,7 +16,8 @@ FIELDS += ["dimensions", "encoding_format", "user", "documents", "id", "text", "
 FIELDS += ["vector", "k", "filter", "include", "index", "other", "matrix", "spans", "mode", "tokens", "overlap", "by"]
 FIELDS += ["chunking", "group", "weights", "diversity", "score_threshold", "positive", "negative", "dense", "keyword"]
 FIELDS += ["ids", "all", "limit", "cursor", "merge", "replace", "to", "collection"]
-FIELDS += ["recall", "exact"]
+FIELDS += ["recall", "exact", "input_type", "task", "truncate_prompt_tokens", "output_dtype", "parameters"]
+FIELDS += ["source_sentence", "sentences", "add_special_tokens", "skip_special_tokens", "options"]
 WORDS = ["mean", "cls", "gem(p=2)", "mean + max", "attention", "left", "flat", "base64", "text", "metadata", ""]
 WORDS += ["late", "early", "sentence", "given", "document", "span", "dense", "keyword", "hybrid", "vector"]
 WORDS += ["declared", "$and", "$not", "$gte", "$in", "strategy", "concat", "window(size=2, stride=1) > mean", "."]
@@ -61,6 +62,16 @@ likely: dict[str, dict[str, Any]] = {
         "input": st.text(max_size=9) | st.lists(st.integers(-1, 30_600), max_size=5) | values,
         "model": st.sampled_from(["mean", "cls", "nope"]) | values,
     },
+    "/": {"inputs": st.dictionaries(st.sampled_from(["source_sentence", "sentences"]), values) | values},
+    "/similarity": {
+        "inputs": st.fixed_dictionaries(
+            {"source_sentence": st.text(max_size=9), "sentences": st.lists(st.text(max_size=9), max_size=3) | values}
+        )
+        | values,
+        "parameters": st.dictionaries(keys, values, max_size=2),
+    },
+    "/tokenize": {"inputs": st.text(max_size=9) | st.lists(st.text(max_size=9), max_size=3) | values},
+    "/decode": {"ids": st.lists(st.integers(-1, 30_600), max_size=5) | values},
     "/documents": {"documents": documents | values},
     "/search": {
         "query": st.text(max_size=9) | values,

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.api.errors import speaks_openai
 from tests.support.problems import openai_problem, problem, well_formed
 from tests.support.servers import Server
 
@@ -43,7 +44,7 @@ def refused(http: httpx.Client, path: str, body: Any, status: int, *words: str) 
         (["fine", None], ["inputs[1]", "string", "not None"]),
         ([["nested"]], ["inputs[0]", "string"]),
         ({"text": "a"}, ["inputs", "string", "list"]),
-        (None, ["inputs", "string"]),
+        (None, ["inputs", "required"]),
         (7, ["inputs", "string", "not 7"]),
     ],
 )
@@ -138,7 +139,8 @@ def test_a_full_queue_says_when_to_come_back(small: Server) -> None:
     for answer in served:
         np.testing.assert_allclose(answer.json(), [served[0].json()[0]] * 10, atol=1e-5)
     for answer in full:
-        problem(answer, 503, "queue is full", "batching.max_queued_tokens", "again")
+        body = problem(answer, 503, "queue is full", "batching.max_queued_tokens", "again")
+        assert body["error_type"] == "Overloaded"
         assert int(answer.headers["retry-after"]) >= 1
 
 
@@ -287,8 +289,9 @@ def test_collections_that_cannot_be(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
-        ("GET", "/embeddings", 404),
+        ("DELETE", "/", 405),
+        ("GET", "/embeddings", 405),
+        ("GET", "/rerank", 405),
         ("POST", "/collections", 405),
         ("GET", "/embed", 405),
         ("DELETE", "/embed", 405),
@@ -306,7 +309,7 @@ def test_collections_that_cannot_be(http: httpx.Client) -> None:
     ],
 )
 def test_unknown_routes_and_methods(http: httpx.Client, method: str, path: str, status: int) -> None:
-    check = openai_problem if path.startswith("/v1/") else problem
+    check = openai_problem if speaks_openai(path) else problem
     check(http.request(method, path), status)
 
 

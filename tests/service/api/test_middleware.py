@@ -15,6 +15,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api import create_app
+from service.api.errors import speaks_openai
 from service.api.middleware.disconnect import CancelOnDisconnect
 from service.api.requests import ReadingRoute
 from service.config import Config
@@ -37,7 +38,7 @@ def taking_bodies(small: Server) -> list[tuple[str, str]]:
 
 
 def too_large(answer: httpx.Response) -> None:
-    check = openai_problem if answer.request.url.path.startswith("/v1/") else problem
+    check = openai_problem if speaks_openai(answer.request.url.path) else problem
     check(answer, 413, "server.max_body_bytes", "send less")
 
 

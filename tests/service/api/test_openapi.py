@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from service.api.errors import speaks_openai
 from tests.support.servers import Server
 
 Operation = tuple[str, str, dict[str, Any]]
@@ -58,7 +59,7 @@ def test_errors_are_told_in_the_shape_they_have(operations: list[Operation]) -> 
                 told += 1
                 kind, model = (
                     ("application/json", "OpenAIProblem")
-                    if path.startswith("/v1/")
+                    if speaks_openai(path)
                     else ("application/problem+json", "Problem")
                 )
                 assert response["content"] == {kind: {"schema": {"$ref": f"#/components/schemas/{model}"}}}

@@ -1,0 +1,75 @@
+"""From the inputs of a request to the vectors of its answer, in the type and the encoding that it asks for."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from service.api.requests import check_count, places
+from service.api.schemas.fields import VectorOptions, listed
+from service.arrays import Vectors
+from service.deployment import Deployment
+from service.embedding.embedder import Embedder, Embeddings
+from service.embedding.output_types import converted
+from service.embedding.token_ids import read_ids
+
+_TRUNCATED_HEADER: Final = "X-Truncated"
+TRUNCATED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "headers": {
+            _TRUNCATED_HEADER: {"description": "How many texts were cut, if any.", "schema": {"type": "integer"}}
+        }
+    }
+}
+"""What answers of vectors have in the OpenAPI document besides them."""
+
+
+async def embedded(inputs: str | Sequence[Any], options: VectorOptions, served: Deployment, field: str) -> Embeddings:
+    """Embed the inputs of a request as it asks; the vectors have the type that it asks for.
+
+    Args:
+        inputs: a text or several, each as it is written or as token ids.
+        options: how.
+        served: the deployment.
+        field: where the request has its inputs.
+
+    Raises:
+        ServiceError: as `Embedder.embed`, or token ids are not taken, or there are no inputs or too many.
+    """
+    texts, several = listed(inputs)
+    check_count(served, len(texts), field)
+    where = places(field, several=several)
+    model = served.models.get(options.model, options.pooling)
+    prompt_name, role = options.purpose(model)
+    embeddings = await model.embed(
+        await read_ids(texts, served.token_ids, where),
+        prompt_name=prompt_name,
+        role=role,
+        truncate=options.cut(model),
+        normalize=options.normalize,
+        dimensions=options.dimensions,
+        where=where,
+    )
+    return replace(embeddings, vectors=typed(embeddings.vectors, options, model))
+
+
+def typed(vectors: Vectors, options: VectorOptions, model: Embedder) -> NDArray[Any]:
+    """Return a model's vectors in the type that a request asks for; raises `InvalidInput` as `converted` does."""
+    normalized = model.recipe.normalize if options.normalize is None else options.normalize
+    return converted(vectors, options.output_dtype, normalized=normalized)
+
+
+def json_vectors(
+    vectors: NDArray[Any], options: VectorOptions
+) -> tuple[NDArray[Any], Callable[[int, Any], Any] | None]:
+    """Return vectors, and what makes JSON of each, for `json_list`; None where they are JSON as they are."""
+    return vectors, (lambda _, vector: b64encode(vector).decode()) if options.encoding_format == "base64" else None
+
+
+def truncation(truncated: Sequence[int]) -> dict[str, str]:
+    """Return the header that says how many texts were cut, if any were."""
+    return {_TRUNCATED_HEADER: str(len(truncated))} if truncated else {}
