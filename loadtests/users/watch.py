@@ -14,7 +14,7 @@ class Watcher(ServiceUser):
     """Asks whether the service is there and ready: never refused, and never waiting behind work."""
 
     fixed_count = 1
-    wait_time = constant(0.2)  # type: ignore[no-untyped-call]
+    wait_time = constant(0.2)
 
     @task
     def look(self) -> None:
