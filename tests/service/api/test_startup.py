@@ -85,6 +85,7 @@ def test_an_environment_variable_that_is_no_number(tmp_path: Path) -> None:
     fails(MEAN, tmp_path / "store", "MILLPOND_SERVER__MAX_TEXTS", "integer", MILLPOND_SERVER__MAX_TEXTS="few")
 
 
+@pytest.mark.slow
 def test_an_address_that_others_reach_without_keys(tmp_path: Path) -> None:
     fails(
         *(MEAN, tmp_path / "store", "at 0.0.0.0 (server.host)", "it has no keys", "`millpond keys new NAME"),
@@ -102,7 +103,11 @@ def test_other_addresses(tmp_path: Path, host: str) -> None:
 
 @pytest.mark.slow
 def test_keys_that_cannot_be_read(tmp_path: Path) -> None:
-    for content, words in ((None, "there is no such file"), ("", "holds no key"), ("{a: {scopes: []}}", "a.hash: is required")):
+    for content, words in (
+        (None, "there is no such file"),
+        ("", "holds no key"),
+        ("{a: {scopes: []}}", "a.hash: is required"),
+    ):
         if content is not None:
             (tmp_path / "keys.yaml").write_text(content)
         fails(MEAN, tmp_path / "store", words, MILLPOND_ACCESS__KEYS_FILE=str(tmp_path / "keys.yaml"))
