@@ -349,22 +349,29 @@ def make_config(
     return config
 
 
+_MAYBE_A_KEY: Final = re.compile(r"\w*[0-9a-f]{16,}")
+
+
 def read_keys(path: Path) -> dict[str, KeyConfig]:
     """Read a file of API keys, YAML or JSON: what `access.keys` may say.
 
     Raises:
-        ConfigError: naming the file, the key and what would be right.
+        ConfigError: naming the file, the key and what would be right. No key that is there by mistake is repeated.
     """
     make = f"`millpond keys new NAME --file {path}` makes one"
-    values = _read_yaml(path, absent=f"{make}.", shape="a file of keys is a mapping of their names", empty={})
     try:
+        values = _read_yaml(path, absent=f"{make}.", shape="a file of keys is a mapping of their names", empty={})
         return AccessConfig.model_validate({"keys": values}).keys
+    except ConfigError as error:
+        message = str(error)
     except ValidationError as error:
         lines = []
         for item in error.errors(include_url=False):
             keys, fields = _locate(("access", *item["loc"]))
             lines.append(f"{path}: {'.'.join(keys[2:])}: {_problem(item, keys, fields)}.")
-        raise ConfigError("\n".join(lines)) from None
+        message = "\n".join(lines)
+    parts = message.split(str(path))
+    raise ConfigError(str(path).join(_MAYBE_A_KEY.sub("...", part) for part in parts))
 
 
 def _texts(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str | Path]]:

@@ -85,6 +85,7 @@ def test_an_environment_variable_that_is_no_number(tmp_path: Path) -> None:
     fails(MEAN, tmp_path / "store", "MILLPOND_SERVER__MAX_TEXTS", "integer", MILLPOND_SERVER__MAX_TEXTS="few")
 
 
+@pytest.mark.slow
 def test_an_address_that_others_reach_without_keys(tmp_path: Path) -> None:
     fails(
         *(MEAN, tmp_path / "store", "at 0.0.0.0 (server.host)", "it has no keys", "`millpond keys new NAME"),
