@@ -6,7 +6,7 @@ Names that begin with `te_` are those of text-embeddings-inference and mean the 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from math import inf
@@ -219,12 +219,16 @@ class _DeploymentCollector(Collector):
     def _of_collections(self) -> Iterator[Metric]:
         collections = self._served.collections
         yield _histogram("millpond_store_commit_seconds", "A commit to disk.", (), [((), collections.commits)])
-        every = collections.all()
-        yield _gauge("millpond_collections", "Collections.", (), [((), len(every))])
-        rows = sorted(_read(every), key=lambda row: -row.vectors)[:MOST_COLLECTIONS]
-        for name, (text, value) in _OF_COLLECTION.items():
-            told = [((row.name,), found) for row in rows if (found := value(row)) is not None]
-            yield _gauge(f"millpond_{name}", text, ("collection",), told)
+        yield from metrics_of_collections(collections.all())
+
+
+def metrics_of_collections(every: Sequence[Collection]) -> Iterator[Metric]:
+    """Yield what collections say of themselves."""
+    yield _gauge("millpond_collections", "Collections.", (), [((), len(every))])
+    rows = sorted(_read(every), key=lambda row: -row.vectors)[:MOST_COLLECTIONS]
+    for name, (text, value) in _OF_COLLECTION.items():
+        told = [((row.name,), found) for row in rows if (found := value(row)) is not None]
+        yield _gauge(f"millpond_{name}", text, ("collection",), told)
 
 
 class _Row:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.api import create_app
+from service.api.metrics import metrics_of_collections
+from service.collections import Definition
+from service.collections.embedded import EmbeddedEngine
+from service.collections.provenance import FOREIGN
 from service.config import Config
 from service.deployment import Deployment, open_deployment
+from service.index import KINDS
+from service.index.hnsw import HnswIndex
+from service.store import Document
 from tests.support.servers import ROOT
 
 EXPORTED = ROOT / "tests" / "fixtures" / "v0_1" / "exported"
@@ -180,6 +189,29 @@ def test_applications_of_a_process_have_metrics_of_their_own(served: Deployment)
         assert 'te_request_count{method="single"} 0.0' in second
 
     asyncio.run(ask())
+
+
+def test_an_index_that_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tiny(HnswIndex):
+        kind = "tiny"
+        exact_below = 40
+
+    monkeypatch.setitem(KINDS, "tiny", Tiny)
+    engine = EmbeddedEngine(tmp_path / "store")
+    foreign = Definition(None, None, None, FOREIGN, {"foreign": True})
+    collection, _ = engine.create("built", foreign, 8, "tiny", 0.9)
+    vectors = np.random.default_rng(0).normal(size=(60, 8))
+    collection.upsert([Document(f"d{number}", "", {}) for number in range(60)], vectors)
+    engine.wait_for_builds()
+    collection.upsert([Document("later", "", {})], vectors[:1])
+    collection.delete("d7")
+    told = {metric.name: metric for metric in metrics_of_collections([collection])}
+    now = {name: metric.samples[0].value for name, metric in told.items() if metric.samples}
+    assert now["millpond_index_recall_target"] == 0.9 and 0.9 <= now["millpond_index_recall"] <= 1
+    assert now["millpond_index_tail_vectors"] == now["millpond_index_deleted_vectors"] == 1
+    assert time.time() - 600 < now["millpond_index_snapshot_timestamp_seconds"] <= time.time()
+    assert not told["millpond_index_building"].samples
+    engine.close()
 
 
 def test_a_scrape_tells_what_it_can_where_the_store_fails(served: Deployment) -> None:
