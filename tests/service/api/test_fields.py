@@ -228,8 +228,9 @@ def test_an_encoding_that_there_is_not(tmp_path: Path) -> None:
         open_deployment(config)
 
 
-def test_the_ids_of_another_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one that tiktoken finds in another package, since its own are downloaded."""
+@pytest.fixture
+def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An encoding that tiktoken finds in another package, since its own are downloaded."""
     tiktoken = pytest.importorskip("tiktoken")
     package = tmp_path / "tiktoken_ext"
     package.mkdir()
@@ -243,6 +244,13 @@ def test_the_ids_of_another_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(tiktoken_ext, "__path__", [*tiktoken_ext.__path__, str(package)])
     monkeypatch.setattr(tiktoken.registry, "ENCODING_CONSTRUCTORS", None)
+    tiktoken.registry._available_plugin_modules.cache_clear()
+    yield
+    tiktoken.registry._available_plugin_modules.cache_clear()
+
+
+@pytest.mark.usefixtures("letters")
+def test_the_ids_of_another_encoding(tmp_path: Path) -> None:
     with deployed(tmp_path / "store", server={"token_ids": "letters"}, prompts=PROMPTS) as served:
         text = "Ein naïver Text"
         ids = [255 - byte for byte in text.encode()]
