@@ -187,7 +187,8 @@ def test_a_file_can_lose_its_last_key(file: Path, caplog: pytest.LogCaptureFixtu
     assert "nobody can call the service" in caplog.text
 
 
-SAME = new_key()
+SAME = f"millpond_{digest('same')}"
+"""The same in each process of the tests, whose names it is a part of."""
 
 
 @pytest.mark.parametrize(
@@ -197,10 +198,10 @@ SAME = new_key()
         ("", "holds no key, so nobody could call the service"),
         ("- a", "a file of keys is a mapping of their names; this is list"),
         ("{a: {hash: x, scopes: []}}", "a.hash: must be the SHA-256 of a key in 64 hexadecimal digits"),
-        (yaml.safe_dump({"a": {"hash": new_key(), "scopes": []}}), "a.hash: must be the SHA-256 of a key"),
-        (f"a: b: {new_key()}", "is not valid YAML: mapping values are not allowed here"),
-        (yaml.safe_dump({new_key(): {"scopes": []}}), "....hash: is required and missing"),
-        (yaml.safe_dump({"a": entry("x", scopes=new_key())}), "a.scopes: input should be a valid list"),
+        (yaml.safe_dump({"a": {"hash": SAME, "scopes": []}}), "a.hash: must be the SHA-256 of a key"),
+        (f"a: b: {SAME}", "is not valid YAML: mapping values are not allowed here"),
+        (yaml.safe_dump({SAME: {"scopes": []}}), "....hash: is required and missing"),
+        (yaml.safe_dump({"a": entry("x", scopes=SAME)}), "a.scopes: input should be a valid list"),
         ("{a: {scopes: []}}", "a.hash: is required and missing"),
         (yaml.safe_dump({"a": {"hash": digest("x")}}), "a.scopes: is required and missing"),
         (yaml.safe_dump({"a": entry("x", scopes=["embd"])}), "'embed', 'search', 'write' or 'admin', not 'embd'"),

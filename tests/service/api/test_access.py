@@ -20,7 +20,10 @@ from service.deployment import Deployment
 from tests.support.applications import application, ask
 from tests.support.problems import openai_problem, problem
 
-KEYS = {name: new_key() for name in ("embed", "search", "write", "admin", "none", "expired", "revoked")}
+KEYS = {
+    name: f"millpond_{digest(name)}" for name in ("embed", "search", "write", "admin", "none", "expired", "revoked")
+}
+"""The same in each process of the tests, whose names they are a part of."""
 CONFIGURED = {
     **{name: {"hash": digest(key), "scopes": [name]} for name, key in KEYS.items() if name in get_args(Scope)},
     "none": {"hash": digest(KEYS["none"]), "scopes": []},
