@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -17,8 +18,6 @@ from service.access import Keyring, digest, new_key
 from service.config import AccessConfig, Scope
 from service.errors import ConfigError, InvalidKey, QuotaExceeded, RateExceeded
 from tests.support.tiers import first_fast
-
-NOW = datetime.now(UTC)
 
 
 def entry(key: str, **about: Any) -> dict[str, Any]:
@@ -66,18 +65,18 @@ def test_scopes() -> None:
 @pytest.mark.parametrize(
     ("expires", "valid"),
     [
-        (NOW - timedelta(seconds=1), False),
-        (NOW + timedelta(minutes=5), True),
-        ((NOW + timedelta(minutes=5)).replace(tzinfo=None), True),
-        ((NOW - timedelta(days=1)).date(), False),
-        ((NOW + timedelta(days=1)).date().isoformat(), True),
-        (f"{NOW - timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}", False),
-        ((NOW + timedelta(minutes=1)).astimezone(UTC).isoformat(), True),
+        (lambda now: now - timedelta(seconds=1), False),
+        (lambda now: now + timedelta(minutes=5), True),
+        (lambda now: (now + timedelta(minutes=5)).replace(tzinfo=None), True),
+        (lambda now: (now - timedelta(days=1)).date(), False),
+        (lambda now: (now + timedelta(days=1)).date().isoformat(), True),
+        (lambda now: f"{now - timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}", False),
+        (lambda now: (now + timedelta(minutes=1)).isoformat(), True),
     ],
 )
-def test_expiry(expires: Any, valid: bool) -> None:
+def test_expiry(expires: Callable[[datetime], Any], valid: bool) -> None:
     key = new_key()
-    keys = keyring(mine=entry(key, expires=expires))
+    keys = keyring(mine=entry(key, expires=expires(datetime.now(UTC))))
     if valid:
         assert keys.whose(key).name == "mine"
     else:
