@@ -130,6 +130,8 @@ class ServiceUser(FastHttpUser):
         try:
             return self.client.request(method, path, name=name, json=body, context=context, catch_response=True)
         except gevent.GreenletExit:
+            if self._state != LOCUST_STATE_STOPPING:
+                raise  # ended without time to finish
             seconds = time.time() - started
             self.environment.events.request.fire(
                 request_type=method,

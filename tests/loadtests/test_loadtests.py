@@ -84,16 +84,15 @@ def test_an_overload_is_reported_by_phases(mean: Server, tmp_path: Path) -> None
         [*COMMAND, *asked, "--report", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    report = (folder / "report.md").read_text()
+    report = (folder / "report.md").read_text().split("| phase |")[1]
     rows = {
         name: [cell.strip() for cell in re.search(rf"^\| {name} \|(.+)\|$", report, re.MULTILINE)[1].split("|")]
         for name in ("normal", "overload", "after")
     }
     assert [rows[name][1] for name in rows] == ["12", "120", "12"]
-    for cells in rows.values():
-        assert float(cells[2]) > 0 and float(cells[3]) <= float(cells[5])
-    assert float(rows["overload"][6]) > float(rows["normal"][6])  # refused a second
-    assert float(rows["overload"][9]) > 0  # somebody has looked after it
+    _, _, answered, p50, _, p99, refused, _, _, looked, *_ = (float(cell) for cell in rows["overload"])
+    assert answered > 0 and refused > 0 and 0 < p50 <= p99
+    assert looked > 0  # somebody has asked for /health
     assert (folder / "overload.png").read_bytes().startswith(b"\x89PNG")
 
 
