@@ -144,7 +144,7 @@ class BatchingConfig(_Section):
     max_batch_tokens: _Count = 1024
     max_queued_tokens: _Count = 131_072
     max_queued_seconds: _Seconds = Field(
-        default=1.0, description="Seconds of waiting work, at the measured rate, beyond which requests get a 503."
+        default=4.0, description="Seconds of waiting work, at the measured rate, beyond which requests get a 503."
     )
     max_state_bytes: _Count | Literal["auto"] = Field(
         default="auto",
@@ -174,7 +174,7 @@ class ServerConfig(_Section):
     shutdown_timeout: _Seconds = Field(default=20.0, description="Seconds from SIGTERM to the end of the process.")
     log_format: Format = Field(default="console", description="`json` is for machines: an object a line.")
     log_level: Level = Field(default="info", description="What is less important is not logged.")
-    access_log: bool = Field(default=True, description="A log line for each request; never a text, a body or a key.")
+    access_log: bool = Field(default=False, description="A log line for each request; never a text, a body or a key.")
     root_path: Annotated[str, AfterValidator(_prefix)] = Field(
         default="", description="The prefix under which a proxy serves it, such as `/millpond`."
     )

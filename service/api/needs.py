@@ -17,7 +17,7 @@ Need = config.Scope | Literal["key", "nothing"]
 
 _ROUTES: Final[Mapping[Need, tuple[str, ...]]] = {
     "nothing": (
-        *("GET /health", "GET /ready", "GET /ping"),
+        *("GET /", "GET /health", "GET /ready", "GET /ping"),
         *("GET /docs", "GET /docs/{file}", "GET /redoc", "GET /openapi.json"),
     ),
     "key": ("GET /info", "GET /metrics", "GET /v1/models", "GET /v1/models/{name:path}"),

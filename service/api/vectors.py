@@ -46,7 +46,7 @@ async def embedded(inputs: str | Sequence[Any], options: VectorOptions, served: 
     model = served.models.get(options.model, options.pooling)
     prompt_name, role = options.purpose(model)
     embeddings = await model.embed(
-        await read_ids(texts, served.token_ids, where),
+        await read_ids(texts, served.token_ids, model.encoder.tokenizer, where),
         prompt_name=prompt_name,
         role=role,
         truncate=options.cut(model),

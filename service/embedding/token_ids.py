@@ -11,10 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 from service.embedding.inputs import Inputs, Where, parts
+from service.encoder import Tokenizer
 from service.errors import ConfigError, InvalidTokenIds, Place, brief, did_you_mean
 
-Read = Callable[[Sequence[int], Place], str | Sequence[int]]
-"""Gives what is embedded for the token ids of a text: a text, or ids of the model; raises `InvalidTokenIds`."""
+Read = Callable[[Sequence[int], Tokenizer, Place], str | Sequence[int]]
+"""Gives what is embedded for the token ids of a text: a text, or ids of the model; raises `InvalidTokenIds`.
+
+It is also given the model's tokenizer, and the place of the ids.
+"""
 
 _SHORT: Final = 2_048
 """Token ids that are read in less time than a switch of threads may take."""
@@ -39,7 +43,7 @@ def reader(setting: str) -> Read:
             return _Encoding(setting)
 
 
-async def read_ids(inputs: Inputs, read: Read, where: Where) -> Inputs:
+async def read_ids(inputs: Inputs, read: Read, tokenizer: Tokenizer, where: Where) -> Inputs:
     """Return inputs in which token ids are replaced by what is embedded for them.
 
     Raises:
@@ -49,7 +53,9 @@ async def read_ids(inputs: Inputs, read: Read, where: Where) -> Inputs:
         return inputs
 
     def work(start: int, part: Inputs) -> list[str | Sequence[int]]:
-        return [item if isinstance(item, str) else read(item, where(at)) for at, item in enumerate(part, start)]
+        return [
+            item if isinstance(item, str) else read(item, tokenizer, where(at)) for at, item in enumerate(part, start)
+        ]
 
     found: list[str | Sequence[int]] = []
     for start, part, size in parts(inputs):
@@ -57,7 +63,7 @@ async def read_ids(inputs: Inputs, read: Read, where: Where) -> Inputs:
     return found
 
 
-def _refuse(ids: Sequence[int], where: Place) -> NoReturn:
+def _refuse(ids: Sequence[int], tokenizer: Tokenizer, where: Place) -> NoReturn:
     raise InvalidTokenIds(
         f"{where} has token ids, which this deployment does not take (server.token_ids): those of another tokenizer "
         f"than the model's would make a wrong vector. {_CLIENTS}",
@@ -65,7 +71,8 @@ def _refuse(ids: Sequence[int], where: Place) -> NoReturn:
     )
 
 
-def _take(ids: Sequence[int], where: Place) -> Sequence[int]:
+def _take(ids: Sequence[int], tokenizer: Tokenizer, where: Place) -> Sequence[int]:
+    tokenizer.require_text(ids, where)
     return ids
 
 
@@ -93,7 +100,7 @@ class _Encoding:
             ) from None
         self._name = name
 
-    def __call__(self, ids: Sequence[int], where: Place) -> str:
+    def __call__(self, ids: Sequence[int], tokenizer: Tokenizer, where: Place) -> str:
         try:
             text: str = self._encoding.decode_bytes(ids).decode()
         except (KeyError, OverflowError, ValueError):

@@ -199,21 +199,24 @@ class Tokenizer:
         """Frame the token ids of a text by the special tokens, unless they are already there.
 
         Raises:
+            InvalidTokenIds: an id is outside the vocabulary.
+        """
+        framed = [*self._prefix, *self._bare(ids, where), *self._suffix]
+        return TokenizedText(np.array(framed, dtype=np.int64), len(framed))
+
+    def require_text(self, ids: Sequence[int], where: Place) -> None:
+        """Check that the token ids, with special tokens or without, are those of some text.
+
+        Raises:
             InvalidTokenIds: an id is outside the vocabulary, or no text has these ids: decoded and encoded again they
                 are others, as another tokenizer's are.
         """
-        self._check_ids(ids, where)
-        bare, first, last = list(ids), len(self._prefix), len(ids) - len(self._suffix)
-        if first <= last and bare[:first] == self._prefix and bare[last:] == self._suffix:
-            bare = bare[first:last]
-        if not self._are_of_a_text(bare):
+        if not self._are_of_a_text(self._bare(ids, where)):
             raise InvalidTokenIds(
                 f"{where} has token ids that no text has in this model's tokenizer: decoded and encoded again, they "
                 "are others. They may be those of another tokenizer, such as tiktoken. Send the text itself.",
                 where=where,
             )
-        framed = [*self._prefix, *bare, *self._suffix]
-        return TokenizedText(np.array(framed, dtype=np.int64), len(framed))
 
     def decode(self, ids: Sequence[int], where: Place, *, skip_special_tokens: bool = True) -> str:
         """Return the text of token ids as the checkpoint's tokenizer writes it.
@@ -272,6 +275,13 @@ class Tokenizer:
         if not prompt or self.spec.split_special_tokens or not any(token in prompt for token in self.special_tokens):
             return self._backend
         return self._parsing
+
+    def _bare(self, ids: Sequence[int], where: Place) -> list[int]:
+        """Return token ids without the special tokens around them; raises `InvalidTokenIds`."""
+        self._check_ids(ids, where)
+        bare, first, last = list(ids), len(self._prefix), len(ids) - len(self._suffix)
+        framed = first <= last and bare[:first] == self._prefix and bare[last:] == self._suffix
+        return bare[first:last] if framed else bare
 
     def _check_ids(self, ids: Sequence[int], where: Place) -> None:
         if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):

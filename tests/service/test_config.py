@@ -117,7 +117,7 @@ def test_defaults(load):
         ("MILLPOND_SERVER__SHUTDOWN_TIMEOUT", "2.5", "server.shutdown_timeout", 2.5),
         ("MILLPOND_SERVER__LOG_FORMAT", "json", "server.log_format", "json"),
         ("MILLPOND_SERVER__LOG_LEVEL", "debug", "server.log_level", "debug"),
-        ("MILLPOND_SERVER__ACCESS_LOG", "false", "server.access_log", False),
+        ("MILLPOND_SERVER__ACCESS_LOG", "true", "server.access_log", True),
         ("MILLPOND_SERVER__ROOT_PATH", "/pond", "server.root_path", "/pond"),
         ("MILLPOND_SERVER__KEEP_ALIVE", "9", "server.keep_alive", 9),
         ("MILLPOND_SERVER__ALLOWED_HOSTS", "[a.example]", "server.allowed_hosts", ["a.example"]),

@@ -14,6 +14,7 @@ CODES = {
     "broken_model",
     "conflict",
     "context_length_exceeded",
+    "deadline_exceeded",
     "fingerprint_mismatch",
     "insufficient_scope",
     "invalid_api_key",
@@ -38,6 +39,7 @@ CODES = {
     "superseded",
     "token_quota_exceeded",
     "unavailable",
+    "unsupported_task",
     "unusable_checkpoint",
 }
 

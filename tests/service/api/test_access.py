@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from service.access import Keyring, digest, new_key
 from service.api import create_app
+from service.api.errors import speaks_openai
 from service.api.needs import Needs
 from service.config import Config, Scope
 from service.deployment import Deployment
@@ -62,13 +63,14 @@ def test_every_route_is_found_as_what_it_is(locked: FastAPI) -> None:
 
 
 def test_every_route_wants_a_key_unless_it_is_open(locked: FastAPI) -> None:
-    opened = {"/health", "/ready", "/docs", "/docs/{file}", "/redoc", "/openapi.json"}
+    opened = {f"GET {path}" for path in ("/", "/health", "/ready", "/ping", "/docs", "/docs/{file}", "/redoc")}
+    opened.add("GET /openapi.json")
     for method, route in routes(locked):
         path = route.path_format.format(**dict.fromkeys(route.param_convertors, "x"))
         answer = ask(locked, method, path)
-        assert (answer.status_code == 401) is (route.path not in opened), (method, route.path)
+        assert (answer.status_code == 401) is (f"{method} {route.path}" not in opened), (method, route.path)
         if answer.status_code == 401:
-            check = openai_problem if path.startswith("/v1/") else problem
+            check = openai_problem if speaks_openai(path) else problem
             assert check(answer, 401, "authorization: Bearer KEY")["code"] == "missing_api_key"
             assert answer.headers["www-authenticate"] == 'Bearer realm="millpond"'
 

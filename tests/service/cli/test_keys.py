@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from service.access import Keyring
 from service.cli import app
-from service.cli.console import Failure
+from service.cli.console import Failure, out
 from service.config import AccessConfig, read_keys
 from service.errors import InvalidKey
 from tests.support.servers import ROOT, Server
@@ -22,6 +22,12 @@ from tests.support.servers import ROOT, Server
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "keys.yaml"
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each row of a table be one line, whatever screen there is."""
+    monkeypatch.setattr(out, "width", 200)
 
 
 def keys(*arguments: object) -> tuple[str, str]:

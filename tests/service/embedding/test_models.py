@@ -205,8 +205,8 @@ def test_requests_for_several_poolings_share_passes(declared, monkeypatch):
             assert all(submitted.acquire(timeout=20) for _ in range(16))
             return [states[0].numpy()]
 
-        async def run_and_tell(ids, post_process):
-            running = asyncio.ensure_future(run(ids, post_process))
+        async def run_and_tell(*arguments):
+            running = asyncio.ensure_future(run(*arguments))
             await asyncio.sleep(0)  # its first step puts it into the queue
             submitted.release()
             return await running
