@@ -23,12 +23,14 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     "api",
     "collections",
+    "access",
     "embedding",
     "encoder",
     "store",
     "index",
-    "observation",
+    "deadline.py",
     "similarity.py",
+    "observation",
     "exact_json.py",
     "errors.py",
 )
