@@ -18,7 +18,7 @@ ELLIPSIS: Final = "..."
 _MEASURED: Final = re.compile(r"\d[\d.]*(?= (?:s|ms|documents/s|MB|GB|times)\b)|\d[\d.]*e-\d+")
 """What a clock or the memory gave, and rounding errors."""
 _BAR: Final = re.compile("[█▉▊▋▌▍▎▏]+")
-_PART: Final = re.compile(r"\.\.\.|[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?|[^\s\d.+-]+|[.+-]")
+_PART: Final = re.compile(r"\.\.\.|[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?|[^\s\d.+_-]+|[.+_-]")
 
 
 def differs(expected: str, actual: str, language: str) -> bool:

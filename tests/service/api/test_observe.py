@@ -153,9 +153,12 @@ def ask_secretly(server: Server) -> None:
     server.http.get("/ready")
 
 
+LOGGED = {"LOG_FORMAT": "json", "LOG_LEVEL": "debug", "ACCESS_LOG": "true"}
+
+
 @pytest.mark.slow
 def test_a_service_that_logs_json_at_debug_level(tmp_path: Path) -> None:
-    env = {"MILLPOND_SERVER__LOG_FORMAT": "json", "MILLPOND_SERVER__LOG_LEVEL": "debug"}
+    env = {f"MILLPOND_SERVER__{key}": value for key, value in LOGGED.items()}
     with Server(ROOT / "configs" / "mean.yaml", tmp_path / "store", env) as server:
         ask_secretly(server)
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]

@@ -16,8 +16,17 @@ from tests.support.applications import EXPORTED
 from tests.support.servers import Launcher, environment_without_settings, free_port
 
 VERBOSE = """
-import logging, sys
-logging.basicConfig(level=1, format="%(levelname)s %(name)s: %(message)s %(args)s")
+import logging
+from service.observation import logs
+configure = logs.configure
+
+def configure_all(*given):
+    configure(*given)
+    for name in (None, *logs._OWN):
+        logging.getLogger(name).setLevel(1)
+    logging.getLogger().handlers[0].setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s %(args)s"))
+
+logs.configure = configure_all
 from service.cli import main
 main()
 """
@@ -37,6 +46,7 @@ def test_nothing_that_a_client_sends_is_logged(tmp_path: Path) -> None:
                 "models": {"default": {"encoder": str(EXPORTED)}},
                 "runtime": {"backend": "torch", "precision": "fp32"},
                 "store": {"path": str(tmp_path / "store")},
+                "server": {"access_log": True},
                 "access": {"keys_file": str(keys)},
             }
         )
