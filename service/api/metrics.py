@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import (
@@ -31,6 +31,7 @@ from service.errors import ServiceError
 from service.index import IndexState
 from service.observation import DURATIONS, POWERS_OF_TWO, Histogram, Observed
 
+T = TypeVar("T")
 MOST_COLLECTIONS: Final = 100
 """Collections with series of their own, those with the most vectors."""
 _ANSWERS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -148,22 +149,19 @@ class _DeploymentCollector(Collector):
         encoders = self._served.models.encoders
         limit = self._served.config.batching.max_queued_tokens
 
-        def of_each(value: Callable[[Encoder], float]) -> list[tuple[tuple[str], float]]:
-            return [((encoder.checkpoint.name,), value(encoder)) for encoder in encoders]
-
-        def timed(value: Callable[[Encoder], Histogram]) -> list[tuple[tuple[str], Histogram]]:
+        def of_each(value: Callable[[Encoder], T]) -> list[tuple[tuple[str], T]]:
             return [((encoder.checkpoint.name,), value(encoder)) for encoder in encoders]
 
         label = ("encoder",)
         yield _gauge("millpond_queue_texts", "Texts that wait.", label, of_each(lambda e: e.batcher.queued[0]))
         yield _gauge("millpond_queue_tokens", "Tokens that wait.", label, of_each(lambda e: e.batcher.queued[1]))
         yield _gauge("millpond_queue_limit_tokens", "batching.max_queued_tokens.", (), [((), limit)])
-        yield _histogram("millpond_batch_texts", "Texts of a pass.", label, timed(lambda e: e.batcher.figures.rows))
+        yield _histogram("millpond_batch_texts", "Texts of a pass.", label, of_each(lambda e: e.batcher.figures.rows))
         yield _histogram(
             "millpond_batch_tokens",
             "Tokens of a pass, padding included.",
             label,
-            timed(lambda e: e.batcher.figures.tokens),
+            of_each(lambda e: e.batcher.figures.tokens),
         )
         yield _counter(
             "millpond_padding_tokens",
@@ -175,13 +173,13 @@ class _DeploymentCollector(Collector):
             "millpond_forward_seconds",
             "The encoder's part of a pass.",
             label,
-            timed(lambda e: e.batcher.figures.forward),
+            of_each(lambda e: e.batcher.figures.forward),
         )
         yield _histogram(
             "millpond_pooling_seconds",
             "Pooling and what follows it, of a pass.",
             label,
-            timed(lambda e: e.batcher.figures.pooling),
+            of_each(lambda e: e.batcher.figures.pooling),
         )
         fixed = [encoder for encoder in encoders if encoder.batcher.most_compiled]
         known = [((e.checkpoint.name, "known"), e.batcher.figures.known_shapes) for e in fixed]
@@ -278,27 +276,28 @@ def _reason(status: int) -> str:
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for of, value in values:
-        family.add_metric(of, value)
-    return family
+    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
 
 
 def _counter(
     name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
 ) -> Metric:
     """Return a counter, whose samples are called `name_total`."""
-    family = CounterMetricFamily(name, text, labels=labels)
-    for of, value in values:
-        family.add_metric(of, value)
-    return family
+    return _filled(CounterMetricFamily(name, text, labels=labels), values)
 
 
 def _plain(name: str, text: str, labels: tuple[str, ...], values: Mapping[str, float]) -> Metric:
     """Return a counter without the suffix `_total`, which the format has no type for."""
-    family = UnknownMetricFamily(name, text, labels=labels)
-    for of, value in [*values.items()]:
-        family.add_metric((of,) if labels else (), value)
+    told = [((of,) if labels else (), value) for of, value in [*values.items()]]
+    return _filled(UnknownMetricFamily(name, text, labels=labels), told)
+
+
+def _filled(
+    family: GaugeMetricFamily | CounterMetricFamily | UnknownMetricFamily,
+    values: Iterable[tuple[tuple[str, ...], float]],
+) -> Metric:
+    for of, value in values:
+        family.add_metric(of, value)
     return family
 
 

@@ -63,11 +63,9 @@ def typed(vectors: Vectors, options: VectorOptions, model: Embedder) -> NDArray[
     return converted(vectors, options.output_dtype, normalized=normalized)
 
 
-def json_vectors(
-    vectors: NDArray[Any], options: VectorOptions
-) -> tuple[NDArray[Any], Callable[[int, Any], Any] | None]:
-    """Return vectors, and what makes JSON of each, for `json_list`; None where they are JSON as they are."""
-    return vectors, (lambda _, vector: b64encode(vector).decode()) if options.encoding_format == "base64" else None
+def encoding(options: VectorOptions) -> Callable[[int, Any], str] | None:
+    """Return what makes JSON of each vector, for `json_list`; None where they are JSON as they are."""
+    return (lambda _, vector: b64encode(vector).decode()) if options.encoding_format == "base64" else None
 
 
 def truncation(truncated: Sequence[int]) -> dict[str, str]:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -327,7 +326,7 @@ class Batcher:
     def _begin(self, batch: list[Row], *, wide: bool) -> _Pass:
         size = self._runtime.footprint.of_pass(len(batch), self.shapes.width(len(batch[0])))
         busy = not wide and (self._queue.tokens > 0 or len(self._running) + 1 >= self._runtime.streams)
-        current = _Pass(batch, size, sum(map(len, batch)), time.perf_counter() if busy else None)
+        current = _Pass(batch, size, sum(map(len, batch)), perf_counter() if busy else None)
         self._running.append(current)
         return current
 
@@ -336,7 +335,7 @@ class Batcher:
         with self._lock:
             self.passes += 1
             if current.begun is not None:
-                self._admission.rate.add(current.tokens, time.perf_counter() - current.begun)
+                self._admission.rate.add(current.tokens, perf_counter() - current.begun)
             self._running.remove(current)
             self._short_of_memory = False
             for row in current.batch:

@@ -138,7 +138,7 @@ class Store:
                 self._checkpoint()
 
     def _checkpoint(self) -> None:
-        """Bring the log into the file once it is long; SQLite would do it in a commit, for which readers wait."""
+        """Bring the log into the file once it is long; SQLite would do it in a commit, which is to be short."""
         with suppress(sqlite3.Error, OSError, struct.error):  # nothing is lost, and there will be another
             with self._path.with_name(f"{FILE}-shm").open("rb") as index:
                 header = index.read(100)

@@ -131,8 +131,7 @@ class Transaction:
         index_metadata(self._connection)
         keyword.add(self._connection, collection, [(key, text) for key, (_, text, _) in zip(keys, rows, strict=True)])
         texts = sum(len(text.encode()) + len(metadata.encode()) for _, text, metadata in rows)
-        self._grow(collection, texts + vectors.vectors.nbytes)
-        self._advance(collection)
+        self._changed(collection, texts + vectors.vectors.nbytes)
         return replaced, np.array(keys, np.int64)
 
     def delete(self, collection: int, document_id: str) -> Keys:
@@ -272,10 +271,9 @@ class Transaction:
             (row.key,),
         )
         self._connection.execute(
-            "UPDATE collections SET definition = ?, dim = ?, snapshot = NULL WHERE key = ?",
+            "UPDATE collections SET definition = ?, dim = ?, snapshot = NULL, version = version + 1 WHERE key = ?",
             (json.dumps(rebuild.definition), rebuild.dim, row.key),
         )
-        self._advance(row.key)
         self._connection.execute("DELETE FROM precisions WHERE collection = ? AND rebuilt = 0", (row.key,))
         self._connection.execute("UPDATE precisions SET rebuilt = 0 WHERE collection = ?", (row.key,))
         self.end_rebuild(row.key)
@@ -306,13 +304,15 @@ class Transaction:
         rows = self._connection.execute(
             f"DELETE FROM documents WHERE {condition} RETURNING key, {_BYTES}", parameters
         ).fetchall()
-        self._grow(collection, -sum(size for _, size in rows))
-        self._advance(collection)
+        if rows:
+            self._changed(collection, -sum(size for _, size in rows))
         return np.array([key for key, _ in rows], np.int64)
 
-    def _advance(self, collection: int) -> None:
-        """Count a change of a collection's vectors."""
-        self._connection.execute("UPDATE collections SET version = version + 1 WHERE key = ?", (collection,))
+    def _changed(self, collection: int, size: int) -> None:
+        """Count a change of a collection's vectors, and the bytes by which it grows."""
+        self._connection.execute(
+            "UPDATE collections SET bytes = bytes + ?, version = version + 1 WHERE key = ?", (size, collection)
+        )
 
     def _grow(self, collection: int, size: int) -> None:
         """Keep count of the bytes of a collection."""

@@ -11,6 +11,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import errors
+from service.api.routing import path_below_root
 from service.deadline import answered_within
 from service.deployment import Deployment
 from service.errors import InvalidInput, Place, ServiceError, Unavailable, shortened
@@ -81,7 +82,7 @@ class TrackRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection."""
-        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) in _ALWAYS:
+        if scope["type"] != "http" or path_below_root(scope) in _ALWAYS:
             await self._app(scope, receive, send)
         else:
             await self._requests.serve(self._app, scope, receive, send)

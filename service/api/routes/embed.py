@@ -18,10 +18,10 @@ from service.api.schemas.embed import (
     SpanVectorsBody,
     TokenStatesBody,
 )
-from service.api.schemas.fields import VectorOptions
+from service.api.schemas.fields import VectorOptions, listed
 from service.api.schemas.problem import PROBLEMS
 from service.api.schemas.spans import CutBody
-from service.api.vectors import TRUNCATED, embedded, json_vectors, truncation, typed
+from service.api.vectors import TRUNCATED, embedded, encoding, truncation, typed
 from service.embedding.chunkers import Chunker
 from service.embedding.embedder import TokenStates
 from service.errors import InvalidInput, Place
@@ -42,7 +42,7 @@ async def embed_inputs(inputs: str | Sequence[Any], options: VectorOptions, serv
     """Return the response of `/embed` to inputs."""
     embeddings = await embedded(inputs, options, served, "inputs")
     return await response_in_parts(
-        json_list(*json_vectors(embeddings.vectors, options)), headers=truncation(embeddings.truncated)
+        json_list(embeddings.vectors, encoding(options)), headers=truncation(embeddings.truncated)
     )
 
 
@@ -56,8 +56,7 @@ async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
 
     Where the deployment has `server.embed_all: tei`, the states alone, as text-embeddings-inference gives them.
     """
-    several = not isinstance(body.inputs, str)
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    texts, several = listed(body.inputs)
     check_count(served, len(texts), "inputs")
     model = served.models.get(body.model)
     prompt_name, role = body.purpose(model)
@@ -102,8 +101,7 @@ async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
     **early** embeds the characters of each span as `/embed` would, special tokens and prompt included, and refuses
     or, with `truncate`, cuts a span that is too long.
     """
-    several = not isinstance(body.inputs, str)
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    texts, several = listed(body.inputs)
     check_count(served, len(texts), "inputs")
     model = served.models.get(body.model, body.pooling)
     prompt_name, role = body.purpose(model)
@@ -124,7 +122,7 @@ async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
         json_list_of(
             json_object(
                 spans=text.spans,
-                vectors=json_list(*json_vectors(typed(text.vectors, body, model), body)),
+                vectors=json_list(typed(text.vectors, body, model), encoding(body)),
                 **({"truncated": text.truncated} if text.truncated else {}),
             )
             for text in found

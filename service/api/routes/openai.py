@@ -11,7 +11,7 @@ from service.api.lean import LeanRoute
 from service.api.requests import Served
 from service.api.responses import json_list, json_object, response_in_parts
 from service.api.schemas.openai import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
-from service.api.vectors import TRUNCATED, embedded, json_vectors, truncation
+from service.api.vectors import TRUNCATED, embedded, encoding, truncation
 
 _STARTED: Final = int(time.time())
 
@@ -29,7 +29,7 @@ models_router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=_RESPONSES)
 async def embeddings(body: OpenAIEmbedRequest, served: Served) -> Response:
     """Vectors for a string, strings, or token ids where the deployment takes them (`server.token_ids`)."""
     embeddings = await embedded(body.input, body, served, "input")
-    vectors, encode = json_vectors(embeddings.vectors, body)
+    encode = encoding(body)
 
     def to_json(index: int, vector: Any) -> dict[str, Any]:
         return {"object": "embedding", "index": index, "embedding": encode(index, vector) if encode else vector}
@@ -38,7 +38,7 @@ async def embeddings(body: OpenAIEmbedRequest, served: Served) -> Response:
     return await response_in_parts(
         json_object(
             object="list",
-            data=json_list(vectors, to_json),
+            data=json_list(embeddings.vectors, to_json),
             model=served.models.default if body.model is None else body.model,
             usage={"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens},
             **cut,

@@ -115,7 +115,6 @@ def _as_tei(served: Deployment) -> dict[str, Any]:
         "model_sha": settings.revision,
         "model_dtype": _DTYPES.get(model.encoder.runtime.precision, model.encoder.runtime.precision),
         "model_type": {"embedding": {"pooling": model.recipe.pooler.spec}},
-        # Requests are admitted by their tokens, of which each has one at least.
         "max_concurrent_requests": config.server.max_requests,
         "max_input_length": model.recipe.max_tokens,
         "max_batch_tokens": config.batching.max_batch_tokens,

@@ -11,6 +11,7 @@ from service.api.lean import LeanRoute
 from service.api.requests import Served, check_count, places
 from service.api.responses import json_list, json_list_of, response_in_parts
 from service.api.routes.embed import embed_inputs
+from service.api.schemas.fields import listed
 from service.api.schemas.problem import PROBLEMS, Problem
 from service.api.schemas.tei import (
     DecodeRequest,
@@ -73,8 +74,7 @@ async def _similarity(inputs: Pairing, options: SimilarityRequest | TaskRequest,
 @router.post("/tokenize", response_model=list[list[TokenBody]], responses=PROBLEMS)
 async def tokenize(body: TokenizeRequest, served: Served) -> Response:
     """The tokens of each text as a model reads it; no text is cut."""
-    several = not isinstance(body.inputs, str)
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    texts, several = listed(body.inputs)
     check_count(served, len(texts), "inputs")
     model = served.models.get(body.model)
     found = await model.tokenize(texts, prompt_name=body.prompt_name, where=places("inputs", several=several))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, overload
 
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema
 
@@ -60,6 +60,14 @@ TextsOrIds = Annotated[
 
 
 _Unused = Annotated[JsonValue, TOLERATED, Field(description="Accepted and not used.")]
+
+
+@overload
+def listed(inputs: str | list[str]) -> tuple[list[str], bool]: ...
+
+
+@overload
+def listed(inputs: str | Sequence[Any]) -> tuple[Inputs, bool]: ...
 
 
 def listed(inputs: str | Sequence[Any]) -> tuple[Inputs, bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -109,10 +108,8 @@ class Changing(Rebuilding):
             if rebuild is not None:
                 transaction.redefine_rebuild(row.key, rebuild.to_json())
             transaction.commit()
-            with self._lock.writing():
-                self._row, self.definition = row, definition
-                if self._now is not None:
-                    self._now = replace(self._now, definition=definition)
+            self._row, self.definition = row, definition
+            self._show(definition=definition)
 
     def _removal(self, keys: Keys) -> Change:
         return Change(keys, np.empty(0, np.int64), np.empty((0, self.dim), np.float32))

@@ -98,7 +98,7 @@ class Contents:
                     self._adopt(transaction, index, part)
                 else:
                     index.abandon(problem)
-                    self._show(index)
+                    self._show(view=index.view())
             return index.due
         finally:
             self._build = None
@@ -130,7 +130,7 @@ class Contents:
             row = transaction.name_snapshot(self._row, snapshot)
             transaction.commit()
             self._row = row
-            self._show(index)
+            self._show(view=index.view())
         except BaseException:
             self._remove_snapshot(snapshot)  # which nothing names
             raise
@@ -222,11 +222,11 @@ class Contents:
         """Return the collection with an index that has the vectors of the store as this thread sees it."""
         return Moment(index.view(), self.definition, self._row.dim, self._store.version(self._row.key))
 
-    def _show(self, index: VectorIndex) -> None:
-        """Search the same vectors with another view of the index."""
+    def _show(self, **changed: Any) -> None:
+        """Search the same vectors with another view of the index, or under another definition."""
         with self._lock.writing():
             if self._now is not None:
-                self._now = replace(self._now, view=index.view())
+                self._now = replace(self._now, **changed)
 
     def _forget(self, moment: Moment) -> None:
         """Let the next reader or change load the index from the store, in place of one that fails."""
