@@ -38,6 +38,7 @@ TITLES: Final[Mapping[str, str]] = {
     "chunking": "Late and early chunking",
     "coldstart": "Cold start and memory",
     "http_profile": "The event loop under load",
+    "gpu": "A GPU",
 }
 """Of the results, by the module that measures them."""
 

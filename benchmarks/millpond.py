@@ -29,21 +29,33 @@ class Millpond(Target):
         name: what tables call it.
         model: keys of the model's config beside the encoder; the bundled encoder as it declares itself by default.
         store: the folder of its store, which outlives it; one that does not by default.
+        max_batch_tokens: of its passes; as the config has it by default.
         runtime: the config's section. Where it names a precision, the server starts only at this one.
 
     """
 
     def __init__(
-        self, name: str, *, model: Mapping[str, Any] | None = None, store: Path | None = None, **runtime: str
+        self,
+        name: str,
+        *,
+        model: Mapping[str, Any] | None = None,
+        store: Path | None = None,
+        max_batch_tokens: int | None = None,
+        **runtime: str,
     ) -> None:
         super().__init__(name)
         self._store = store
-        self._config = {"models": {"default": {"encoder": MINILM, **(model or {})}}, "runtime": runtime}
+        self._config: dict[str, Any] = {
+            "models": {"default": {"encoder": MINILM, **(model or {})}},
+            "runtime": runtime,
+        }
+        if max_batch_tokens is not None:
+            self._config["batching"] = {"max_batch_tokens": max_batch_tokens, "max_queued_seconds": 60}
         self.precision = runtime.get("precision", "auto")
 
     def launcher(self, folder: Path) -> Launcher:
         """Write the config; the first start at a precision converts the model, which takes its time."""
-        if self.precision == "bf16" and not has_bf16():
+        if self.precision == "bf16" and self._config["runtime"].get("device") != "cuda" and not has_bf16():
             raise NotStarted("this processor has no instructions for it, or may not use them.")
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(self._config))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from statistics import median
@@ -68,6 +68,10 @@ class Row:
         most = seconds if repeated else None
         return self.server.load(texts, clients=self.kind.clients, each=self.kind.each, seconds=most)
 
+    def warm_up(self, client: Client, seconds: float) -> None:
+        """Run it once, patiently, to learn its pace."""
+        self.pace = client.run(replace(self.load(seconds, repeated=True), patient=True)).rate
+
 
 def run(report: Report) -> None:
     """Measure, and fill the report."""
@@ -95,7 +99,7 @@ def run(report: Report) -> None:
             progress(f"warming {server.name} up")
             by_kind = {kind: Row(server, kind) for kind in KINDS}
             for row in by_kind.values():
-                row.pace = client.run(row.load(brief, repeated=True)).rate
+                row.warm_up(client, brief)
                 contestants[server.name, row.kind.name] = partial(measure, row)
             for kind in (CROWD, long) if isinstance(server, Millpond) else (CROWD,):
                 company = Row(server, kind, by_kind[CROWD].pace)

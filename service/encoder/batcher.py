@@ -324,8 +324,10 @@ class Batcher:
         return rows if self._running else max(rows, 1)
 
     def _begin(self, batch: list[Row], *, wide: bool) -> _Pass:
-        size = self._runtime.footprint.of_pass(len(batch), self.shapes.width(len(batch[0])))
+        width = self.shapes.width(len(batch[0]))
+        size = self._runtime.footprint.of_pass(len(batch), width)
         busy = not wide and (self._queue.tokens > 0 or len(self._running) + 1 >= self._runtime.streams)
+        busy = busy and (not len(self.shapes) or (len(batch), width, wide) in self.compiled)
         current = _Pass(batch, size, sum(map(len, batch)), perf_counter() if busy else None)
         self._running.append(current)
         return current
@@ -412,7 +414,7 @@ class Batcher:
 class _Pass:
     """A batch under way, the memory that it takes in bytes, its tokens without padding, and when it began.
 
-    The latter is None where its speed tells nothing: it makes do with all cores, or leaves some idle.
+    The latter is None where its speed tells nothing: it takes all cores or leaves some idle, or is compiled first.
     """
 
     batch: list[Row]

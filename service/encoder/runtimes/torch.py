@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_FIRST_ON_A_GPU: Final = (1, 4, 16, 64, 128)
+"""Rows of passes over 8 tokens, which every model can take, from a short text to a full batch."""
+
 
 class StatesOnly(torch.nn.Module):
     """Token ids and mask, both (batch, time) -> states (batch, time, dim)."""
@@ -82,6 +85,12 @@ class TorchRuntime(Runtime):
         precision = _precision(config)
         module = source.module(_TYPES[precision])
         return cls(module, precision, threads=threads(config), device=config.device)
+
+    def prepare_thread(self) -> None:
+        """Load the kernels of a GPU: the first passes of a thread take up to seconds there."""
+        if self._device.type == "cuda":
+            for rows in _FIRST_ON_A_GPU:
+                self.states(np.ones((rows, 8), np.int64), np.ones((rows, 8), np.bool_))
 
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
         """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim)."""
