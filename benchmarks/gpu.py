@@ -20,7 +20,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.encoder import MAX_TOKENS, minilm
-from benchmarks.load import Client
+from benchmarks.load import Client, percentiles
 from benchmarks.machine import usage_of
 from benchmarks.millpond import Millpond, millponds_in
 from benchmarks.report import Report, nested, number, progress, spread
@@ -40,7 +40,7 @@ SAMPLES: Final = {"STS-B": 4096, "Cranfield": 1024}
 
 def run(report: Report) -> None:
     """Measure, and fill the report."""
-    seconds, soaked = report.size(8, 2), report.size(40, 20)
+    seconds, soaked = report.size(8, 2), report.size(30, 20)
     texts = {name: list(islice(source(), report.size(SAMPLES[name], 64))) for name, source in SOURCES.items()}
     servers = [
         Millpond(
@@ -52,8 +52,6 @@ def run(report: Report) -> None:
         for precision in PRECISIONS
         for tokens in (TOKENS if precision == "bf16" else TOKENS[1:])
     ]
-    parity: dict[str, dict[str, str]] = {}
-    soaks: dict[str, dict[str, str]] = {}
     with field_of(servers) as field, Client() as client:
         contestants: dict[tuple[str, str], Any] = {}
         for server in field.servers:
@@ -66,59 +64,42 @@ def run(report: Report) -> None:
             contestants[f"sentence-transformers {precision}", ""] = partial(encoding, precision, texts)
         found: dict[str, dict[str, list[Any]]] = nested(report.interleave(contestants))
         bare = {one: by.pop("") for one, by in found.items() if "" in by}
+        found = {one: by for one, by in found.items() if by}
+        show(report, found)
+        report.say("sentence-transformers, `encode` of all texts at once, texts a second by texts a batch:")
+        encoded = {one: {name: spread([each[name] for each in of]) for name in of[0]} for one, of in bare.items()}
+        report.table("encode", encoded)
         reference = vectors_by("fp32", "cpu", [*texts["STS-B"][:1024], *texts["Cranfield"][:128]])
         pairs = sts(report.size(10_000, 50))
+        parity = {}
         for server in millponds_in(field):
-            parity[server.name] = agreement(server, texts, reference) | {
-                "STS-B": number(spearman(server.vectors(sentences_of(pairs)), pairs))
-            }
-        for server in millponds_in(field):
-            soaks[server.name] = soak(server, soaked)
-        rates, cpu = by_round(found, lambda each: each.outcome.rate), by_round(found, lambda each: each.cpu_ms)
+            scored = spearman(server.vectors(sentences_of(pairs)), pairs)
+            parity[server.name] = agreement(server, texts, reference) | {"STS-B": number(scored)}
         report.say(
-            f"On {gpu()}. A load is *clients x texts a request*, fresh texts cut to {MAX_TOKENS} tokens; texts a "
-            f"second, medians of {report.rounds} (least-most)."
-        )
-        kinds = [kind.name for kind in KINDS]
-        report.table(
-            "texts/s",
-            {
-                one: {kind: spread(rates[one][kind]) for kind in kinds if kind in rates[one]}
-                for one in rates
-                if rates[one]
-            },
-        )
-        report.say("The server's milliseconds of processor time a text:")
-        report.table(
-            "CPU", {one: {kind: number(median(cpu[one][kind])) for kind in kinds} for one in cpu if cpu[one]}
-        )
-        report.say("Latency of a single client's sentence, milliseconds:")
-        alone = KINDS[-1].name
-        report.table(
-            "latency",
-            {
-                one: {
-                    f"p{p}": number(
-                        median(1000 * float(np.percentile(each.outcome.latencies, p)) for each in of[alone])
-                    )
-                    for p in (50, 99)
-                }
-                for one, of in found.items()
-                if alone in of
-            },
-        )
-        report.say("sentence-transformers, `encode` of all texts at once, texts a second by texts a batch:")
-        report.table(
-            "encode", {one: {name: spread([each[name] for each in of]) for name in of[0]} for one, of in bare.items()}
-        )
-        report.say(
-            "Vectors against those of sentence-transformers in fp32 on the CPU; STS-B is Spearman's correlation:"
+            "Vectors against those of sentence-transformers on the CPU in fp32; STS-B is Spearman's correlation:"
         )
         report.table("vectors", parity)
+        soaks = {server.name: soak(server, soaked) for server in millponds_in(field)}
         report.say(f"{soaked} s of 32 clients in random shapes, memory in MB, early being after a fifth of the time:")
         report.table("memory", soaks)
         report.servers(field)
-    report.keep(rates=rates, cpu_ms=cpu, encode=bare, parity=parity, memory=soaks)
+    report.keep(encode=bare, parity=parity, memory=soaks)
+
+
+def show(report: Report, found: dict[str, dict[str, list[Measured]]]) -> None:
+    """Fill the report with what the servers did."""
+    rates, cpu = by_round(found, lambda each: each.outcome.rate), by_round(found, lambda each: each.cpu_ms)
+    report.say(
+        f"On {gpu()}. A load is *clients x texts a request*, fresh texts cut to {MAX_TOKENS} tokens; texts a second, "
+        f"medians of {report.rounds} (least-most)."
+    )
+    report.table("texts/s", {one: {kind: spread(of) for kind, of in by.items()} for one, by in rates.items()})
+    report.say("The server's milliseconds of processor time a text:")
+    report.table("CPU", {one: {kind: number(median(of)) for kind, of in by.items()} for one, by in cpu.items()})
+    report.say("Latency of a single client's sentence, milliseconds:")
+    waits = {one: percentiles([each.outcome for each in by[KINDS[-1].name]]) for one, by in found.items()}
+    report.table("latency", {one: {p: number(median(of)) for p, of in by.items()} for one, by in waits.items()})
+    report.keep(rates=rates, cpu_ms=cpu)
 
 
 def measure(client: Client, row: Row, seconds: float) -> Measured:

@@ -48,9 +48,10 @@ class Millpond(Target):
         self._config: dict[str, Any] = {
             "models": {"default": {"encoder": MINILM, **(model or {})}},
             "runtime": runtime,
+            "batching": {"max_queued_seconds": 60},  # a load that a slow machine would refuse is to be measured too
         }
         if max_batch_tokens is not None:
-            self._config["batching"] = {"max_batch_tokens": max_batch_tokens, "max_queued_seconds": 60}
+            self._config["batching"]["max_batch_tokens"] = max_batch_tokens
         self.precision = runtime.get("precision", "auto")
 
     def launcher(self, folder: Path) -> Launcher:

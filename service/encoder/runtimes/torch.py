@@ -83,6 +83,8 @@ class TorchRuntime(Runtime):
     def load(cls, source: Source, config: RuntimeConfig) -> Self:
         """Load a checkpoint's weights."""
         precision = _precision(config)
+        if config.device == "cuda":
+            torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles for each new shape, and keeps what it compiled
         module = source.module(_TYPES[precision])
         return cls(module, precision, threads=threads(config), device=config.device)
 
@@ -100,7 +102,7 @@ class TorchRuntime(Runtime):
             found = self._states(
                 torch.from_numpy(ids).to(self._device), torch.from_numpy(mask.astype(np.int64)).to(self._device)
             )
-            return cast(Tensor, found).cpu()
+            return cast(Tensor, found if self._device.type == "cpu" else found.float()).cpu()
 
 
 def _hanging(module: Any) -> list[tuple[Tensor, int]]:

@@ -58,6 +58,7 @@ def test_auto_is_a_half_precision(tmp_path):
     with served(plain_bert(tmp_path / "m"), pooling="mean", runtime=cuda("auto")) as models:
         assert models.get(None).encoder.runtime.precision in ("bf16", "fp16")
         assert models.get(None).encoder.runtime.streams == 1
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_neighbours_do_not_change_a_vector(minilm):
