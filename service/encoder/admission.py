@@ -57,6 +57,11 @@ class Admission:
         self.admitted = 0
         """What the requests under way count for."""
         self.rate = DrainRate(streams)
+        self.full = False
+        """Whether requests are refused that are not quick: from when one was until there is room for the largest.
+
+        So large requests get in as well as small ones, and most are refused at no more than a look.
+        """
         self._least = 2 * streams * max_batch_tokens
 
     def take(self, tokens: int, waiting: int) -> int:
@@ -69,19 +74,30 @@ class Admission:
         Raises:
             Unavailable: the queue is full.
         """
-        bound = self._bound(tokens)
-        cost = self._cost(tokens)
-        if tokens and self.admitted and self.admitted + cost > bound:
-            by_tokens = bound >= self.max_tokens
-            limit = f"tokens is {self.max_tokens}" if by_tokens else f"seconds is {self.max_seconds:g}"
-            pause = self.pause(waiting)
-            raise Unavailable(
-                f"the queue is full: {self.admitted} tokens wait, {self.seconds(self.admitted):.1f} s of work, and "
-                f"batching.max_queued_{limit}. Send the request again in {pause} s, with fewer clients at once.",
-                retry_after=pause,
-            )
+        cost, quick = self._cost(tokens), tokens <= QUICK
+        no_room = self.admitted + cost > self._bound(quick=quick) or (self.full and not quick)
+        if tokens and self.admitted and no_room:
+            self.full = True
+            raise self.refusal(waiting)
         self.admitted += cost
         return cost
+
+    def release(self, cost: int) -> None:
+        """Count a request that has ended."""
+        self.admitted -= cost
+        if self.admitted <= self._bound(quick=False) * (1 - 1 / _SHARE):
+            self.full = False
+
+    def refusal(self, waiting: int) -> Unavailable:
+        """Return the error of a request that is refused; `waiting` as for `take`."""
+        by_tokens = self._bound(quick=False) >= self.max_tokens
+        limit = f"tokens is {self.max_tokens}" if by_tokens else f"seconds is {self.max_seconds:g}"
+        pause = self.pause(waiting)
+        return Unavailable(
+            f"the queue is full: {self.admitted} tokens wait, {self.seconds(self.admitted):.1f} s of work, and "
+            f"batching.max_queued_{limit}. Send the request again in {pause} s, with fewer clients at once.",
+            retry_after=pause,
+        )
 
     def correct(self, cost: int, tokens: int) -> int:
         """Return what a request counts for that was taken by an estimate, now that its tokens are known."""
@@ -97,10 +113,10 @@ class Admission:
         """Return after how many seconds a client that is refused may come back: when what waits is done."""
         return min(max(math.ceil(self.seconds(waiting)), 1), _LONGEST_WAIT)
 
-    def _bound(self, tokens: int) -> float:
+    def _bound(self, *, quick: bool) -> float:
         """Return the admitted tokens up to which a request is taken."""
         by_time = max(self.max_seconds * self.rate.tokens_per_second, self._least)
-        return min(self.max_tokens, by_time * (1 + 1 / _SHARE) if tokens <= QUICK else by_time)
+        return min(self.max_tokens, by_time * (1 + 1 / _SHARE) if quick else by_time)
 
     def _cost(self, tokens: int) -> int:
-        return min(tokens, max(int(self._bound(tokens)) // _SHARE, 1))
+        return min(tokens, max(int(self._bound(quick=tokens <= QUICK)) // _SHARE, 1))
