@@ -14,7 +14,7 @@ from loadtests.users.search import HITS, SearchingUser
 MOST_WRITTEN: Final = 4
 """Documents in one upsert."""
 MOST_KEPT: Final = 50
-"""Documents of a user beyond which it deletes before it writes, so that a long run tells a leak from a larger store."""
+"""Documents of a user beyond which it deletes before it writes, so that growth in a long run is none of the store."""
 
 
 class ReadAndWrite(EmbeddingUser, SearchingUser):
