@@ -46,7 +46,7 @@ class Scenario:
 
 _IMPATIENT: Final = (
     "Each user embeds 32 sentences of STS-B a request, through `/v1/embeddings` with base64. One that is refused "
-    "asks again in 0.1 to 0.2 s, whatever `Retry-After` says. Another one asks for `/health` and `/ready`."
+    "asks again in 0.5 to 1.5 s, whatever `Retry-After` says. Another one asks for `/health` and `/ready`."
 )
 
 SCENARIOS: Final = {

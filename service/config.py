@@ -144,7 +144,9 @@ class BatchingConfig(_Section):
     max_batch_tokens: _Count = 1024
     max_queued_tokens: _Count = 131_072
     max_queued_seconds: _Seconds = Field(
-        default=4.0, description="Seconds of waiting work, at the measured rate, beyond which requests get a 503."
+        default=4.0,
+        description="Seconds of waiting work, at the measured rate, beyond which requests get a 503; half of it "
+        "under a load that lasts.",
     )
     max_state_bytes: _Count | Literal["auto"] = Field(
         default="auto",

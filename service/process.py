@@ -8,10 +8,13 @@ import os
 import resource
 import sys
 from collections.abc import Callable
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, TypeVar
 
 from service.cores import available_cores
 
+T = TypeVar("T")
 _TEAMS: Final = {"OMP_NUM_THREADS", "RAYON_NUM_THREADS"}
 """The threads of OpenMP (PyTorch, FAISS, BLAS) and of the tokenizers; OpenVINO is told by its runtime."""
 _CHOSEN: Final = _TEAMS & os.environ.keys()
@@ -19,6 +22,8 @@ _CHOSEN: Final = _TEAMS & os.environ.keys()
 _ALLOCATOR: Final = {"MALLOC_ARENA_MAX": (-8, 2), "MALLOC_MMAP_THRESHOLD_": (-3, 2**20)}
 """Parameters of glibc's malloc, by the variable that sets them: number, value. Token states are large and come from
 several threads; with an arena a thread and a threshold that grows, what each has freed stays with the process."""
+_NICENESS: Final = 5
+"""Added for threads that compute; the others have three times their share of a core that both want."""
 
 
 def prepare_process(threads: int | None = None) -> None:
@@ -54,6 +59,16 @@ def open_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def in_background(work: Callable[[], T]) -> T:
+    """Run work in a thread that waits for others where cores are short, as do the threads that it starts, and wait.
+
+    So what computes for long leaves the cores to what answers at once. On other systems than Linux all threads of a
+    process have one priority, and it stays.
+    """
+    with ThreadPoolExecutor(1, initializer=_lower_priority) as executor:
+        return executor.submit(work).result()
+
+
 def freeze_and_trim() -> None:
     """Exempt loaded objects from garbage collection and return freed memory to the OS; call it after loading.
 
@@ -62,6 +77,12 @@ def freeze_and_trim() -> None:
     gc.freeze()
     if trim := _glibc("malloc_trim"):
         trim(0)
+
+
+def _lower_priority() -> None:
+    if sys.platform == "linux":
+        with suppress(OSError):  # forbidden by a sandbox
+            os.nice(_NICENESS)  # of this thread alone
 
 
 def _glibc(name: str) -> Callable[..., object] | None:

@@ -63,7 +63,7 @@ class EmbedSmall(EmbeddingUser):
 
 
 class EmbedImpatient(EmbeddingUser):
-    """Some sentences a request, asked for again at once where it is refused."""
+    """Some sentences a request, asked for again in a second where it is refused, however long it is asked to wait."""
 
     @task
     def some(self) -> None:
@@ -71,8 +71,8 @@ class EmbedImpatient(EmbeddingUser):
         self.embed(self.random.sample(self.texts.sentences, 32))
 
     def patience(self, asked: float) -> float:
-        """Return a moment, chosen anew each time, so that not all come back together."""
-        return self.random.uniform(0.1, 0.2)
+        """Return about a second, chosen anew each time, so that not all come back together."""
+        return self.random.uniform(0.5, 1.5)
 
 
 class EmbedBulk(EmbeddingUser):

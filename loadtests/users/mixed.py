@@ -13,6 +13,8 @@ from loadtests.users.search import HITS, SearchingUser
 
 MOST_WRITTEN: Final = 4
 """Documents in one upsert."""
+MOST_KEPT: Final = 50
+"""Documents of a user beyond which it deletes before it writes, so that growth in a long run is none of the store."""
 
 
 class ReadAndWrite(EmbeddingUser, SearchingUser):
@@ -62,6 +64,8 @@ class ReadAndWrite(EmbeddingUser, SearchingUser):
     @task(2)
     def upsert(self) -> None:
         """Store new documents, at times with a new text for an old one; then fetch one of them."""
+        while len(self._stored) > MOST_KEPT:
+            self.delete()
         texts = self.random.sample(list(self.texts.documents.values()), self.random.randint(1, MOST_WRITTEN))
         keys = [f"{self._mine}-{self._written + place}" for place in range(len(texts))]
         self._written += len(texts)

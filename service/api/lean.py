@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors
-from service.api.requests import NotJSON, ReadingRoute, is_json, parse
+from service.api.middleware.observe import EMBEDDING
+from service.api.requests import NotJSON, ReadingRoute, declared_length, is_json, parse
 from service.api.routing import path_below_root
 
 
@@ -59,7 +60,8 @@ class LeanRoute(ReadingRoute):
 class LeanPaths:
     """Middleware that serves lean routes, found by method and path, and passes other requests on.
 
-    A path without parameters is looked up, and the few others are tried one by one.
+    A path without parameters is looked up, and the few others are tried one by one. Requests to embed are refused
+    before their body is read where the queues are full.
 
     Args:
         app: what serves other requests.
@@ -91,6 +93,8 @@ class LeanPaths:
         scope["app"], scope["route"] = self._owner, route
         request = Request(scope, receive)
         try:
+            if route.path in EMBEDDING:
+                self._owner.state.deployment.models.require_room(declared_length(scope))
             response = await route.respond(request)
         except Exception as error:
             response = await errors.respond(request, error)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, JsonValue, mod
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
+from starlette.types import Scope
 
 from service import exact_json
 from service.deployment import Deployment
@@ -126,6 +127,11 @@ def _without_null(body: type[Body]) -> frozenset[str]:
 def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
     about = {key: value for key, value in schema.items() if key in ("title", "description", "default")}
     return {"anyOf": [{key: value for key, value in schema.items() if key not in about}, {"type": "null"}], **about}
+
+
+def declared_length(scope: Scope) -> int:
+    """Return how many bytes the body of a request has by its header; 0 where that does not say."""
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
 def is_json(content_type: str) -> bool:

@@ -88,6 +88,19 @@ class Models:
         """After how many seconds a client that is refused may come back: when what waits in each queue is done."""
         return max(encoder.batcher.pause for encoder in self._encoders.values())
 
+    def require_room(self, body_bytes: int) -> None:
+        """Refuse a request to embed that no encoder would take, before its body is read.
+
+        Args:
+            body_bytes: the length of the body; 0 where it is not known.
+
+        Raises:
+            Unavailable: the queues are full.
+        """
+        refusals = [encoder.batcher.refusal(body_bytes) for encoder in self._encoders.values()]
+        if refusals[0] is not None and all(refusals):
+            raise refusals[0]
+
     def warm_up(self) -> None:
         """Run a small batch through each encoder."""
         for encoder in self._encoders.values():

@@ -34,6 +34,8 @@ __all__ = ["Batcher", "PostProcess", "Room", "RowFailed"]
 
 logger = logging.getLogger(__name__)
 
+_QUICK_BYTES: Final = 8 * QUICK
+"""Most bytes of the body of a quick request, in any script, what stands around its texts included."""
 _WARM_WIDTH: Final = 32
 """Widest pass that is warmed up: longer texts are rarer, and a pass over them is long beside its compilation."""
 _WARM_TOKENS: Final = 512
@@ -195,6 +197,16 @@ class Batcher:
         with self._lock:
             return self._queue.texts, self._queue.tokens
 
+    def refusal(self, body_bytes: int) -> Unavailable | None:
+        """Return the error of a request that is refused whatever its body holds; None where it may be taken.
+
+        Args:
+            body_bytes: the length of its body, which need not have been read.
+        """
+        with self._lock:
+            full = self._admission.full and body_bytes > _QUICK_BYTES
+            return self._admission.refusal(self._waiting()) if full else None
+
     def limit(self, max_queued_tokens: int, max_queued_seconds: float) -> None:
         """Change what may wait."""
         with self._lock:
@@ -259,7 +271,7 @@ class Batcher:
 
     def _release(self, room: Room) -> None:
         with self._lock:
-            self._admission.admitted -= room.cost
+            self._admission.release(room.cost)
 
     def _waiting(self) -> int:
         """Return how many tokens are not computed yet, with the lock held."""

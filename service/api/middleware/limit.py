@@ -5,6 +5,8 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.requests import declared_length
+
 
 class BodyLimit:
     """Refuses bodies over a number of bytes with 413: by their declared length before they are read, else meanwhile.
@@ -21,7 +23,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = _declared_length(scope)
+        declared = declared_length(scope)
         received = 0
 
         async def limited() -> Message:
@@ -35,10 +37,3 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited, send)
-
-
-def _declared_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value)
-    return 0

@@ -34,6 +34,7 @@ from service.encoder.runtimes.quantizer import Quantizer
 from service.encoder.runtimes.torch import StatesOnly
 from service.encoder.shapes import AnyShape, ShapeBuckets, Shapes
 from service.errors import CheckpointError, ConfigError, brief
+from service.process import in_background
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +100,11 @@ class OpenVINORuntime(Runtime):
             "ENABLE_CPU_PINNING": False,
             "CPU_RUNTIME_CACHE_CAPACITY": _COMPILED_NODES[precision],
         }
-        self._narrow: Any = core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": self.streams})
-        self._wide: Any = core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": 1})
+
+        def compiled(streams: int) -> Any:
+            return in_background(lambda: core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": streams}))
+
+        self._narrow, self._wide = compiled(self.streams), compiled(1)
         self._requests = threading.local()
         # OpenVINO's bindings set themselves up in the first pass; two threads in it at once can deadlock.
         self.prepare_thread()

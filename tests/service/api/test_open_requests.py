@@ -38,10 +38,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 
 @contextmanager
-def limits(served: Deployment, **server: Any) -> Iterator[None]:
-    """The deployment with other keys of the section `server`."""
+def limits(served: Deployment, section: str = "server", **keys: Any) -> Iterator[None]:
+    """The deployment with other keys of a section."""
     before = served.config
-    served.reload(before.model_copy(update={"server": before.server.model_copy(update=server)}))
+    served.reload(before.model_copy(update={section: getattr(before, section).model_copy(update=keys)}))
     try:
         yield
     finally:
@@ -142,6 +142,35 @@ def test_more_requests_than_may_be_under_way_are_refused_before_their_body_is_re
 
     with limits(served, max_requests=2):
         ask(served, run)
+
+
+def test_texts_for_a_full_queue_are_refused_before_they_are_read(served: Deployment) -> None:
+    large, small = ((b"content-length", str(size).encode()) for size in (5_000, 500))
+
+    async def run(app: FastAPI, http: httpx.AsyncClient) -> None:
+        async def read(path: str, *headers: tuple[bytes, bytes]) -> None:
+            one = HalfSent(app, path, *headers)
+            await one.read.wait()
+            one.task.cancel()
+            await asyncio.wait([one.task])
+
+        with busy(served), limits(served, "batching", max_queued_tokens=220):
+            await read("/embed", large)  # nobody was refused so far
+            problem(await http.post("/embed", json={"inputs": ["a text of words"] * 60}), 503, "the queue is full")
+            for path, check in (("/embed", problem), ("/v1/embeddings", openai_problem), ("/similarity", problem)):
+                one = HalfSent(app, path, large)
+                answer = await one.answer(path)
+                check(answer, 503, "the queue is full", "batching.max_queued_tokens is 220", "again in 1 s")
+                assert answer.headers["retry-after"] == "1" and not one.read.is_set()
+            await read("/embed", small)  # it may be quick
+            await read("/embed")  # its size is not known
+            for path in ("/tokenize", "/search"):  # which texts wait for no encoder, and which may have a vector
+                await read(path, large)
+            metrics = (await http.get("/metrics")).text
+            assert 'millpond_http_requests_total{method="POST",route="/v1/embeddings",status="503"} 1.0' in metrics
+        await read("/embed", large)
+
+    ask(served, run)
 
 
 @pytest.mark.parametrize("path", ["/embed", "/search", "/collections/default/documents"])

@@ -10,9 +10,21 @@ from service.encoder.admission import Admission, DrainRate
 from service.errors import Unavailable
 
 
-def admission(*, max_tokens: int = 1_000_000, max_seconds: float = 2.0, rate: float = 0.0) -> Admission:
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def admission(
+    *, max_tokens: int = 1_000_000, max_seconds: float = 2.0, rate: float = 0.0, clock: Clock | None = None
+) -> Admission:
     """Two streams with batches of up to 1,000 tokens, at a rate that was measured, unless that is 0."""
-    one = Admission(2, 1000, max_tokens, max_seconds)
+    one = Admission(2, 1000, max_tokens, max_seconds, clock or Clock())
     if rate:
         one.rate.add(1000, 2 * 1000 / rate)
     return one
@@ -41,8 +53,47 @@ def test_the_bound_in_seconds_follows_the_rate():
         for _ in range(2 * rate // 1000):
             one.take(1000, 0)
         assert "batching.max_queued_seconds is 2." in refused(one, 1000).detail
-        one.admitted -= 1000
+
+
+def test_what_is_not_quick_is_refused_from_a_refusal_until_there_is_room_for_the_largest():
+    one = admission(rate=10_000)
+    for _ in range(20):
         one.take(1000, 0)
+    assert not one.full
+    refused(one, 1000)
+    for _ in range(4):
+        assert one.full
+        refused(one, 200)
+        assert one.take(100, 0) == 100
+        one.release(100)
+        one.release(1000)
+    one.release(1000)
+    assert not one.full
+    assert one.take(10**6, 0) == 5000  # whatever small ones have come meanwhile
+
+
+def test_a_burst_may_fill_the_queue_and_a_load_that_lasts_half_of_it():
+    clock = Clock()
+    one = admission(rate=10_000, max_seconds=4.0, clock=clock)
+    for _ in range(20):
+        one.take(1000, 0)
+    clock.now += 3.9
+    for _ in range(20):
+        one.take(1000, 0)
+    assert "batching.max_queued_seconds is 4." in refused(one, 1000).detail
+    clock.now += 0.2
+    for _ in range(24):
+        assert "max_queued_seconds is 4, half of which is for a load that lasts." in refused(one, 1000).detail
+        one.release(1000)
+    one.release(1000)
+    for _ in range(5):
+        one.take(1000, 0)
+    refused(one, 1000)
+    for _ in range(20):
+        one.release(1000)
+    for _ in range(40):  # it was empty
+        one.take(1000, 0)
+    refused(one, 1000)
 
 
 def test_without_a_measured_rate_tokens_bound_what_waits():
@@ -82,7 +133,7 @@ def test_a_request_that_is_alone_is_taken_however_large(rate):
     one = admission(rate=rate)
     cost = one.take(10**9, 0)
     assert one.take(20, 0) == 20  # beside it
-    one.admitted -= cost + 20
+    one.release(cost + 20)
     assert one.admitted == 0
 
 

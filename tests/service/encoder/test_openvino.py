@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,22 @@ def test_results_are_not_overwritten_by_the_next_pass(tmp_path):
         kept = first.copy()
         embed(models, TEXTS[1:2])
         assert np.array_equal(first, kept)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all threads of a process have one priority")
+def test_the_threads_that_compute_yield_to_those_that_answer(tmp_path):
+    here, tasks = os.nice(0), Path("/proc/self/task")
+    before = set(tasks.iterdir())
+    with served(
+        plain_bert(tmp_path / "model"), pooling="mean", runtime={"backend": "openvino", "threads": 2}
+    ) as models:
+        embed(models, TEXTS)
+        started = [int(task.name) for task in set(tasks.iterdir()) - before]
+        python = {thread.native_id: thread.name for thread in threading.enumerate()}
+        priorities = {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in started}
+        assert all(priorities[thread] == here for thread in python.keys() & priorities.keys())
+        assert sum(priorities[thread] > here for thread in priorities.keys() - python.keys()) >= 2
+    assert os.nice(0) == here
 
 
 def test_a_second_start_uses_the_cached_graph(tmp_path, caplog):
