@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors
-from service.api.requests import NotJSON, ReadingRoute, is_json, parse
+from service.api.requests import NotJSON, ReadingRoute, is_json, parsed
 from service.api.routing import path_below_root
 
 
@@ -43,7 +43,7 @@ class LeanRoute(ReadingRoute):
         value: Any = content
         if is_json(request.headers.get("content-type", "")):
             try:
-                value = parse(content)
+                value = await parsed(content)
             except NotJSON as error:
                 problem = {"type": "json_invalid", "loc": ("body",), "ctx": {"error": error.msg}}
                 raise RequestValidationError([problem]) from error
