@@ -284,7 +284,8 @@ class CollectionService:
         while True:
             definition = collection.definition
             embedder = None if definition.foreign else self._embedder(name, definition)
-            admitted, refused = sort_out(name, definition, collection.dim, items)
+            sorting = partial(sort_out, name, definition, collection.dim, items)
+            admitted, refused = sorting() if _small(items) else await asyncio.to_thread(sorting)
             refused |= unembeddable
             admitted = {index: item for index, item in admitted.items() if index not in refused}
             check = partial(self._check, embedder, definition, admitted, truncate)

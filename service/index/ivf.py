@@ -25,7 +25,7 @@ from service.similarity import Similarity
 
 faiss: Any = _typed_faiss
 
-_GROWTH: Final = 4
+_GROWTH: Final = 3
 """Growth of a segment after which its centres are found anew."""
 _MEASURED_GROWTH: Final = 1.5
 """Growth of a segment after which its recall is measured anew."""
@@ -40,7 +40,7 @@ _MODEST: Final = 20_000
 """Vectors that a filter leaves up to which all their codes are compared, which takes less than a millisecond."""
 _STRETCH: Final = 4
 """How many times as many candidates are ranked where the nearest lie far from a query, so that codes tell less."""
-_POOLED: Final = 1.5
+_POOLED: Final = 2
 """How many times as many candidates are ranked of several segments, whose nearest lie closer together."""
 _MOST_COUNTED: Final = 1_000
 """Vectors that are looked for to see whether those that are allowed lie near a query."""
@@ -312,7 +312,7 @@ class IvfIndex(TailedIndex[Segments, Built]):
 
     exact_below: ClassVar[int] = 20_000
     most_tail: ClassVar[int] = 16_384
-    most_of_segment: ClassVar[int] = 1 << 20
+    most_of_segment: ClassVar[int] = 1 << 21
     """Vectors beyond which a segment takes no more in."""
     most_tail_bytes: ClassVar[int] = 1 << 29
     """Memory of the tail beyond which its vectors are read from the store until they have codes."""
@@ -373,8 +373,8 @@ class IvfIndex(TailedIndex[Segments, Built]):
 
 
 def unfit(segment: LiveSegment, share: float) -> bool:
-    """Whether a segment has no codes, or more than a share of its vectors was removed."""
-    return segment.part.index is None or segment.worn(share)
+    """Whether a segment has no codes or those of an earlier version, or more than a share of it was removed."""
+    return segment.part.index is None or segment.part.outdated or segment.worn(share)
 
 
 def after(segment: LiveSegment, key: int) -> LiveSegment:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.arrays import Floats, Keys, Ordinals, Vectors
-from service.index.clustering import centres, flat
+from service.index.clustering import centres
 from service.index.live import Live
 from service.index.rows import half_the_cores, nearest_in, one_thread
 from service.index.snapshot import Draft, Snapshot
@@ -23,9 +23,10 @@ faiss: Any = _typed_faiss
 KIND: Final = "ivf"
 _RANGE: Final = 2.5
 """Standard deviations on both sides of the mean that 4 bits divide; what is beyond has the nearest code."""
-_LISTS: Final = 2
-"""Lists of a segment for the root of the number of its vectors."""
-SAMPLE: Final = 50
+_LIST: Final = 32
+"""Vectors of a list. Long ones have parts of several clusters, each of which lies in several lists: with lists of
+500, a search of a million vectors compares thirty times as many codes for the same recall."""
+SAMPLE: Final = 4
 """Vectors for each list that its centre is found by."""
 _TRAINING: Final = 20_000
 """Vectors that the range of codes is found by."""
@@ -38,12 +39,19 @@ _SMALL, _LARGE = 10, 100
 _MOST_CANDIDATES: Final = 1_000
 """Candidates of a query that are tried at most."""
 
+_LEAST_LISTS: Final = 16
+"""Lists that are tried at least; fewer cost no less."""
+_BEYOND: Final = 64
+"""Centres that the graph over them looks at beyond twice those that are wanted."""
+_MOST_BY_GRAPH: Final = 256
+"""Centres beyond which comparing all of them is quicker, and misses none."""
 _ROUNDING: Final = 1e-6
 """Part of metrics that is rounding."""
 
 # The costs of a search in microseconds, on one core, between which its effort is divided.
-_COST_OF_CODE: Final = 0.05
-_COST_OF_CANDIDATE: Final = 20.0
+_COST_OF_LIST: Final = 2.0
+_COST_OF_CODE: Final = 0.1
+_COST_OF_CANDIDATE: Final = 8.0
 
 Blocks = Iterable[tuple[Keys, Vectors]]
 """Keys and prepared vectors, ascending, in blocks that divide no key's run."""
@@ -64,8 +72,9 @@ class Effort:
     def of(self, wanted: int) -> tuple[int, int]:
         """Return the number of lists, and of candidates, for so many neighbours."""
         share = max(0.0, (wanted - _SMALL) / (_LARGE - _SMALL))
-        lists, candidates = (round(few + share * (many - few)) for few, many in (self.lists, self.candidates))
-        return lists, max(candidates, wanted)
+        lists = round(self.lists[0] * (self.lists[1] / self.lists[0]) ** min(share, 1.0))
+        few, many = self.candidates
+        return lists, max(round(few + share * (many - few)), wanted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,16 +113,35 @@ class Segment:
     @cached_property
     def lists(self) -> int:
         """The number of lists."""
-        return int(faiss.extract_index_ivf(self.index).nlist)
+        return int(self._ivf.nlist)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether its lists are those of an earlier version: few and long, with centres that are in no graph."""
+        return self.index is not None and not isinstance(self._centres, faiss.IndexHNSW)
 
     @cached_property
     def memory_bytes(self) -> int:
         """Bytes of codes, centres and keys."""
         if self.index is None:
             return int(self.keys.nbytes)
-        ivf = faiss.extract_index_ivf(self.index)
-        each = int(ivf.code_size) + 8  # with its position
-        return len(self.keys) * each + 4 * int(ivf.d) * (int(ivf.nlist) + int(ivf.d)) + int(self.keys.nbytes)
+        each, dim = int(self._ivf.code_size) + 8, int(self._ivf.d)  # a code, and its position
+        of_centres = 4 * dim * self.lists
+        if not self.outdated:
+            of_centres = dim * self.lists + 4 * int(self._centres.hnsw.neighbors.size())
+        return len(self.keys) * each + of_centres + 4 * dim * dim + int(self.keys.nbytes)
+
+    @cached_property
+    def _ivf(self) -> Any:
+        return faiss.extract_index_ivf(self.index)
+
+    @cached_property
+    def _centres(self) -> Any:
+        return faiss.downcast_index(self._ivf.quantizer)
+
+    @cached_property
+    def _turn(self) -> Any:
+        return faiss.downcast_VectorTransform(self.index.chain.at(0))
 
     def ordinals(self, positions: Keys) -> Ordinals:
         """Return the place of each vector among those of its key."""
@@ -127,12 +155,27 @@ class Segment:
 
         `bits` has one for each vector, whether it counts; None for all.
         """
+        count, lists = min(count, len(self.keys)), min(lists, self.lists)
         options = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
         parameters = faiss.SearchParametersIVF(nprobe=lists, **options)
+        found = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)
         with one_thread():
-            found: tuple[Floats, Keys] = self.index.search(
-                queries, count, params=faiss.SearchParametersPreTransform(index_params=parameters)
+            turned = self._turn.apply(queries)
+            of_centres, near = self._nearest_lists(turned, lists)
+            x, near_, of_centres_, metrics, positions = map(faiss.swig_ptr, (turned, near, of_centres, *found))
+            self._ivf.search_preassigned_c(
+                *(len(queries), x, count, near_, of_centres_, metrics, positions, False, parameters)
             )
+        return found
+
+    def _nearest_lists(self, turned: Vectors, count: int) -> tuple[Floats, Keys]:
+        """Return the metrics and numbers, (q, count), of the lists whose centres are nearest; -1 for none."""
+        if self.outdated or count > _MOST_BY_GRAPH:
+            every = self._centres if self.outdated else faiss.downcast_index(self._centres.storage)
+            found: tuple[Floats, Keys] = every.search(turned, count)
+        else:
+            parameters = faiss.SearchParametersHNSW(efSearch=2 * count + _BEYOND)
+            found = self._centres.search(turned, count, params=parameters)
         return found
 
     def tuned(
@@ -159,7 +202,7 @@ class Segment:
         neighbours = _Neighbours(own, metrics, places, equal, complete=most == count - 1)
         small, large = (_Choice(neighbours.of(min(k, most)), min(k, most), goal) for k in (_SMALL, _LARGE))
         for lists in _steps(self.lists):
-            cost = _COST_OF_CODE * count / self.lists * lists
+            cost = (_COST_OF_LIST + _COST_OF_CODE * count / self.lists) * lists
             if small.settled(cost) and large.settled(cost):
                 break
             go_on()
@@ -245,7 +288,7 @@ class _Choice:
 
 def lists_of(count: int) -> int:
     """Return how many lists a segment of so many vectors has."""
-    return max(1, int(_LISTS * count**0.5))
+    return max(1, count // _LIST)
 
 
 def coded(
@@ -259,8 +302,7 @@ def coded(
 
     `go_on` is called between the steps, and may raise.
     """
-    found = centres(similarity.metric, sample, min(lists_of(count), len(sample)), go_on)
-    return extended(Segment(np.empty(0, np.int64), _empty(similarity, found, sample), count), blocks, go_on)
+    return extended(Segment(np.empty(0, np.int64), _empty(similarity, count, sample, go_on), count), blocks, go_on)
 
 
 def extended(segment: Segment, blocks: Blocks, go_on: Callable[[], None]) -> Segment:
@@ -278,21 +320,24 @@ def extended(segment: Segment, blocks: Blocks, go_on: Callable[[], None]) -> Seg
     return replace(segment, keys=np.concatenate(found), index=faiss.clone_index(segment.index))
 
 
-def _empty(similarity: Similarity, found: Vectors, sample: Vectors) -> Any:
-    """Return FAISS's index without vectors around centres (n, dim), for vectors as those of a sample (m, dim).
+def _empty(similarity: Similarity, count: int, sample: Vectors, go_on: Callable[[], None]) -> Any:
+    """Return FAISS's index without vectors for about `count` of them, which are as those of a sample (m, dim).
 
-    Vectors are turned at random, so that their numbers are alike in size, and have one range.
+    Vectors are turned at random, so that their numbers are alike in size, and have one range; the sample is turned in
+    its place, since it takes much memory.
     """
-    dim = found.shape[1]
+    dim = sample.shape[1]
     turn = faiss.RandomRotationMatrix(dim, dim)
     turn.init(dim)
-    quantizer = flat(similarity.metric, turn.apply(found))
+    for start in range(0, len(sample), _STEP):
+        sample[start : start + _STEP] = turn.apply(sample[start : start + _STEP])
+    quantizer = centres(similarity.metric, sample, min(lists_of(count), len(sample)), go_on)
     codes = faiss.ScalarQuantizer.QT_4bit_uniform
-    ivf = faiss.IndexIVFScalarQuantizer(quantizer, dim, len(found), codes, quantizer.metric_type, True)
+    ivf = faiss.IndexIVFScalarQuantizer(quantizer, dim, quantizer.ntotal, codes, quantizer.metric_type, True)
     ivf.sq.rangestat, ivf.sq.rangestat_arg = faiss.ScalarQuantizer.RS_meanstd, _RANGE
     ivf.own_fields = True
     quantizer.this.disown()
-    ivf.train(turn.apply(sample[-_TRAINING:]))
+    ivf.train(sample[-_TRAINING:])
     index = faiss.IndexPreTransform(turn, ivf)
     index.own_fields = True
     turn.this.disown()
@@ -301,11 +346,11 @@ def _empty(similarity: Similarity, found: Vectors, sample: Vectors) -> Any:
 
 
 def _steps(most: int) -> Iterator[int]:
-    """Yield 1, 2, 3, 4, 6, 8, 12 and so on, up to `most` and with it."""
-    step = 1
+    """Yield 16, 24, 32, 48, 64 and so on, up to `most` and with it."""
+    step = _LEAST_LISTS
     while step < most:
         yield step
-        if step >= 2 and step * 3 // 2 < most:
+        if step * 3 // 2 < most:
             yield step * 3 // 2
         step *= 2
     yield most

@@ -29,14 +29,19 @@ class VectorFile:
 
     def rows(self, positions: Keys) -> Vectors:
         """Return the vectors (m, dim) at ascending positions (m,); raises `OSError`."""
-        vectors = np.empty((len(positions), self.dim), np.float32)
-        if not len(positions):
-            return vectors
         size = 4 * self.dim
-        starts = np.flatnonzero(np.diff(positions, prepend=positions[0] - 2) != 1)
-        ends = [*starts[1:].tolist(), len(positions)]
-        for start, end, position in zip(starts.tolist(), ends, positions[starts].tolist(), strict=True):
-            read = os.preadv(self.descriptor, [vectors[start:end].data], self.offset + position * size)
-            if read != (end - start) * size:
-                raise OSError(f"the file of vectors ends before position {position + end - start}")
-        return vectors
+        if not len(positions):
+            return np.empty((0, self.dim), np.float32)
+        starts = np.flatnonzero(positions[1:] - positions[:-1] != 1) + 1
+        if 2 * len(starts) < len(positions):
+            firsts, ends = [0, *starts.tolist()], [*starts.tolist(), len(positions)]
+            runs = zip(positions[firsts].tolist(), firsts, ends, strict=True)
+            parts = [
+                os.pread(self.descriptor, (end - first) * size, self.offset + at * size) for at, first, end in runs
+            ]
+        else:  # each by itself, which is less to do for each
+            parts = [os.pread(self.descriptor, size, self.offset + at * size) for at in positions.tolist()]
+        read = b"".join(parts)
+        if len(read) != len(positions) * size:
+            raise OSError(f"the file of vectors ends before position {positions[-1]}")
+        return np.frombuffer(read, np.float32).reshape(-1, self.dim)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from typing import Any
 
 import numpy as np
 
+from service import exact_json
 from service.arrays import Vectors
 
 
@@ -21,8 +21,8 @@ def damaged(what: str) -> sqlite3.DatabaseError:
 def decoded(stored: str, what: str) -> Any:
     """Return the value of JSON that was stored; raises `damaged`."""
     try:
-        return json.loads(stored)
-    except (TypeError, ValueError):
+        return exact_json.loads(stored.encode())
+    except (AttributeError, ValueError):  # AttributeError: it is no text
         raise damaged(f"{what} cannot be read") from None
 
 

@@ -92,6 +92,8 @@ def test_no_error_repeats_a_megabyte(http: httpx.Client, field: str) -> None:
         (b'{"inputs": "a", "pooling": ' + b"[" * 990 + b'"mean"' + b"]" * 990 + b"}", ["nested deeper than 100"]),
         (b'{"inputs": "a", "pooling": ' + b"[" * 100 + b'"mean"' + b"]" * 100 + b"}", ["nested deeper than 100"]),
         (b'{"a":' * 900 + b"1" + b"}" * 900, ["nested deeper than 100 levels"]),
+        (b'{"inputs": "' + b"a" * 300_000 + b'",}', ["JSON", "character"]),
+        (b'{"a": [' + b"1," * 200_000 + b"[" * 99 + b"]" * 100 + b"}", ["nested deeper than 100 levels"]),
     ],
 )
 def test_bodies_that_are_no_json(http: httpx.Client, body: bytes, words: list[str]) -> None:

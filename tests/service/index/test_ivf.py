@@ -2,6 +2,7 @@
 
 import os
 
+import faiss
 import numpy as np
 import pytest
 
@@ -11,6 +12,8 @@ from service.index import ivf as ivf_module
 from service.index.flat import ExactIndex
 from service.index.hnsw import HnswIndex
 from service.index.ivf import IvfIndex
+from service.index.segment import Effort, Segment
+from service.index.snapshot import Draft
 from service.similarity import COSINE, SIMILARITIES
 from tests.service.index.test_hnsw import build, clustered, never, recall
 from tests.support.sources import Source
@@ -361,3 +364,31 @@ def test_a_snapshot_of_something_else_is_refused(saved):
         reopened(saved).restore(name.split()[1], keys)
     with pytest.raises(OSError, match="missing"):
         reopened(saved).restore("missing", keys)
+
+
+def test_a_snapshot_with_the_lists_of_an_earlier_version_is_searched_until_it_is_built_anew(by_codes, tmp_path):
+    rng = np.random.default_rng(3)
+    changed = Changed(Small, COSINE, tmp_path)
+    vectors, keys = clustered(rng, 300), np.arange(300)
+    changed.source.add(keys, vectors)
+    changed.exact.add(keys, vectors)
+    prepared = COSINE.prepared(vectors)
+    lists = faiss.IndexFlatIP(DIM)  # where there is a graph now
+    lists.add(prepared[:20])
+    codes = faiss.ScalarQuantizer.QT_4bit_uniform
+    ivf = faiss.IndexIVFScalarQuantizer(lists, DIM, 20, codes, faiss.METRIC_INNER_PRODUCT, True)
+    turn = faiss.RandomRotationMatrix(DIM, DIM)
+    turn.init(DIM)
+    before = faiss.IndexPreTransform(turn, ivf)
+    before.train(prepared)
+    before.add_with_ids(prepared, keys)
+    effort = Effort((20, 20), (100, 300), 1.0, 300)
+    name = Segment(keys, before, 300, effort).written(Draft(tmp_path, DIM), COSINE).name
+
+    index = changed.index
+    assert index.restore(name, keys) == 299 and index.view().state.uses == "ivf"
+    assert index.memory_bytes < 50_000
+    changed.same(vectors[:5])
+    assert index.due
+    assert build(index) != name and not index.due
+    changed.same(vectors[:5])
