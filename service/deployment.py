@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,11 +22,21 @@ from service.process import prepare_process
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What another reading of the config came to: names of its keys, and of the API keys that are known now."""
+
+    changed: list[str]
+    restart: list[str]
+    keys: list[str]
+
+
 @dataclass(eq=False)
 class Deployment:
     """The served models, the collections embedded with them, the examinations of them, and the keys of clients.
 
-    `config` changes when another one is reloaded.
+    `config` changes when another one is reloaded. `read` reads it again from where it came; None where it came from
+    nowhere.
     """
 
     config: Config
@@ -34,6 +45,7 @@ class Deployment:
     examinations: Examinations
     keys: Keyring
     token_ids: Read
+    read: Callable[[], Config] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -41,16 +53,28 @@ class Deployment:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def reload(self, config: Config) -> None:
-        """Follow another config as far as that needs no restart: limits, and what is logged."""
+    def reread(self) -> Reloaded:
+        """Read the config again and follow it.
+
+        Raises:
+            ConfigError: it or the file of keys is at fault; nothing has changed.
+        """
+        return self.reload(self.read() if self.read else self.config)
+
+    def reload(self, config: Config) -> Reloaded:
+        """Follow another config as far as that needs no restart: limits, keys, and what is logged.
+
+        Raises:
+            ConfigError: the file of keys is at fault; nothing has changed.
+        """
+        keys = self.keys.reload() if self.config.access.needs_key else []
         self.config, changed, restart = reloaded(self.config, config)
         self.models.limit(self.config.batching)
         set_level(self.config.server.log_level)
-        if self.config.access.needs_key:
-            self.keys.reload()
         logger.info("the config was read again; changed: %s", ", ".join(changed) or "nothing")
         if restart:
             logger.warning("a change of %s needs a restart", ", ".join(restart))
+        return Reloaded(changed, restart, keys)
 
     def close(self) -> None:
         """Finish pending writes, close the store and stop the queues of the encoders."""
@@ -58,8 +82,12 @@ class Deployment:
         self.models.close()
 
 
-def open_deployment(config: Config) -> Deployment:
+def open_deployment(config: Config, read: Callable[[], Config] | None = None) -> Deployment:
     """Load the models and open the store.
+
+    Args:
+        config: what is served.
+        read: reads it again, when it is to be reloaded.
 
     Raises:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
@@ -74,4 +102,5 @@ def open_deployment(config: Config) -> Deployment:
     except BaseException:
         engine.close()
         raise
-    return Deployment(config, models, CollectionService(models, engine), Examinations(models), keys, token_ids)
+    collections = CollectionService(models, engine)
+    return Deployment(config, models, collections, Examinations(models), keys, token_ids, read)

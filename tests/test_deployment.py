@@ -1,16 +1,18 @@
-"""What a deployment is made of: the configs, the compose file, the Dockerfile, and the gate."""
+"""What a deployment is made of: the configs, the Dockerfile, and the gate."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
 from service.config import load_config
+from tests.support.manifests import DOCKERFILE, Image
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -32,46 +34,18 @@ def test_each_config_can_be_served(path: Path) -> None:
     assert all(name[:4] in checked.stdout for name in models)
 
 
-def test_compose_file_follows_its_schema() -> None:
-    checked = subprocess.run(
-        [
-            *(sys.executable, "-m", "check_jsonschema"),
-            *("--builtin-schema", "vendor.compose-spec", str(ROOT / "docker-compose.yml")),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-
-
-def test_compose_keeps_documents_and_watches_health() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    service = compose["services"]["millpond"]
-    assert [volume.split(":")[1] for volume in service["volumes"]] == ["/data"]
-    assert "/ready" in service["healthcheck"]["test"][-1]
-    assert "MILLPOND_STORE__PATH=/data" in (ROOT / "Dockerfile").read_text()
-
-
-def test_compose_makes_a_key_before_the_service_starts() -> None:
-    """The service refuses to start without one where a container publishes it."""
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    maker, service = services["key"], services["millpond"]
-    assert service["depends_on"] == {"key": {"condition": "service_completed_successfully"}}
-    assert maker["command"][:2] == ["keys", "new"] and "--unless-there" in maker["command"]
-    for each in (maker, service):
-        assert each["environment"]["MILLPOND_ACCESS__KEYS_FILE"].startswith("/data/")
-        assert "store:/data" in each["volumes"]
-
-
-def test_dockerfile_installs_as_the_makefile_does_and_runs_as_nobody_special() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text()
+def test_dockerfile_installs_as_the_makefile_does() -> None:
+    dockerfile = DOCKERFILE.read_text()
     assert "pip install" not in dockerfile
-    assert set(re.findall(r"^RUN make (\S+)$", dockerfile, re.MULTILINE)) == {"torch", "install"}
-    user = re.search(r"^USER (\S+)$", dockerfile, re.MULTILINE)
-    assert user is not None and user[1] not in ("root", "0")
-    copied = re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE)
-    for name in " ".join(copied).split():
-        assert (ROOT / name).exists(), name
+    installed = re.findall(r"^RUN make (\S+) VENV=(\S+)", dockerfile, re.MULTILINE)
+    assert installed == [("torch", "/opt/millpond"), ("install", "/opt/millpond")]
+    assert Image().env["PATH"].startswith("/opt/millpond/bin:")
+    for names in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE):
+        for name in names.split():
+            assert (ROOT / name).exists(), name
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for name in packages["packages"]:
+        assert f"COPY {name} {name}\n" in dockerfile
 
 
 def test_every_requirement_is_pinned() -> None:

@@ -112,24 +112,30 @@ class Keyring:
             raise InvalidKey(f"key {found.name!r} has expired; ask whoever runs the service for another.")
         return found
 
-    def reload(self) -> None:
-        """Read the file again, whether or not it has changed; what was spent of limits that stay remains spent."""
+    def reload(self) -> list[str]:
+        """Read the file again, whether or not it has changed; what was spent of limits that stay remains spent.
+
+        Returns the names of the keys.
+
+        Raises:
+            ConfigError: as when it is made; the keys stay as they were.
+        """
         self._stamp = self._look()
-        try:
-            keys = self._read()
-        except ConfigError as error:
-            logger.error("the keys stay as they were: %s", error)
-            return
-        self._keys = keys
-        log = logger.info if keys else logger.warning
-        log("%d keys are known: %s", len(keys), ", ".join(key.name for key in keys) or "nobody can call the service")
+        self._keys = self._read()
+        names = [key.name for key in self._keys]
+        log = logger.info if names else logger.warning
+        log("%d keys are known: %s", len(names), ", ".join(names) or "nobody can call the service")
+        return names
 
     def _read_if_changed(self) -> None:
         now = time.monotonic()
         if self._file is not None and now - self._looked >= _LOOK_AGAIN:
             self._looked = now
             if self._look() != self._stamp:
-                self.reload()
+                try:
+                    self.reload()
+                except ConfigError as error:
+                    logger.error("the keys stay as they were: %s", error)
 
     def _look(self) -> tuple[int, int, int] | None:
         """Return what changes with the file, or with what a link in its path leads to; None if there is none."""

@@ -20,6 +20,7 @@ from service.api.middleware import around
 from service.api.middleware.observe import Observer
 from service.api.middleware.open_requests import OpenRequests
 from service.api.routes import (
+    admin,
     collections,
     docs,
     doctor,
@@ -59,6 +60,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     metrics.router,
     doctor.router,
     store.router,
+    admin.router,
     collections.search_router,
     docs.router,
 )

@@ -29,7 +29,7 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "fingerprint_mismatch": (409, "Fingerprint mismatch"),
     "insufficient_scope": (403, "Key of another scope"),
     "invalid_api_key": (401, "Invalid key"),
-    "invalid_configuration": (422, "Invalid configuration"),
+    "invalid_configuration": (409, "Invalid configuration"),
     "invalid_input": (422, "Invalid input"),
     "keywords_unavailable": (409, "No keyword search"),
     "missing_api_key": (401, "No key"),

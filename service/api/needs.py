@@ -41,7 +41,7 @@ _ROUTES: Final[Mapping[Need, tuple[str, ...]]] = {
         *("POST /collections/{name}/documents/delete", "POST /collections/{name}/documents/metadata"),
         *("POST /collections/{name}/reindex", "DELETE /collections/{name}/reindex"),
     ),
-    "admin": ("POST /compact", "GET /doctor"),
+    "admin": ("POST /compact", "GET /doctor", "POST /admin/reload"),
 }
 _OF_ROUTE: Final = {route: need for need, routes in _ROUTES.items() for route in routes}
 

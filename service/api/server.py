@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from ssl import SSLContext
 from types import FrameType
 from typing import Final
@@ -18,6 +17,7 @@ from fastapi import FastAPI
 
 from service.api.middleware.open_requests import OpenRequests
 from service.deployment import Deployment
+from service.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,10 @@ class Server(uvicorn.Server):
 
     Args:
         app: the application.
-        reload: what SIGHUP is to do.
         tls: for HTTPS; None for plain HTTP.
     """
 
-    def __init__(self, app: FastAPI, reload: Callable[[], None], tls: SSLContext | None = None) -> None:
+    def __init__(self, app: FastAPI, tls: SSLContext | None = None) -> None:
         self._served: Deployment = app.state.deployment
         super().__init__(
             uvicorn.Config(
@@ -56,12 +55,18 @@ class Server(uvicorn.Server):
             )
         )
         self._requests: OpenRequests = app.state.requests
-        self._reload = reload
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         await super().startup(sockets)
+
+    def _reload(self) -> None:
+        """Read the config again; what is wrong with it is logged."""
+        try:
+            self._served.reread()
+        except ConfigError as error:
+            logger.error("the config is served as it was: %s", error.detail)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; at the second Ctrl-C, at once."""

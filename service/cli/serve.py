@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from contextlib import ExitStack, suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,6 @@ import typer
 from service.cli.console import Failure, err
 from service.cli.tls import server_context
 from service.config import Config, load_config
-from service.errors import ConfigError
 from service.observation import logs
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ def serve(
 ) -> None:
     """Serve the models of a config over HTTP."""
     overrides = {"server.host": host, "server.port": port, "store.path": str(store) if store else None}
-    settings = load_config(config, overrides=overrides)
+    read = partial(load_config, config, overrides=overrides)
+    settings = read()
     tls = server_context(settings.tls)
     # Bound first, so that an address in use is reported before minutes of loading models.
     with _bound(settings.server.host, settings.server.port) as listener:
@@ -48,7 +49,7 @@ def serve(
         observers = traces(os.environ)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the config has just been read
         open_many_files()
-        served = open_deployment(settings)
+        served = open_deployment(settings, read)
         for name, model in served.models:
             pooling = model.recipe.pooler.spec
             say(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")
@@ -56,13 +57,7 @@ def serve(
         address = f"{'https' if tls else 'http'}://{url_host}:{listener.getsockname()[1]}{settings.server.root_path}"
         say(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
 
-        def reload() -> None:
-            try:
-                served.reload(load_config(config, overrides=overrides))
-            except ConfigError as error:
-                logger.error("the config is served as it was: %s", error.detail)
-
-        server = Server(create_app(served, *observers), reload, tls)
+        server = Server(create_app(served, *observers), tls)
         # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
         signal.signal(signal.SIGTERM, lambda *_: None)
         with suppress(KeyboardInterrupt):

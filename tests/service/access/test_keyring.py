@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from service.access import Keyring, digest, new_key
+from service.access import keyring as keyrings
 from service.config import AccessConfig, Scope
 from service.errors import ConfigError, InvalidKey, QuotaExceeded, RateExceeded
 from tests.support.tiers import first_fast
@@ -162,17 +163,20 @@ def test_what_was_spent_stays_spent(file: Path) -> None:
 
 @pytest.mark.parametrize("content", ["a: b: c", "- a", "{mine: {hash: x, scopes: []}}", None])
 def test_a_file_that_is_broken_changes_nothing(
-    file: Path, content: str | None, caplog: pytest.LogCaptureFixture
+    file: Path, content: str | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = new_key()
     file.write_text(yaml.safe_dump({"mine": entry(key)}))
     keys = Keyring(AccessConfig(keys_file=file))
+    monkeypatch.setattr(keyrings, "_LOOK_AGAIN", 0.0)
     file.unlink() if content is None else file.write_text(content)
-    keys.reload()
     assert keys.whose(key).name == "mine"
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert record.message.startswith(f"the keys stay as they were: {file}: ")
+    with pytest.raises(ConfigError, match=re.escape(f"{file}: ")):
+        keys.reload()
+    assert keys.whose(key).name == "mine"
 
 
 def test_a_file_can_lose_its_last_key(file: Path, caplog: pytest.LogCaptureFixture) -> None:

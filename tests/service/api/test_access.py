@@ -111,6 +111,7 @@ REQUESTS: list[tuple[str, str, str, Any]] = [
     ("search", "GET", "/collections/default/export", None),
     ("write", "DELETE", "/collections/default/documents/a", None),
     ("admin", "POST", "/compact", {}),
+    ("admin", "POST", "/admin/reload", None),
     ("write", "DELETE", "/collections/default", None),
 ]
 

@@ -138,4 +138,9 @@ def test_sighup_reloads_limits_and_the_log_level(tmp_path: Path) -> None:
         assert found == before
         assert server.log.read_text().count("the config was read again") == 1
         reloaded(models, "the config was read again; changed: server.log_level")
+        config.write_text(models + "server: {max_texts: 7}\nstore: {path: elsewhere}\n")
+        answer = server.http.post("/admin/reload").raise_for_status().json()
+        # --store overrides the file, then as at the start.
+        assert answer == {"changed": ["server.max_texts"], "restart": [], "keys": []}
+        assert server.http.get("/info").json()["limits"] == before | {"max_texts": 7}
         assert server.http.post("/embed", json={"inputs": "a"}).status_code == 200
