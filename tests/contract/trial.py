@@ -54,14 +54,16 @@ def try_out(server: Server, access: Access, examples: int, **options: Any) -> su
 
     `options` are for `subprocess.run`.
     """
-    shown = ["--header", f"Authorization: Bearer {access.key}"] if access.key is not None else []
-    config = Path(__file__).with_name("schemathesis.toml")
+    folder = server.store.parent
+    shown = f'\n[auth.openapi]\nkey = {{ bearer = "{access.key}" }}\n' if access.key is not None else ""
+    config = folder / "schemathesis.toml"
+    config.write_text(Path(__file__).with_name("schemathesis.toml").read_text() + shown)
     return subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", config, "--no-color"),
-            *("run", f"{server.url}/openapi.json", "--max-examples", str(examples), *shown),
+            *("run", f"{server.url}/openapi.json", "--max-examples", str(examples)),
         ],
-        cwd=server.store.parent,  # what it keeps of failures is gone with it
+        cwd=folder,  # what it keeps of failures is gone with it
         env={**environment_without_settings(), "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
         text=True,
         check=False,
