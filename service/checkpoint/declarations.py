@@ -190,7 +190,11 @@ class PoolingSettings(_Declaration):
     @classmethod
     def _known(cls, value: Any) -> Any:
         modes = [value] if isinstance(value, str) else value
-        unknown = [mode for mode in modes if not isinstance(mode, str) or mode not in _POOLINGS] if isinstance(modes, list) else []
+        unknown = (
+            [mode for mode in modes if not isinstance(mode, str) or mode not in _POOLINGS]
+            if isinstance(modes, list)
+            else []
+        )
         if unknown or modes == []:
             raise ValueError(f"pooling_mode {unknown} is not known. Known are {', '.join(_POOLINGS)}")
         return modes
