@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Up to four processes; tests of a file, which share its servers, stay together while they can.
 PYTEST = $(BIN)/python $(MEASURED) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help run test test-slow test-all test-peers clients coverage check lint audit types install install-dev torch bench loadtest clean
+.PHONY: help run test test-slow test-all test-peers clients contract coverage check lint audit types install install-dev torch bench loadtest clean
 
 help:  ## Show this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-all: test test-slow  ## Run the fast tests and the slow ones: some half an 
 
 test-peers: install-dev  ## Run what needs other environments or many minutes; what is not there is skipped.
 	$(PYTEST) -m peers
+
+contract: install-dev  ## Try the whole OpenAPI document with generated requests, without keys and with them; CONTRACT="--examples 300".
+	$(BIN)/python -m tests.contract $(CONTRACT)
 
 clients: $(CLIENTS)/.installed  ## Install the clients of other projects that test-peers tries, into $(CLIENTS).
 

@@ -126,7 +126,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(path.read_text())
     except FileNotFoundError:
         raise PoolingError(f"{path}: not found; a folder that a pooler was saved to has this file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PoolingError(f"{path}: cannot be read: {error}") from error
     match description:
         case {"format": 1, "config": {"dim": int()}, "trained": bool()}:

@@ -12,13 +12,14 @@ from fastapi.routing import iter_route_contexts
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
-from service.api import errors, needs
+from service.api import document, errors
 from service.api.access_log import log_access
 from service.api.lean import LeanPaths
 from service.api.metrics import RequestFigures, registry_of
 from service.api.middleware import around
 from service.api.middleware.observe import Observer
 from service.api.middleware.open_requests import OpenRequests
+from service.api.needs import Needs
 from service.api.routes import (
     admin,
     collections,
@@ -94,14 +95,13 @@ class _Application(FastAPI):
         for router in _ROUTERS:
             self.include_router(router)
         self.state.routes = routes = Routes(each.original_route for each in iter_route_contexts(self.routes))
-        errors.document(self)
-        if served.config.access.needs_key:
-            needs.document(self, needs.Needs(routes, open_metrics=served.config.access.open_metrics))
+        access = served.config.access
+        document.complete(self, Needs(routes, open_metrics=access.open_metrics) if access.needs_key else None)
         app: ASGIApp = LeanPaths(super().__call__, self, routes)
         figures = RequestFigures()
         self.state.metrics = registry_of(served, figures)
-        access = [log_access] if served.config.server.access_log else []
-        self._outermost = around(app, served, routes, self.state.requests, [figures, *access, *observers])
+        logs = [log_access] if served.config.server.access_log else []
+        self._outermost = around(app, served, routes, self.state.requests, [figures, *logs, *observers])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)

@@ -79,23 +79,6 @@ def speaks_openai(path: str) -> bool:
     return path.startswith("/v1/") or path == "/embeddings"
 
 
-def document(app: FastAPI) -> None:
-    """Declare errors outside OpenAI's routes as `application/problem+json` in the OpenAPI document."""
-    build = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = build()
-        for path, operations in document["paths"].items():
-            for operation in operations.values():
-                for status, response in operation["responses"].items():
-                    content = response.get("content", {})
-                    if not speaks_openai(path) and status >= "4" and "application/json" in content:
-                        content["application/problem+json"] = content.pop("application/json")
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
 def _respond(
     request: Request,
     status: int,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal
 
-from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import Scope
 
@@ -76,21 +75,3 @@ class Needs:
     def is_listed(method: str, route: Route) -> bool:
         """Whether it has been decided what one method of a route needs."""
         return f"{method} {route.path}" in _OF_ROUTE
-
-
-def document(app: FastAPI, needs: Needs) -> None:
-    """Tell in the OpenAPI document which operations need a key, and of which scope."""
-    build = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = build()
-        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
-        schemes["key"] = {"type": "http", "scheme": "bearer", "description": "An API key of this service."}
-        for path, operations in document["paths"].items():
-            for method, operation in operations.items():
-                need = needs.of({"type": "http", "method": method.upper(), "path": path})
-                if need != "nothing":
-                    operation["security"] = [{"key": [need] if need in get_args(config.Scope) else []}]
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

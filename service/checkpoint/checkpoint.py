@@ -24,7 +24,7 @@ from service.checkpoint.declarations import (
 from service.checkpoint.folder import find_folder
 from service.checkpoint.hashing import sha256
 from service.checkpoint.weights import check_whole, weight_files
-from service.errors import CheckpointError
+from service.errors import CheckpointError, shortened
 
 _HEAD: Final = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _POOLER_FILE: Final = "pooler.json"
@@ -80,7 +80,7 @@ class Checkpoint:
         if self.config.get("is_causal") is False or self.config.get("use_bidirectional_attention") is True:
             return False
         architectures = self.config.get("architectures") or []
-        return self.config.get("model_type") in _CAUSAL_TYPES or any(
+        return self.config.get("model_type", "") in _CAUSAL_TYPES or any(
             name.endswith(_CAUSAL_SUFFIXES) for name in architectures
         )
 
@@ -114,6 +114,7 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     config = read_json(transformer / "config.json")
     if config is None:
         raise CheckpointError(f"{transformer}: has no config.json, so it is not a model folder.")
+    _check_kind(transformer / "config.json", config)
     if (transformer / "adapter_config.json").exists():
         raise CheckpointError(
             f"{transformer}: has an adapter_config.json, and adapters are not applied here. Merge the adapter into "
@@ -131,6 +132,16 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             "(`model.save_pretrained(folder)`)."
         )
     return found
+
+
+def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` unless what kind of model it is, is told in words."""
+    kind, architectures = config.get("model_type"), config.get("architectures")
+    if kind is not None and not isinstance(kind, str):
+        raise CheckpointError(f"{path}: model_type must be a string, not {shortened(kind)}.")
+    names = architectures if isinstance(architectures, list) else [None]
+    if architectures is not None and not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{path}: architectures must be a list of strings, not {shortened(architectures)}.")
 
 
 def _declared(folder: Path, transformer: Path, modules: Sequence[Module]) -> dict[str, Any]:

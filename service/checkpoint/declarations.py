@@ -65,7 +65,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON: {error}.") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: must hold a JSON object, not {type(value).__name__}.")
@@ -190,7 +190,11 @@ class PoolingSettings(_Declaration):
     @classmethod
     def _known(cls, value: Any) -> Any:
         modes = [value] if isinstance(value, str) else value
-        unknown = [mode for mode in modes if mode not in _POOLINGS] if isinstance(modes, list) else []
+        unknown = (
+            [mode for mode in modes if not isinstance(mode, str) or mode not in _POOLINGS]
+            if isinstance(modes, list)
+            else []
+        )
         if unknown or modes == []:
             raise ValueError(f"pooling_mode {unknown} is not known. Known are {', '.join(_POOLINGS)}")
         return modes
@@ -254,7 +258,7 @@ def read_modules(path: Path) -> list[Module]:
         return []
     try:
         modules = TypeAdapter(list[Module]).validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not a list of modules: {' '.join(str(error).split())}.") from None
     if not modules or modules[0].kind != "Transformer":
         first = modules[0].type if modules else "nothing"

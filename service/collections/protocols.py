@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from service.store.document import Document, Embedded, Span, Stored
 from service.store.filters import AnyFilter
 from service.store.space import Space
 from service.store.tokenizers import UNICODE61, Tokenizer
+
+NAME: Final = "[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
+"""The regular expression of what a collection or an alias may be called."""
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ from contextvars import Context
 from pathlib import Path
 
 from service.arrays import Vectors
+from service.deadline import in_time
 from service.doctor import reference
 from service.doctor.examine import examine
 from service.doctor.findings import Report
@@ -31,6 +32,7 @@ class Examinations:
         Raises:
             UnknownModel: no model has this name.
             Unavailable: the queue is full; a later call may succeed.
+            DeadlineExceeded: the caller has no time for it; it is made all the same.
         """
         embedder = self._models.get(name)
         task = self._tasks.get(embedder.name)
@@ -38,7 +40,8 @@ class Examinations:
             # In a context of its own, as it outlives the deadline of who asked first.
             task = asyncio.create_task(self._examine(embedder), context=Context())
             self._tasks[embedder.name] = task
-        return await asyncio.shield(task)  # others may wait for it, even if this caller goes away
+        # Others may wait for it, even if this caller goes away or has no more time.
+        return await in_time(asyncio.shield(task))
 
     async def close(self) -> None:
         """Cancel examinations under way."""

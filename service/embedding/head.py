@@ -141,9 +141,11 @@ def _load(module: HeadModule) -> nn.Module:
     return layer
 
 
-def _activation(name: str) -> nn.Module:
+def _activation(name: Any) -> nn.Module:
     """Make an activation from its dotted name; only modules of torch.nn without arguments."""
-    kind = getattr(nn, name.rpartition(".")[2], None) if name.startswith("torch.nn.") else None
+    kind = (
+        getattr(nn, name.rpartition(".")[2], None) if isinstance(name, str) and name.startswith("torch.nn.") else None
+    )
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ValueError(f"activation_function {json.dumps(name)} is not a module of torch.nn")
     return kind()

@@ -16,7 +16,7 @@ from service.deadline import answered_within
 from service.deployment import Deployment
 from service.errors import InvalidInput, Place, ServiceError, Unavailable, shortened
 
-_ALWAYS: Final = frozenset({"/health", "/ready", "/ping", "/metrics"})
+ALWAYS: Final = frozenset({"/health", "/ready", "/ping", "/metrics"})
 """Paths of what looks after the service: answered however much is under way, and until the end."""
 _TIMEOUT: Final = b"x-request-timeout"
 _COME_BACK: Final = 5
@@ -24,7 +24,7 @@ _COME_BACK: Final = 5
 
 
 class OpenRequests:
-    """The requests that a service is at, apart from those of `_ALWAYS`.
+    """The requests that a service is at, apart from those of `ALWAYS`.
 
     Args:
         served: the deployment, whose limits may change meanwhile.
@@ -82,7 +82,7 @@ class TrackRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection."""
-        if scope["type"] != "http" or path_below_root(scope) in _ALWAYS:
+        if scope["type"] != "http" or path_below_root(scope) in ALWAYS:
             await self._app(scope, receive, send)
         else:
             await self._requests.serve(self._app, scope, receive, send)

@@ -31,7 +31,8 @@ from service.api.schemas.collections import (
     UpsertedBody,
     UpsertRequest,
 )
-from service.api.schemas.problem import PROBLEMS, Problem
+from service.api.schemas.fields import CollectionName, DocumentId
+from service.api.schemas.problem import problem
 from service.api.schemas.search import Hits, RecommendRequest, SearchRequest, SearchResults
 from service.collections import Hit
 from service.collections.intake import Incoming
@@ -48,10 +49,8 @@ from service.store.tokenizers import TOKENIZERS, Tokenizer
 MOST_CHARACTERS: Final = 1 << 28
 """Characters of text in one response."""
 
-_CONFLICT: Final[dict[int | str, dict[str, Any]]] = {
-    409: {"model": Problem, "description": "Exists under another definition, or the fingerprints differ"}
-}
-_MISSING: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem, "description": "Not found"}}
+_CONFLICT: Final = problem(409, "Exists under another definition, or the fingerprints differ")
+_MISSING: Final = problem(404, "Not found")
 
 
 class _AnyId(PathConvertor):
@@ -62,22 +61,17 @@ class _AnyId(PathConvertor):
 
 register_url_convertor("id", _AnyId())
 
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    422: PROBLEMS[422],
-    503: {"model": Problem, "description": "The store cannot be used"},
-    504: PROBLEMS[504],
-}
-router = APIRouter(tags=["collections"], route_class=JSONRoute, responses=_RESPONSES)
-search_router = APIRouter(tags=["collections"], route_class=LeanRoute, responses=_RESPONSES)
+router = APIRouter(tags=["collections"], route_class=JSONRoute)
+search_router = APIRouter(tags=["collections"], route_class=LeanRoute)
 
 
 @router.put(
     "/collections/{name}",
     response_model_exclude_none=True,
-    responses=PROBLEMS | _CONFLICT | {201: {"model": CollectionBody}},
+    responses=_MISSING | _CONFLICT | {201: {"model": CollectionBody}},
 )
 async def create(
-    name: str, served: Served, response: Response, body: CreateCollection | None = None
+    name: CollectionName, served: Served, response: Response, body: CreateCollection | None = None
 ) -> CollectionBody:
     """Create a collection (201), or find the equal one (200)."""
     asked = body or CreateCollection.model_validate({})
@@ -104,19 +98,19 @@ async def list_all(served: Served) -> CollectionList:
 
 
 @router.get("/collections/{name}", response_model_exclude_none=True, responses=_MISSING)
-async def describe(name: str, served: Served) -> CollectionBody:
+async def describe(name: CollectionName, served: Served) -> CollectionBody:
     """What a collection is and holds."""
     return CollectionBody(**await served.collections.describe(served.collections.get(name)))
 
 
 @router.delete("/collections/{name}", status_code=204, responses=_MISSING)
-async def drop(name: str, served: Served) -> None:
+async def drop(name: CollectionName, served: Served) -> None:
     """Delete a collection with all its documents and aliases."""
     await served.collections.drop(name)
 
 
-@router.post("/collections/{name}/documents", response_model=UpsertedBody, responses=PROBLEMS | _CONFLICT)
-async def upsert(name: str, body: UpsertRequest, served: Served) -> Response:
+@router.post("/collections/{name}/documents", response_model=UpsertedBody, responses=_MISSING | _CONFLICT)
+async def upsert(name: CollectionName, body: UpsertRequest, served: Served) -> Response:
     """Store documents, all or none; answers once they are durable and can be found.
 
     `unchanged` of them were stored already with equal text, metadata and given spans, and were not embedded again.
@@ -134,21 +128,21 @@ async def upsert(name: str, body: UpsertRequest, served: Served) -> Response:
 
 
 @router.get("/collections/{name}/documents/{document_id:id}", response_model=DocumentBody, responses=_MISSING)
-async def fetch(name: str, document_id: str, served: Served) -> Response:
+async def fetch(name: CollectionName, document_id: DocumentId, served: Served) -> Response:
     """One document."""
     document = await served.collections.fetch(name, document_id)
     return json_response(document.to_json())
 
 
 @router.delete("/collections/{name}/documents/{document_id:id}", status_code=204, responses=_MISSING)
-async def delete(name: str, document_id: str, served: Served) -> None:
+async def delete(name: CollectionName, document_id: DocumentId, served: Served) -> None:
     """Delete one document, durably."""
     await served.collections.delete(name, document_id)
 
 
-@router.post("/collections/{name}/reindex", responses=PROBLEMS | _CONFLICT | _MISSING | {202: {"model": ReindexBody}})
+@router.post("/collections/{name}/reindex", responses=_MISSING | _CONFLICT | {202: {"model": ReindexBody}})
 async def begin_reindex(
-    name: str, served: Served, response: Response, body: ReindexRequest | None = None
+    name: CollectionName, served: Served, response: Response, body: ReindexRequest | None = None
 ) -> ReindexBody:
     """Embed a collection anew from its stored text, in the background (202), or go on with that.
 
@@ -174,19 +168,19 @@ async def begin_reindex(
 
 
 @router.get("/collections/{name}/reindex", responses=_MISSING)
-async def describe_reindex(name: str, served: Served) -> ReindexBody:
+async def describe_reindex(name: CollectionName, served: Served) -> ReindexBody:
     """How far the reindex of a collection is."""
     return _reindex(await served.collections.reindexes.progress(served.collections.get(name)))
 
 
 @router.delete("/collections/{name}/reindex", status_code=204, responses=_MISSING)
-async def abandon_reindex(name: str, served: Served) -> None:
+async def abandon_reindex(name: CollectionName, served: Served) -> None:
     """Stop the reindex of a collection and drop what it made; the collection stays as it is."""
     await served.collections.reindexes.abandon(served.collections.get(name))
 
 
-@search_router.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
-async def search(name: str, body: SearchRequest, served: Served) -> Response:
+@search_router.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=_MISSING | _CONFLICT)
+async def search(name: CollectionName, body: SearchRequest, served: Served) -> Response:
     """The documents nearest to a text, to each of several texts, or to a vector.
 
     In a chunked collection each hit is a `span` of a document, of which one document may have many; with
@@ -195,8 +189,8 @@ async def search(name: str, body: SearchRequest, served: Served) -> Response:
     return await _search(served, name, body)
 
 
-@search_router.post("/collections/{name}/recommend", response_model=Hits, responses=PROBLEMS | _MISSING)
-async def recommend(name: str, body: RecommendRequest, served: Served) -> Response:
+@search_router.post("/collections/{name}/recommend", response_model=Hits, responses=_MISSING)
+async def recommend(name: CollectionName, body: RecommendRequest, served: Served) -> Response:
     """Documents that are like some of the collection and unlike others, which are no hits themselves.
 
     They are the nearest to the average vector of the positive ones, or with negative ones to twice that less the
@@ -215,7 +209,7 @@ async def recommend(name: str, body: RecommendRequest, served: Served) -> Respon
     return await _response(found, body, warnings_of(condition))
 
 
-@search_router.post("/search", response_model=Hits | SearchResults, responses=PROBLEMS | _CONFLICT)
+@search_router.post("/search", response_model=Hits | SearchResults, responses=_MISSING | _CONFLICT)
 async def search_default(body: SearchRequest, served: Served) -> Response:
     """The same on the default collection (`store.default_collection`)."""
     name = served.config.store.default_collection

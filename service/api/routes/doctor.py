@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query
 
 from service.api.requests import Served
 from service.api.schemas.doctor import Examined
-from service.api.schemas.problem import PROBLEMS
+from service.api.schemas.problem import UNKNOWN_MODEL
 
 router = APIRouter(tags=["status"])
 
 
-@router.get("/doctor", response_model=Examined, responses={status: PROBLEMS[status] for status in (404, 422, 503)})
+@router.get("/doctor", response_model=Examined, responses=UNKNOWN_MODEL)
 async def doctor(
     served: Served, model: Annotated[str | None, Query(description="Only this model; by default all.")] = None
 ) -> dict[str, Any]:

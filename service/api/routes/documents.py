@@ -22,21 +22,19 @@ from service.api.schemas.documents import (
     MetadataRequest,
     UpdatedBody,
 )
-from service.api.schemas.problem import PROBLEMS, Problem
+from service.api.schemas.fields import CollectionName
+from service.api.schemas.problem import problem
 from service.store import Stored
 from service.store.filters import Filter
 
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = PROBLEMS | {
-    404: {"model": Problem, "description": "No such collection"},
-    503: {"model": Problem, "description": "The store cannot be used"},
-}
+_RESPONSES: Final = problem(404, "No such collection")
 _PATH: Final = "/collections/{name}/documents"
 router = APIRouter(tags=["documents"], route_class=JSONRoute, responses=_RESPONSES)
 reading_router = APIRouter(tags=["documents"], route_class=ReadingRoute, responses=_RESPONSES)
 
 
 @reading_router.post(f"{_PATH}/list", response_model=DocumentPage)
-async def list_some(name: str, served: Served, body: ListRequest | None = None) -> Response:
+async def list_some(name: CollectionName, served: Served, body: ListRequest | None = None) -> Response:
     """Documents in the order of storing, a page at a time, with a filter those that match it.
 
     Send the `cursor` of a page to get the next one. A document that is there all along comes once, whatever is stored
@@ -54,14 +52,14 @@ async def list_some(name: str, served: Served, body: ListRequest | None = None) 
 
 
 @reading_router.post(f"{_PATH}/count", response_model_exclude_none=True)
-async def count(name: str, served: Served, body: CountRequest | None = None) -> CountBody:
+async def count(name: CollectionName, served: Served, body: CountRequest | None = None) -> CountBody:
     """How many documents there are, with a filter how many match it."""
     condition = Filter.of(body.filter if body else None)
     return CountBody(count=await served.collections.count(name, condition), **warnings_of(condition))
 
 
 @reading_router.post(f"{_PATH}/get", response_model=FoundBody)
-async def fetch_many(name: str, body: GetRequest, served: Served) -> Response:
+async def fetch_many(name: CollectionName, body: GetRequest, served: Served) -> Response:
     """Documents by their ids, in that order; `missing` are the ids that no document has."""
     check_count(served, len(body.ids), "ids")
     found, missing = await served.collections.fetch_many(name, body.ids, vectors="vector" in body.include)
@@ -69,7 +67,7 @@ async def fetch_many(name: str, body: GetRequest, served: Served) -> Response:
 
 
 @router.post(f"{_PATH}/delete", response_model_exclude_none=True)
-async def delete_many(name: str, body: DeleteRequest, served: Served) -> DeletedBody:
+async def delete_many(name: CollectionName, body: DeleteRequest, served: Served) -> DeletedBody:
     """Delete the documents with some ids, those that match a filter, or all: all of them or none, durably."""
     if body.ids is not None:
         check_count(served, len(body.ids), "ids")
@@ -79,7 +77,7 @@ async def delete_many(name: str, body: DeleteRequest, served: Served) -> Deleted
 
 
 @router.post(f"{_PATH}/metadata", response_model_exclude_none=True)
-async def update_metadata(name: str, body: MetadataRequest, served: Served) -> UpdatedBody:
+async def update_metadata(name: CollectionName, body: MetadataRequest, served: Served) -> UpdatedBody:
     """Change the metadata of documents, all of them or none, durably; nothing is embedded again."""
     if body.ids is not None:
         check_count(served, len(body.ids), "ids")

@@ -19,7 +19,7 @@ from service.api.schemas.embed import (
     TokenStatesBody,
 )
 from service.api.schemas.fields import VectorOptions, listed
-from service.api.schemas.problem import PROBLEMS
+from service.api.schemas.problem import UNKNOWN_MODEL
 from service.api.schemas.spans import CutBody
 from service.api.vectors import TRUNCATED, embedded, encoding, truncation, typed
 from service.embedding.chunkers import Chunker
@@ -32,7 +32,7 @@ MOST_STATES: Final = 16_384
 router = APIRouter(tags=["embed"], route_class=LeanRoute)
 
 
-@router.post("/embed", response_model=list[list[float] | str], responses=PROBLEMS | TRUNCATED)
+@router.post("/embed", response_model=list[list[float] | str], responses=UNKNOWN_MODEL | TRUNCATED)
 async def embed(body: EmbedRequest, served: Served) -> Response:
     """One vector a text, under the model's pooling or another."""
     return await embed_inputs(body.inputs, body, served)
@@ -49,7 +49,7 @@ async def embed_inputs(inputs: str | Sequence[Any], options: VectorOptions, serv
 @router.post(
     "/embed_all",
     response_model=list[TokenStatesBody] | list[list[list[float]]],
-    responses=PROBLEMS | TRUNCATED,
+    responses=UNKNOWN_MODEL | TRUNCATED,
 )
 async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
     """The encoder's token states of each text, before any pooling, with tokens and character offsets.
@@ -82,7 +82,7 @@ def _states_alone(text: TokenStates) -> Iterator[bytes]:
     return json_list(text.states)
 
 
-@router.post("/embed_spans", response_model=list[SpanVectorsBody], responses=PROBLEMS)
+@router.post("/embed_spans", response_model=list[SpanVectorsBody], responses=UNKNOWN_MODEL)
 async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
     """One vector a span of each text, pooled from one pass over the whole text (late chunking), or from its own.
 

@@ -11,7 +11,7 @@ from service.api.lean import LeanRoute
 from service.api.requests import Served
 from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.explain import ExplainedBody, ExplainRequest
-from service.api.schemas.problem import PROBLEMS
+from service.api.schemas.problem import UNKNOWN_MODEL
 from service.arrays import Floats
 from service.embedding.embedder import TokenStates
 from service.embedding.explain import Explained, Explanation
@@ -20,7 +20,7 @@ from service.embedding.explain import explain as explain_texts
 router = APIRouter(tags=["embed"], route_class=LeanRoute)
 
 
-@router.post("/explain", response_model=ExplainedBody, responses=PROBLEMS)
+@router.post("/explain", response_model=ExplainedBody, responses=UNKNOWN_MODEL)
 async def explain(body: ExplainRequest, served: Served) -> Response:
     """Each token's share of the vector under one or several strategies; with `other`, what makes both texts alike.
 

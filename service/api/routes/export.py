@@ -8,13 +8,15 @@ from threading import Lock
 from typing import Any, Final, Literal
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from service.api.requests import ReadingRoute, Served
-from service.api.schemas.problem import PROBLEMS, Problem
+from service.api.schemas.fields import CollectionName
+from service.api.schemas.problem import problem
 from service.arrays import Vectors
 from service.collections import Definition
+from service.deadline import require_time
 from service.embedding.chunking import GIVEN
 from service.store import Document
 
@@ -22,7 +24,7 @@ _PART_BYTES: Final = 1 << 18
 """About how much is sent at once: no more of a collection is in memory."""
 _NDJSON: Final = "application/x-ndjson"
 
-router = APIRouter(tags=["collections"], route_class=ReadingRoute, responses={503: PROBLEMS[503]})
+router = APIRouter(tags=["collections"], route_class=ReadingRoute)
 
 
 @router.get(
@@ -30,16 +32,19 @@ router = APIRouter(tags=["collections"], route_class=ReadingRoute, responses={50
     response_class=StreamingResponse,
     responses={
         200: {"content": {_NDJSON: {}}, "description": "A document a line, as it can be stored again"},
-        404: {"model": Problem, "description": "Not found"},
-        422: PROBLEMS[422],
+        **problem(404, "Not found"),
     },
 )
-async def export(name: str, served: Served, include: Literal["vectors"] | None = None) -> StreamingResponse:
+async def export(
+    request: Request, name: CollectionName, served: Served, include: Literal["vectors"] | None = None
+) -> StreamingResponse:
     """Every document of a collection, in the order of storing and as of one moment, as JSON lines.
 
     With `include=vectors` each has its `vector` and the `fingerprint` that it was made under, or in a chunked
     collection its `spans` and their `vectors`: stored in a collection of that fingerprint, none is embedded again.
     """
+    await request.body()  # there is none, and it is whole from now on: a deadline does not end what is being sent
+    require_time()
     lines = _Parts(
         _line(definition, document, vectors if include else None)
         for definition, document, vectors in served.collections.exported(name)

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Response
 
 from service.api.requests import JSONRoute, Served
 from service.api.schemas.collections import CollectionBody
+from service.api.schemas.fields import CollectionName
 from service.api.schemas.names import AliasBody, AliasList, AliasRequest, CopyRequest, RenameRequest
-from service.api.schemas.problem import PROBLEMS, Problem
+from service.api.schemas.problem import problem
 from service.errors import NotFound
 
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    **{status: PROBLEMS[status] for status in (400, 413, 422)},
-    404: {"model": Problem, "description": "Not found"},
-    409: {"model": Problem, "description": "The name is taken, or is an alias"},
-    503: {"model": Problem, "description": "The store cannot be used"},
-    504: PROBLEMS[504],
-}
-router = APIRouter(tags=["collections"], route_class=JSONRoute, responses=_RESPONSES)
+_MISSING: Final = problem(404, "Not found")
+_CONFLICT: Final = problem(409, "The name is taken, or is an alias")
+router = APIRouter(tags=["collections"], route_class=JSONRoute)
 
 
-@router.post("/collections/{name}/rename", response_model_exclude_none=True)
-async def rename(name: str, body: RenameRequest, served: Served) -> CollectionBody:
+@router.post("/collections/{name}/rename", response_model_exclude_none=True, responses=_MISSING | _CONFLICT)
+async def rename(name: CollectionName, body: RenameRequest, served: Served) -> CollectionBody:
     """Give a collection another name; its aliases stay."""
     renamed = await served.collections.rename(name, body.to)
     return CollectionBody(**await served.collections.describe(renamed))
 
 
-@router.post("/collections/{name}/copy", response_model_exclude_none=True, status_code=201)
-async def copy(name: str, body: CopyRequest, served: Served) -> CollectionBody:
+@router.post(
+    "/collections/{name}/copy", response_model_exclude_none=True, status_code=201, responses=_MISSING | _CONFLICT
+)
+async def copy(name: CollectionName, body: CopyRequest, served: Served) -> CollectionBody:
     """Copy a collection to a new one, all or nothing; answers once it is durable and can be searched.
 
     It has the definition, the documents and the vectors, and neither the aliases nor a reindex that was begun.
@@ -47,8 +45,8 @@ async def list_aliases(served: Served) -> AliasList:
     return AliasList(aliases=[AliasBody(alias=alias, collection=of.name) for alias, of in aliases])
 
 
-@router.get("/aliases/{alias}")
-async def describe_alias(alias: str, served: Served) -> AliasBody:
+@router.get("/aliases/{alias}", responses=_MISSING)
+async def describe_alias(alias: CollectionName, served: Served) -> AliasBody:
     """The collection that an alias stands for."""
     collection = served.collections.aliases().get(alias)
     if collection is None:
@@ -56,8 +54,8 @@ async def describe_alias(alias: str, served: Served) -> AliasBody:
     return AliasBody(alias=alias, collection=collection.name)
 
 
-@router.put("/aliases/{alias}", responses={201: {"model": AliasBody}})
-async def set_alias(alias: str, body: AliasRequest, served: Served, response: Response) -> AliasBody:
+@router.put("/aliases/{alias}", responses=_MISSING | _CONFLICT | {201: {"model": AliasBody}})
+async def set_alias(alias: CollectionName, body: AliasRequest, served: Served, response: Response) -> AliasBody:
     """Make an alias stand for a collection (201), or for this one instead of another (200), in one step.
 
     An alias can be used wherever a collection's name can, except to delete or to rename the collection.
@@ -67,7 +65,7 @@ async def set_alias(alias: str, body: AliasRequest, served: Served, response: Re
     return AliasBody(alias=alias, collection=collection.name)
 
 
-@router.delete("/aliases/{alias}", status_code=204)
-async def delete_alias(alias: str, served: Served) -> None:
+@router.delete("/aliases/{alias}", status_code=204, responses=_MISSING)
+async def delete_alias(alias: CollectionName, served: Served) -> None:
     """Delete an alias; the collection stays."""
     await served.collections.delete_alias(alias)

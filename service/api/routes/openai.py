@@ -17,8 +17,6 @@ _STARTED: Final = int(time.time())
 
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     "4XX": {"model": OpenAIProblem, "description": "Invalid input, an unknown model, or too much at once"},
-    503: {"model": OpenAIProblem, "description": "The queue is full; try again after `Retry-After` seconds"},
-    504: {"model": OpenAIProblem, "description": "The request was not done within the time that it had"},
 }
 router = APIRouter(tags=["OpenAI"], route_class=LeanRoute, responses=_RESPONSES)
 models_router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=_RESPONSES)

@@ -12,6 +12,7 @@ from service.api.middleware.open_requests import OpenRequests, stopping
 from service.api.requests import Served
 from service.api.routes.embed import MOST_STATES
 from service.api.routes.tei import MOST_LISTED
+from service.api.schemas.problem import problem
 from service.api.schemas.status import ReadyBody
 from service.collections.service import MOST_HITS
 from service.collections.vectorize import MOST_CHUNKS
@@ -34,7 +35,7 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", response_model_exclude_none=True)
+@router.get("/ready", response_model_exclude_none=True, responses=problem(503, "Not able to serve now"))
 async def ready(request: Request, served: Served) -> ReadyBody:
     """Every model's queue runs, the store answers, and the service is not being stopped."""
     requests: OpenRequests = request.app.state.requests

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from service.api.requests import Body, JSONRoute, Served
 from service.api.schemas.fields import examples
-from service.api.schemas.problem import PROBLEMS, Problem
+from service.api.schemas.problem import problem
 
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    422: PROBLEMS[422],
-    503: {"model": Problem, "description": "The store cannot be used"},
-    504: PROBLEMS[504],
-    507: {"model": Problem, "description": "The disk has no room for the rebuilt file"},
-}
-router = APIRouter(tags=["store"], route_class=JSONRoute, responses=_RESPONSES)
+router = APIRouter(tags=["store"], route_class=JSONRoute)
 
 
 class CompactRequest(Body):
@@ -38,7 +30,7 @@ class CompactedBody(BaseModel):
     bytes_free: int
 
 
-@router.post("/compact", responses={400: PROBLEMS[400]})
+@router.post("/compact", responses=problem(507, "The disk has no room for the rebuilt file"))
 async def compact(served: Served, body: CompactRequest | None = None) -> CompactedBody:
     """Give space back to the disk that deleted documents and collections have left in the store's file.
 

@@ -12,7 +12,7 @@ from service.api.requests import Served, check_count, places
 from service.api.responses import json_list, json_list_of, response_in_parts
 from service.api.routes.embed import embed_inputs
 from service.api.schemas.fields import listed
-from service.api.schemas.problem import PROBLEMS, Problem
+from service.api.schemas.problem import UNKNOWN_MODEL, Problem
 from service.api.schemas.tei import (
     DecodeRequest,
     Pairing,
@@ -34,8 +34,10 @@ router = APIRouter(tags=["text-embeddings-inference"], route_class=LeanRoute)
 status_router = APIRouter(tags=["text-embeddings-inference"])
 
 
-@router.post("/", response_model=list[list[float] | str] | list[float], responses=PROBLEMS | TRUNCATED)
-@router.post("/invocations", response_model=list[list[float] | str] | list[float], responses=PROBLEMS | TRUNCATED)
+@router.post("/", response_model=list[list[float] | str] | list[float], responses=UNKNOWN_MODEL | TRUNCATED)
+@router.post(
+    "/invocations", response_model=list[list[float] | str] | list[float], responses=UNKNOWN_MODEL | TRUNCATED
+)
 async def task(body: TaskRequest, served: Served) -> Response:
     """What `/embed` answers, or where the inputs have a source sentence, what `/similarity` does."""
     asked = body.flat
@@ -44,7 +46,7 @@ async def task(body: TaskRequest, served: Served) -> Response:
     return await _similarity(asked.inputs, asked, served)
 
 
-@router.post("/similarity", response_model=list[float], responses=PROBLEMS | TRUNCATED)
+@router.post("/similarity", response_model=list[float], responses=UNKNOWN_MODEL | TRUNCATED)
 async def similarity(body: SimilarityRequest, served: Served) -> Response:
     """The cosine of a sentence with each of several others."""
     return await _similarity(body.inputs, body.flat, served)
@@ -71,7 +73,7 @@ async def _similarity(inputs: Pairing, options: SimilarityRequest | TaskRequest,
     return await response_in_parts(json_list(vectors[1:] @ vectors[0]), headers=truncation(embeddings.truncated))
 
 
-@router.post("/tokenize", response_model=list[list[TokenBody]], responses=PROBLEMS)
+@router.post("/tokenize", response_model=list[list[TokenBody]], responses=UNKNOWN_MODEL)
 async def tokenize(body: TokenizeRequest, served: Served) -> Response:
     """The tokens of each text as a model reads it; no text is cut."""
     texts, several = listed(body.inputs)
@@ -94,7 +96,7 @@ async def tokenize(body: TokenizeRequest, served: Served) -> Response:
     )
 
 
-@router.post("/decode", response_model=list[str], responses=PROBLEMS)
+@router.post("/decode", response_model=list[str], responses=UNKNOWN_MODEL)
 async def decode(body: DecodeRequest, served: Served) -> Response:
     """The texts of token ids, as a model's own tokenizer writes them."""
     several = bool(body.ids) and isinstance(body.ids[0], list)

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from service.api.requests import Body
-from service.api.schemas.fields import PoolingSpec, Truncate, examples
+from service.api.schemas.fields import DocumentId, PoolingSpec, Truncate, Vector, examples
 from service.api.schemas.spans import ChunkingBody, SpansOfText
 from service.index import DEFAULT, KINDS
 from service.similarity import SIMILARITIES
@@ -30,7 +30,6 @@ _TOKENIZERS: Final = " ".join(f"`{name}`: {each.summary}." for name, each in TOK
 TokenizerName = Literal["unicode61", "porter", "trigram"]
 _MOST_MISFITS: Final = 20_000
 """Items of a request that are no documents, after which it is refused as a whole."""
-Vector = Annotated[list[float], Field(fail_fast=True)]
 SimilarityName = Literal["cosine", "dot", "euclidean"]
 
 
@@ -93,7 +92,7 @@ class ReindexRequest(Body):
 class DocumentBody(Body):
     """One document."""
 
-    id: str
+    id: DocumentId
     text: str = Field(default="", description="Required of a document without a vector.")
     metadata: dict[str, Any] = Field(default_factory=dict)
     spans: SpansOfText | None = Field(

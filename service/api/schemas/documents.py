@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field
 
 from service.api.requests import Body
-from service.api.schemas.fields import Texts, examples
+from service.api.schemas.fields import Ids, examples
 from service.api.schemas.search import Filter, Warnings
 
 MOST_LISTED: Final = 10_000
@@ -49,12 +49,12 @@ class GetRequest(Body):
 
     model_config = examples({"ids": ["1", "2"], "include": ["text", "vector"]})
 
-    ids: Texts
+    ids: Ids
     include: _Include = _INCLUDED
 
 
 class _Selected(Body):
-    ids: Texts | None = None
+    ids: Ids | None = None
     filter: Filter = None
     all: bool = Field(default=False, description="Every document; an empty filter is refused.")
 

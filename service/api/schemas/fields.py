@@ -8,12 +8,14 @@ from typing import Annotated, Any, Final, Literal, overload
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema
 
 from service.api.requests import TOLERATED, Body
+from service.collections.protocols import NAME
 from service.embedding.embedder import Embedder
 from service.embedding.inputs import Cut, Inputs
 from service.embedding.output_types import OutputType
 from service.embedding.prompts import Purpose
 from service.encoder import Side
 from service.errors import InvalidInput, Place
+from service.store.document import MAX_ID_CHARACTERS
 
 PoolingSpec = Annotated[
     str | dict[str, Any] | list[Any],
@@ -22,10 +24,26 @@ PoolingSpec = Annotated[
 
 Truncate = Annotated[bool, Field(description="Cut a text that is too long instead of refusing it.")]
 
-# Validation stops at the first bad item: a list of a million would produce a million errors.
-Texts = Annotated[list[str], Field(fail_fast=True)]
 
-TokenIds = Annotated[list[int], Field(fail_fast=True)]
+def _told(**keywords: JsonValue) -> Any:
+    """Return what the OpenAPI document says of a value that is checked further on, where more is known of it."""
+    return Field(json_schema_extra=dict(keywords))
+
+
+CollectionName = Annotated[str, _told(pattern=f"^{NAME}$")]
+
+DocumentId = Annotated[str, _told(minLength=1, maxLength=MAX_ID_CHARACTERS, pattern="^[^\\u0000]*$")]
+
+# Validation stops at the first bad item: a list of a million would produce a million errors.
+Texts = Annotated[list[str], Field(fail_fast=True), _told(minItems=1)]
+
+Ids = Annotated[list[DocumentId], Field(fail_fast=True), _told(minItems=1)]
+
+TokenId = Annotated[int, _told(minimum=0)]
+
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True), _told(minItems=1)]
+
+Vector = Annotated[list[float], Field(fail_fast=True), _told(minItems=1)]
 
 
 def _kind_of_input(value: Any) -> str:
@@ -42,7 +60,9 @@ def _kind_of_inputs(value: Any) -> str | None:
 
 
 _Input = Annotated[Annotated[str, Tag("str")] | Annotated[TokenIds, Tag("list")], Discriminator(_kind_of_input)]
-_INPUT: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]}
+_INPUT: Final = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}]
+}
 
 TextsOrIds = Annotated[
     Annotated[str, Tag("str")]
@@ -54,7 +74,7 @@ TextsOrIds = Annotated[
         custom_error_type="inputs",
         custom_error_message="Input should be a string, a list of strings, or token ids",
     ),
-    WithJsonSchema({"anyOf": [*_INPUT["anyOf"], {"type": "array", "items": _INPUT}]}),
+    WithJsonSchema({"anyOf": [*_INPUT["anyOf"], {"type": "array", "items": _INPUT, "minItems": 1}]}),
 ]
 """A text or several, each as it is written or as token ids."""
 
@@ -134,7 +154,9 @@ class VectorOptions(TextOptions):
 
     pooling: PoolingSpec | None = None
     normalize: bool | None = Field(default=None, description="As the model declares unless given.")
-    dimensions: int | None = Field(default=None, description="Keep the first dimensions only, normalised anew.")
+    dimensions: Annotated[int, _told(minimum=1)] | None = Field(
+        default=None, description="Keep the first dimensions only, normalised anew."
+    )
     encoding_format: Literal["float", "base64"] = Field(
         default="float", description="`base64`: the bytes of a vector's numbers, little-endian."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from service.api.requests import Body
-from service.api.schemas.fields import examples
+from service.api.schemas.fields import CollectionName, examples
 
 
 class RenameRequest(Body):
@@ -13,7 +13,7 @@ class RenameRequest(Body):
 
     model_config = examples({"to": "notes"})
 
-    to: str
+    to: CollectionName
 
 
 class CopyRequest(Body):
@@ -21,7 +21,7 @@ class CopyRequest(Body):
 
     model_config = examples({"to": "notes-2"})
 
-    to: str
+    to: CollectionName
 
 
 class AliasRequest(Body):
@@ -29,7 +29,7 @@ class AliasRequest(Body):
 
     model_config = examples({"collection": "default"})
 
-    collection: str
+    collection: CollectionName
 
 
 class AliasBody(BaseModel):

@@ -29,11 +29,9 @@ class Problem(BaseModel):
     )
 
 
-PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": Problem, "description": "The body is not JSON in UTF-8"},
-    404: {"model": Problem, "description": "Unknown model"},
-    413: {"model": Problem, "description": "A text too long, or too many texts"},
-    422: {"model": Problem, "description": "Invalid input"},
-    503: {"model": Problem, "description": "The queue is full; try again after `Retry-After` seconds"},
-    504: {"model": Problem, "description": "The request was not done within the time that it had"},
-}
+def problem(status: int, description: str) -> dict[int | str, dict[str, Any]]:
+    """Return an error of a route for the OpenAPI document, which tells by itself of those that others have too."""
+    return {status: {"model": Problem, "description": description}}
+
+
+UNKNOWN_MODEL: Final = problem(404, "Unknown model")

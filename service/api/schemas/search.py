@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.api.requests import Body
-from service.api.schemas.fields import Texts, Truncate, examples
+from service.api.schemas.fields import DocumentId, Texts, Truncate, Vector, examples
 from service.collections.refinement import MOST_DIVERSE
 from service.collections.service import MOST_EXAMPLES, MOST_HITS
 from service.errors import shortened
@@ -60,7 +60,7 @@ class SearchRequest(Body):
 
     query: str | None = None
     queries: Texts | None = None
-    vector: Annotated[list[float], Field(fail_fast=True)] | None = None
+    vector: Vector | None = None
     mode: Literal["dense", "keyword", "hybrid"] = Field(
         default="dense", description="Search by vectors, by words (BM25), or by both (reciprocal rank fusion)."
     )
@@ -104,8 +104,8 @@ class RecommendRequest(Body):
 
     model_config = examples({"positive": ["1"], "negative": [], "k": 3})
 
-    positive: list[str] = Field(min_length=1, max_length=MOST_EXAMPLES, fail_fast=True)
-    negative: list[str] = Field(default=[], max_length=MOST_EXAMPLES, fail_fast=True)
+    positive: list[DocumentId] = Field(min_length=1, max_length=MOST_EXAMPLES, fail_fast=True)
+    negative: list[DocumentId] = Field(default=[], max_length=MOST_EXAMPLES, fail_fast=True)
     k: K = 10
     filter: Filter = None
     group: Group = None

@@ -13,6 +13,7 @@ from service.api.schemas.fields import (
     TextOptions,
     Texts,
     TextsOrIds,
+    TokenId,
     TokenIds,
     VectorOptions,
     examples,
@@ -80,7 +81,7 @@ class DecodeRequest(Body):
 
     model_config = examples({"ids": [101, 7861, 8270, 4667, 102]})
 
-    ids: TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
+    ids: TokenIds | Annotated[list[Annotated[list[TokenId], Field(fail_fast=True)]], Field(fail_fast=True)]
     model: str | None = None
     skip_special_tokens: bool = True
 

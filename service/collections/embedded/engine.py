@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from service import index as indexes
 from service.collections.embedded.builder import Builder
 from service.collections.embedded.collection import EmbeddedCollection
+from service.collections.protocols import NAME
 from service.collections.provenance import Definition
 from service.errors import (
     Conflict,
@@ -36,7 +37,7 @@ from service.store.transaction import CollectionRow, Transaction
 T = TypeVar("T")
 _MOST_TOGETHER: Final = 64
 """Small changes that become durable together at most."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_NAME: Final = re.compile(NAME)
 
 
 class EmbeddedEngine:

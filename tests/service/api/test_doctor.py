@@ -43,6 +43,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.slow
+def test_a_deadline_ends_the_wait_and_not_the_report(server: Server) -> None:
+    asked = {"params": {"model": "broken"}}
+    answer = server.http.get("/doctor", headers={"x-request-timeout": "0.01"}, **asked)
+    assert problem(answer, 504, "0.01 s")["code"] == "deadline_exceeded"
+    assert server.http.get("/doctor", **asked).status_code == 200
+
+
+@pytest.mark.slow
 def test_other_requests_go_on(server: Server) -> None:
     def ask() -> httpx.Response:
         return httpx.get(f"{server.url}/doctor", params={"model": "other"}, timeout=280)

@@ -30,6 +30,12 @@ def test_documents_in_the_order_of_storing(http: httpx.Client, collection: str) 
     assert export(http, collection) == documents
 
 
+def test_one_that_comes_too_late_is_answered(http: httpx.Client, collection: str) -> None:
+    for _ in range(20):
+        answer = http.get(f"{collection}/export", headers={"x-request-timeout": "1e-300"})
+        assert problem(answer, 504, "X-Request-Timeout")["code"] == "deadline_exceeded"
+
+
 def test_with_vectors_nothing_is_embedded_again(http: httpx.Client, collection: str) -> None:
     documents = [{"id": key, "text": text} for key, text in TEXTS.items()]
     http.post(f"{collection}/documents", json={"documents": documents}).raise_for_status()

@@ -40,15 +40,26 @@ def test_it_is_valid(document: dict[str, Any], operations: list[Operation]) -> N
             resolved = schema | {"components": document["components"]}
             assert list(Draft202012Validator(resolved).iter_errors(example)) == [], name
     for reference in references(document):
-        assert reference.removeprefix("#/components/schemas/") in schemas
+        _, components, kind, name = reference.split("/")
+        assert components == "components" and name in document["components"][kind], reference
     names = [told["operationId"] for _, _, told in operations]
     assert len(set(names)) == len(names) > 10
     for _, path, told in operations:
-        declared = {
-            f"{{{parameter['name']}}}" for parameter in told.get("parameters", []) if parameter["in"] == "path"
-        }
+        declared = {f"{{{name}}}" for name in _parameters(told, "path")}
         assert declared == {part for part in path.split("/") if part.startswith("{")}
         assert told["summary"] and told["responses"]
+
+
+def test_links_lead_to_operations_and_their_parameters(operations: list[Operation]) -> None:
+    by_id = {told["operationId"]: told for _, _, told in operations}
+    linked = 0
+    for _, _, told in operations:
+        for response in told["responses"].values():
+            for link in response.get("links", {}).values():
+                target = by_id[link["operationId"]]
+                assert set(link["parameters"]) == _parameters(target, "path")
+                linked += 1
+    assert linked > 50
 
 
 def test_errors_are_told_in_the_shape_they_have(operations: list[Operation]) -> None:
@@ -87,6 +98,11 @@ def test_every_example_works(small: Server, document: dict[str, Any], operations
     assert found and all(answer["hits"] for answer in found)
     for collection in small.http.get("/collections").json()["collections"]:
         small.http.delete(f"/collections/{collection['name']}")
+
+
+def _parameters(told: dict[str, Any], where: str) -> set[str]:
+    """The parameters that an operation has there, apart from those that many have."""
+    return {each["name"] for each in told.get("parameters", []) if each.get("in") == where}
 
 
 def _turn(operation: Operation) -> tuple[bool, ...]:
