@@ -58,14 +58,17 @@ class Needs:
         self._of_route: dict[str, Need] = {**_OF_ROUTE, **({"GET /metrics": "nothing"} if open_metrics else {})}
 
     def of(self, scope: Scope) -> Need:
-        """Return what a request needs: what its route does, and a key where it has none."""
+        """Return what a request needs: what its route does; without one a key, but where a GET needs nothing."""
         method = scope["method"]
         if method == "OPTIONS":
             return "nothing"
         if method == "HEAD":
             method, scope = "GET", {**scope, "method": "GET"}
         route = self._routes.find(scope)
-        return "key" if route is None else self.of_route(method, route)
+        if route is not None:
+            return self.of_route(method, route)
+        other = self._routes.find({**scope, "method": "GET"})  # a method that an open path does not take is a 405
+        return "nothing" if other is not None and self.of_route("GET", other) == "nothing" else "key"
 
     def of_route(self, method: str, route: Route) -> Need:
         """Return what one method of a route needs: admin where none is listed."""

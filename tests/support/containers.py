@@ -49,19 +49,17 @@ class Container(Launcher):
         env: Mapping[str, str],
     ) -> None:
         steps: list[Sequence[str | Path]] = [["mount", "-t", "tmpfs", "-o", "mode=755", "root", root]]
-        for path, folder in sorted(writable.items()):
-            inside = f"{root}{path}"
-            made = ["-t", "tmpfs", "-o", "mode=1777", "tmp"] if folder is None else ["--bind", folder]
-            steps += [["mkdir", "-p", inside], ["mount", *made, inside]]
-        for path in (*_SYSTEM, *shown):
-            inside = f"{root}{path}"
-            steps += [["mkdir", "-p", inside], ["mount", "--rbind", path, inside]]
-            steps += [["mount", "-o", "remount,bind,ro", inside]] if str(path) not in ("/dev", "/proc") else []
+        for place, folder in sorted(writable.items()):
+            made = ["-t", "tmpfs", "-o", "mode=1777", "tmp"] if folder is None else ["--bind", str(folder)]
+            steps += [["mkdir", "-p", f"{root}{place}"], ["mount", *made, f"{root}{place}"]]
+        for path in map(str, (*_SYSTEM, *shown)):
+            steps += [["mkdir", "-p", f"{root}{path}"], ["mount", "--rbind", path, f"{root}{path}"]]
+            steps += [["mount", "-o", "remount,bind,ro", f"{root}{path}"]] if path not in ("/dev", "/proc") else []
         steps += [["mount", "-o", "remount,ro", root]]
         dropped = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
         steps += [
             [
-                *("exec", "chroot", root, "/usr/bin/setpriv", f"--reuid={user}", "--regid=0", *dropped),
+                *("exec", "chroot", str(root), "/usr/bin/setpriv", f"--reuid={user}", "--regid=0", *dropped),
                 *("/usr/bin/env", "--ignore-environment", f"--chdir={cwd}"),
                 *(f"{name}={value}" for name, value in env.items()),
                 *command,

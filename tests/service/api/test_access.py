@@ -142,6 +142,10 @@ def test_any_key_may_ask_what_is_served(locked: FastAPI) -> None:
     problem(ask(locked, "DELETE", "/embed"), 401)
 
 
+def test_an_open_path_needs_no_key_to_refuse_a_method(locked: FastAPI) -> None:
+    problem(ask(locked, "DELETE", "/health"), 405)
+
+
 def test_a_key_is_asked_for_before_the_body_is_read(locked: FastAPI) -> None:
     async def never() -> Any:
         raise AssertionError("the body is read")
