@@ -54,6 +54,7 @@ NOT_RUN = {
     "README.md": 1,
     "docs/benchmarks.md": 1,
     "docs/bulk.md": 1,
+    "docs/deployment.md": 3,
     "docs/doctor.md": 1,
     "docs/load-test.md": 2,
     "docs/observability.md": 1,
