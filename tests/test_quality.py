@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from pooling.tasks import Retrieval, Similarity, read, retrieval, similarity
 from tests.support.servers import ROOT, Server
+from tests.support.tiers import first_fast
 
 STS = {"mean": 82.03, "cls": 73.50, "max": 78.80, "last": 77.97, "weighted_mean": 81.59, "gem(p=3)": 81.18}
 CAUSAL_STS = {"cls": -10.98, "mean": 46.35, "max": 37.84, "last": 36.83, "weighted_mean": 53.06}
@@ -56,7 +57,7 @@ def test_sts_spearman(pairs: Similarity, sentences: list[str], side_by_side: Ser
     assert spearman(side_by_side, sentences, pairs.scores.tolist(), list(STS)) == pytest.approx(STS, abs=0.05)
 
 
-@pytest.mark.parametrize("model", [name.split("(")[0] for name in STS])
+@pytest.mark.parametrize("model", first_fast(name.split("(")[0] for name in STS))
 def test_each_model_has_its_pooling(sentences: list[str], side_by_side: Server, model: str) -> None:
     places = [name.split("(")[0] for name in STS]
     together = embed(side_by_side, sentences[:100], model="mean", pooling=" + ".join(STS))

@@ -152,7 +152,7 @@ def test_changes_are_paced_and_none_comes_twice(stored: tuple[Stored, Client]) -
     for load in loads:
         outcome = client.run(load)
         assert outcome.texts == len(outcome.latencies) == 50
-        assert outcome.seconds >= 0.98
+        assert outcome.seconds >= 0.97  # 49 pauses of 20 ms, which timers may cut a little short
     stored_before = store.described()["count"]
     assert stored_before == 1_450
     ingested = client.run(changes.ingest())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from service.access import digest
 from tests.support.applications import EXPORTED
 from tests.support.servers import ROOT, Server, environment_without_settings
 
+PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 _SCOPES: Final = ["embed", "search", "write", "admin"]
 
 
@@ -49,8 +50,10 @@ def served(access: Access, folder: Path) -> Iterator[Server]:
         yield server
 
 
-def try_out(server: Server, access: Access, examples: int, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run Schemathesis with so many examples an operation and phase; returns how it ended.
+def try_out(
+    server: Server, access: Access, examples: int, *, phases: Sequence[str] = PHASES, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run phases of Schemathesis with so many examples an operation and phase; returns how it ended.
 
     `options` are for `subprocess.run`.
     """
@@ -62,6 +65,7 @@ def try_out(server: Server, access: Access, examples: int, **options: Any) -> su
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", config, "--no-color"),
             *("run", f"{server.url}/openapi.json", "--max-examples", str(examples)),
+            *("--phases", ",".join(phases)),
         ],
         cwd=folder,  # what it keeps of failures is gone with it
         env={**environment_without_settings(), "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},

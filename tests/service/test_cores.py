@@ -179,6 +179,7 @@ def group():
         folder.rmdir()
 
 
+@pytest.mark.slow
 def test_a_process_under_a_quota_uses_one_core_in_every_library(group):
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     command = [sys.executable, "-c", CODE, str(group)]

@@ -120,6 +120,7 @@ def test_another_model_or_pooling(
     assert http.post(f"{collection}/reindex", json={"model": "mean"}).status_code == 200
 
 
+@pytest.mark.slow
 def test_it_is_served_meanwhile_joined_abandoned_and_dropped(
     http: httpx.Client, many: str, side_by_side: Server
 ) -> None:

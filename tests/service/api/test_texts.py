@@ -76,12 +76,12 @@ def test_all_texts_without_tokens_are_told(http: httpx.Client) -> None:
 
 _LETTERS = random.Random(0).choices(string.ascii_letters + string.digits + "+/", k=2000)
 LONG = {
-    "without spaces": "水車小屋" * 500,
     "words": "the mill wheel turns slowly " * 80,
     "a list": ", ".join(f"item {n}" for n in range(300)),
     "base64": "".join(_LETTERS),
     "one huge line": "grain and water, " * 1500,
     "between sentences": f"A short one. {'never ending ' * 400}. Another.",
+    "without spaces": "水車小屋" * 500,
 }
 
 
