@@ -339,8 +339,8 @@ class Batcher:
         width = self.shapes.width(len(batch[0]))
         size = self._runtime.footprint.of_pass(len(batch), width)
         busy = not wide and (self._queue.tokens > 0 or len(self._running) + 1 >= self._runtime.streams)
-        busy = busy and (not len(self.shapes) or (len(batch), width, wide) in self.compiled)
-        current = _Pass(batch, size, sum(map(len, batch)), perf_counter() if busy else None)
+        compiled = not len(self.shapes) or (len(batch), width, wide) in self.compiled
+        current = _Pass(batch, size, sum(map(len, batch)), perf_counter() if busy and compiled else None)
         self._running.append(current)
         return current
 

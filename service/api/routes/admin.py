@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from service.api.requests import Served
-from service.api.schemas.problem import Problem
+from service.api.schemas.problem import problem
 
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    409: {"model": Problem, "description": "The config or the file of keys is at fault; nothing has changed"}
-}
+_RESPONSES: Final = problem(409, "The config or the file of keys is at fault; nothing has changed")
 router = APIRouter(tags=["admin"])
 
 
