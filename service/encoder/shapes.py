@@ -71,8 +71,8 @@ class ShapeBuckets:
     """
 
     def __init__(self, max_batch_tokens: int, longest: int) -> None:
-        self._max_batch_tokens = max_batch_tokens
         self._longest = longest
+        self._all = tuple(self._up_to(max_batch_tokens))
 
     def width(self, length: int) -> int:
         """Return the next width from `length` up."""
@@ -88,13 +88,16 @@ class ShapeBuckets:
         return 1
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._all)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._all)
+
+    def _up_to(self, max_batch_tokens: int) -> Iterator[tuple[int, int]]:
         width = 0
         while width < self._longest:
             width = self.width(width + 1)
-            rows, most = 0, max(self._max_batch_tokens // width, 1)
+            rows, most = 0, max(max_batch_tokens // width, 1)
             while rows < most:
                 rows = next(count for count in range(rows + 1, 2 * rows + 2) if self.rows(count) == count)
                 if rows <= most:
