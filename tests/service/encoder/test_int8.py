@@ -26,6 +26,24 @@ def wanted(minilm):
         return embed(models, TEXTS), models.get(None).fingerprint
 
 
+@pytest.mark.parametrize(
+    ("has", "limit", "advice"),
+    [
+        (set(), "", "no VNNI"),
+        ({"avx_vnni"}, "", None),
+        ({"avx512_vnni", "avx512_bf16"}, "", None),
+        ({"avx512_vnni", "avx512_bf16"}, "AVX2", "no VNNI"),
+        ({"avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}, "", "AMX"),
+        ({"avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}, "AVX512_CORE_BF16", None),
+    ],
+)
+def test_it_is_advised_against_where_something_else_is_faster(has, limit, advice, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: dict.fromkeys(has, True))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    found = int8_advice()
+    assert found is None if advice is None else advice in found
+
+
 @pytest.mark.slow
 @needs_openvino
 def test_int8_is_near_float32_and_made_once(minilm, wanted, caplog):
