@@ -137,13 +137,13 @@ class Keyring:
                 except ConfigError as error:
                     logger.error("the keys stay as they were: %s", error)
 
-    def _look(self) -> tuple[int, int, int] | None:
-        """Return what changes with the file, or with what a link in its path leads to; None if there is none."""
+    def _look(self) -> tuple[int, int, int, int] | None:
+        """Return what changes with the file, its permissions or what links lead to; None if there is none."""
         try:
             stat = self._file.stat() if self._file is not None else None
         except OSError:
             stat = None
-        return (stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat is not None else None
+        return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) if stat is not None else None
 
     def _read(self) -> tuple[Key, ...]:
         listed = dict(self._config.keys)

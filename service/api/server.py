@@ -15,6 +15,7 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.connections import Connection
 from service.api.middleware.open_requests import OpenRequests
 from service.deployment import Deployment
 from service.errors import ConfigError
@@ -45,7 +46,8 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="auto",
-                http="httptools",
+                http=Connection,
+                ws="none",  # there are no such routes; asked for, they are ordinary requests
                 access_log=False,
                 log_config=None,
                 log_level="warning",

@@ -48,6 +48,8 @@ def serve(
 
         observers = traces(os.environ)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the config has just been read
+        # Nothing is under way yet. Without a handler, process 1 of a container would ignore the signal.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         open_many_files()
         served = open_deployment(settings, read)
         for name, model in served.models:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -117,6 +118,19 @@ def test_a_file_is_read_again_when_it_has_changed(file: Path, write: Any) -> Non
     file.write_text(write({"another": entry(other)}))
     becomes(keys, other, "another")
     becomes(keys, one, None)
+
+
+def test_a_file_is_read_again_when_only_the_system_tells_that_it_has_changed(file: Path) -> None:
+    """As where its permissions have, without which the change before could not be read."""
+    one, other = new_key(), new_key()
+    file.write_text(yaml.safe_dump({"mine": entry(one)}))
+    keys = Keyring(AccessConfig(keys_file=file))
+    before = file.stat()
+    file.write_text(yaml.safe_dump({"mine": entry(other)}))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    becomes(keys, one, None)
+    assert keys.whose(other).name == "mine"
 
 
 @pytest.mark.slow

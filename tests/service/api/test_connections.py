@@ -6,11 +6,14 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from service.api.connections import MOST_HELD
 from service.cli.console import Failure
 from service.cli.tls import server_context
 from service.config import ServerConfig, TLSConfig
@@ -109,3 +112,68 @@ def test_https_that_cannot_be_served(certificates: Path, tmp_path: Path) -> None
         with pytest.raises(Failure, match=words) as refused:
             server_context(TLSConfig.model_validate(files))
         assert refused.value.exit_status == 2 and "wrong" not in str(refused.value)
+
+
+def test_a_head_without_end(small: Server) -> None:
+    """It is refused before it takes memory, whatever part of it does not end, and the service answers meanwhile."""
+    for begun in (b"GET /", b"GET /health HTTP/1.1\r\nx: ", b"GET /health HTTP/1.1\r\n"):
+        part = b"a: b\r\n" * 10_000 if begun.endswith(b"\n") else b"a" * 60_000
+        with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
+            client.sendall(begun)
+            taken = _sent(client, part, 8 * 2**20)
+            assert taken < 8 * 2**20
+        assert small.http.get("/health").status_code == 200
+
+
+def test_a_head_that_is_too_large_is_told(small: Server) -> None:
+    with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nx: ")
+        time.sleep(0.2)
+        client.sendall(b"a" * (MOST_HELD + 1))
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 431 ")
+    with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nconnection: close\r\nx: " + b"a" * (MOST_HELD // 2))
+        time.sleep(0.2)
+        client.sendall(b"a" * (MOST_HELD // 3) + b"\r\n\r\n")
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_follows_a_body_without_end(small: Server) -> None:
+    head = b"POST /embed HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    for begun in (b"1\r\na\r\n0\r\nx: ", b"1;x="):
+        with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
+            client.sendall(head + begun)
+            assert _sent(client, b"a" * 60_000, 8 * 2**20) < 8 * 2**20
+
+
+def _sent(client: socket.socket, part: bytes, most: int) -> int:
+    """Send parts until the other side has closed, and return how many bytes that took, `most` at most."""
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < most:
+            client.sendall(part)
+            sent += len(part)
+            time.sleep(0.01)
+    return sent
+
+
+@pytest.mark.slow
+def test_connections_on_which_no_request_comes(tmp_path: Path) -> None:
+    """Idle from the start, in the middle of a head, or of a second one; otherwise this waits in vain."""
+    with Server(MEAN, tmp_path / "store", {"MILLPOND_SERVER__KEEP_ALIVE": "1"}) as server:
+        for sent in (b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nGET /health HT"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+                client.sendall(sent)
+                assert client.makefile("rb").read().count(b"HTTP/1.1 200 ") == sent.count(b"\r\n\r\n")
+
+
+def test_another_protocol_that_is_asked_for(small: Server) -> None:
+    """HTTP/2, as Java's client asks for it, and WebSockets; the request is answered, and the next one."""
+    for protocol in (b"h2c", b"websocket"):
+        upgrade = b"connection: upgrade\r\nupgrade: " + protocol + b"\r\nsec-websocket-version: 13\r\n"
+        with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
+            client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n" + upgrade + b"sec-websocket-key: eA==\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+            client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+    assert "Exception in ASGI" not in small.log.read_text()

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +110,27 @@ def test_an_idle_service_ends_at_once(tmp_path: Path, sent: signal.Signals) -> N
     with serving(tmp_path, 600) as server:
         server.process.send_signal(sent)
         assert server.process.wait(60) == 0
+
+
+def test_a_service_that_still_loads_ends_at_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "serve",
+        "--config",
+        MEAN,
+        "--port",
+        "0",
+        "--store",
+        tmp_path / "store",
+    ]
+    with log.open("wb") as output, subprocess.Popen(command, cwd=ROOT, stderr=output) as process:
+        until(lambda: "loading bundled" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    assert "Millpond serves at" not in log.read_text()
 
 
 def test_sighup_reloads_limits_and_the_log_level(tmp_path: Path) -> None:
