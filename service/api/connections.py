@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,6 +18,7 @@ _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: 31\r\nconnection: close\r\n\r\nThe head is larger than 64 KiB."
 )
+_UPGRADE: Final = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 
 
 class Connection(HttpToolsProtocol):
@@ -25,12 +27,15 @@ class Connection(HttpToolsProtocol):
     The parser keeps what it has of a head without a limit, and copies it for each part that comes. A head is refused
     where it is not whole after `MOST_HELD` bytes and the part that it began in. Where it is not whole in time, which
     is that of an idle connection and at least five seconds, the connection is closed.
+
+    No other protocol is spoken. A client that offers one (Java's offers h2c) is answered in this one, but where the
+    parser knew of the offer, it would take a body for the other protocol's.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._held = 0
-        self._moved = self._in_head = False
+        self._moved = self._in_head = self._in_body = False
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -46,7 +51,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come, unless nothing more is known by too much of it."""
         self._moved = False
-        super().data_received(data)
+        super().data_received(data if self._in_body else _without_offer(data))
         self._held = 0 if self._moved else self._held + len(data)
         if self._held > MOST_HELD and not self.transport.is_closing():
             logger.warning("a request's head is larger than %d bytes and was refused", MOST_HELD)
@@ -62,7 +67,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Note that a head is whole."""
-        self._moved, self._in_head = True, False
+        self._moved, self._in_head, self._in_body = True, False, True
         self._stop_waiting()
         super().on_headers_complete()
 
@@ -73,7 +78,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that a request is whole."""
-        self._moved = True
+        self._moved, self._in_body = True, False
         super().on_message_complete()
 
     def _wait_for_head(self) -> None:
@@ -86,5 +91,10 @@ class Connection(HttpToolsProtocol):
             self._patience.cancel()
             self._patience = None
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: clients may ask for another protocol (h2c), and are answered in this one."""
+
+def _without_offer(data: bytes) -> bytes:
+    """Return the head that data begin with under a header of another name, where it offers another protocol."""
+    if _UPGRADE.search(data) is None:
+        return data
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"x-upgrade", head) + end + rest

@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
                 app,
                 loop="auto",
                 http=Connection,
-                ws="none",  # there are no such routes; asked for, they are ordinary requests
+                ws="none",
                 access_log=False,
                 log_config=None,
                 log_level="warning",

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import time
 from contextlib import suppress
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
@@ -168,12 +169,19 @@ def test_connections_on_which_no_request_comes(tmp_path: Path) -> None:
 
 
 def test_another_protocol_that_is_asked_for(small: Server) -> None:
-    """HTTP/2, as Java's client asks for it, and WebSockets; the request is answered, and the next one."""
+    """HTTP/2, as Java's client asks for it, and WebSockets; requests are answered, those with bodies too."""
+    body = b'{"inputs": "\\r\\nupgrade: x"}'
+    about = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
     for protocol in (b"h2c", b"websocket"):
-        upgrade = b"connection: upgrade\r\nupgrade: " + protocol + b"\r\nsec-websocket-version: 13\r\n"
+        upgrade = b"connection: upgrade\r\nUpgrade: " + protocol + b"\r\nsec-websocket-version: 13\r\n"
         with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
-            client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n" + upgrade + b"sec-websocket-key: eA==\r\n\r\n")
-            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
-            client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+            for request in (
+                b"GET /health HTTP/1.1\r\nhost: x\r\n" + upgrade + b"sec-websocket-key: eA==\r\n\r\n",
+                b"POST /embed HTTP/1.1\r\nhost: x\r\n" + upgrade + about + body,
+                b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n",
+            ):
+                client.sendall(request)
+                response = HTTPResponse(client)
+                response.begin()
+                assert (response.status, bool(response.read())) == (200, True)
     assert "Exception in ASGI" not in small.log.read_text()
