@@ -22,6 +22,8 @@ CONFIG_FILE: Final = "pooler.json"
 PARAMETERS_FILE: Final = "pooler.safetensors"
 REQUIRED: Final = inspect.Parameter.empty
 """What `options_of` returns for an option without a default."""
+MAX_DIM: Final = 65_536
+"""More than any encoder's; parameters of a larger one would take gigabytes before they are compared with a file."""
 
 Result = TypeVar("Result")
 
@@ -74,7 +76,7 @@ class Component(nn.Module, ABC):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        check_count("dim", dim)
+        check_count("dim", dim, MAX_DIM)
         self.dim = dim
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
@@ -99,7 +100,10 @@ def _moment(value: Any) -> datetime | None:
         raise PydanticCustomError("moment", "must be a date or a time, such as 2027-12-31 or 2027-12-31T18:00:00Z")
     if found is None:
         return None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except OverflowError:
+        raise PydanticCustomError("moment", "must be a time from the year 1 to 9999 in UTC") from None
 
 
 class ModelConfig(_Section):
@@ -288,11 +292,46 @@ def reloaded(served: Config, read: Config) -> tuple[Config, list[str], list[str]
     return served.model_copy(update=sections), changed, restart
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets a later duplicate key win in silence; a config may not."""
+_MOST_NESTED: Final = 100
+_MOST_DIGITS: Final = 400
+_MOST_VALUES: Final = 100_000
+"""Of a whole document, what aliases repeat among them; as many as it spells out, however many, are taken."""
+_TAG: Final = "tag:yaml.org,2002:"
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+
+class _Loader(yaml.SafeLoader):
+    """YAML as a config may use it: no key twice, of which the later would win in silence, and nothing that blows up.
+
+    Whatever cannot be read is a `yaml.YAMLError`, where PyYAML lets errors of Python through.
+    """
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= _MOST_NESTED:  # PyYAML takes seconds for some thousands
+            raise yaml.scanner.ScannerError(None, None, f"nested deeper than {_MOST_NESTED} levels", self.get_mark())
+        super().fetch_flow_collection_start(token)
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        sizes: dict[yaml.Node, int | None] = {}
+        if node is not None and _size(node, sizes) > max(_MOST_VALUES, 2 * len(sizes)):
+            problem = f"its aliases make more than {_MOST_VALUES} values of it"
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        kind = node.tag.removeprefix(_TAG)
+        if kind in ("int", "float") and len(node.value) > _MOST_DIGITS:
+            problem = f"this number has more than {_MOST_DIGITS} digits"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError, ArithmeticError):
+            raise yaml.constructor.ConstructorError(None, None, f"this is no {kind}", node.start_mark) from None
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "this is no mapping", node.start_mark)
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
@@ -301,6 +340,23 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
             seen.add(key if isinstance(key, str | int) else id(key_node))
         return super().construct_mapping(node, deep=deep)
+
+
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int | None]) -> int:
+    """Return how many values a node has, as often as aliases repeat them; `sizes` has those of others.
+
+    Raises:
+        yaml.YAMLError: it is part of itself.
+    """
+    if node not in sizes:
+        sizes[node] = None
+        within = node.value if isinstance(node, yaml.CollectionNode) else ()
+        nodes = chain.from_iterable(within) if isinstance(node, yaml.MappingNode) else within
+        sizes[node] = 1 + sum(_size(each, sizes) for each in nodes)
+    size = sizes[node]
+    if size is None:
+        raise yaml.composer.ComposerError(None, None, "this is part of itself, by an alias", node.start_mark)
+    return size
 
 
 def load_config(
@@ -416,8 +472,8 @@ def _read_yaml(
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}.") from None
     try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+        values = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}.") from None
     if values is None and empty is not None:
         return empty
@@ -428,8 +484,8 @@ def _read_yaml(
 
 def _yaml_value(text: str, name: str) -> Any:
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError):
         raise ConfigError(f"environment variable {name}: its value is not valid YAML: {text!r}.") from None
 
 

@@ -184,6 +184,7 @@ def damage(folder, change):
         (lambda f: (f / "pooler.json").write_bytes(b"\xff\xfe"), "pooler.json: cannot be read"),
         (lambda f: (f / "pooler.json").write_text("[]"), "not the description"),
         (lambda f: damage(f, lambda a: a.update(format=2)), "format 2"),
+        (lambda f: damage(f, lambda a: a["config"].update(dim=10**9)), "dim=1000000000: .* from 1 to 65536"),
         (lambda f: damage(f, lambda a: a.pop("trained")), "not the description"),
         (lambda f: damage(f, lambda a: a["config"].update(strategy="atention")), "did you mean 'attention'"),
         (lambda f: damage(f, lambda a: a.update(config={"strategy": "gated", "dim": 8})), "but gated has"),

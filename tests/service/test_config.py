@@ -219,6 +219,13 @@ def test_numbers_and_switches_are_read_as_yaml(number):
     assert model.pooling == ["mean", {"strategy": "gem", "p": 4}]
 
 
+@pytest.mark.parametrize("text", ["!!bool maybe", "!!int ''", f"0x{'f' * 5000}", "[" * 5000])
+def test_a_variable_that_is_no_yaml_is_refused(refused, text):
+    assert "MILLPOND_ACCESS__OPEN_TO_ALL: its value is not valid YAML" in refused(
+        env={"MILLPOND_ACCESS__OPEN_TO_ALL": text}
+    )
+
+
 def test_an_empty_variable_is_null_where_null_is_taken(load, refused):
     assert load("runtime: {cache: x}\n" + MODEL, {"MILLPOND_RUNTIME__CACHE": ""}).runtime.cache is None
     assert load(MODEL, {"MILLPOND_MODELS__DEFAULT__REVISION": ""}).models["default"].revision is None
@@ -414,12 +421,37 @@ def test_every_error_is_told_at_once(refused):
         ("[" * 5000, "is not valid YAML"),
         ("a: *nothing", "is not valid YAML"),
         ("a: \x07", "is not valid YAML"),
+        ("a: !!bool maybe", "is not valid YAML: this is no bool"),
+        ("a: !!int ''", "is not valid YAML: this is no int"),
+        ("a: !!float ''", "is not valid YAML: this is no float"),
+        ("a: !!timestamp today", "is not valid YAML: this is no timestamp"),
+        ("a: !!map [b]", "is not valid YAML: this is no mapping"),
+        (f"a: 1{':9' * 190}.5", "is not valid YAML: this is no float"),
+        (f"a: 0x{'f' * 5000}", "is not valid YAML: this number has more than 400 digits"),
+        ("a: &a [*a]", "is not valid YAML: this is part of itself, by an alias"),
+        ("a: &a {<<: *a}", "is not valid YAML: this is part of itself, by an alias"),
     ],
 )
 def test_what_is_no_mapping(refused, text, words):
     message = refused(text)
     assert message.startswith("FILE: ")
     assert words in message
+
+
+def test_a_long_file_without_aliases_is_taken(load):
+    pooling = load(MODEL.replace("model}", f"model, pooling: [{'mean, ' * 110_000}]}}")).models["default"].pooling
+    assert len(pooling) == 110_000
+
+
+@pytest.mark.parametrize("repeat", ["[{}]", "{{<<: [{}], k{}: x}}"])
+def test_aliases_that_blow_a_file_up_are_refused(refused, repeat):
+    lines = [
+        "a0: &a0 {k: x}",
+        *(f"a{i}: &a{i} {repeat.format(', '.join([f'*a{i - 1}'] * 9), i)}" for i in range(1, 12)),
+    ]
+    message = refused("\n".join([*lines, "models: {m: {encoder: *a11}}"]))
+    assert "its aliases make more than 100000 values of it" in message
+    assert len(message) < 1000
 
 
 def test_yaml_anchors_and_merges(load):

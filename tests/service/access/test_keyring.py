@@ -175,7 +175,15 @@ def test_what_was_spent_stays_spent(file: Path) -> None:
     keys.whose(key).begin_request()
 
 
-@pytest.mark.parametrize("content", ["a: b: c", "- a", "{mine: {hash: x, scopes: []}}", None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("a: b: c", "- a", "{mine: {hash: x, scopes: []}}", None),
+        "{mine: {hash: !!bool x, scopes: []}}",
+        "{mine: {hash: x, scopes: [], expires: 9999-12-31T23:59:59-05:00}}",
+        "{mine: {hash: x, scopes: [], expires: '0001-01-01T00:00:00+01:00'}}",
+    ],
+)
 def test_a_file_that_is_broken_changes_nothing(
     file: Path, content: str | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
