@@ -47,7 +47,8 @@ def document_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     known = _BEIR_FIELDS if beir else _FIELDS
     identity = string_field(fields, "_id" if beir else "id")
     own = {field: fields[field] for field in _OWN if fields.get(field) is not None}
-    text = "" if ("vector" in own or "vectors" in own) and "text" not in fields else string_field(fields, "text")
+    optional = "vector" in own or "vectors" in own
+    text = "" if optional and fields.get("text") is None else string_field(fields, "text")
     metadata = own.pop("metadata", {})
     for field in fields:
         if field not in known:

@@ -16,6 +16,7 @@ from service.index.live import restored
 from service.index.rows import half_the_cores
 from service.index.snapshot import Draft, load
 from service.index.tail import TailedIndex, TailedView
+from service.similarity import SIMILARITIES
 
 faiss: Any = _typed_faiss
 
@@ -110,7 +111,9 @@ class GraphBuild:
 
     def _built(self, draft: Draft, stopped: Callable[[], bool]) -> LiveGraph | None:
         similarity, old, rows = self.view.tail.similarity, self.view.body, self.view.tail.rows
-        self.anew = anew = self.anew or old is None or self._beyond(old.part.hnsw)
+        self.anew = anew = (
+            self.anew or old is None or old.part.hnsw.metric_type != self._metric or self._beyond(old.part.hnsw)
+        )
         hnsw = self._empty() if anew or old is None else faiss.clone_index(old.part.hnsw)
         of_keys = [np.empty(0, np.int64)]
         if old is not None:
@@ -154,14 +157,25 @@ class GraphBuild:
             low, high = vectors.min(0), vectors.max(0)
             least = low if least is None else np.minimum(least, low)
             most = high if most is None else np.maximum(most, high)
-        metric = faiss.METRIC_INNER_PRODUCT if rows.metric == "inner product" else faiss.METRIC_L2
-        hnsw = faiss.IndexHNSWSQ(rows.dim, faiss.ScalarQuantizer.QT_8bit, LINKS, metric)
+        hnsw = faiss.IndexHNSWSQ(rows.dim, faiss.ScalarQuantizer.QT_8bit, LINKS, self._metric)
         hnsw.hnsw.efConstruction = EFFORT
         if least is None or most is None:
             least = most = np.zeros(rows.dim, np.float32)
         wider = _WIDER * (most - least) + np.float32(1e-30)
         hnsw.train(np.stack([least - wider, most + wider]))
         return hnsw
+
+    @property
+    def _metric(self) -> int:
+        """What codes are compared by, in FAISS's numbers.
+
+        Vectors of length one have the same order by distance as by product. But the error of a product of codes is as
+        large as that of the vectors, of a distance only as large as the distance: in a cluster of near ones, products
+        are all alike.
+        """
+        by_product = self.view.tail.similarity is SIMILARITIES["dot"]
+        metric: int = faiss.METRIC_INNER_PRODUCT if by_product else faiss.METRIC_L2
+        return metric
 
     def _all(self) -> Iterator[Vectors]:
         """Yield all vectors that there are still."""

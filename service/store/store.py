@@ -79,10 +79,12 @@ class Store:
         self._pinned = local()
         self._write_lock = Lock()
         self._closed = False
+        self._log_index: int | None = None
         self.commits = Histogram(DURATIONS)
         """Seconds that each commit took."""
         with ExitStack() as opened:
             opened.callback(os.close, process_lock(folder))
+            opened.callback(self._close_log_index)  # after the last connection, see `_checkpoint`
             with self._explained():
                 self._writer = self._connect()
                 opened.callback(self._writer.close)
@@ -140,12 +142,19 @@ class Store:
     def _checkpoint(self) -> None:
         """Bring the log into the file once it is long; SQLite would do it in a commit, which is to be short."""
         with suppress(sqlite3.Error, OSError, struct.error):  # nothing is lost, and there will be another
-            with self._path.with_name(f"{FILE}-shm").open("rb") as index:
-                header = index.read(100)
+            if self._log_index is None:
+                # Kept open: whoever closes a file loses the locks of its process on it, those of SQLite too, and then
+                # a process that makes a backup would take the index for nobody's, and cut it under this one.
+                self._log_index = os.open(self._path.with_name(f"{FILE}-shm"), os.O_RDONLY)
+            header = os.pread(self._log_index, 100, 0)
             # The log's index: pages in the log, and how many of them are in the file (sqlite.org/walformat.html).
             (pages,), (copied,) = struct.unpack_from("=I", header, 16), struct.unpack_from("=I", header, 96)
             if pages - copied >= _MOST_PAGES:
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def _close_log_index(self) -> None:
+        if self._log_index is not None:
+            os.close(self._log_index)
 
     @contextmanager
     def snapshot(self, collection: int) -> Iterator[int | None]:

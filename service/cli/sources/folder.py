@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,10 @@ class Folder(Source):
         place = f"file {name}"
         try:
             file = self.path / name
-            if file.stat().st_size > MOST_BYTES:
+            about = file.stat()
+            if not stat.S_ISREG(about.st_mode):
+                raise ValueError("is a pipe or a device, and no file.")
+            if about.st_size > MOST_BYTES:
                 raise ValueError(f"has more than {MOST_BYTES >> 20} MiB. Split it.")
             text = file.read_bytes().decode("utf-8-sig")
             return Row(place, number, document_of({"id": name, "text": text}), text)

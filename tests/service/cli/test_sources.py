@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
 
 import pytest
@@ -140,6 +141,13 @@ def test_a_folder_of_texts(tmp_path):
     assert [row.id for row in open_source(tmp_path) if isinstance(row, Row)] == ["1"]
 
 
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.md")
+    (tmp_path / "b.md").write_text("A cat.")
+    assert problems(tmp_path) == [("file a.md", "is a pipe or a device, and no file.")]
+    assert [row.id for row in open_source(tmp_path) if isinstance(row, Row)] == ["b.md"]
+
+
 def test_a_line_that_is_too_long_is_not_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("service.cli.sources.lines.MOST_BYTES", 1 << 20)
     path = tmp_path / "d.jsonl"
@@ -152,6 +160,15 @@ def test_vectors_and_their_fingerprint_are_sent(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_bytes(lines({"id": "a", "vector": [1.0], "fingerprint": "foreign"}))
     assert documents(path) == [{"id": "a", "text": "", "metadata": {}, "vector": [1.0], "fingerprint": "foreign"}]
+
+
+def test_a_text_that_is_null_beside_a_vector_is_none(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(lines({"id": "a", "text": None, "vector": [1.0]}, {"id": "b", "text": None}))
+    assert [row.document for row in open_source(path) if isinstance(row, Row)] == [
+        {"id": "a", "text": "", "metadata": {}, "vector": [1.0]}
+    ]
+    assert problems(path) == [("line 2", "'text' is null. It must be a string.")]
 
 
 def test_parquet(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 
+import faiss
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ from service.errors import InvalidIndex
 from service.index import DamagedSnapshot
 from service.index import graph as graph_module
 from service.index.flat import ExactIndex
-from service.index.hnsw import AutoIndex, HnswIndex
+from service.index.hnsw import AutoIndex, GraphBuild, HnswIndex
 from service.similarity import COSINE, SIMILARITIES
 from tests.support.tiers import first_fast
 
@@ -186,6 +187,37 @@ def test_a_stopped_build_leaves_nothing(tmp_path):
     assert not index.due and index.view().state.problem == "there is no place"
     index.add(np.arange(100, 160), clustered(rng, 60))
     assert index.due  # after some more, it is tried again
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+def test_vectors_that_are_nearly_equal_are_told_apart(by_graph, similarity):
+    """Such as those of many versions of a few texts: within a cluster, cosines are from 0.99 to 1."""
+    rng = np.random.default_rng(8)
+    vectors = np.repeat(rng.normal(size=(20, 64)), 100, axis=0) + rng.normal(scale=0.05, size=(2000, 64))
+    vectors = vectors.astype(np.float32)
+    queries = vectors[::20] + rng.normal(scale=0.02, size=(100, 64)).astype(np.float32)
+    index = Small(64, SIMILARITIES[similarity])
+    index.add(np.arange(2000), vectors)
+    build(index)
+    view = index.view()
+    assert view.state.problem is None
+    found, _, _ = view.search(queries, 10)
+    assert recall(found, view.search(queries, 10, exact=True)[0]) > 0.98
+
+
+def test_a_graph_that_compares_by_product_is_built_anew(monkeypatch):
+    """As that of an earlier version, of vectors of length one."""
+    rng = np.random.default_rng(9)
+    index = Small(DIM, COSINE)
+    index.add(np.arange(200), clustered(rng, 200))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(GraphBuild, "_metric", faiss.METRIC_INNER_PRODUCT)
+        build(index)
+    index.add(np.arange(200, 300), clustered(rng, 100))
+    step = index.begin()
+    built = step.run(never)
+    assert step.anew
+    assert built.part.hnsw.metric_type == faiss.METRIC_L2
 
 
 def test_a_recall_that_cannot_be_met_says_what_can():

@@ -58,6 +58,24 @@ def test_a_backup_of_a_store_in_use_is_a_store(folder, notes, tmp_path):
     assert notes.count() == 501
 
 
+LOCKING = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as index:
+    try:
+        fcntl.lockf(index, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)  # by which a process knows that it is the first
+    except BlockingIOError:
+        print("held")
+"""
+
+
+def test_another_process_sees_that_a_store_is_in_use(folder, notes, start):
+    """Else that of a backup takes the index of the log for one that was left, and cuts it under the service."""
+    index = folder / f"{FILE}-shm"
+    assert start(LOCKING, index).communicate()[0] == "held\n"
+    put(notes, 500)
+    assert start(LOCKING, index).communicate()[0] == "held\n"
+
+
 def test_a_backup_is_one_moment_of_a_store_that_is_written_to(folder, notes, tmp_path):
     """What was acknowledged before it began is in it, and each request is in it whole or not at all."""
     stop = threading.Event()
