@@ -56,4 +56,4 @@ def around(
         app = AllowedHosts(app, server.allowed_hosts)
     if server.root_path:
         app = RootPath(app, server.root_path)
-    return Observe(app, served.config.runtime.device, observers)
+    return Observe(app, routes, served.config.runtime.device, observers)

@@ -10,6 +10,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.routing import Routes
 from service.observation import Observed, observing
 
 Observer = Callable[[Observed], None]
@@ -44,12 +45,14 @@ class Observe:
 
     Args:
         app: what serves the requests.
+        routes: the application's, for requests that are refused before they reach theirs.
         device: what `x-compute-type` says.
         observers: told of each request after its end.
     """
 
-    def __init__(self, app: ASGIApp, device: str, observers: Sequence[Observer]) -> None:
+    def __init__(self, app: ASGIApp, routes: Routes, device: str, observers: Sequence[Observer]) -> None:
         self._app = app
+        self._routes = routes
         self._device = device.encode()
         self._observers = observers
 
@@ -63,7 +66,7 @@ class Observe:
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
-                request.route = _route(scope)
+                request.route = self._route(scope)
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request.id.encode())]
                 if request.texts and request.status == 200 and request.route in EMBEDDING:
                     message["headers"] += self._times(request)
@@ -80,10 +83,21 @@ class Observe:
             raise
         finally:
             request.status = request.status or LEFT
-            request.route = request.route or _route(scope)
+            request.route = request.route or self._route(scope)
             request.end()
             for observer in self._observers:
                 observer(request)
+
+    def _route(self, scope: Scope) -> str:
+        """Return the template of a request's path: bounded in number, whatever paths are asked for."""
+        if template := getattr(scope.get("route"), "path_format", None):
+            return str(template)
+        # A route that FastAPI adds for itself, such as `/docs`, is not named; without parameters it is its template.
+        if "endpoint" in scope and not scope.get("path_params"):
+            return str(scope["path"])
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        route = self._routes.find({**scope, "method": method})
+        return UNKNOWN if route is None else route.path_format
 
     def _times(self, request: Observed) -> list[tuple[bytes, bytes]]:
         durations = request.durations()
@@ -102,14 +116,6 @@ class Observe:
 
 def _milliseconds(seconds: float) -> bytes:
     return b"%d" % (seconds * 1000)
-
-
-def _route(scope: Scope) -> str:
-    """Return the template of a request's path: bounded in number, whatever paths are asked for."""
-    if template := getattr(scope.get("route"), "path_format", None):
-        return str(template)
-    # A route that FastAPI adds for itself, such as `/docs`, is not named; without parameters it is its template.
-    return str(scope["path"]) if "endpoint" in scope and not scope.get("path_params") else UNKNOWN
 
 
 def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:

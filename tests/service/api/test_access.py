@@ -54,6 +54,31 @@ def test_every_route_has_a_scope_or_is_open(locked: FastAPI) -> None:
     assert not undecided, "decide what they need, in service/api/needs.py"
 
 
+def test_refused_requests_are_counted_under_their_route(locked: FastAPI) -> None:
+    before = sum(_refused(locked).values())
+    for method, path in (
+        ("POST", "/embed"),
+        ("HEAD", "/info"),
+        ("GET", "/collections/a"),
+        ("GET", "/none"),
+    ):
+        assert ask(locked, method, path).status_code == 401
+    counted = _refused(locked)
+    assert sum(counted.values()) == before + 4
+    assert {"/embed", "/info", "/collections/{name}", "unknown"} <= counted.keys()
+
+
+def _refused(app: FastAPI) -> dict[str, float]:
+    """The requests without a valid key that were counted so far, by their route."""
+    found: dict[str, float] = {}
+    for family in app.state.metrics.collect():
+        for sample in family.samples:
+            if sample.name == "millpond_http_requests_total" and sample.labels["status"] == "401":
+                route = sample.labels["route"]
+                found[route] = found.get(route, 0) + sample.value
+    return found
+
+
 def test_every_route_is_found_as_what_it_is(locked: FastAPI) -> None:
     """No path of one route has the scope of another one that is tried before it."""
     needs = Needs(locked.state.routes, open_metrics=False)

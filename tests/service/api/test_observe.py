@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.access_log import log_access
 from service.api.middleware.observe import Observe
+from service.api.routing import Routes
 from service.observation import Observed, observed
 from tests.support.servers import ROOT, Server
 
@@ -73,7 +74,7 @@ class Caller:
         async def ignore(_: Message) -> None: ...
 
         scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": headers or []}
-        await Observe(app, "cpu", [self.observed.append])(scope, nothing_more, ignore)
+        await Observe(app, Routes(()), "cpu", [self.observed.append])(scope, nothing_more, ignore)
 
 
 def test_requests_that_end_otherwise() -> None:
