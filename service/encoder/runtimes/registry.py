@@ -74,7 +74,8 @@ def _loaded(
         unfit = runtime is None and isinstance(error, Unfit)  # whatever the precision
         if config.precision != "auto" or precision == "fp32" or unfit:
             raise
-        logger.warning("%s is served in fp32, not in %s: %s", source.checkpoint.name, precision, error)
+        # As text: a handler that keeps the record would keep the encoder too, by the error's traceback.
+        logger.warning("%s is served in fp32, not in %s: %s", source.checkpoint.name, precision, str(error))
         reason = f"{reason}; in fp32, since {precision} failed: {error}"
     runtime = kind.load(source, config.model_copy(update={"precision": "fp32"}))
     return runtime, reason, accept(runtime)
