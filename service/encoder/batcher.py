@@ -323,11 +323,15 @@ class Batcher:
     def _next_express_batch(self) -> list[Row]:
         """Return the waiting rows if few and alone, or quick requests if larger ones keep the streams from them."""
         if self._small_and_alone():
-            return self._queue.take()
+            return self._queue.take(self._countable_rows if len(self.shapes) else None)
         busy = len(self._running) >= self._runtime.streams or self._short_of_memory
         if not busy or any(all(row.job.quick for row in one.batch) for one in self._running):
             return []
         return self._queue.take_quick()
+
+    def _countable_rows(self, width: int) -> int:
+        """Return how many rows of a width a pass on all cores may have; `most_compiled` counts no others."""
+        return max(QUICK // width, 1)
 
     def _rows_in_memory(self, width: int) -> int:
         """Return how many rows of a width there is memory for; any width has room for one if nothing else runs."""
@@ -373,8 +377,11 @@ class Batcher:
             for row in failed:
                 by_job[row.job].append(row)
             for some in by_job.values() if len(by_job) > 1 else ([row] for row in failed):
-                if not some[0].job.over:
-                    self._run(some, wide=wide)
+                left = some
+                while left and not left[0].job.over:
+                    count = self.shapes.rows(len(left))
+                    self._run(left[:count], wide=wide)
+                    left = left[count:]
 
     def _attempt(self, rows: Sequence[Row], *, wide: bool) -> list[tuple[Sequence[Row], Exception]]:
         """Run rows in one pass; return those that failed together, with their error."""

@@ -327,6 +327,30 @@ def test_passes_have_shapes_of_the_set(tmp_path):
         assert len(one.compiled) <= one.most_compiled
 
 
+def test_what_runs_again_after_a_failure_has_shapes_of_the_set(tmp_path):
+    """Requests of 5 and 7 rows are run again in passes of 4, 6 and 1."""
+    noting = Compiling(load_module(read_checkpoint(str(plain_bert(tmp_path))), torch.float32))
+    with batcher(noting, 1, longest=64) as one:
+        with held(one):
+            poisoned = one.submit(ids(13), bad_row)
+            requests = [ids(*[12] * rows, start=rows) for rows in (5, 7)]
+            clean = [one.submit(rows, bad_row) for rows in requests]
+        for rows, future in zip(requests, clean, strict=True):
+            assert_close(future.result(20), expected(noting, rows, mean))
+        with pytest.raises(ValueError, match="a text of 13 tokens"):
+            poisoned.result(20)
+        assert {(rows, width) for rows, width, _ in one.compiled} <= set(one.shapes)
+
+
+@pytest.mark.parametrize("length", [5, 9, 21])
+def test_passes_on_all_cores_have_shapes_that_are_counted(tmp_path, length):
+    noting = Compiling(load_module(read_checkpoint(str(plain_bert(tmp_path))), torch.float32))
+    rows = ids(*[length] * (128 // length))
+    with batcher(noting, 1, longest=64) as one:
+        assert_close(one.submit(rows, mean).result(20), expected(noting, rows, mean))
+        assert all(rows * width <= 128 for rows, width, wide in one.compiled if wide)
+
+
 def test_common_shapes_are_run_before_anybody_asks(tmp_path):
     noting = Compiling(load_module(read_checkpoint(str(plain_bert(tmp_path))), torch.float32))
     with batcher(noting, 1, longest=64) as one:
