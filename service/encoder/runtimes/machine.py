@@ -90,7 +90,9 @@ def cpu_precision(config: RuntimeConfig) -> str:
     if config.precision == "fp16":
         raise ConfigError("runtime.precision: fp16 is for device: cuda; on a CPU use auto, fp32, bf16 or int8.")
     if config.precision == "bf16" and not has_native_bf16():
+        limited = f", as ONEDNN_MAX_CPU_ISA={limit} limits it" if (limit := _isa_limit()) else ""
         raise ConfigError(
-            "runtime.precision: bf16 needs a CPU with AVX512-BF16 or AMX, and this one has neither. Use auto or fp32."
+            f"runtime.precision: bf16 needs a CPU with AVX512-BF16 or AMX, and this one{limited} has neither. "
+            "Use auto or fp32."
         )
     return config.precision
