@@ -62,11 +62,9 @@ class Needs:
         method = scope["method"]
         if method == "OPTIONS":
             return "nothing"
-        if method == "HEAD":
-            method, scope = "GET", {**scope, "method": "GET"}
         route = self._routes.find(scope)
         if route is not None:
-            return self.of_route(method, route)
+            return self.of_route("GET" if method == "HEAD" else method, route)
         other = self._routes.find({**scope, "method": "GET"})  # a method that an open path does not take is a 405
         return "nothing" if other is not None and self.of_route("GET", other) == "nothing" else "key"
 

@@ -27,7 +27,9 @@ class Routes:
         return iter(self._routes)
 
     def find(self, scope: Scope) -> Route | None:
-        """Return the route that a request is for; None if no route has its path and method."""
+        """Return the route that a request is for, a HEAD for that of its GET; None if none has path and method."""
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         return self._found.get((scope["method"], path_below_root(scope))) or self._first(scope)
 
     def methods(self, scope: Scope) -> list[str]:

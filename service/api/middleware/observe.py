@@ -95,8 +95,7 @@ class Observe:
         # A route that FastAPI adds for itself, such as `/docs`, is not named; without parameters it is its template.
         if "endpoint" in scope and not scope.get("path_params"):
             return str(scope["path"])
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        route = self._routes.find({**scope, "method": method})
+        route = self._routes.find(scope)
         return UNKNOWN if route is None else route.path_format
 
     def _times(self, request: Observed) -> list[tuple[bytes, bytes]]:
