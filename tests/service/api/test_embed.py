@@ -17,6 +17,8 @@ from sentence_transformers import SentenceTransformer
 from tests.support.problems import problem
 
 TOLERANCE = 1e-5
+# Its root is steepest where cubes cancel: there the last bits of states show in the fifth digit.
+GEM_TOLERANCE = 1e-4
 ODD = [
     "a",
     "A",
@@ -110,7 +112,8 @@ def test_concurrent_requests_for_mixed_poolings_each_get_their_own(
         answers = list(pool.map(ask, requests))
     for (asked, spec, places), answer in zip(requests, answers, strict=True):
         wanted = np.array([by_hand(states[place], spec) for place in places])
-        np.testing.assert_allclose(answer, wanted, atol=TOLERANCE, err_msg=str(asked))
+        within = GEM_TOLERANCE if spec == "gem(p=3)" else TOLERANCE
+        np.testing.assert_allclose(answer, wanted, atol=within, err_msg=str(asked))
 
 
 @pytest.mark.parametrize("name", ["mean", "cls", "max", "last", "weighted_mean", "gem"])
