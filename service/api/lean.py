@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors
 from service.api.middleware.observe import EMBEDDING
-from service.api.requests import NotJSON, ReadingRoute, declared_length, is_json, parsed
+from service.api.requests import NotJSON, ReadingRoute, declared_length, is_json, read
 from service.api.routing import path_below_root
 
 
@@ -44,7 +44,7 @@ class LeanRoute(ReadingRoute):
         value: Any = content
         if is_json(request.headers.get("content-type", "")):
             try:
-                value = await parsed(content)
+                value = await read(content, self.body_field)
             except NotJSON as error:
                 problem = {"type": "json_invalid", "loc": ("body",), "ctx": {"error": error.msg}}
                 raise RequestValidationError([problem]) from error

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from email.message import Message
 from functools import cache, partial
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final, Protocol, get_args
 
 import orjson
 from fastapi import Depends, Request, Response
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, JsonValue, mod
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from service import exact_json
 from service.deployment import Deployment
@@ -34,6 +34,15 @@ TOLERATED: Final = "tolerated"
 """Marks a field that clients of other servers send, and that nobody else needs to know of."""
 ignoring_unknown_fields: Final = ContextVar("ignoring_unknown_fields", default=False)
 """Whether fields that a request body does not have are left out instead of refused (`server.unknown_fields`)."""
+
+
+class _Field(Protocol):
+    """What a route takes as its body, as FastAPI has it."""
+
+    def validate(
+        self, value: Any, values: dict[str, Any] = ..., *, loc: tuple[int | str, ...] = ...
+    ) -> tuple[Any, Sequence[Any]]:
+        """Return the value as it is taken, and what is wrong with it."""
 
 
 async def _deployment(request: Request) -> Deployment:  # FastAPI runs plain functions in a thread pool
@@ -173,14 +182,30 @@ def parse(body: bytes) -> Any:
     return value
 
 
-async def parsed(body: bytes) -> Any:
-    """Do as `parse`; other requests go on while a large body is parsed."""
-    return parse(body) if len(body) < _LARGE else await asyncio.to_thread(parse, body)
+async def read(body: bytes, field: _Field | None) -> Any:
+    """Parse JSON; other requests go on while a large body is parsed, and validated as what a route takes.
+
+    Returns a large body as `field` has it. One that is small or not valid comes as parsed, for whoever validates it
+    then to say why. Raises `NotJSON`.
+    """
+    return parse(body) if len(body) < _LARGE else await asyncio.to_thread(_validated, body, field)
+
+
+def _validated(body: bytes, field: _Field | None) -> Any:
+    value = parse(body)
+    if field is None:
+        return value
+    valid, problems = field.validate(value, loc=("body",))
+    return value if problems else valid
 
 
 class _StrictRequest(Request):
+    def __init__(self, scope: Scope, receive: Receive, field: _Field | None) -> None:
+        super().__init__(scope, receive)
+        self._field = field
+
     async def json(self) -> Any:
-        return await parsed(await self.body())
+        return await read(await self.body(), self._field)
 
 
 class JSONRoute(APIRoute):
@@ -191,7 +216,7 @@ class JSONRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
+            return await handle(_StrictRequest(request.scope, request.receive, self.body_field))
 
         return strict
 

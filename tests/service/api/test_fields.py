@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,32 @@ def test_unknown_fields_are_ignored_where_configured(prompted: Deployed, http: h
     nested = {"inputs": {"source_sentence": TEXT, "sentences": [TEXT], "more": 1}, "parameters": {"more": 2}}
     np.testing.assert_allclose(prompted.post("/similarity", nested).json(), [1], atol=1e-6)
     assert prompted.request("PUT", "/collections/c", json={"shards": 3}).status_code == 201  # by FastAPI's own router
+
+
+@pytest.mark.parametrize("method,path", [("POST", "/embed"), ("POST", "/collections/large/documents")])
+def test_a_large_body_is_refused_and_taken_as_a_small_one(
+    prompted: Deployed, http: httpx.Client, method: str, path: str
+) -> None:
+    for served in (http, prompted):
+        served.request("PUT", "/collections/large", json={})
+    texts = {"inputs": [TEXT]} if path == "/embed" else {"documents": [{"id": "1", "text": TEXT}]}
+    space = " " * 300_000
+
+    def sent(served: httpx.Client | Deployed, body: dict[str, Any], before: str) -> tuple[int, Any]:
+        content = before + json.dumps(body)
+        answer = served.request(method, path, content=content, headers={"content-type": "application/json"})
+        return answer.status_code, answer.json() | {"request_id": None} if answer.is_error else None
+
+    for body in (
+        texts,
+        texts | {"truncate": 1},
+        texts | {"truncat": True},
+        {"truncate": True},
+        texts | {"truncate": None},
+    ):
+        for served in (http, prompted):
+            assert sent(served, body, space) == sent(served, body, ""), body
+    assert [sent(served, texts | {"truncat": True}, space)[0] for served in (http, prompted)] == [422, 200]
 
 
 # Texts that are too long
