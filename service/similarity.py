@@ -27,6 +27,8 @@ class Similarity(ABC):
     """As checkpoints and collections spell it."""
     summary: ClassVar[str]
     metric: ClassVar[Metric]
+    orders_by_distance: ClassVar[bool]
+    """Whether prepared vectors that are nearer to a prepared query by distance have the higher scores."""
 
     @abstractmethod
     def check(self, vectors: Vectors) -> None:
@@ -56,6 +58,7 @@ class Cosine(Similarity):
     name: ClassVar[Literal["cosine"]] = "cosine"
     summary = "the cosine of the angle between two vectors, whatever their lengths"
     metric = "inner product"
+    orders_by_distance = True  # as their lengths are one
 
     def check(self, vectors: Vectors) -> None:
         """Check that no vector is zero; raises `InvalidVector`."""
@@ -75,6 +78,7 @@ class Dot(Similarity):
     name: ClassVar[Literal["dot"]] = "dot"
     summary = "their inner product, to which their lengths count"
     metric = "inner product"
+    orders_by_distance = False
 
     def check(self, vectors: Vectors) -> None:
         """Check that no inner product overflows; raises `InvalidVector`."""
@@ -87,6 +91,7 @@ class Euclidean(Similarity):
     name: ClassVar[Literal["euclidean"]] = "euclidean"
     summary = "the distance between them, negated"
     metric = "squared distance"
+    orders_by_distance = True
 
     def check(self, vectors: Vectors) -> None:
         """Check that no squared distance overflows; raises `InvalidVector`."""

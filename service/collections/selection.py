@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import InvalidInput, Place
+from service.store.conditions import certain
 from service.store.filters import AnyFilter, as_filter
 
 
@@ -15,8 +16,9 @@ class Selection:
     """Documents of a collection: those with ids, those that match a filter, or all.
 
     Raises:
+        InvalidFilter: the filter is none.
         InvalidInput: not exactly one of the three is given, or the filter has no condition: a mistake that leaves it
-            empty must not change every document.
+            empty, or the list of a `$nin`, must not change every document.
     """
 
     ids: Sequence[str] | None = None
@@ -31,10 +33,10 @@ class Selection:
                 f"say which documents are meant by one of 'ids', 'filter' and 'all'; this has {has}.",
                 where=Place("ids"),
             )
-        if self.filter is not None and not _names_a_field(as_filter(self.filter).expression):
+        if self.filter is not None and certain(as_filter(self.filter).condition):
             raise InvalidInput(
-                "filter has no condition, and so would match every document or none. Where all are meant, say 'all' "
-                "(true) in its place.",
+                "filter has no condition that a document could fail, and so matches every document: it is empty, or "
+                "asks for none of an empty list. Where all are meant, say 'all' (true) in its place.",
                 where=Place("filter"),
             )
 
@@ -62,22 +64,3 @@ def merged(metadata: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, A
         else:
             result[key] = value
     return result
-
-
-def _names_a_field(filter_: object) -> bool:
-    """Return whether a filter has a condition, however it is combined: of alternatives, whether each has one."""
-    if not isinstance(filter_, Mapping):
-        return True  # no filter, which compiling it tells
-    for key, part in filter_.items():
-        match key, part:
-            case "$or", list():
-                found = bool(part) and all(map(_names_a_field, part))
-            case "$and", list():
-                found = any(map(_names_a_field, part))
-            case "$not", _:
-                found = _names_a_field(part)
-            case _:
-                found = True
-        if found:
-            return True
-    return False

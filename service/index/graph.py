@@ -1,4 +1,4 @@
-"""A graph (HNSW) over 8-bit codes of vectors, whose answers are ranked again by the vectors themselves."""
+"""A graph (HNSW) over codes of vectors, whose answers are ranked again by the vectors themselves."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.arrays import Keys, Ordinals, Vectors
 from service.index.flat import compared, firsts
+from service.index.linking import Linking, linking_of
 from service.index.live import Live, packed
 from service.index.rows import distinct, knn, nearest_in, one_thread
 from service.index.snapshot import Snapshot
@@ -21,11 +22,6 @@ from service.similarity import SIMILARITIES, Similarity
 
 faiss: Any = _typed_faiss
 
-LINKS: Final = 32
-"""Links of a vertex (M); twice as many on the lowest level. With 16, no effort finds more than 0.966 of the nearest
-ten of a million vectors in clusters, parts of which nothing leads to; 32 find 0.986 with a third of the effort."""
-EFFORT: Final = 64
-"""Candidates that are kept while a vertex is inserted (efConstruction)."""
 TUNED: Final = ("effort", "stretch", "recall", "measured")
 _EFFORTS: Final = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Candidates that are kept in a search (efSearch), of which the least is chosen that reaches the recall."""
@@ -55,6 +51,7 @@ class Graph:
         keys: the key of each (n,), ascending.
         file: the prepared vectors.
         hnsw: FAISS's index over their codes; never changed.
+        scale: what vectors are multiplied by in codes.
         effort: candidates that a search keeps at least.
         stretch: how many it keeps for each that it looks at.
         recall: as measured with these.
@@ -66,6 +63,7 @@ class Graph:
     keys: Keys
     file: VectorFile
     hnsw: Any
+    scale: float = 1.0
     effort: int = 0
     stretch: float = 1.0
     recall: float = 0.0
@@ -77,7 +75,13 @@ class Graph:
         """Return the graph of a snapshot."""
         tuned = {name: snapshot.about[name] for name in TUNED}
         similarity = SIMILARITIES[snapshot.about["similarity"]]
-        return cls(similarity, snapshot.keys, snapshot.file, snapshot.index, **tuned, name=snapshot.name)
+        scale = snapshot.about.get("scale", 1.0)  # earlier ones were never scaled
+        return cls(similarity, snapshot.keys, snapshot.file, snapshot.index, scale, **tuned, name=snapshot.name)
+
+    @property
+    def linking(self) -> Linking:
+        """The kind of graph that is built now, which one from an earlier version may not be of."""
+        return linking_of(self.similarity)
 
     @property
     def tuning(self) -> dict[str, Any]:
@@ -264,6 +268,10 @@ class LiveGraph(Live[Graph]):
 
     uses: ClassVar[str] = "hnsw"
     pending: ClassVar[int] = 0
+
+    def worn(self, share: float) -> bool:
+        """Whether more than a share of the vectors was removed, or graphs are built in another way now."""
+        return super().worn(share) or not self.part.linking.made(self.part.hnsw)
 
     @property
     def recall(self) -> float:

@@ -11,21 +11,17 @@ import faiss as _typed_faiss
 import numpy as np
 
 from service.arrays import Keys, Vectors
-from service.index.graph import EFFORT, LINKS, Graph, LiveGraph
+from service.index.graph import Graph, LiveGraph
+from service.index.linking import linking_of
 from service.index.live import restored
 from service.index.rows import half_the_cores
 from service.index.snapshot import Draft, load
 from service.index.tail import TailedIndex, TailedView
-from service.similarity import SIMILARITIES
 
 faiss: Any = _typed_faiss
 
 _STEP: Final = 512
 """Vectors that are inserted at once, after each of which a build can stop: a tenth of a second or two."""
-_WIDER: Final = 0.1
-"""Part of the range of each dimension that is added on both sides, for vectors to come."""
-_MOST_BEYOND: Final = 1e-3
-"""Share of numbers beyond the range of the codes from which on the codes are made anew."""
 _GROWTH: Final = 1.5
 """Growth of a graph after which its recall is measured anew."""
 
@@ -38,7 +34,9 @@ class HnswIndex(TailedIndex[LiveGraph, LiveGraph]):
     """
 
     kind: ClassVar[str] = "hnsw"
-    summary: ClassVar[str] = "approximate search by a graph (HNSW over 8-bit codes, ranked by the vectors themselves)"
+    summary: ClassVar[str] = (
+        "approximate search by a graph (HNSW over 8-bit codes, 16-bit for `dot`, ranked by the vectors themselves)"
+    )
     default_recall: ClassVar[float] = 0.98
 
     exact_below: ClassVar[int] = 1_000
@@ -101,7 +99,8 @@ class GraphBuild:
             built = self._built(draft, stopped)
             if built is not None and len(built):
                 graph = built.part
-                name = draft.finish(HnswIndex.kind, graph.similarity, graph.keys, graph.hnsw, graph.tuning)
+                about = {**graph.tuning, "scale": graph.scale}
+                name = draft.finish(HnswIndex.kind, graph.similarity, graph.keys, graph.hnsw, about)
                 built = LiveGraph(replace(graph, name=name), built.live, built.length, built.count)
                 finished = True
             return built
@@ -111,23 +110,30 @@ class GraphBuild:
 
     def _built(self, draft: Draft, stopped: Callable[[], bool]) -> LiveGraph | None:
         similarity, old, rows = self.view.tail.similarity, self.view.body, self.view.tail.rows
+        linking = linking_of(similarity)
         self.anew = anew = (
-            self.anew or old is None or old.part.hnsw.metric_type != self._metric or self._beyond(old.part.hnsw)
+            self.anew
+            or old is None
+            or not linking.covers(old.part.hnsw, old.part.scale, (chunk.vectors for chunk in rows.chunks))
         )
-        hnsw = self._empty() if anew or old is None else faiss.clone_index(old.part.hnsw)
+        if anew or old is None:
+            hnsw, scale = linking.empty(rows.dim, self._all())
+        else:
+            hnsw, scale = faiss.clone_index(old.part.hnsw), old.part.scale
+        graph = Graph(similarity, np.empty(0, np.int64), draft.file, hnsw, scale)
         of_keys = [np.empty(0, np.int64)]
         if old is not None:
             for keys, vectors in old.part.blocks(old.positions(None) if anew else None):
                 of_keys.append(keys)
                 draft.append(vectors)
-                if stopped() or (anew and not self._insert(hnsw, vectors, stopped)):
+                if stopped() or (anew and not self._insert(graph, vectors, stopped)):
                     return None
         for chunk in rows.chunks:
             of_keys.append(chunk.keys)
             draft.append(chunk.vectors)
-            if not self._insert(hnsw, chunk.vectors, stopped):
+            if not self._insert(graph, chunk.vectors, stopped):
                 return None
-        graph = Graph(similarity, np.concatenate(of_keys), draft.file, hnsw)
+        graph = replace(graph, keys=np.concatenate(of_keys))
         if anew or old is None or len(graph) >= _GROWTH * old.part.measured:
             tuned = graph.tuned(self.recall, stopped)
             if tuned is None:
@@ -140,42 +146,16 @@ class GraphBuild:
         live = np.append(old.live, np.ones(rows.length, bool))
         return LiveGraph(graph, live, old.length + rows.length, old.count + rows.count)
 
-    def _insert(self, hnsw: Any, vectors: Vectors, stopped: Callable[[], bool]) -> bool:
+    def _insert(self, graph: Graph, vectors: Vectors, stopped: Callable[[], bool]) -> bool:
         """Insert prepared vectors (n, dim) into a graph; return whether it came to the end before it was stopped."""
         with half_the_cores():
             for start in range(0, len(vectors), _STEP):
                 if stopped():
                     return False
-                hnsw.add(vectors[start : start + _STEP])
-                self.inserted += len(vectors[start : start + _STEP])
+                some = vectors[start : start + _STEP]
+                graph.linking.insert(graph.hnsw, some, graph.scale)
+                self.inserted += len(some)
         return True
-
-    def _empty(self) -> Any:
-        """Return a graph without vectors whose codes span the numbers of all those that it is to have."""
-        rows, least, most = self.view.tail.rows, None, None
-        for vectors in self._all():
-            low, high = vectors.min(0), vectors.max(0)
-            least = low if least is None else np.minimum(least, low)
-            most = high if most is None else np.maximum(most, high)
-        hnsw = faiss.IndexHNSWSQ(rows.dim, faiss.ScalarQuantizer.QT_8bit, LINKS, self._metric)
-        hnsw.hnsw.efConstruction = EFFORT
-        if least is None or most is None:
-            least = most = np.zeros(rows.dim, np.float32)
-        wider = _WIDER * (most - least) + np.float32(1e-30)
-        hnsw.train(np.stack([least - wider, most + wider]))
-        return hnsw
-
-    @property
-    def _metric(self) -> int:
-        """What codes are compared by, in FAISS's numbers.
-
-        Vectors of length one have the same order by distance as by product. But the error of a product of codes is as
-        large as that of the vectors, of a distance only as large as the distance: in a cluster of near ones, products
-        are all alike.
-        """
-        by_product = self.view.tail.similarity is SIMILARITIES["dot"]
-        metric: int = faiss.METRIC_INNER_PRODUCT if by_product else faiss.METRIC_L2
-        return metric
 
     def _all(self) -> Iterator[Vectors]:
         """Yield all vectors that there are still."""
@@ -184,11 +164,3 @@ class GraphBuild:
                 yield vectors
         for chunk in self.view.tail.rows.chunks:
             yield chunk.vectors
-
-    def _beyond(self, hnsw: Any) -> bool:
-        """Whether the codes of a graph are too narrow for the tail."""
-        rows = self.view.tail.rows
-        ranges = faiss.vector_to_array(faiss.downcast_index(hnsw.storage).sq.trained)
-        least, most = ranges[: rows.dim], ranges[: rows.dim] + ranges[rows.dim :]
-        beyond = sum(int(np.count_nonzero((chunk.vectors < least) | (chunk.vectors > most))) for chunk in rows.chunks)
-        return beyond > _MOST_BEYOND * rows.length * rows.dim

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from service.errors import BadBackup, NoSpace
 from service.store.schema import SCHEMA_VERSION
-from service.store.store import FILE, LOCK, explained, process_lock
+from service.store.store import BEGUN, FILE, LOCK, explained, process_lock, sync_folder
 
 CHECKSUM: Final = f"{FILE}.sha256"
 """The checksum beside a copy, as `sha256sum -c` reads it."""
@@ -57,9 +57,9 @@ def back_up(store: Path, destination: Path, advance: Advance = lambda done, tota
         partial.mkdir()
         copied = _copy(store / FILE, partial / FILE, advance)
         _write_durably(partial / CHECKSUM, f"{copied.sha256}  {FILE}\n")
-        _sync(partial)
+        sync_folder(partial)
         partial.rename(destination)
-        _sync(destination.parent)
+        sync_folder(destination.parent)
     except OSError as error:
         raise _unwritable(destination, error) from error
     finally:
@@ -80,7 +80,8 @@ def restore(backup: Path, store: Path, *, force: bool = False, advance: Advance 
     _check_sum(backup)
     if backup.resolve() == store.resolve():
         raise BadBackup(f"{store} is the backup itself. Name the folder of the store.")
-    present = {entry.name for entry in store.iterdir()} - {LOCK} if store.is_dir() else set()
+    names = {entry.name for entry in store.iterdir()} if store.is_dir() else set()
+    present = {name for name in names if name != LOCK and not name.startswith(BEGUN)}
     if present and not force:
         what = "a store" if FILE in present else "files"
         raise BadBackup(f"{store} holds {what}. Name an empty folder, or give --force to replace a store.")
@@ -93,7 +94,7 @@ def restore(backup: Path, store: Path, *, force: bool = False, advance: Advance 
             if FILE in present:
                 _settle(store)
             fresh.replace(store / FILE)
-            _sync(store)
+            sync_folder(store)
         except OSError as error:
             raise _unwritable(store, error) from error
         finally:
@@ -198,14 +199,6 @@ def _write_durably(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unwritable(folder: Path, error: OSError) -> BadBackup:

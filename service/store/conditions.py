@@ -168,6 +168,28 @@ def tests_of(condition: Condition) -> list[Test]:
             return [test for part in parts for test in tests_of(part)]
 
 
+def certain(condition: Condition) -> bool | None:
+    """Return whether a condition holds for every document or for none by its form alone; None for neither.
+
+    An empty filter holds for every one, and a test for one of no values for none. Two tests that between them leave
+    nothing out, such as of a field that is there or not, are not told.
+    """
+    match condition:
+        case Test(lookups=lookups):
+            return None if lookups else False
+        case Between():
+            return None
+        case Not(part):
+            opposite = certain(part)
+            return None if opposite is None else not opposite
+        case All(parts):
+            found = [certain(part) for part in parts]
+            return False if False in found else None if None in found else True
+        case AnyOf(parts):
+            found = [certain(part) for part in parts]
+            return True if True in found else None if None in found else False
+
+
 def _bounded(field: Field, condition: str, bounds: Sequence[str | int | float]) -> Test:
     long = any(isinstance(bound, str) and len(bound) > _LONGEST for bound in bounds)
     lookups = _in_whole(condition, bounds) if long else [Lookup(condition, bounds)]

@@ -184,6 +184,12 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
 SCHEMA_VERSION: Final = len(_VERSIONS)
 
 
+def begin(connection: sqlite3.Connection, path: Path) -> None:
+    """Give a new file its first page; raises `StoreUnavailable`."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only before the first table: later it takes a VACUUM
+    _write_ahead(connection, path)
+
+
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Check that the file is a store and migrate it to the present version, in one transaction.
 
@@ -198,13 +204,9 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version == 0 and tables:
         raise StoreUnavailable(f"{path} holds tables of another program. Choose another folder.")
-    if version == 0:  # only before the first table: later it takes a VACUUM
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise StoreUnavailable(
-            f"{path}: the file system cannot keep a write-ahead log. Put the store on a local disk."
-        )
+    if version == 0:
+        begin(connection, path)
+    _write_ahead(connection, path)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(f"PRAGMA user_version = {version}")  # which a file that cannot be written refuses
     connection.execute("ROLLBACK")
@@ -221,3 +223,11 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         keyword.prepare(connection)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
+
+
+def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreUnavailable(
+            f"{path}: the file system cannot keep a write-ahead log. Put the store on a local disk."
+        )

@@ -8,7 +8,7 @@ import sqlite3
 import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from service.store.damage import damaged, decoded, numbers
 from service.store.document import Document, Stored, decoded_spans
 from service.store.filters import Filter
 from service.store.metadata import Selection
-from service.store.schema import prepare
+from service.store.schema import begin, prepare
 from service.store.space import Space
 from service.store.tokenizers import TOKENIZERS
 from service.store.transaction import (
@@ -45,6 +45,8 @@ T = TypeVar("T")
 LOCK: Final = "millpond.lock"
 FILE: Final = "millpond.sqlite3"
 """The file of a store, in its folder."""
+BEGUN: Final = f"{FILE}.begun"
+"""The file of a store until it has its first page."""
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "The disk is full: free some space. Nothing stored was lost",
     sqlite3.SQLITE_IOERR: "The disk refused (full, over quota or failing). Nothing stored before was lost",
@@ -86,7 +88,8 @@ class Store:
             opened.callback(os.close, process_lock(folder))
             opened.callback(self._close_log_index)  # after the last connection, see `_checkpoint`
             with self._explained():
-                self._writer = self._connect()
+                self._require_content()
+                self._writer = self._connect(self._path)
                 opened.callback(self._writer.close)
                 prepare(self._writer, self._path)
                 self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # `_checkpoint` has its place
@@ -404,7 +407,7 @@ class Store:
         try:
             connection = self._idle_readers.pop()
         except IndexError:
-            connection = self._connect()
+            connection = self._connect(self._path)
         try:
             yield connection
         finally:
@@ -425,9 +428,35 @@ class Store:
                 if begun and connection.in_transaction:
                     connection.execute("COMMIT")
 
-    def _connect(self) -> sqlite3.Connection:
+    def _require_content(self) -> None:
+        """Begin the file where there is none; raises `StoreDamaged` where it has no bytes.
+
+        SQLite takes such a file for a new database, and throws away the log beside it. None that was made here is
+        without a byte at any moment: it gets its name with its first page.
+        """
+        with suppress(OSError):  # which SQLite tells
+            if self._path.stat().st_size:
+                return
+            raise StoreDamaged(
+                f"{self._path} has 0 bytes, which no store has: its content was lost. Restore the file from a "
+                "backup, or move it away, with the files that begin with its name, and index the documents again."
+            )
+        if os.path.lexists(self._path):  # and cannot be read
+            return
+        begun = self._path.with_name(BEGUN)
+        try:
+            for ending in ("", "-journal", "-wal", "-shm"):
+                begun.with_name(f"{BEGUN}{ending}").unlink(missing_ok=True)  # of a process that was killed
+            with closing(self._connect(begun)) as connection:
+                begin(connection, self._path)
+            begun.rename(self._path)
+            sync_folder(self._path.parent)
+        except OSError as error:
+            raise _unusable(self._path.parent, error) from error
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
         # Autocommit, so that transactions begin and end only where the code says so.
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.create_function("casefold", 1, str.casefold, deterministic=True)
@@ -494,8 +523,7 @@ def process_lock(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        remedy = _FOLDER_REMEDIES.get(error.errno or 0, "Choose a folder that this user can create and write in")
-        raise StoreUnavailable(f"store folder {folder}: {error.strerror} ({error.filename}). {remedy}.") from error
+        raise _unusable(folder, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -506,3 +534,17 @@ def process_lock(folder: Path) -> int:
             reason = f"{error.strerror}. Put the store on a disk that supports locks."
         raise StoreUnavailable(f"{path}: {reason}") from error
     return descriptor
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of a folder's files durable; raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unusable(folder: Path, error: OSError) -> StoreUnavailable:
+    remedy = _FOLDER_REMEDIES.get(error.errno or 0, "Choose a folder that this user can create and write in")
+    return StoreUnavailable(f"store folder {folder}: {error.strerror} ({error.filename}). {remedy}.")

@@ -196,7 +196,13 @@ def test_stored_bytes_follow_what_is_stored(http: httpx.Client, filled: str) -> 
         ("metadata", {"ids": ["nobody"], "merge": {"n": [2**64]}}, ["merge.n[0]", "64 bits", "send it as a string"]),
         ("metadata", {"filter": {"n": "no"}, "replace": {"n": 2**64}}, ["replace.n", "64 bits"]),
         ("list", {"filter": {"$not": {}}}, ["filter.$not is empty"]),
-        ("delete", {"filter": {"$not": {}}}, ["filter has no condition"]),
+        ("delete", {"filter": {"$not": {}}}, ["filter.$not is empty"]),
+        ("delete", {"filter": {"year": {"$nin": []}}}, ["filter has no condition", "empty list", "'all'"]),
+        ("delete", {"filter": {"$or": [{"year": 1}, {"year": {"$nin": []}}]}}, ["filter has no condition"]),
+        ("delete", {"filter": {"$not": {"year": {"$in": []}}}}, ["filter has no condition"]),
+        ("delete", {"filter": {"$not": {"year": {"$in": []}, "n": 1}}}, ["filter has no condition"]),
+        ("delete", {"filter": {"$nin": []}}, ["'$nin' belongs under a field"]),
+        ("metadata", {"filter": {"a": {"$not": {"$in": []}}}, "merge": {}}, ["filter has no condition"]),
     ],
 )
 def test_bad_input_changes_nothing(
@@ -204,6 +210,23 @@ def test_bad_input_changes_nothing(
 ) -> None:
     problem(http.post(f"{kept}/documents/{route}", json=body), 422, *words)
     assert everything(http, kept) == DOCUMENTS
+
+
+def test_an_empty_list_matches_none_or_all_where_nothing_is_changed_by_it_alone(
+    http: httpx.Client, filled: str
+) -> None:
+    def counted(condition: dict[str, Any]) -> int:
+        return int(http.post(f"{filled}/documents/count", json={"filter": condition}).json()["count"])
+
+    assert counted({"year": {"$nin": []}}) == len(DOCUMENTS)
+    assert counted({"year": {"$in": []}}) == 0
+
+    def deleted(condition: dict[str, Any]) -> int:
+        return int(http.post(f"{filled}/documents/delete", json={"filter": condition}).json()["deleted"])
+
+    assert deleted({"year": {"$in": []}}) == 0
+    wanted = {"year": {"$gte": 2012, "$nin": []}}
+    assert deleted(wanted) == sum(each["metadata"].get("year", 0) >= 2012 for each in DOCUMENTS) > 0
 
 
 def test_what_grows_too_deep_by_merging_is_refused_whole(http: httpx.Client, filled: str) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from service.cli.console import Failure
@@ -139,6 +140,16 @@ def test_a_folder_of_texts(tmp_path):
     assert source.read == 1
     (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(lines({"_id": "1", "text": "of BEIR"})))
     assert [row.id for row in open_source(tmp_path) if isinstance(row, Row)] == ["1"]
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths_whatever_that_of_the_disk_is(tmp_path):
+    names = ["B.md", "a-b.md", "a.md", "a/b.md", "a/c/d.txt", "ab/a.md", "é.md", "\U0001d11e.md"]
+    for number in range(8):
+        folder = tmp_path / str(number)
+        for name in np.random.default_rng(number).permutation(names).tolist():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("A harp.")
+        assert [row.id for row in open_source(folder) if isinstance(row, Row)] == names
 
 
 def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path):

@@ -84,6 +84,7 @@ def test_count_get_update_delete(asking, stored):
             (["delete"], 2, "by their ids, by --filter, or --all"),
             (["delete", "harp", "--all"], 2, "one of the three"),
             (["delete", "--filter", "{}"], 1, "--filter has no condition"),
+            (["delete", "--filter", '{"year": {"$nin": []}}'], 1, "--filter has no condition"),
             (["delete", "--filter", "year"], 2, "--filter 'year': is not a JSON object"),
             (["update", "harp"], 2, "one of --merge and --replace"),
             (["update", "harp", "--merge", "[1]"], 2, "--merge '[1]': is not a JSON object"),

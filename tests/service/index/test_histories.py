@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from service.index import graph as graph_module
 from service.index import ivf as ivf_module
 from service.index.flat import ExactIndex
-from service.index.graph import LINKS
 from service.index.hnsw import HnswIndex
 from service.index.ivf import IvfIndex
+from service.index.linking import LINKS
 from service.similarity import SIMILARITIES
 from tests.support.sources import Source
 

@@ -10,7 +10,8 @@ from service.errors import InvalidIndex
 from service.index import DamagedSnapshot
 from service.index import graph as graph_module
 from service.index.flat import ExactIndex
-from service.index.hnsw import AutoIndex, GraphBuild, HnswIndex
+from service.index.hnsw import AutoIndex, HnswIndex
+from service.index.snapshot import Draft
 from service.similarity import COSINE, SIMILARITIES
 from tests.support.tiers import first_fast
 
@@ -189,41 +190,75 @@ def test_a_stopped_build_leaves_nothing(tmp_path):
     assert index.due  # after some more, it is tried again
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_vectors_that_are_nearly_equal_are_told_apart(by_graph, similarity):
-    """Such as those of many versions of a few texts: within a cluster, cosines are from 0.99 to 1."""
+    """Such as those of many versions of a few texts: within a cluster, cosines are from 0.99 to 1.
+
+    Some clusters have vectors three times as long as others. A fifth of the vectors comes once there is a graph.
+    """
     rng = np.random.default_rng(8)
-    vectors = np.repeat(rng.normal(size=(20, 64)), 100, axis=0) + rng.normal(scale=0.05, size=(2000, 64))
+    centres = rng.normal(size=(20, 64)) * np.linspace(1, 3, 20)[:, None]
+    vectors = centres[rng.integers(0, 20, 2500)] + rng.normal(scale=0.05, size=(2500, 64))
     vectors = vectors.astype(np.float32)
-    queries = vectors[::20] + rng.normal(scale=0.02, size=(100, 64)).astype(np.float32)
+    queries = vectors[::25] + rng.normal(scale=0.02, size=(100, 64)).astype(np.float32)
     index = Small(64, SIMILARITIES[similarity])
-    index.add(np.arange(2000), vectors)
-    build(index)
-    view = index.view()
-    assert view.state.problem is None
-    found, _, _ = view.search(queries, 10)
-    assert recall(found, view.search(queries, 10, exact=True)[0]) > 0.98
-
-
-def test_a_graph_that_compares_by_product_is_built_anew(monkeypatch):
-    """As that of an earlier version, of vectors of length one."""
-    rng = np.random.default_rng(9)
-    index = Small(DIM, COSINE)
-    index.add(np.arange(200), clustered(rng, 200))
-    with monkeypatch.context() as earlier:
-        earlier.setattr(GraphBuild, "_metric", faiss.METRIC_INNER_PRODUCT)
+    for start, end in ((0, 2000), (2000, 2500)):
+        index.add(np.arange(start, end), vectors[start:end])
         build(index)
-    index.add(np.arange(200, 300), clustered(rng, 100))
-    step = index.begin()
-    built = step.run(never)
-    assert step.anew
-    assert built.part.hnsw.metric_type == faiss.METRIC_L2
+    view = index.view()
+    assert (view.state.problem, view.state.tail) == (None, 0)
+    for k in (10, 100):
+        found, _, _ = view.search(queries, k)
+        assert recall(found, view.search(queries, k, exact=True)[0]) > 0.98
+
+
+@pytest.mark.parametrize("length", [1e-30, 1.0, 1e9])
+def test_vectors_by_product_may_have_any_length_and_longer_ones_may_come(by_graph, length):
+    rng = np.random.default_rng(8)
+    vectors, longer = clustered(rng, 1000) * np.float32(length), clustered(rng, 200) * np.float32(length * 3e5)
+    index, exact = Small(DIM, SIMILARITIES["dot"]), ExactIndex(DIM, SIMILARITIES["dot"])
+    for each in (index, exact):
+        each.add(np.arange(1000), vectors)
+    build(index)
+    for each in (index, exact):
+        each.add(np.arange(1000, 1200), longer)
+    build(index)
+    assert index.view().state.tail == 0
+    queries = clustered(rng, 50)
+    found, truth = (each.search(queries, 10)[0] for each in (index, exact))
+    assert recall(found, truth) > 0.98
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_a_graph_of_an_earlier_version_is_searched_until_it_is_built_anew(by_graph, tmp_path, similarity):
+    """It compared products of 8-bit codes."""
+    vectors, keys = clustered(np.random.default_rng(9), 200), np.arange(200)
+    compared = SIMILARITIES[similarity]
+    prepared = compared.prepared(vectors)
+    earlier = faiss.IndexHNSWSQ(DIM, faiss.ScalarQuantizer.QT_8bit, 32, faiss.METRIC_INNER_PRODUCT)
+    earlier.train(prepared)
+    earlier.add(prepared)
+    draft = Draft(tmp_path, DIM)
+    draft.append(prepared)
+    name = draft.finish(
+        "hnsw", compared, keys, earlier, {"effort": 64, "stretch": 1.0, "recall": 0.99, "measured": 200}
+    )
+    index, exact = Small(DIM, compared, folder=tmp_path), ExactIndex(DIM, compared)
+    exact.add(keys, vectors)
+    assert index.restore(name, keys) == 199 and index.due
+    truth = exact.search(vectors[:20], 10)
+    assert recall(index.search(vectors[:20], 10)[0], truth[0]) > 0.98
+    name = build(index)
+    again = Small(DIM, compared, folder=tmp_path)
+    assert again.restore(name, keys) == 199 and not again.due
+    for each in (index, again):
+        assert recall(each.search(vectors[:20], 10)[0], truth[0]) > 0.98
 
 
 def test_a_recall_that_cannot_be_met_says_what_can():
     """Lengths of vectors that differ by orders of magnitude hide the short ones from a graph by inner product."""
     rng = np.random.default_rng(3)
-    vectors = rng.normal(size=(1000, 32)) * rng.lognormal(sigma=4, size=(1000, 1))
+    vectors = rng.normal(size=(1000, 32)) * rng.lognormal(sigma=10, size=(1000, 1))
     index = HnswIndex(32, SIMILARITIES["dot"], recall=0.999)
     index.add(np.arange(1000), vectors.astype(np.float32))
     build(index)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -13,7 +17,7 @@ import pytest
 
 from service.collections.embedded import EmbeddedEngine
 from service.collections.selection import Selection
-from service.errors import ServiceError, StoreUnavailable
+from service.errors import ServiceError, StoreDamaged, StoreUnavailable
 from service.index import KINDS
 from service.index.base import DamagedSnapshot
 from service.index.graph import Graph
@@ -21,8 +25,8 @@ from service.index.hnsw import HnswIndex
 from service.index.snapshot import load
 from service.similarity import COSINE
 from service.store import Chunked, Document
-from service.store.backup import back_up
-from service.store.store import FILE
+from service.store.backup import back_up, restore
+from service.store.store import FILE, Store
 from tests.support.definitions import definition
 from tests.support.tiers import first_fast
 
@@ -332,3 +336,67 @@ def test_a_backup_of_a_damaged_store_is_refused(whole, tmp_path):
     with pytest.raises(ServiceError, match=r"damaged|malformed"):
         back_up(whole, tmp_path / "backup")
     assert not (tmp_path / "backup").exists()
+
+
+@pytest.mark.parametrize("logged", [False, True], ids=["without a log", "with a log"])
+def test_a_file_of_no_bytes_is_refused_and_left_as_it_is(tmp_path, logged):
+    folder = tmp_path / "store"
+    engine = EmbeddedEngine(folder)
+    put(engine.create("c", definition(), DIM, "flat")[0], ["a", "b"])
+    back_up(folder, tmp_path / "backup")
+    if logged:
+        shutil.copytree(folder, tmp_path / "killed")
+    engine.close()
+    folder = tmp_path / "killed" if logged else folder
+    os.truncate(folder / FILE, 0)
+    log = folder / f"{FILE}-wal"
+    before = log.read_bytes() if logged else b""
+    with pytest.raises(StoreDamaged, match=r"has 0 bytes.* Restore .* backup, or move it away"):
+        Store(folder)
+    assert (folder / FILE).stat().st_size == 0
+    assert (log.read_bytes() if logged else b"") == before
+    restore(tmp_path / "backup", folder, force=True)
+    engine = EmbeddedEngine(folder)
+    assert {document.id for document in engine.get("c").documents()} == {"a", "b"}
+    engine.close()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from service.store.store import Store
+left = int(sys.argv[2])
+def count(event, arguments):
+    global left
+    if event in ("sqlite3.connect", "sqlite3.connect/handle", "os.rename", "os.remove"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+Store(Path(sys.argv[1])).close()
+"""
+
+
+def test_a_kill_amid_the_first_start_hinders_no_other(tmp_path):
+    for moment in range(1, 40):
+        folder = tmp_path / str(moment)
+        ended = subprocess.run([sys.executable, "-c", KILLED, folder, str(moment)], check=False)
+        Store(folder).close()
+        assert (folder / FILE).stat().st_size
+        assert {path.name for path in folder.iterdir()} == {FILE, "millpond.lock"}
+        if ended.returncode != -signal.SIGKILL:
+            break
+    assert ended.returncode == 0 and moment > 4
+
+
+@pytest.mark.parametrize("left", ["", "-journal"])
+def test_what_a_kill_leaves_of_a_file_that_was_begun_is_no_store(tmp_path, left):
+    Store(tmp_path / "other").close()
+    back_up(tmp_path / "other", tmp_path / "backup")
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / f"{FILE}.begun{left}").write_bytes(b"no page")
+    restore(tmp_path / "backup", folder)
+    (folder / FILE).unlink()
+    Store(folder).close()
+    assert {path.name for path in folder.iterdir()} == {FILE, "millpond.lock"}
