@@ -207,9 +207,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     if version == 0:
         begin(connection, path)
     _write_ahead(connection, path)
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(f"PRAGMA user_version = {version}")  # which a file that cannot be written refuses
-    connection.execute("ROLLBACK")
+    _write_the_same(connection, version)
     if not keyword.is_built_in(connection):
         logger.warning(keyword.UNAVAILABLE)
     if version < SCHEMA_VERSION or keyword.needs_preparation(connection):
@@ -231,3 +229,18 @@ def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreUnavailable(
             f"{path}: the file system cannot keep a write-ahead log. Put the store on a local disk."
         )
+
+
+def _write_the_same(connection: sqlite3.Connection, version: int) -> None:
+    """Write a page to the log that changes nothing, which a file that cannot be written refuses.
+
+    It takes the place of a change that was on its way when the last process was killed, where another that reads the
+    store has kept the log's index, which ends before it. Left in the log, it would be found once both are gone.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA user_version = {version}")
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.OperationalError:  # the disk is full, and the store can be read
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

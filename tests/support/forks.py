@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ class Forks:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._starting = threading.Lock()
         return self
 
     def __exit__(
@@ -40,11 +42,12 @@ class Forks:
         self._parent.communicate()
 
     def started(self, arguments: list[str], log: Path) -> Process:
-        """Start `millpond` with arguments, which writes to a log, and return its process."""
+        """Start `millpond` with arguments, which writes to a log, and return its process; threads may start some."""
         assert self._parent.stdin is not None and self._parent.stdout is not None
-        self._parent.stdin.write(json.dumps({"arguments": arguments, "log": str(log)}) + "\n")
-        self._parent.stdin.flush()
-        return _Fork(int(self._parent.stdout.readline()))
+        with self._starting:
+            self._parent.stdin.write(json.dumps({"arguments": arguments, "log": str(log)}) + "\n")
+            self._parent.stdin.flush()
+            return _Fork(int(self._parent.stdout.readline()))
 
 
 class Forked(Launcher):

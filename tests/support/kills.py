@@ -3,6 +3,9 @@
 `python -m tests.support.kills --kills 500` prints its seed, and what it found. Each writer has ids of its own, and so
 knows what each of them must hold: what was acknowledged last, or what was under way when the service died. What was
 replaced or deleted is known too, and must not be found any more: by vectors, by words, or by filters.
+
+Meanwhile other processes back the store up, whether it is served or not, and some of them are killed too; see
+`tests.support.backups`.
 """
 
 from __future__ import annotations
@@ -10,20 +13,20 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import sqlite3
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any, Final, NamedTuple
 
 import httpx
 import yaml
 
+from tests.support.backups import Backed, Backups, History, file_faults
 from tests.support.checkpoints import plain_bert
 from tests.support.forks import Forked, Forks
 from tests.support.servers import NotStarted
@@ -76,13 +79,15 @@ class Tally:
     compactions: int = 0
     copies: int = 0
     snapshots: int = 0
+    backups: Backed = field(default_factory=Backed)
     faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
             f"{self.kills} kills ({self.during_start} during a start), {self.acknowledged} writes acknowledged, "
             f"{self.searches} searches, {self.reindexes} reindexes begun, {self.compactions} compactions, "
-            f"{self.copies} copies, {self.snapshots} snapshots seen, {len(self.faults)} faults"
+            f"{self.copies} copies, {self.snapshots} snapshots seen, "
+            f"{self.backups.finished} backups and {self.backups.killed} killed, {len(self.faults)} faults"
         )
 
 
@@ -106,13 +111,14 @@ class Kills:
 
     def run(self, kills: int) -> Tally:
         """Kill the service so many times, check after each, and return what was found."""
-        with Forks() as forks:
+        with Forks() as forks, self._backed_up(forks) as backups:
             try:
                 while self.tally.kills < kills and not self.tally.faults:
                     if self._random.random() < 0.1:
                         self._kill_during_start(forks)
                     with Forked(forks, self._config, self._store) as server:
                         self._check(server)
+                        backups.begin()
                         self._load_and_kill(server)
                     self.tally.kills += 1
                     print(f"\r{self.tally}", end="", file=sys.stderr, flush=True)
@@ -122,8 +128,17 @@ class Kills:
                 self.tally.faults.append(f"it does not start: {error}")
             except httpx.HTTPStatusError as error:
                 self.tally.faults.append(f"{error.request.method} {error.request.url}: {error.response.text}")
-        self._inspect()
+            except httpx.TransportError as error:
+                self.tally.faults.append(f"it ended while it was checked: {error!r}")
+        self.tally.faults += file_faults(self._store)
         return self.tally
+
+    def _backed_up(self, forks: Forks) -> Backups:
+        histories = {str(writer.number): writer.history for writer in self._writers}
+        chance = random.Random(self._random.random())
+        folder = self._store.with_name("backups")
+        tally = self.tally
+        return Backups(forks, self._store, folder, COLLECTIONS, histories, chance, tally.backups, tally.faults)
 
     def _kill_during_start(self, forks: Forks) -> None:
         server = Forked(forks, self._config, self._store)
@@ -148,6 +163,8 @@ class Kills:
             running = [pool.submit(writer.run, server.url) for writer in self._writers]
             running.append(pool.submit(self._maintain, server.url, self._random.random()))
             time.sleep(self._random.uniform(0.05, 1.5))
+            if server.process.poll() is not None:
+                self.tally.faults.append(f"it ended before it was killed: {server.last_words()}")
             server.kill()
             for each in running:
                 each.result(timeout=120)
@@ -248,21 +265,6 @@ class Kills:
             if found != expected:
                 fault(f"{collection}: {condition} of writer {writer.number} finds {found}, not {expected}")
 
-    def _inspect(self) -> None:
-        """Look at the files of the service, which has ended."""
-        with closing(sqlite3.connect(self._store / "millpond.sqlite3")) as connection:
-            found = connection.execute("PRAGMA integrity_check").fetchall()
-            found += connection.execute("PRAGMA foreign_key_check").fetchall()
-            found += connection.execute("SELECT * FROM unindexed").fetchall()
-            if found != [("ok",)]:
-                self.tally.faults.append(f"the store's file: {found}")
-            for (key,) in connection.execute("SELECT collection FROM keywords WHERE current").fetchall():
-                table = f"keywords_{key}"
-                try:
-                    connection.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 1)")
-                except sqlite3.Error as error:
-                    self.tally.faults.append(f"{table}: {error}")
-
 
 def _asked(http: httpx.Client, path: str, **body: Any) -> Any:
     return http.post(f"/collections/{path}", json=body).raise_for_status().json()
@@ -288,6 +290,7 @@ class _Writer:
         self.number = number
         self.version = 0
         """The last one that it has used."""
+        self.history = History()
         self._random = chance
         self._tally = tally
         self._known = {(name, f"{number}/{item}"): Known() for name in COLLECTIONS for item in range(IDS)}
@@ -307,6 +310,7 @@ class _Writer:
         Of a request that was under way, either all was done or nothing.
         """
         done = set()
+        under_way = False
         for document in self.known(collection):
             known = self._known[collection, document]
             states = [known.state, *known.perhaps]
@@ -321,8 +325,11 @@ class _Writer:
                 self._tally.faults.append(
                     f"{collection}/{document} is {body}; acknowledged was {known.state}, under way {known.perhaps}"
                 )
+            under_way |= bool(known.perhaps)
             done |= {found == state for state in known.perhaps if state != known.state}
             self._settled(collection, document, found)
+        if under_way:
+            self.history.end(done=done != {False})
         if len(done) > 1:
             self._tally.faults.append(f"{collection}: half of a request of writer {self.number} was done")
 
@@ -397,6 +404,12 @@ class _Writer:
     ) -> None:
         for document, state in states.items():
             self._known[collection, document].perhaps = [state]
+        self.history.begin(
+            {
+                (collection, document): (state.text, state.version) if state else None
+                for document, state in states.items()
+            }
+        )
         answer = http.request(method, f"/collections/{collection}/{path}", **body)
         absent = answer.status_code == 404 and method == "DELETE"
         if absent and self._known[collection, next(iter(states))].state is not None:
@@ -407,6 +420,7 @@ class _Writer:
             self._tally.faults.append(f"{method} {collection}/{path}: {answer.status_code} {answer.text}")
         for document, state in states.items():
             self._settled(collection, document, state)
+        self.history.end()
         self._tally.acknowledged += 1
 
     def _search(self, http: httpx.Client, collection: str) -> None:
@@ -449,9 +463,12 @@ def main() -> int:
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     began = time.monotonic()
-    with TemporaryDirectory() as folder:
-        run = Kills(Path(folder), arguments.seed)
-        tally = run.run(arguments.kills)
+    folder = Path(mkdtemp())
+    tally = Kills(folder, arguments.seed).run(arguments.kills)
+    if tally.faults:
+        print(f"what was left is in {folder}")
+    else:
+        rmtree(folder)
     print(tally, *tally.faults, sep="\n")
     print(f"{tally.kills / (time.monotonic() - began) * 60:.1f} kills a minute")
     return bool(tally.faults)

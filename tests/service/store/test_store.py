@@ -4,6 +4,7 @@ import random
 import shutil
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from service.store import Document
 from service.store.document import validate
 from service.store.filters import Filter
 from service.store.schema import SCHEMA_VERSION
-from service.store.store import Store
+from service.store.store import FILE, Store
 from tests.support.definitions import definition
 
 
@@ -344,6 +345,50 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(folder, start):
         last = max((r for r in requests if r.startswith(f"{run}.")), key=lambda r: int(r.split(".")[1]))
         assert found["shared"].text == last
         opened.close()
+
+
+LOST = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from service.collections.embedded import EmbeddedEngine
+from service.store import Document
+from service.store.store import FILE
+from tests.support.definitions import definition
+
+notes = EmbeddedEngine(Path(sys.argv[1])).create("notes", definition(), 8)[0]
+notes.upsert([Document("kept", "text", {})], np.ones((1, 8), np.float32))
+print("kept", flush=True)
+sys.stdin.readline()
+index = os.open(Path(sys.argv[1]) / f"{FILE}-shm", os.O_RDWR)
+header = os.pread(index, 96, 0)
+notes.upsert([Document("lost", "text", {})], np.ones((1, 8), np.float32))
+os.pwrite(index, header, 0)  # as while the commit was on its way: the log has it, its index ends before
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+FOUND = """
+import os, signal, sys
+from pathlib import Path
+from service.collections.embedded import EmbeddedEngine
+
+print(*(document.id for document in EmbeddedEngine(Path(sys.argv[1])).get("notes").documents()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_change_that_was_lost_does_not_come_back(folder, start):
+    """A process that reads the store, for a backup, keeps the log's index while the service is killed and starts.
+
+    What was on its way then is seen by nobody. Were it left in the log, whoever reads the log next would find it.
+    """
+    service = start(LOST, folder)
+    assert service.stdout.readline() == "kept\n", service.communicate()[1]
+    with closing(sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True)) as reader:
+        assert reader.execute("SELECT id FROM documents").fetchall() == [("kept",)]
+        service.communicate("\n")
+        assert start(FOUND, folder).communicate()[0] == "kept\n"
+    with closing(EmbeddedEngine(folder)) as opened:
+        assert [document.id for document in opened.get("notes").documents()] == ["kept"]
 
 
 def test_a_child_process_does_not_keep_the_lock(folder, start):
