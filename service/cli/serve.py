@@ -16,7 +16,7 @@ import typer
 
 from service.cli.console import Failure, err
 from service.cli.tls import server_context
-from service.config import Config, load_config
+from service.config import Config, load_config, require_file
 from service.observation import logs
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,11 @@ def serve(
     overrides = {"server.host": host, "server.port": port, "store.path": str(store) if store else None}
     read = partial(load_config, config, overrides=overrides)
     settings = read()
+
+    def read_again() -> Config:
+        require_file(config)  # the first time it may be a pipe, which is empty now, or would be waited for
+        return read()
+
     tls = server_context(settings.tls)
     # Bound first, so that an address in use is reported before minutes of loading models.
     with _bound(settings.server.host, settings.server.port) as listener:
@@ -51,7 +56,7 @@ def serve(
         # Nothing is under way yet. Without a handler, process 1 of a container would ignore the signal.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         open_many_files()
-        served = open_deployment(settings, read)
+        served = open_deployment(settings, read_again)
         for name, model in served.models:
             pooling = model.recipe.pooler.spec
             say(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import ssl
@@ -113,6 +114,16 @@ def test_https_that_cannot_be_served(certificates: Path, tmp_path: Path) -> None
         with pytest.raises(Failure, match=words) as refused:
             server_context(TLSConfig.model_validate(files))
         assert refused.value.exit_status == 2 and "wrong" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["certfile", "keyfile", "client_ca"])
+def test_a_pipe_is_no_certificate(certificates: Path, tmp_path: Path, key: str) -> None:
+    """Nobody writes into it, so it would be waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    files = {"certfile": certificates / "server.pem", key: tmp_path / "pipe"}
+    with pytest.raises(Failure, match=f"tls.{key} .*pipe: is no regular file") as refused:
+        server_context(TLSConfig.model_validate(files))
+    assert refused.value.exit_status == 2
 
 
 def test_a_head_without_end(small: Server) -> None:

@@ -133,6 +133,20 @@ def test_a_service_that_still_loads_ends_at_once(tmp_path: Path) -> None:
     assert "Millpond serves at" not in log.read_text()
 
 
+def test_a_config_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """And a reload does not wait for another one."""
+    config = tmp_path / "pipe"
+    os.mkfifo(config)
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(config.write_text, MEAN.read_text())
+        with Server(config, tmp_path / "store") as server:
+            written.result()
+            problem(server.http.post("/admin/reload"), 409, "pipe: is no regular file")
+            os.kill(server.process.pid, signal.SIGHUP)
+            until(lambda: "the config is served as it was" in server.log.read_text())
+            assert server.http.post("/embed", json={"inputs": "a"}).status_code == 200
+
+
 def test_sighup_reloads_limits_and_the_log_level(tmp_path: Path) -> None:
     config = tmp_path / "deployment.yaml"
     models = "models: {default: {encoder: bundled/all-MiniLM-L6-v2}}\n"
