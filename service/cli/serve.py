@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -44,6 +44,9 @@ def serve(
     with _bound(settings.server.host, settings.server.port) as listener:
         _refuse_exposure(settings, listener)
         logs.configure(settings.server.log_format, settings.server.log_level)
+        # Nothing is under way yet. Without a handler, process 1 of a container would ignore SIGTERM.
+        for sent, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+            signal.signal(sent, partial(_end, status))
         say = err.print if settings.server.log_format == "console" else logger.info
         from service.api import create_app
         from service.api.server import Server
@@ -53,8 +56,6 @@ def serve(
 
         observers = traces(os.environ)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the config has just been read
-        # Nothing is under way yet. Without a handler, process 1 of a container would ignore the signal.
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         open_many_files()
         served = open_deployment(settings, read_again)
         for name, model in served.models:
@@ -67,10 +68,15 @@ def serve(
         server = Server(create_app(served, *observers), tls)
         # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
         signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         if not server.started:
             raise Failure(f"the service could not be started at {address}; see above.")
+
+
+def _end(status: int, *_: object) -> NoReturn:
+    os._exit(status)
 
 
 def _refuse_exposure(settings: Config, listener: socket.socket) -> None:

@@ -112,7 +112,8 @@ def test_an_idle_service_ends_at_once(tmp_path: Path, sent: signal.Signals) -> N
         assert server.process.wait(60) == 0
 
 
-def test_a_service_that_still_loads_ends_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_service_that_still_loads_ends_at_once(tmp_path: Path, sent: signal.Signals, status: int) -> None:
     log = tmp_path / "log"
     command = [
         sys.executable,
@@ -128,8 +129,8 @@ def test_a_service_that_still_loads_ends_at_once(tmp_path: Path) -> None:
     ]
     with log.open("wb") as output, subprocess.Popen(command, cwd=ROOT, stderr=output) as process:
         until(lambda: "loading bundled" in log.read_text())
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == status
     assert "Millpond serves at" not in log.read_text()
 
 
