@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPResponse
 from pathlib import Path
@@ -183,16 +185,35 @@ def test_another_protocol_that_is_asked_for(small: Server) -> None:
     """HTTP/2, as Java's client asks for it, and WebSockets; requests are answered, those with bodies too."""
     body = b'{"inputs": "\\r\\nupgrade: x"}'
     about = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    chunked = b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     for protocol in (b"h2c", b"websocket"):
         upgrade = b"connection: upgrade\r\nUpgrade: " + protocol + b"\r\nsec-websocket-version: 13\r\n"
         with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
             for request in (
                 b"GET /health HTTP/1.1\r\nhost: x\r\n" + upgrade + b"sec-websocket-key: eA==\r\n\r\n",
                 b"POST /embed HTTP/1.1\r\nhost: x\r\n" + upgrade + about + body,
+                b"POST /embed HTTP/1.1\r\nhost: x\r\n"
+                + upgrade
+                + chunked
+                + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body),
                 b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n",
             ):
-                client.sendall(request)
-                response = HTTPResponse(client)
-                response.begin()
-                assert (response.status, bool(response.read())) == (200, True)
-    assert "Exception in ASGI" not in small.log.read_text()
+                for parts in ([request], [request[:60], request[60:]], [request[:-9], request[-9:]], [*cut(request)]):
+                    for part in parts:
+                        client.sendall(part)
+                        time.sleep(0.01)
+                    response = HTTPResponse(client)
+                    response.begin()
+                    assert (response.status, bool(response.read())) == (200, True)
+            post = b"POST /embed HTTP/1.1\r\nhost: x\r\n" + upgrade + about + body
+            client.sendall(post + request + post + b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n")
+            assert client.makefile("rb").read().count(b"HTTP/1.1 200 ") == 4
+    told = small.log.read_text()
+    assert "Exception in ASGI" not in told and "Unsupported upgrade" not in told
+
+
+def cut(request: bytes) -> Iterator[bytes]:
+    """Cut a request within the name of each header, and before and after its value."""
+    head, end, rest = request.partition(b"\r\n\r\n")
+    yield from re.split(rb"(?<=\r\n..)|(?<=: )|(?=\r\n)", head)
+    yield from (end, rest)
