@@ -7,13 +7,15 @@ import logging
 from typing import Any, Final
 
 from httptools import HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 logger = logging.getLogger(__name__)
 
 MOST_HELD: Final = 64 * 1024
 """Bytes of a request's head, or of what follows its body, that are kept while they are not whole."""
 _LEAST_SECONDS: Final = 5.0
+_LINGER_SECONDS: Final = 30.0
+"""For which the rest of a body is taken and dropped whose request is answered already: as nginx does."""
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: 31\r\nconnection: close\r\n\r\nThe head is larger than 64 KiB."
@@ -42,6 +44,24 @@ class _Parser(HttpRequestParser):
             self.feed_data(head + data[end:])
 
 
+class _Response(asyncio.Transport):
+    """What one response is written to. Closed at its end, the connection lingers while the request is still sent."""
+
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
+        super().__init__()
+        self._connection = connection
+        self._cycle = cycle
+        self.write = connection.transport.write  # type: ignore[method-assign]
+        self.is_closing = connection.transport.is_closing  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        """Close the connection, now or when the client has had time to read the response."""
+        if self._cycle.response_complete and self._cycle.more_body and not self.is_closing():
+            self._connection.linger()
+        else:
+            self._connection.transport.close()
+
+
 class Connection(HttpToolsProtocol):
     """A connection whose client has so much time and so many bytes for the head of a request, and no more.
 
@@ -50,6 +70,10 @@ class Connection(HttpToolsProtocol):
     is that of an idle connection and at least five seconds, the connection is closed.
 
     No other protocol is spoken. A client that offers one (Java's offers h2c) is answered in this one.
+
+    A request may be answered before its body has come, such as one that is too large. If its connection ends with
+    that, what still comes is dropped for a while: a socket that is closed with something unread is reset, and the
+    client would see that in place of the answer.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -60,6 +84,7 @@ class Connection(HttpToolsProtocol):
         self._held = 0
         self._moved = self._in_head = False
         self._patience: asyncio.TimerHandle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, and wait for the first head."""
@@ -69,10 +94,14 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._stop_waiting()
+        if self._lingering is not None:
+            self._lingering.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, unless nothing more is known by too much of it."""
+        if self._lingering is not None:
+            return
         self._moved = False
         super().data_received(data)
         self._held = 0 if self._moved else self._held + len(data)
@@ -96,6 +125,7 @@ class Connection(HttpToolsProtocol):
             self._offer = self._head_without_offer()
         else:
             super().on_headers_complete()
+            self.cycle.transport = _Response(self, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Note that some of a body has come."""
@@ -107,6 +137,12 @@ class Connection(HttpToolsProtocol):
         self._moved = True
         if self._offer is None:
             super().on_message_complete()
+
+    def linger(self) -> None:
+        """Send nothing more, and drop what comes until the client ends, or has had enough time."""
+        self._lingering = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def without_offer(self) -> bytes | None:
         """Return the head that has just been read, without its offer of another protocol; None if there was none."""

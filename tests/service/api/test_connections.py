@@ -74,6 +74,11 @@ def test_https_with_certificates_of_clients(certificates: Path, tmp_path: Path) 
             http.get(f"{server.url}/health")
         with httpx.Client(trust_env=False) as http, pytest.raises(httpx.TransportError):
             http.get(server.url.replace("https:", "http:") + "/health")
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=60) as plain,
+            trusted.wrap_socket(plain, server_hostname="127.0.0.1") as client,
+        ):
+            _sends_before_it_reads(client, b"content-length: 1000000000")
         _closes_idle_connections(server.port, trusted)
     assert "https://127.0.0.1:" in server.log.read_text()
 
@@ -158,6 +163,24 @@ def test_what_follows_a_body_without_end(small: Server) -> None:
         with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
             client.sendall(head + begun)
             assert _sent(client, b"a" * 60_000, 8 * 2**20) < 8 * 2**20
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 1000000000", b"transfer-encoding: chunked"])
+def test_an_answer_before_a_body_that_is_too_large_has_been_sent(small: Server, framing: bytes) -> None:
+    """A client that asks for the end of its connection, and sends all before it reads, is not cut off."""
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
+            _sends_before_it_reads(client, framing)
+
+
+def _sends_before_it_reads(client: socket.socket, framing: bytes) -> None:
+    client.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n")
+    client.sendall(framing + b"\r\n\r\n")
+    for _ in range(80):
+        client.sendall((b"100000\r\n" if b"chunked" in framing else b"") + b"a" * 2**20 + b"\r\n")
+    with HTTPResponse(client) as answer:
+        answer.begin()
+        assert answer.status == 413 and b"server.max_body_bytes" in answer.read()
 
 
 def _sent(client: socket.socket, part: bytes, most: int) -> int:
