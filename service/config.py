@@ -10,6 +10,7 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import yaml
@@ -407,6 +408,20 @@ def make_config(
     return config
 
 
+def require_file(path: Path) -> None:
+    """Refuse a pipe, a device or a folder, which could be waited for without end; links to files are files.
+
+    Raises:
+        ConfigError: there is such a thing at the path.
+    """
+    try:
+        regular = S_ISREG(path.stat().st_mode)
+    except OSError:
+        return  # what is not there, or may not be looked at, is told where it is read
+    if not regular:
+        raise ConfigError(f"{path}: is no regular file, but a pipe, a device or a folder. Name a file.")
+
+
 _MAYBE_A_KEY: Final = re.compile(r"\w*[0-9a-f]{16,}")
 
 
@@ -417,6 +432,7 @@ def read_keys(path: Path) -> dict[str, KeyConfig]:
         ConfigError: naming the file, the key and what would be right. No key that is there by mistake is repeated.
     """
     make = f"`millpond keys new NAME --file {path}` makes one"
+    require_file(path)
     try:
         values = _read_yaml(path, absent=f"{make}.", shape="a file of keys is a mapping of their names", empty={})
         return AccessConfig.model_validate({"keys": values}).keys

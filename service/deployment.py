@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
-from service.access import Keyring
+from service.access import Keyring, Listed
 from service.collections.embedded import EmbeddedEngine
 from service.collections.service import CollectionService
 from service.config import Config, reloaded
@@ -46,6 +47,7 @@ class Deployment:
     keys: Keyring
     token_ids: Read
     read: Callable[[], Config] | None = None
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
     def __enter__(self) -> Self:
         return self
@@ -53,13 +55,16 @@ class Deployment:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def reread(self) -> Reloaded:
-        """Read the config again and follow it.
+    async def reread(self) -> Reloaded:
+        """Read the config again and follow it. Files are read on a thread: a disk may be slow.
 
         Raises:
             ConfigError: it or the file of keys is at fault; nothing has changed.
         """
-        return self.reload(self.read() if self.read else self.config)
+        async with self._reading:
+            config = await asyncio.to_thread(self.read) if self.read else self.config
+            keys = await asyncio.to_thread(self.keys.read) if self.config.access.needs_key else None
+            return self._follow(config, keys)
 
     def reload(self, config: Config) -> Reloaded:
         """Follow another config as far as that needs no restart: limits, keys, and what is logged.
@@ -67,7 +72,10 @@ class Deployment:
         Raises:
             ConfigError: the file of keys is at fault; nothing has changed.
         """
-        keys = self.keys.reload() if self.config.access.needs_key else []
+        return self._follow(config, self.keys.read() if self.config.access.needs_key else None)
+
+    def _follow(self, config: Config, listed: Listed | None) -> Reloaded:
+        keys = self.keys.follow(listed) if listed else []
         self.config, changed, restart = reloaded(self.config, config)
         self.models.limit(self.config.batching)
         set_level(self.config.server.log_level)

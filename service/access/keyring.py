@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hmac import compare_digest
 from pathlib import Path
@@ -70,6 +71,18 @@ class Key:
             budget.spend(tokens)
 
 
+Stamp = tuple[int, int, int, int]
+"""What changes with a file, its permissions or what links lead to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The keys of a config and of its file by name, and the stamp of the file from before it was read, if any."""
+
+    keys: Mapping[str, KeyConfig]
+    stamp: Stamp | None
+
+
 class Keyring:
     """The keys of a config and those of its file, which is read again when it has changed.
 
@@ -82,10 +95,10 @@ class Keyring:
     def __init__(self, config: AccessConfig) -> None:
         self._config = config
         self._file: Path | None = config.keys_file
-        self._stamp = self._look()
         self._looked = time.monotonic()
+        self._stamp: Stamp | None = None
         self._keys: tuple[Key, ...] = ()
-        self._keys = self._read()
+        self._take(self.read())
         if config.needs_key and not self._keys:
             raise ConfigError(
                 f"{self._file}: holds no key, so nobody could call the service. `millpond keys new NAME --file "
@@ -113,15 +126,28 @@ class Keyring:
         return found
 
     def reload(self) -> list[str]:
-        """Read the file again, whether or not it has changed; what was spent of limits that stay remains spent.
+        """Read the file again, whether or not it has changed, and follow it; see `read` and `follow`."""
+        return self.follow(self.read())
 
-        Returns the names of the keys.
+    def read(self) -> Listed:
+        """Read the file, which may be done on any thread, and changes nothing.
 
         Raises:
-            ConfigError: as when it is made; the keys stay as they were.
+            ConfigError: as when it is made.
         """
-        self._stamp = self._look()
-        self._keys = self._read()
+        stamp = self._look()
+        listed = dict(self._config.keys)
+        if self._file is not None:
+            of_file = read_keys(self._file)
+            if twice := listed.keys() & of_file.keys():
+                raise ConfigError(f"{self._file}: {min(twice)}: is a key of access.keys too. Name one of them anew.")
+            listed |= of_file
+        _check_different(listed)
+        return Listed(listed, stamp)
+
+    def follow(self, listed: Listed) -> list[str]:
+        """Know the keys that were read; what was spent of limits that stay remains spent. Returns their names."""
+        self._take(listed)
         names = [key.name for key in self._keys]
         log = logger.info if names else logger.warning
         log("%d keys are known: %s", len(names), ", ".join(names) or "nobody can call the service")
@@ -131,33 +157,27 @@ class Keyring:
         now = time.monotonic()
         if self._file is not None and now - self._looked >= _LOOK_AGAIN:
             self._looked = now
-            if self._look() != self._stamp:
+            if (stamp := self._look()) != self._stamp:
+                self._stamp = stamp  # what is wrong with the file is told once
                 try:
                     self.reload()
                 except ConfigError as error:
                     logger.error("the keys stay as they were: %s", error)
 
-    def _look(self) -> tuple[int, int, int, int] | None:
-        """Return what changes with the file, its permissions or what links lead to; None if there is none."""
+    def _look(self) -> Stamp | None:
         try:
             stat = self._file.stat() if self._file is not None else None
         except OSError:
             stat = None
         return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) if stat is not None else None
 
-    def _read(self) -> tuple[Key, ...]:
-        listed = dict(self._config.keys)
-        if self._file is not None:
-            of_file = read_keys(self._file)
-            if twice := listed.keys() & of_file.keys():
-                raise ConfigError(f"{self._file}: {min(twice)}: is a key of access.keys too. Name one of them anew.")
-            listed |= of_file
-        _check_different(listed)
+    def _take(self, listed: Listed) -> None:
         known = {key.name: key for key in self._keys}
-        return tuple(
+        self._keys = tuple(
             known[name] if name in known and known[name].config == config else Key(name, config)
-            for name, config in listed.items()
+            for name, config in listed.keys.items()
         )
+        self._stamp = listed.stamp
 
 
 def _check_different(keys: Mapping[str, KeyConfig]) -> None:

@@ -57,16 +57,22 @@ class Server(uvicorn.Server):
             )
         )
         self._requests: OpenRequests = app.state.requests
+        self._reloads: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._begin_to_reload)
         await super().startup(sockets)
 
-    def _reload(self) -> None:
+    def _begin_to_reload(self) -> None:
+        task = asyncio.create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
         """Read the config again; what is wrong with it is logged."""
         try:
-            self._served.reread()
+            await self._served.reread()
         except ConfigError as error:
             logger.error("the config is served as it was: %s", error.detail)
 

@@ -23,7 +23,7 @@ from service.checkpoint.declarations import (
 )
 from service.checkpoint.folder import find_folder
 from service.checkpoint.hashing import sha256
-from service.checkpoint.weights import check_whole, weight_files
+from service.checkpoint.weights import check_layers, check_whole, weight_files
 from service.errors import CheckpointError, shortened
 
 _HEAD: Final = ("Dense", "LayerNorm", "Normalize", "Dropout")
@@ -106,7 +106,8 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 
     Raises:
         UnknownModule: it declares a module that cannot be followed here.
-        CheckpointError: missing, damaged, without whole safetensors, or declaring what is not known here.
+        CheckpointError: missing, damaged, without whole safetensors, or declaring what is not known here or more
+            layers than there are weights.
     """
     folder = find_folder(name, revision)
     modules = read_modules(folder / "modules.json")
@@ -131,6 +132,7 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             "weights can run code when loaded and are never read; save the model with safetensors "
             "(`model.save_pretrained(folder)`)."
         )
+    check_layers(transformer / "config.json", config, files)
     return found
 
 

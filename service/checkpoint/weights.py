@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -28,6 +28,8 @@ _HEADS: Final = re.compile(
 """Names of layers that follow an encoder for one task, and make none of its states."""
 _TYPES: Final = re.compile(r"(^|\.)(token|task)_type_embeddings\.weight$")
 """Tables of which a single text reads the first row."""
+_LAYERS_OF_ONE: Final = 1_000
+"""Layers that may be computed with the same weights, as those of ALBERT are: many more than of any that is known."""
 _POINTER: Final = b"version https://git-lfs"
 """What a file of Git LFS begins with until it is fetched."""
 
@@ -102,6 +104,35 @@ def count(files: Iterable[Path]) -> int:
         CheckpointError: a file is damaged.
     """
     return sum(prod(entry["shape"]) for path in files for entry in _header(path)[0].values())
+
+
+def check_layers(path: Path, config: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Compare the layers that a config declares with the weights, which takes no layer to be made.
+
+    Args:
+        path: the config's file.
+        config: what it says.
+        files: the weights.
+
+    Raises:
+        CheckpointError: it declares more layers than there are weights; or a file is damaged.
+    """
+    tensors = sum(len(_header(file)[0]) for file in files)
+    for key, layers in _layers(config):
+        if layers > max(tensors, _LAYERS_OF_ONE):
+            raise CheckpointError(
+                f"{path}: {key} is {layers}, and the weights beside it are {tensors} tensors, fewer than layers, so "
+                "the two are not of one model. Correct config.json, or get both anew."
+            )
+
+
+def _layers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield the numbers of layers in a config and those within it, and their keys."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _layers(value)
+        elif isinstance(value, int) and key.endswith(("layer", "layers")):
+            yield key, value
 
 
 def _named(folder: Path, name: str) -> list[Path]:

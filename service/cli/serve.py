@@ -10,13 +10,13 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from service.cli.console import Failure, err
 from service.cli.tls import server_context
-from service.config import Config, load_config
+from service.config import Config, load_config, require_file
 from service.observation import logs
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,19 @@ def serve(
     overrides = {"server.host": host, "server.port": port, "store.path": str(store) if store else None}
     read = partial(load_config, config, overrides=overrides)
     settings = read()
+
+    def read_again() -> Config:
+        require_file(config)  # the first time it may be a pipe, which is empty now, or would be waited for
+        return read()
+
     tls = server_context(settings.tls)
     # Bound first, so that an address in use is reported before minutes of loading models.
     with _bound(settings.server.host, settings.server.port) as listener:
         _refuse_exposure(settings, listener)
         logs.configure(settings.server.log_format, settings.server.log_level)
+        # Nothing is under way yet. Without a handler, process 1 of a container would ignore SIGTERM.
+        for sent, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+            signal.signal(sent, partial(_end, status))
         say = err.print if settings.server.log_format == "console" else logger.info
         from service.api import create_app
         from service.api.server import Server
@@ -48,10 +56,8 @@ def serve(
 
         observers = traces(os.environ)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the config has just been read
-        # Nothing is under way yet. Without a handler, process 1 of a container would ignore the signal.
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         open_many_files()
-        served = open_deployment(settings, read)
+        served = open_deployment(settings, read_again)
         for name, model in served.models:
             pooling = model.recipe.pooler.spec
             say(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")
@@ -62,10 +68,15 @@ def serve(
         server = Server(create_app(served, *observers), tls)
         # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
         signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         if not server.started:
             raise Failure(f"the service could not be started at {address}; see above.")
+
+
+def _end(status: int, *_: object) -> NoReturn:
+    os._exit(status)
 
 
 def _refuse_exposure(settings: Config, listener: socket.socket) -> None:

@@ -6,7 +6,8 @@ import ssl
 from pathlib import Path
 
 from service.cli.console import Failure
-from service.config import TLSConfig
+from service.config import TLSConfig, require_file
+from service.errors import ConfigError
 
 
 def server_context(tls: TLSConfig) -> ssl.SSLContext | None:
@@ -44,9 +45,13 @@ def server_context(tls: TLSConfig) -> ssl.SSLContext | None:
 
 
 def _check_readable(key: str, path: Path | None) -> None:
+    if path is None:
+        return
     try:
-        if path is not None:
-            path.read_bytes()
+        require_file(path)
+        path.read_bytes()
+    except ConfigError as error:
+        raise Failure(f"{key} {error}", 2) from None
     except OSError as error:
         raise Failure(f"{key} {path}: {error.strerror}. Name a file in PEM that this user can read.", 2) from None
 

@@ -20,7 +20,7 @@ from service.arrays import Ids, Vectors
 from service.config import make_config
 from service.embedding import bulk, fingerprint, late
 from service.embedding.chunking import Mode
-from service.embedding.inputs import Cut, Inputs, InputTokenizer, UnknownTokens, Where, whole
+from service.embedding.inputs import Cut, Fit, Inputs, InputTokenizer, UnknownTokens, Where, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Encoders, load
 from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
@@ -309,7 +309,7 @@ class Embedder:
     @asynccontextmanager
     async def token_states(
         self,
-        inputs: Sequence[str],
+        inputs: Inputs,
         *,
         prompt_name: str | None = None,
         role: Purpose | None = None,
@@ -326,7 +326,7 @@ class Embedder:
         """
         prompt = self.prompt(prompt_name, role)
         with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
-            texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where, offsets=True)
+            texts = await self._with_offsets(inputs, prompt, self._inputs.cut_at(truncate), where)
             total = sum(len(text.ids) for text in texts)
             if total > max_total:
                 raise TooLong(
@@ -337,17 +337,28 @@ class Embedder:
                 )
             async with self.encoder.hold_states(total):
                 states = await self._run([text.ids for text in texts], ToStates(self.name), where, room)
-                words, left_out = self.encoder.tokenizer.tokens, self._inputs.unpooled(prompt)
+                words, unpooled = self.encoder.tokenizer.tokens, self._inputs.unpooled(prompt)
                 yield [
                     TokenStates(
                         words(text.ids),
-                        text.offsets,
+                        text.offsets or (None,) * len(text.ids),
                         state[: len(text.ids)],
-                        left_out,
+                        unpooled if isinstance(item, str) else 0,
                         text.full_length > len(text.ids),
                     )
-                    for text, state in zip(texts, states, strict=True)
+                    for item, text, state in zip(inputs, texts, states, strict=True)
                 ]
+
+    async def _with_offsets(self, inputs: Inputs, prompt: str, fit: Fit, where: Where) -> list[TokenizedText]:
+        """Tokenize texts after the prompt, and frame token ids, which have neither a prompt nor offsets."""
+        found: dict[int, TokenizedText] = {}
+        for kind, before in ((str, prompt), (Sequence, "")):
+            group = [place for place, item in enumerate(inputs) if isinstance(item, kind) and place not in found]
+            places = list(map(where, group))
+            some = [inputs[place] for place in group]
+            texts = await self._inputs.tokenize(some, before, fit, places.__getitem__, offsets=True)
+            found |= zip(group, texts, strict=True)
+        return [found[place] for place in range(len(inputs))]
 
     async def embed_spans(
         self,

@@ -121,14 +121,16 @@ def _load(module: HeadModule) -> nn.Module:
         if module.config.get(key) not in (None, "sentence_embedding"):
             raise CheckpointError(f"{path}: {key} {module.config[key]!r} is not the pooled vector.")
     try:
-        layer = kind(module.config).to(torch.float32)
-    except (KeyError, TypeError, ValueError) as error:
+        with torch.device("meta"):  # the memory that it takes is that of its weights, whatever sizes it declares
+            layer = kind(module.config)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: does not describe a {module.kind}: {error!r}.") from None
     if not layer.state_dict():
         return layer
     weights = module.folder / "model.safetensors"
     try:
-        layer.load_state_dict(load_file(weights))
+        read = {name: tensor.to(torch.float32, copy=True) for name, tensor in load_file(weights).items()}
+        layer.load_state_dict(read, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{weights}: is missing, damaged, or not this {module.kind}'s: {reason}.") from None

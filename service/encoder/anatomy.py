@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, Final
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from service.checkpoint import Checkpoint
 from service.errors import CheckpointError, brief
@@ -18,6 +23,10 @@ _OTHER_TOWERS: Final = ("vision", "visual", "image", "audio")
 """Parts of the names of modules that read something else than text."""
 _POSITION_TABLES: Final = {"position_embeddings", "position_embedding", "embed_positions", "positions_embed", "wpe"}
 """What modelling code calls a table with a row for each position."""
+_MOST_A_BYTE: Final = 4
+"""Weights that a byte of the files may become: two of four bits each, and twice, where two layers share them."""
+_UNSAVED: Final = 2**24
+"""Weights that an encoder may have besides, such as a pooler that was not saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ def examine(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Anato
     """Build an encoder without its weights, and read its sizes.
 
     Raises:
-        CheckpointError: its config describes no encoder.
+        CheckpointError: its config describes no encoder, or one of which its weights are but a small part.
     """
     from transformers import AutoConfig
 
@@ -47,12 +56,44 @@ def examine(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Anato
     kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
     try:
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
+        with torch.device("meta"), _no_more_than_saved(checkpoint):
             module = kind.from_config(config, trust_remote_code=trust_remote_code)
         dim = _dim(module)
+    except CheckpointError:
+        raise
     except Exception as error:  # transformers raises many kinds for a damaged config
         raise CheckpointError(f"{folder}: its config.json describes no encoder ({brief(error, 300)}).") from None
     return Anatomy(dim, _vocabulary(module), positions(module))
+
+
+@contextmanager
+def _no_more_than_saved(checkpoint: Checkpoint) -> Iterator[None]:
+    """Stop to build an encoder that becomes much larger than its weights, since a wrong size may ask for any memory.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    size = sum(path.stat().st_size for path in checkpoint.weight_files())
+    most, built, thread = _MOST_A_BYTE * size + _UNSAVED, 0, get_ident()
+
+    def count(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        nonlocal built
+        if weight is None or get_ident() != thread:
+            return
+        built += weight.numel()
+        if built > most:
+            shape = " x ".join(map(str, weight.shape))
+            raise CheckpointError(
+                f"{checkpoint.transformer}: config.json describes an encoder of more than {most} weights (building "
+                f"stopped at {name!r} of a {type(module).__name__}, {shape}), and the weights beside it take {size} "
+                "bytes, so the two are not of one model. Correct its sizes, or get both anew."
+            )
+
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        counting.remove()
 
 
 def auto_class(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Any:

@@ -28,5 +28,5 @@ async def reload(served: Served) -> ReloadedBody:
 
     Limits, the log level and keys change at once. What else differs needs a restart.
     """
-    found = served.reread()
+    found = await served.reread()
     return ReloadedBody(changed=found.changed, restart=found.restart, keys=found.keys)

@@ -24,6 +24,7 @@ from service.api.schemas.spans import CutBody
 from service.api.vectors import TRUNCATED, embedded, encoding, truncation, typed
 from service.embedding.chunkers import Chunker
 from service.embedding.embedder import TokenStates
+from service.embedding.token_ids import read_ids
 from service.errors import InvalidInput, Place
 
 MOST_STATES: Final = 16_384
@@ -54,6 +55,8 @@ async def embed_inputs(inputs: str | Sequence[Any], options: VectorOptions, serv
 async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
     """The encoder's token states of each text, before any pooling, with tokens and character offsets.
 
+    Token ids are taken as `/embed` takes them, and have no offsets.
+
     Where the deployment has `server.embed_all: tei`, the states alone, as text-embeddings-inference gives them.
     """
     texts, several = listed(body.inputs)
@@ -61,13 +64,14 @@ async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
     model = served.models.get(body.model)
     prompt_name, role = body.purpose(model)
     to_json = _states_alone if served.config.server.embed_all == "tei" else _states
+    where = places("inputs", several=several)
     async with model.token_states(
-        texts,
+        await read_ids(texts, served.token_ids, model.encoder.tokenizer, where),
         prompt_name=prompt_name,
         role=role,
         truncate=body.cut(model),
         max_total=MOST_STATES,
-        where=places("inputs", several=several),
+        where=where,
     ) as states:
         cut = [index for index, text in enumerate(states) if text.truncated]
         return await response_in_parts(json_list_of(map(to_json, states)), headers=truncation(cut))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from service.api.schemas.fields import SENTENCES, TextOptions, Texts, TextsOrIds, VectorOptions, examples
+from service.api.schemas.fields import SENTENCES, TextOptions, TextsOrIds, VectorOptions, WrittenTexts, examples
 from service.api.schemas.spans import MODE, Spans
 from service.embedding.chunking import Mode
 
@@ -22,7 +22,7 @@ class EmbedAllRequest(TextOptions):
 
     model_config = examples({"inputs": "A man is playing a harp."})
 
-    inputs: str | Texts
+    inputs: TextsOrIds
 
 
 class EmbedSpansRequest(VectorOptions):
@@ -34,7 +34,7 @@ class EmbedSpansRequest(VectorOptions):
         {"inputs": "A man is playing a harp. He sits by the pond.", "spans": {"by": "sentence"}},
     )
 
-    inputs: str | Texts
+    inputs: WrittenTexts
     spans: Spans = Field(
         description="Start and end of each span in characters (Unicode code points), end exclusive; for several "
         "texts a list of those for each text. Or how to cut them."
@@ -46,7 +46,9 @@ class TokenStatesBody(BaseModel):
     """Token states of one text."""
 
     tokens: list[str]
-    offsets: list[tuple[int, int] | None] = Field(description="Characters of the text; null for special tokens.")
+    offsets: list[tuple[int, int] | None] = Field(
+        description="Characters of the text; null for special tokens, and for all where token ids were sent."
+    )
     states: list[list[float]]
     truncated: bool | None = Field(default=None, description="Whether the text was cut, if it was.")
 

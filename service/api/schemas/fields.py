@@ -79,6 +79,24 @@ TextsOrIds = Annotated[
 """A text or several, each as it is written or as token ids."""
 
 
+def _kind_of_texts(value: Any) -> str | None:
+    ids = isinstance(value, list) and (list in map(type, value) or (bool(value) and type(value[0]) is int))
+    return None if ids else _kind_of_inputs(value)
+
+
+WrittenTexts = Annotated[
+    Annotated[str, Tag("str")] | Annotated[Texts, Tag("list of str")],
+    Discriminator(
+        _kind_of_texts,
+        custom_error_type="inputs",
+        custom_error_message="Input should be a string or a list of strings (token ids are for /embed and "
+        "/embed_all, and /decode gives their text)",
+    ),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
+"""A text or several as they are written, where token ids would mean nothing."""
+
+
 _Unused = Annotated[JsonValue, TOLERATED, Field(description="Accepted and not used.")]
 
 

@@ -16,6 +16,7 @@ from service.api.schemas.fields import (
     TokenId,
     TokenIds,
     VectorOptions,
+    WrittenTexts,
     examples,
 )
 
@@ -70,7 +71,7 @@ class TokenizeRequest(Body):
 
     model_config = examples({"inputs": "A man is playing a harp."})
 
-    inputs: str | Texts
+    inputs: WrittenTexts
     model: str | None = None
     add_special_tokens: bool = True
     prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")

@@ -150,6 +150,22 @@ def test_a_file_behind_a_link_that_is_turned(tmp_path: Path) -> None:
     becomes(keys, one, None)
 
 
+def test_what_is_no_file_is_not_waited_for(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A pipe into which nobody writes, or a device without end: at the start, at a reload, and in place of a file."""
+    key = new_key()
+    file.write_text(yaml.safe_dump({"mine": entry(key)}))
+    keys = Keyring(AccessConfig(keys_file=file))
+    file.unlink()
+    os.mkfifo(file)
+    becomes(keys, key, "mine")
+    with pytest.raises(ConfigError, match=re.escape(f"{file}: is no regular file")):
+        keys.reload()
+    assert keys.whose(key).name == "mine"
+    for other in (file, Path("/dev/zero"), file.parent):
+        with pytest.raises(ConfigError, match="Name a file"):
+            Keyring(AccessConfig(keys_file=other))
+
+
 def test_reload_reads_at_once(file: Path) -> None:
     one, other = new_key(), new_key()
     file.write_text(yaml.safe_dump({"one": entry(one)}))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPResponse
 from pathlib import Path
@@ -71,6 +74,11 @@ def test_https_with_certificates_of_clients(certificates: Path, tmp_path: Path) 
             http.get(f"{server.url}/health")
         with httpx.Client(trust_env=False) as http, pytest.raises(httpx.TransportError):
             http.get(server.url.replace("https:", "http:") + "/health")
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=60) as plain,
+            trusted.wrap_socket(plain, server_hostname="127.0.0.1") as client,
+        ):
+            _sends_before_it_reads(client, b"content-length: 1000000000")
         _closes_idle_connections(server.port, trusted)
     assert "https://127.0.0.1:" in server.log.read_text()
 
@@ -115,6 +123,16 @@ def test_https_that_cannot_be_served(certificates: Path, tmp_path: Path) -> None
         assert refused.value.exit_status == 2 and "wrong" not in str(refused.value)
 
 
+@pytest.mark.parametrize("key", ["certfile", "keyfile", "client_ca"])
+def test_a_pipe_is_no_certificate(certificates: Path, tmp_path: Path, key: str) -> None:
+    """Nobody writes into it, so it would be waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    files = {"certfile": certificates / "server.pem", key: tmp_path / "pipe"}
+    with pytest.raises(Failure, match=f"tls.{key} .*pipe: is no regular file") as refused:
+        server_context(TLSConfig.model_validate(files))
+    assert refused.value.exit_status == 2
+
+
 def test_a_head_without_end(small: Server) -> None:
     """It is refused before it takes memory, whatever part of it does not end, and the service answers meanwhile."""
     for begun in (b"GET /", b"GET /health HTTP/1.1\r\nx: ", b"GET /health HTTP/1.1\r\n"):
@@ -147,6 +165,24 @@ def test_what_follows_a_body_without_end(small: Server) -> None:
             assert _sent(client, b"a" * 60_000, 8 * 2**20) < 8 * 2**20
 
 
+@pytest.mark.parametrize("framing", [b"content-length: 1000000000", b"transfer-encoding: chunked"])
+def test_an_answer_before_a_body_that_is_too_large_has_been_sent(small: Server, framing: bytes) -> None:
+    """A client that asks for the end of its connection, and sends all before it reads, is not cut off."""
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
+            _sends_before_it_reads(client, framing)
+
+
+def _sends_before_it_reads(client: socket.socket, framing: bytes) -> None:
+    client.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n")
+    client.sendall(framing + b"\r\n\r\n")
+    for _ in range(80):
+        client.sendall((b"100000\r\n" if b"chunked" in framing else b"") + b"a" * 2**20 + b"\r\n")
+    with HTTPResponse(client) as answer:
+        answer.begin()
+        assert answer.status == 413 and b"server.max_body_bytes" in answer.read()
+
+
 def _sent(client: socket.socket, part: bytes, most: int) -> int:
     """Send parts until the other side has closed, and return how many bytes that took, `most` at most."""
     sent = 0
@@ -172,16 +208,35 @@ def test_another_protocol_that_is_asked_for(small: Server) -> None:
     """HTTP/2, as Java's client asks for it, and WebSockets; requests are answered, those with bodies too."""
     body = b'{"inputs": "\\r\\nupgrade: x"}'
     about = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    chunked = b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     for protocol in (b"h2c", b"websocket"):
         upgrade = b"connection: upgrade\r\nUpgrade: " + protocol + b"\r\nsec-websocket-version: 13\r\n"
         with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
             for request in (
                 b"GET /health HTTP/1.1\r\nhost: x\r\n" + upgrade + b"sec-websocket-key: eA==\r\n\r\n",
                 b"POST /embed HTTP/1.1\r\nhost: x\r\n" + upgrade + about + body,
+                b"POST /embed HTTP/1.1\r\nhost: x\r\n"
+                + upgrade
+                + chunked
+                + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body),
                 b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n",
             ):
-                client.sendall(request)
-                response = HTTPResponse(client)
-                response.begin()
-                assert (response.status, bool(response.read())) == (200, True)
-    assert "Exception in ASGI" not in small.log.read_text()
+                for parts in ([request], [request[:60], request[60:]], [request[:-9], request[-9:]], [*cut(request)]):
+                    for part in parts:
+                        client.sendall(part)
+                        time.sleep(0.01)
+                    response = HTTPResponse(client)
+                    response.begin()
+                    assert (response.status, bool(response.read())) == (200, True)
+            post = b"POST /embed HTTP/1.1\r\nhost: x\r\n" + upgrade + about + body
+            client.sendall(post + request + post + b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n")
+            assert client.makefile("rb").read().count(b"HTTP/1.1 200 ") == 4
+    told = small.log.read_text()
+    assert "Exception in ASGI" not in told and "Unsupported upgrade" not in told
+
+
+def cut(request: bytes) -> Iterator[bytes]:
+    """Cut a request within the name of each header, and before and after its value."""
+    head, end, rest = request.partition(b"\r\n\r\n")
+    yield from re.split(rb"(?<=\r\n..)|(?<=: )|(?=\r\n)", head)
+    yield from (end, rest)

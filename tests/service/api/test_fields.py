@@ -210,7 +210,7 @@ def test_documents_and_queries_are_cut_too(prompted: Deployed) -> None:
 
 
 def test_token_ids_are_refused_unless_the_deployment_says_whose_they_are(small: Server) -> None:
-    for path, field in (("/embed", "inputs"), ("/", "inputs"), ("/v1/embeddings", "input")):
+    for path, field in (("/embed", "inputs"), ("/embed_all", "inputs"), ("/", "inputs"), ("/v1/embeddings", "input")):
         for ids, place in (([9906, 1917], field), ([[9906, 1917]], f"{field}[0]"), (["a", [9906]], f"{field}[1]")):
             answer = small.http.post(path, json={field: ids})
             words = ["server.token_ids", "check_embedding_ctx_length=False", "cl100k_base"]
@@ -219,6 +219,34 @@ def test_token_ids_are_refused_unless_the_deployment_says_whose_they_are(small: 
             else:
                 body = problem(answer, 422, *words)
                 assert (body["where"], body["error_type"]) == (place, "Tokenizer")
+
+
+@pytest.mark.parametrize(("path", "other"), [("/tokenize", {}), ("/embed_spans", {"spans": {"by": "sentence"}})])
+@pytest.mark.parametrize("ids", [[9906, 1917], [[9906, 1917]], ["a", [9906]]])
+def test_token_ids_where_they_mean_nothing(small: Server, path: str, other: dict[str, Any], ids: list[Any]) -> None:
+    body = problem(
+        small.http.post(path, json={"inputs": ids} | other), 422, "a string or a list of strings", "/decode"
+    )
+    assert body["where"] == "inputs"
+    body = problem(small.http.post(path, json={"inputs": ["a", 5]} | other), 422, "a valid string, not 5")
+    assert body["where"] == "inputs[1]"
+
+
+def test_states_of_token_ids(prompted: Deployed) -> None:
+    """As those of their text without a prompt, beside a text with one."""
+    told = {"truncate": False}
+    (bare,) = prompted.post("/embed_all", {"inputs": TEXT} | told).json()
+    (prompt,) = prompted.post("/embed_all", {"inputs": TEXT, "prompt_name": "query"} | told).json()
+    ids = [token["id"] for token in prompted.post("/tokenize", {"inputs": TEXT}).json()[0]]
+    mixed = prompted.post("/embed_all", {"inputs": [ids, TEXT, ids[1:-1]], "prompt_name": "query"} | told).json()
+    for found, wanted in zip(mixed, (bare, prompt, bare), strict=True):
+        assert found["tokens"] == wanted["tokens"]
+        np.testing.assert_allclose(found["states"], wanted["states"], atol=1e-5)
+    assert [text["offsets"] for text in mixed] == [[None] * len(ids), prompt["offsets"], [None] * len(ids)]
+    long = prompted.post("/embed_all", {"inputs": ids[1:-1] * 100}).json()[0]
+    assert long["truncated"] and len(long["tokens"]) == len(long["offsets"]) == len(long["states"])
+    refused = prompted.post("/embed_all", {"inputs": [TEXT, ids[:2]], "prompt_name": "query"})
+    assert problem(refused, 422)["where"] == "inputs[1]"
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from fastapi import FastAPI
@@ -29,7 +32,8 @@ class Files:
         self.write()
         self.write_keys(admin=ADMIN)
         config = self._read()
-        self.app: FastAPI = create_app(replace(served, config=config, keys=Keyring(config.access), read=self._read))
+        self.served = replace(served, config=config, keys=Keyring(config.access), read=self._read)
+        self.app: FastAPI = create_app(self.served)
 
     def write(self, **sections: Any) -> None:
         always = {
@@ -88,6 +92,31 @@ def test_a_fault_changes_nothing(files: Files) -> None:
     told = problem(ask(files.app, "POST", "/admin/reload", ADMIN), 409, "keys.yaml", "a mapping of their names")
     assert told["code"] == "invalid_configuration"
     assert limits(files) == before
+
+
+def test_others_are_answered_while_files_are_read(files: Files) -> None:
+    """As by a disk that hangs."""
+    reading, go_on = Event(), Event()
+
+    def slowly() -> Config:
+        reading.set()
+        go_on.wait(30)
+        return load_config(files.config, env={})
+
+    app = create_app(replace(files.served, read=slowly))
+
+    async def both() -> tuple[int, int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+            reload = asyncio.create_task(http.post("/admin/reload", headers={"authorization": f"Bearer {ADMIN}"}))
+            while not reading.is_set():
+                await asyncio.sleep(0.01)
+            answered = await http.get("/health")
+            assert not reload.done()
+            go_on.set()
+            return answered.status_code, (await reload).status_code
+
+    assert asyncio.run(both()) == (200, 200)
 
 
 def test_a_deployment_without_a_file_reads_none(tiny: Deployment) -> None:

@@ -112,7 +112,8 @@ def test_an_idle_service_ends_at_once(tmp_path: Path, sent: signal.Signals) -> N
         assert server.process.wait(60) == 0
 
 
-def test_a_service_that_still_loads_ends_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_service_that_still_loads_ends_at_once(tmp_path: Path, sent: signal.Signals, status: int) -> None:
     log = tmp_path / "log"
     command = [
         sys.executable,
@@ -128,9 +129,23 @@ def test_a_service_that_still_loads_ends_at_once(tmp_path: Path) -> None:
     ]
     with log.open("wb") as output, subprocess.Popen(command, cwd=ROOT, stderr=output) as process:
         until(lambda: "loading bundled" in log.read_text())
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == status
     assert "Millpond serves at" not in log.read_text()
+
+
+def test_a_config_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """And a reload does not wait for another one."""
+    config = tmp_path / "pipe"
+    os.mkfifo(config)
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(config.write_text, MEAN.read_text())
+        with Server(config, tmp_path / "store") as server:
+            written.result()
+            problem(server.http.post("/admin/reload"), 409, "pipe: is no regular file")
+            os.kill(server.process.pid, signal.SIGHUP)
+            until(lambda: "the config is served as it was" in server.log.read_text())
+            assert server.http.post("/embed", json={"inputs": "a"}).status_code == 200
 
 
 def test_sighup_reloads_limits_and_the_log_level(tmp_path: Path) -> None:

@@ -78,6 +78,13 @@ def test_residual_is_added_after_the_activation(tmp_path):
     torch.testing.assert_close(head(VECTORS), torch.tanh(VECTORS @ WEIGHT.T + BIAS) + VECTORS @ residual.T)
 
 
+@pytest.mark.parametrize("size", [10**9, 10**30, -1])
+def test_sizes_that_are_not_those_of_the_weights(tmp_path, size):
+    """They are told without the memory that they would take."""
+    with pytest.raises(CheckpointError, match=r"not this Dense's: .*size mismatch|does not describe a Dense"):
+        Head([dense(tmp_path, in_features=size, out_features=size)], 2)
+
+
 def test_layer_norm(tmp_path):
     tensors = {"norm.weight": torch.tensor([2.0, 3.0]), "norm.bias": torch.tensor([0.0, 1.0])}
     save_file(tensors, tmp_path / "model.safetensors")

@@ -329,6 +329,12 @@ def test_weights_that_are_no_numbers_are_named_by_openvino_too(precision, tmp_pa
         ({"num_hidden_layers": 3}, ["weights are missing", "encoder.layer.2"]),
         ({"num_hidden_layers": 1}, ["model.safetensors holds 'encoder.layer.1.", "has 1 of 2", "config.json"]),
         ({"num_hidden_layers": 0}, ["num_hidden_layers is 0", "config.json"]),
+        ({"num_hidden_layers": 10**12}, ["num_hidden_layers is 1000000000000", "39 tensors", "config.json"]),
+        ({"hidden_size": 3 * 10**9}, ["config.json describes", "of a Embedding, 400 x 3000000000"]),
+        ({"intermediate_size": 10**9}, ["config.json describes", "of a Linear, 1000000000 x 24"]),
+        ({"vocab_size": 10**9}, ["config.json describes", "of a Embedding, 1000000000 x 24"]),
+        ({"max_position_embeddings": 10**9}, ["config.json describes", "of a Embedding, 1000000000 x 24"]),
+        ({"vocab_size": 10**30}, ["describes no encoder"]),
     ],
 )
 def test_a_config_of_another_model_is_refused(config, words, tmp_path):
@@ -337,6 +343,17 @@ def test_a_config_of_another_model_is_refused(config, words, tmp_path):
     with pytest.raises(CheckpointError) as caught, served(folder, pooling="mean"):
         pass
     assert all(word in str(caught.value) for word in [str(folder), *words]), caught.value
+
+
+def test_layers_without_weights_of_their_own_are_few(tmp_path):
+    """Of ALBERT, whose layers share theirs, so that it may have more layers than tensors."""
+    sizes = {"embedding_size": 8, "vocab_size": 400, "hidden_size": DIM, "num_attention_heads": 3}
+    folder = save(tmp_path / "model", "Albert", **sizes, intermediate_size=32, num_hidden_layers=100)
+    with served(folder, pooling="mean") as models:
+        assert models.get().dim == DIM
+    edit(folder / "config.json", num_hidden_layers=10**9)
+    with pytest.raises(CheckpointError, match="num_hidden_layers is 1000000000"), served(folder, pooling="mean"):
+        pass
 
 
 @pytest.mark.parametrize(
