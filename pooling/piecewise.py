@@ -28,7 +28,7 @@ class Piecewise(Pooler):
     """
 
     name = "piecewise"
-    summary = "the max (or mean) of each nth part of the text, one after the other"
+    summary = "each nth part of the text by itself, one after the other"
     good_for = "texts whose order matters, such as title, body and end"
     weak_at = "index size: n times the dimensions; texts alike in other places"
 
