@@ -16,10 +16,12 @@ The mask alone decides which tokens count (`pooling.masks`): it excludes padding
 
 from pooling import explain, masks
 from pooling.base import Component, EmptyTextError, Pooler, PoolingError, Stage, WeightedPooler, options_of
+from pooling.between import KMax, LogSumExp
 from pooling.compose import Adaptive, ComposeWarning, Concatenation, Sequence, Windows
 from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, WeightedMean
 from pooling.learned import Attention, Gated, GeM, MultiHeadAttention
 from pooling.masks import pool_spans
+from pooling.piecewise import Piecewise
 from pooling.registry import PluginWarning, Spec, available, build, load, stages
 
 __all__ = [
@@ -32,11 +34,14 @@ __all__ = [
     "EmptyTextError",
     "Gated",
     "GeM",
+    "KMax",
     "Last",
+    "LogSumExp",
     "Max",
     "Mean",
     "MeanSqrtLen",
     "MultiHeadAttention",
+    "Piecewise",
     "PluginWarning",
     "Pooler",
     "PoolingError",

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from pooling import masks
 from pooling.base import Component, Pooler, PoolingError, Stage, check_choice, check_count
+from pooling.between import KMax
 from pooling.fixed import Max, Mean
 from pooling.learned import Scored
+from pooling.piecewise import Piecewise
 from pooling.weights import expand, product
 
 MAX_PARTS: Final = 32
@@ -97,7 +99,7 @@ class Sequence(Pooler):
             flattened.
 
     Warns:
-        ComposeWarning: a max immediately follows `attention` or `gated`.
+        ComposeWarning: a max, or `kmax`, immediately follows `attention` or `gated`.
     """
 
     name = "sequence"
@@ -251,9 +253,9 @@ def _hard_selection(component: Component) -> Component | None:
         return next((hard for part in component.poolers if (hard := _hard_selection(part))), None)
     if isinstance(component, Sequence):
         return _hard_selection(component.components[0])
-    if isinstance(component, Segments):
+    if isinstance(component, Segments | Piecewise):
         return component if component.by == "max" else None
-    return component if isinstance(component, Max) else None
+    return component if isinstance(component, Max | KMax) else None
 
 
 def _warn_of_undoing(components: list[Component]) -> None:

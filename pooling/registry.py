@@ -22,9 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pooling.base import CONFIG_FILE, PARAMETERS_FILE, REQUIRED, Component, Pooler, PoolingError, Stage, options_of
+from pooling.between import KMax, LogSumExp
 from pooling.compose import Adaptive, Concatenation, Sequence, Windows
 from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, WeightedMean
 from pooling.learned import Attention, Gated, GeM, MultiHeadAttention
+from pooling.piecewise import Piecewise
 
 ENTRY_POINT_GROUP: Final = "millpond.poolers"
 MAX_SPEC_LENGTH: Final = 1000
@@ -37,6 +39,7 @@ _POOLERS: Final[dict[str, type[Pooler]]] = {
     cls.name: cls
     for cls in (
         *(Cls, Mean, MeanSqrtLen, WeightedMean, Max, Last),
+        *(KMax, LogSumExp, Piecewise),
         *(Attention, MultiHeadAttention, Gated, GeM),
     )
 }

@@ -75,6 +75,8 @@ def test_max_of_max_windows_is_the_max(tokens, mask):
     [
         ("attention > max", "attention", "max"),
         ("gated > mean + max", "gated", "max"),
+        ("attention > kmax(k=2)", "attention", "kmax"),
+        ("gated > piecewise(n=2)", "gated", "piecewise"),
         ("gated > mean + (adaptive(n=2, by=max) > mean)", "gated", "adaptive"),
         ("attention(scores=descriptors) > window(size=2, stride=2, by=max) > mean", "attention", "window"),
     ],
@@ -86,7 +88,10 @@ def test_max_straight_after_a_weighting_is_warned_of(spec, soft, hard):
 
 @pytest.mark.parametrize(
     "spec",
-    ["attention > mean", "attention + max", "window(size=2, stride=2, by=max) > attention", "gated > gem"],
+    [
+        *("attention > mean", "attention + max", "window(size=2, stride=2, by=max) > attention", "gated > gem"),
+        *("attention > piecewise(n=2, by=mean)", "gated > logsumexp"),
+    ],
 )
 def test_other_sequences_are_not(spec):
     with warnings.catch_warnings():

@@ -62,6 +62,36 @@ def test_4_gem_tends_to_the_max():
 
 
 @pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("kmax(k=1)", [0.8, 0.9]),
+        ("kmax(k=2)", [0.65, 0.7]),  # (0.8 + 0.5) / 2, (0.9 + 0.5) / 2
+        ("kmax(k=3)", [1.4 / 3, 1.7 / 3]),
+        ("kmax(k=9)", [0.275, 0.375]),  # of four tokens, as the mean
+        ("piecewise(n=2)", [0.8, 0.3, 0.1, 0.9]),
+        ("piecewise(n=2, by=mean)", [0.65, 0.05, -0.1, 0.7]),
+        # Tokens 1 and 2, 2 and 3, 3 and 4: floor(4 i / 3) to ceil(4 (i + 1) / 3).
+        ("piecewise(n=3)", [0.8, 0.3, 0.8, 0.9, 0.1, 0.9]),
+        ("max + piecewise(n=2)", [0.8, 0.9, 0.8, 0.3, 0.1, 0.9]),
+        # log((e^0.5 + e^0.8 + e^0.1 + e^-0.3) / 4) = log(5.7203 / 4), and log(6.2769 / 4)
+        ("logsumexp(beta=1)", [0.35772, 0.45058]),
+        # log((e^2 + e^3.2 + e^0.4 + e^-1.2) / 4) / 4 = log(33.714 / 4) / 4, and log(47.757 / 4) / 4
+        ("logsumexp(beta=4)", [0.53291, 0.61996]),
+    ],
+)
+def test_4_between_mean_and_max_and_piece_by_piece(spec, expected):
+    near(pool(spec, FOUR), expected, within=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [("piecewise(n=3)", [0.5, 0.8, 0.8]), ("piecewise(n=4, by=mean)", [0.5, 0.5, 0.8, 0.8]), ("kmax", [0.65])],
+)
+def test_4_a_text_shorter_than_its_pieces_or_k(spec, expected):
+    near(pool(spec, [[9.0], [0.5], [0.8]], [0, 1, 1]), expected)
+
+
+@pytest.mark.parametrize(
     ("spec", "expected"), [("max", [[0.8, 0.9], [0.9, 0.8]]), ("mean", [[0.45, 0.525], [0.5, 0.45]])]
 )
 def test_5_blocks_are_spans(spec, expected):
