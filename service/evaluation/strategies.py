@@ -15,7 +15,10 @@ from service.embedding.recipe import load_pooler
 from service.errors import CheckpointError, InvalidInput
 from service.evaluation.report import StrategySummary
 
-FIXED: Final = ("mean", "cls", "last", "max", "weighted_mean", "mean_sqrt_len", "gem", "mean + max")
+FIXED: Final = (
+    *("mean", "cls", "last", "max", "weighted_mean", "mean_sqrt_len"),
+    *("gem", "kmax", "logsumexp", "mean + max", "piecewise"),
+)
 """Compared by default, simpler ones first."""
 
 
