@@ -464,8 +464,11 @@ class SegmentBuild:
 
     def _coded(self, go_on: Callable[[], None]) -> LiveSegment | None:
         keys = np.concatenate([*(each.part.keys[each.positions(None)] for each in self.replaced), self.tail.keys])
-        sample = self._picked(keys, SAMPLE * lists_of(len(keys)))[1]
+        most = SAMPLE * lists_of(len(keys))
+        sample = self._picked(keys, most)[1]
         go_on()
+        if not len(sample):  # all of it was removed meanwhile, and others may not have been
+            sample = next((vectors[:most].copy() for _, vectors in self._blocks(go_on) if len(vectors)), sample)
         if not len(sample):
             return None
         segment = coded(self.similarity, len(keys), sample, self._blocks(go_on), go_on)

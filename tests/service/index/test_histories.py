@@ -204,6 +204,27 @@ class TestByCodes(ByCodes.TestCase):
         monkeypatch.setattr(ivf_module, "_FEW", 0)
 
 
+@pytest.mark.parametrize("left", range(9, 19))
+def test_the_last_that_is_left_while_all_others_are_removed_amid_a_build_is_found(left, tmp_path):
+    keys, vectors = np.arange(1, 19), np.random.default_rng(left).normal(size=(18, DIM)).astype(np.float32)
+    source = Source(DIM, block=4)
+    index = TinyIvf(DIM, SIMILARITIES["cosine"], folder=tmp_path, source=source)
+
+    def remove(gone):
+        for held in (index, source):
+            held.remove(gone)
+
+    for held in (index, source):
+        held.add(keys, vectors)
+    index.adopt(index.begin().run(lambda: False))
+    remove(keys[keys < 9])
+    assert index.due
+    build = index.begin()
+    remove(keys[keys != left])
+    index.adopt(build.run(lambda: False))
+    assert (len(index), index.search(vectors[:1], 3)[1].tolist()) == (1, [[left]])
+
+
 @pytest.mark.slow
 class TestManyHistories(TestHistory):
     settings = many
