@@ -206,7 +206,8 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreUnavailable(f"{path} holds tables of another program. Choose another folder.")
     if version == 0:
         begin(connection, path)
-    _write_ahead(connection, path)
+    else:
+        _write_ahead(connection, path)
     _write_the_same(connection, version)
     if not keyword.is_built_in(connection):
         logger.warning(keyword.UNAVAILABLE)

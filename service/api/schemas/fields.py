@@ -80,8 +80,8 @@ TextsOrIds = Annotated[
 
 
 def _kind_of_texts(value: Any) -> str | None:
-    ids = isinstance(value, list) and (list in map(type, value) or (bool(value) and type(value[0]) is int))
-    return None if ids else _kind_of_inputs(value)
+    kind = _kind_of_inputs(value)
+    return kind if kind in ("str", "list of str") else None
 
 
 WrittenTexts = Annotated[
