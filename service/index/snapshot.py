@@ -23,6 +23,7 @@ import faiss as _typed_faiss
 import numpy as np
 
 from service.arrays import Keys, Vectors
+from service.durable import sync_folder
 from service.index.base import DamagedSnapshot
 from service.index.vectorfile import BLOCK, VectorFile
 from service.similarity import Similarity
@@ -104,7 +105,7 @@ class Draft:
         os.fsync(self._descriptor)
         final = self._path.with_suffix(SUFFIX)
         self._path.rename(final)
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
         return final.name
 
     def discard(self) -> None:
@@ -215,11 +216,3 @@ def _checksum(descriptor: int, begin: int, end: int) -> int:
         checksum = zlib.crc32(buffer[:read], checksum)
         begin += read
     return checksum
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from service.durable import sync_folder
 from service.errors import BadBackup, NoSpace
 from service.store.schema import SCHEMA_VERSION
-from service.store.store import BEGUN, FILE, LOCK, explained, process_lock, sync_folder
+from service.store.store import BEGUN, FILE, LOCK, explained, process_lock
 
 CHECKSUM: Final = f"{FILE}.sha256"
 """The checksum beside a copy, as `sha256sum -c` reads it."""

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from service.arrays import Floats, Keys, Vectors
+from service.durable import sync_folder
 from service.errors import StoreDamaged, StoreUnavailable
 from service.observation import DURATIONS, Histogram
 from service.store import keyword, space
@@ -534,15 +535,6 @@ def process_lock(folder: Path) -> int:
             reason = f"{error.strerror}. Put the store on a disk that supports locks."
         raise StoreUnavailable(f"{path}: {reason}") from error
     return descriptor
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names of a folder's files durable; raises `OSError`."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unusable(folder: Path, error: OSError) -> StoreUnavailable:
