@@ -55,13 +55,18 @@ _CORPUS = [*TEXTS, "query: passage: represent the sentence for retrieval", "abcd
 
 
 def wordpiece() -> PreTrainedTokenizerFast:
-    """[CLS] text [SEP], cased, so that lower-casing is seen."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """[CLS] text [SEP], cased, so that lower-casing is seen; a token a word that is known, and a letter of others.
+
+    The vocabulary is listed, since what a trainer makes of equally frequent pairs differs from run to run.
+    """
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = {word for text in (*_CORPUS, *map(str.lower, _CORPUS)) for word, _ in splitter.pre_tokenize_str(text)}
+    letters = sorted({letter for word in words for letter in word})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator([*_CORPUS, *map(str.lower, _CORPUS)], trainer)
+    tokens = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *sorted(words)])
+    tokenizer = Tokenizer(models.WordPiece({token: at for at, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]

@@ -53,7 +53,7 @@ def lengths(make: Make) -> tuple[int, ...]:
 def texts(make: Make) -> list[list[int]]:
     """Token ids, short and long in turn, without the two special tokens that frame a text."""
     random = np.random.default_rng(0)
-    return [random.integers(5, 200, length - 2).tolist() for length in lengths(make)]
+    return [random.integers(5, 140, length - 2).tolist() for length in lengths(make)]
 
 
 def means(folder: Path, ids: list[list[int]]) -> np.ndarray:
