@@ -122,5 +122,5 @@ async def _timed(work: Awaitable[object]) -> tuple[float, float]:
     return time.perf_counter() - begun, time.process_time() - cpu
 
 
-def _nothing(states: Tensor, mask: Tensor) -> Sequence[None]:
+def _nothing(states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[None]:
     return [None] * len(mask)

@@ -62,6 +62,11 @@ def exclude_suffix(mask: Tensor, n: int | Tensor) -> Tensor:
     return exclude_prefix(mask.flip(1), n).flip(1)
 
 
+def only(mask: Tensor, ids: Tensor, token: int) -> Tensor:
+    """Keep those tokens that count whose id is `token`; `mask` and `ids` are (batch, time)."""
+    return mask.bool() & (ids == token)
+
+
 def windows(mask: Tensor, size: int, stride: int) -> Tensor:
     """Return windows of `size` tokens that count, one every `stride`: (batch, n, time).
 
