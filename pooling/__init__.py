@@ -19,6 +19,7 @@ from pooling.base import Component, EmptyTextError, Pooler, PoolingError, Stage,
 from pooling.between import KMax, LogSumExp
 from pooling.compose import Adaptive, ComposeWarning, Concatenation, Sequence, Windows
 from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, Token, WeightedMean
+from pooling.late_interaction import maxsim
 from pooling.learned import Attention, Gated, GeM, MultiHeadAttention
 from pooling.masks import pool_spans
 from pooling.piecewise import Piecewise
@@ -57,6 +58,7 @@ __all__ = [
     "explain",
     "load",
     "masks",
+    "maxsim",
     "options_of",
     "pool_spans",
     "stages",

@@ -53,6 +53,15 @@ def exclude_prefix(mask: Tensor, n: int | Tensor) -> Tensor:
     return rank(mask.bool()) > n.reshape(-1, 1)
 
 
+def exclude_suffix(mask: Tensor, n: int | Tensor) -> Tensor:
+    """Exclude the last `n` tokens that count, such as the special ones after a text; `n` as for `exclude_prefix`.
+
+    Raises:
+        ValueError: `n` is negative.
+    """
+    return exclude_prefix(mask.flip(1), n).flip(1)
+
+
 def only(mask: Tensor, ids: Tensor, token: int) -> Tensor:
     """Keep those tokens that count whose id is `token`; `mask` and `ids` are (batch, time)."""
     return mask.bool() & (ids == token)

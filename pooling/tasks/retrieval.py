@@ -60,10 +60,18 @@ class Retrieval(Task):
         """Return the task without the documents that are relevant to no query."""
         return self._restricted(self.relevance, 0)
 
+    def ranked(self, parts: Sequence[Vectors]) -> Indices:
+        """Return the first documents for each query, the best first, (queries, `DEPTH` or all)."""
+        documents, queries = parts
+        return search(queries, documents, DEPTH, self.comparison)
+
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
         """Compute the metrics of each query."""
-        documents, queries = parts
-        return self._measured(search(queries, documents, DEPTH, self.comparison), range(self.size))
+        return self.outcomes_of(self.ranked(parts))
+
+    def outcomes_of(self, rankings: Indices) -> Outcomes:
+        """Compute the metrics of each query from the documents that are found for it, as `ranked` gives them."""
+        return self._measured(rankings, range(self.size))
 
     def outcomes_by_spans(self, queries: Vectors, spans: Vectors, starts: Indices) -> Outcomes:
         """Compute the metrics of each query where documents have several vectors; see `search_spans`."""

@@ -30,7 +30,7 @@ _IN_FLIGHT: Final = 2
 _TIMEOUT: Final = httpx.Timeout(10, read=600)  # a batch queued behind many others takes minutes
 _FLAGS: Final = {
     **{field: f"--{field}" for field in ("chunking", "dimension", "dimensions", "diversity", "filter", "limit")},
-    **{field: f"--{field}" for field in ("merge", "mode", "model", "pooling", "replace", "similarity")},
+    **{field: f"--{field}" for field in ("merge", "mode", "model", "pooling", "replace", "rerank", "similarity")},
     **{"prompt_name": "--prompt-name", "score_threshold": "--score-threshold", "weights": "--weights", "k": "-k"},
 }
 """The flags of the fields of requests."""

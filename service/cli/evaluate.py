@@ -50,6 +50,13 @@ def evaluate(
             "that are embedded late or early, each found by its best span; then by default of one pooling."
         ),
     ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="With --retrieval alone: compare also what is found after the best documents are scored anew, by "
+            "maxsim, or maxsim,depth=50 for how many; then by default of one pooling."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Of a folder.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs, queries or texts.")] = None,
     max_tokens: options.MaxTokens = None,
@@ -78,6 +85,7 @@ def evaluate(
     for option, paths in asked.items():
         require(f"--{option}", *paths)
     spans = None if chunking is None else _chunking(chunking, asked)
+    depth = None if rerank is None else _depth(rerank, asked, chunking)
     try:
         tasks = [
             (str(path), _task(option, path, split, limit))
@@ -92,12 +100,19 @@ def evaluate(
         notes: list[str] = []
         with single_model(model, name, max_tokens, served=served) as embedder, _bar() as progress:
             defaults: Sequence[str] = evaluation.FIXED
-            if spans is not None:
+            if spans is not None or depth is not None:
                 defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)
             strategies = evaluation.choose(embedder, pooling or [], pooler or [], notes.append, defaults)
             by_spans = [] if spans is None else evaluation.both_modes(strategies, spans)
+            again = None if depth is None else evaluation.Reranking(embedder, depth)
             report = evaluation.evaluate(
-                embedder, strategies, tasks, by_spans=by_spans, notes=notes, progress=progress
+                embedder,
+                strategies,
+                tasks,
+                by_spans=by_spans,
+                reranking=again,
+                notes=notes,
+                progress=progress,
             )
     except KeyboardInterrupt:
         raise Interrupted(
@@ -175,6 +190,23 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
             2,
         ) from None
     return Chunking(found.parsed(), "late")
+
+
+def _depth(given: str, asked: Mapping[str, Sequence[Path]], chunking: str | None) -> int:
+    from service.evaluation.reranking import DEPTH, MOST_DEPTH
+
+    if not asked["retrieval"] or asked["pairs"] or asked["classification"] or chunking is not None:
+        raise Failure(
+            "--rerank: documents that are found whole are scored anew. Give --retrieval FOLDER, and --pairs, "
+            "--classification and --chunking in a run of their own.",
+            2,
+        )
+    wanted = options.parse_rerank(given) or {}
+    depth: int = wanted.get("depth", DEPTH)
+    if wanted["by"] != "maxsim" or not 1 <= depth <= MOST_DEPTH:
+        how = f"write it as maxsim, or maxsim,depth=50 with a depth from 1 to {MOST_DEPTH}."
+        raise Failure(f"--rerank {shortened(given)}: {how}", 2)
+    return depth
 
 
 def _check_target(option: str, file: Path | None) -> None:

@@ -41,7 +41,7 @@ def print_report(report: Report) -> None:
 
 
 def _scores(report: Report, data: DataSet) -> Table:
-    dims = {strategy.name: strategy.dim for strategy in report.strategies}
+    dims = {strategy.name: str(strategy.dim) for strategy in report.strategies}
     table = _table("pooling", "dim", *data.metrics, f"against {data.reference}", "")
     for row in data.compared_best_first:
         cells: list[str | Text] = ["", ""]
@@ -52,7 +52,7 @@ def _scores(report: Report, data: DataSet) -> Table:
                 Text(difference.verdict, style=_STYLES[difference.verdict]),
             ]
         scores = (_score(row.scores[metric]) for metric in data.metrics)
-        table.add_row(row.strategy, str(dims[row.strategy]), *scores, *cells)
+        table.add_row(row.strategy, dims.get(row.strategy, ""), *scores, *cells)
     return table
 
 

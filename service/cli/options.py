@@ -11,6 +11,7 @@ import typer
 
 from service import exact_json
 from service.cli.console import Failure, warn
+from service.errors import shortened
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -45,6 +46,25 @@ Pooling = Annotated[
         help="Another pooling than the model's own: cls, 'gem(p=3)', 'mean + max'. See `millpond poolings`."
     ),
 ]
+
+
+Rerank = Annotated[
+    str | None,
+    typer.Option(
+        help="Score the best hits anew, token by token, and order them so: maxsim, or maxsim,depth=50 for how many."
+    ),
+]
+
+
+def parse_rerank(option: str | None) -> dict[str, Any] | None:
+    """Parse `maxsim` or `maxsim,depth=50` to the `rerank` of a search; raises `Failure` where it is neither."""
+    if option is None:
+        return None
+    by, comma, further = (part.strip() for part in option.partition(","))
+    key, _, depth = (part.strip() for part in further.partition("="))
+    if not by or (comma and (key != "depth" or not depth.isascii() or not depth.isdecimal() or len(depth) > 9)):
+        raise Failure(f"--rerank {shortened(option)}: write it as maxsim, or maxsim,depth=50.", 2)
+    return {"by": by, **({"depth": int(depth)} if comma else {})}
 
 
 def parse_filter(condition: str | None) -> orjson.Fragment | None:

@@ -35,6 +35,7 @@ def search(
         float | None, typer.Option(min=0, max=1, help="Choose hits that differ: 0 hardly, 1 by that alone.")
     ] = None,
     score_threshold: Annotated[float | None, typer.Option(help="The lowest score of a hit.")] = None,
+    rerank: options.Rerank = None,
     truncate: options.Truncate = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer instead of a table.")] = False,
 ) -> None:
@@ -43,7 +44,7 @@ def search(
     group = "document" if by_document else None
     body = {"query": query, "k": k, "filter": options.parse_filter(condition), "group": group, "truncate": truncate}
     body |= {"mode": mode, "weights": _weights(weights), "diversity": diversity}
-    body |= {"score_threshold": score_threshold}
+    body |= {"score_threshold": score_threshold, "rerank": options.parse_rerank(rerank)}
     answer = ask_once(Service(url, config, api_key), f"{route}/search", body, {"query": "the query"})
     if as_json:
         emit_json(answer)

@@ -44,7 +44,8 @@ class Hit:
     metadata: dict[str, Any]
     span: Span | None = None
     parts: Mapping[str, Part] | None = None
-    """In a keyword or hybrid search, what each ranking gave it: `dense` and `keyword`."""
+    """In a keyword or hybrid search, what each ranking gave it: `dense` and `keyword`. Where it was re-ranked, also
+    what it had before, under the name of the mode."""
     vector: Vectors | None = field(default=None, compare=False)
     """Its vector (dim,), where that was asked for."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,21 @@ class Candidate(NamedTuple):
     parts: Mapping[str, Part] | None = None
 
 
+class Ranked(Protocol):
+    """What a ranking is of: a candidate, or a hit that was made of one."""
+
+    @property
+    def score(self) -> float:
+        """The higher, the better."""
+
+    @property
+    def parts(self) -> Mapping[str, Part] | None:
+        """What each of several rankings gave it; None where its score is a similarity."""
+
+
+Item = TypeVar("Item", bound=Ranked)
+
+
 @dataclass(frozen=True, slots=True)
 class Refinement:
     """How hits are chosen from a ranking, and what is shown of them.
@@ -44,15 +59,18 @@ class Refinement:
         """Return how many candidates a choice of `k` hits is made from."""
         return k if self.diversity is None else max(k, min(max(4 * k, 100), MOST_DIVERSE))
 
-    def kept(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+    @property
+    def before_reranking(self) -> Refinement:
+        """What of it the hits need that are to be re-ranked: vectors, where those that differ are chosen after it."""
+        return Refinement(vectors=self.vectors or self.diversity is not None)
+
+    def kept(self, candidates: Sequence[Item]) -> list[Item]:
         """Return the candidates whose score is high enough."""
         if self.score_threshold is None:
             return list(candidates)
         return [candidate for candidate in candidates if candidate.score >= self.score_threshold]
 
-    def chosen(
-        self, candidates: Sequence[Candidate], vectors: Vectors, similarity: Similarity, k: int
-    ) -> list[Candidate]:
+    def chosen(self, candidates: Sequence[Item], vectors: Vectors, similarity: Similarity, k: int) -> list[Item]:
         """Choose `k` candidates by `diversity`, with the vector of each, (n, dim).
 
         Scores that are no similarities, as those of keyword and hybrid searches, count by their place between the

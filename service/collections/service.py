@@ -39,11 +39,13 @@ from service.collections.provenance import (
 )
 from service.collections.refinement import MOST_DIVERSE, PLAIN, Refinement
 from service.collections.reindex import Reindexes, interrupted
+from service.collections.reranking import Rerank, Reranker, refined, reranked
 from service.collections.selection import merged
 from service.collections.vectorize import check_documents, embed_documents
 from service.embedding.chunking import Chunking
 from service.embedding.embedder import Embedder
 from service.embedding.fingerprint import SCHEME
+from service.embedding.late_interaction import MaxSim
 from service.embedding.models import Models
 from service.embedding.recipe import Spec
 from service.errors import (
@@ -408,13 +410,24 @@ class CollectionService:
         exact: bool = False,
         truncate: bool = False,
         refinement: Refinement = PLAIN,
+        rerank: Rerank | None = None,
         where: Callable[[int], Place] = _OF_QUERIES,
     ) -> list[Found]:
         """Return the `k` best hits for each text; with `grouped`, one hit a document.
 
-        Texts are embedded as queries unless they are searched by words alone.
+        Texts are embedded as queries unless they are searched by words alone. With `rerank`, the hits are the best of
+        the first ones by another score, to which the refinement then applies.
         """
         collection = self.get(name)
+        if rerank is not None:
+            depth = rerank.of(k, len(queries))
+            unread = queries if ranking.mode == "keyword" else ()  # in the other modes, they are embedded
+            reranker = await self._reranker(collection, unread, where, truncate=truncate)
+            first = partial(self.by_text, ranking=ranking, grouped=grouped, exact=exact, truncate=truncate)
+            before = refinement.before_reranking
+            stage = await first(name, queries, depth, condition, refinement=before, where=where)
+            again = partial(self._reranked, collection, reranker, ranking, k, refinement)
+            return [await again(query, each) for query, each in zip(queries, stage, strict=True)]
         _check_together(collection, len(queries), k, refinement)
         terms = [] if ranking.mode == "dense" else await _terms(collection, queries, where, truncate=truncate)
         if ranking.mode == "keyword":
@@ -445,12 +458,25 @@ class CollectionService:
         grouped: bool = False,
         truncate: bool = False,
         refinement: Refinement = PLAIN,
+        rerank: Rerank | None = None,
     ) -> Found:
         """Return the `k` best hits for a vector that the caller made with the collection's embedder.
 
-        A hybrid search takes the words of `text` beside it.
+        A hybrid search takes the words of `text` beside it, and `rerank` compares the hits with it.
         """
         collection = self.get(name)
+        if rerank is not None:
+            if not text:
+                raise InvalidInput(
+                    "'rerank' compares the texts of hits with that of the query, and a search by 'vector' alone has "
+                    "none. Search by 'query', in mode 'hybrid' beside the 'vector', or leave 'rerank' out.",
+                    where=Place("rerank"),
+                )
+            depth = rerank.of(k, 1)
+            reranker = await self._reranker(collection, [text], lambda _: Place("query"), truncate=truncate)
+            first = partial(self.by_vector, ranking=ranking, text=text, grouped=grouped, truncate=truncate)
+            stage = await first(name, vector, depth, condition, refinement=refinement.before_reranking)
+            return await self._reranked(collection, reranker, ranking, k, refinement, text, stage)
         _check_together(collection, 1, k, refinement)
         if len(vector) != collection.dim:
             raise InvalidInput(
@@ -512,6 +538,46 @@ class CollectionService:
         with phase("search"):
             results = await self._lanes.run(partial(find, under=under, refinement=refinement), short=short)
         return [Found(hits, vector) for hits, vector in zip(results, vectors, strict=True)]
+
+    async def _reranker(
+        self, collection: Collection, unread: Sequence[str], where: Callable[[int], Place], *, truncate: bool
+    ) -> Reranker:
+        """Return what scores hits of a collection anew: its own encoder.
+
+        Args:
+            collection: the collection.
+            unread: queries that the first search does not embed, which are checked here.
+            where: gives the place of one of those.
+            truncate: whether one that is too long is cut.
+
+        Raises:
+            InvalidInput: it has none, or a query has no token.
+            TooLong: a query is longer than the encoder takes.
+            FingerprintMismatch: the models served now are others than those that the collection was made with.
+        """
+        if collection.definition.model is None:
+            raise InvalidInput(
+                f"collection {collection.name!r} holds foreign vectors, and no model is named whose token states "
+                "could re-rank its hits. Leave 'rerank' out, or create it with a 'model'.",
+                where=Place("rerank"),
+            )
+        embedder = self._embedder(collection.name, collection.definition)
+        if unread:
+            await embedder.check(unread, role="query", truncate="right" if truncate else None, where=where)
+        return MaxSim(embedder)
+
+    async def _reranked(
+        self,
+        collection: Collection,
+        reranker: Reranker,
+        ranking: Ranking,
+        k: int,
+        refinement: Refinement,
+        query: str,
+        found: Found,
+    ) -> Found:
+        hits = await reranked(reranker, query, found.hits, ranking.mode)
+        return Found(refined(hits, k, refinement, collection.definition.similarity), found.vector)
 
     async def compact(self, *, rebuild: bool = False) -> tuple[Space, Space]:
         """Give the store's free space back to the disk, as `Engine.compact` does."""

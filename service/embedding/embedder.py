@@ -309,6 +309,25 @@ class Embedder:
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
         return Embeddings(stacked, sum(len(text.ids) for text in texts), _truncated(texts))
 
+    async def process(
+        self, texts: Sequence[str], post_process: PostProcess, *, role: Role, where: Where = _INPUTS
+    ) -> list[Any]:
+        """Run texts through the encoder, and return what is made of the states of each, as `run` does for one caller.
+
+        Texts that are too long are cut at the right; other errors are as for `embed`.
+
+        Args:
+            texts: the texts, which get the prompt of `role`.
+            post_process: from states (rows, time, dim), mask and ids (rows, time), the mask false for padding alone,
+                to one result per row. Called in the encoder's threads.
+            role: what the texts are for.
+            where: gives the place of a text, for errors.
+        """
+        prompt = self.prompt(role=role)
+        with self.encoder.batcher.room(self._inputs.estimate(texts, prompt)) as room:
+            found = await self._inputs.tokenize(texts, prompt, self._inputs.cut_at("right"), where)
+            return await self._run([text.ids for text in found], post_process, where, room)
+
     @asynccontextmanager
     async def token_states(
         self,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
-from pooling import masks
-from service.arrays import Vectors
+from pooling import masks, maxsim
+from service.arrays import Floats, Vectors
 from service.embedding.recipe import Recipe
 from service.encoder import PostProcess
 from service.errors import BrokenModel
@@ -98,3 +98,38 @@ class ToStates:
         if not torch.isfinite(states[mask]).all():
             raise BrokenModel(self.model)
         return list(states.float().numpy())
+
+
+def framed(mask: Tensor, front: int, back: int) -> Tensor:
+    """Return which tokens are those of a text (rows, time), with `front` ones before it and `back` ones after it."""
+    return masks.exclude_suffix(masks.exclude_prefix(mask, front), back)
+
+
+@dataclass(frozen=True, eq=False)
+class ToMaxSim:
+    """Compare token states with those of queries, so that no state leaves the encoder's threads.
+
+    Args:
+        model: the model's name, for errors.
+        queries: their states (queries, time, dim).
+        counts: which of those count, (queries, time).
+        front: how many tokens before a text do not count.
+        back: how many after it.
+    """
+
+    model: str
+    queries: Tensor
+    counts: Tensor
+    front: int
+    back: int
+
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Floats]:
+        """States (rows, time, dim), mask and ids (rows, time) -> scores (queries,) of each row; see `pooling.maxsim`.
+
+        Raises:
+            BrokenModel: a score is not finite.
+        """
+        scores = maxsim(self.queries, self.counts, states, framed(mask, self.front, self.back))
+        if not torch.isfinite(scores).all():
+            raise BrokenModel(self.model)
+        return list(scores.T.numpy())

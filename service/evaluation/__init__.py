@@ -2,7 +2,8 @@
 
 from service.encoder.progress import Progress
 from service.evaluation.evaluate import evaluate
+from service.evaluation.reranking import Reranking
 from service.evaluation.spans import both_modes
 from service.evaluation.strategies import FIXED, choose
 
-__all__ = ["FIXED", "Progress", "both_modes", "choose", "evaluate"]
+__all__ = ["FIXED", "Progress", "Reranking", "both_modes", "choose", "evaluate"]

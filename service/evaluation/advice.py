@@ -97,6 +97,21 @@ def advise_spans(
     return Advice(choice, sentence + (f". Within noise of it: {'; '.join(equal)}." if equal else "."))
 
 
+def advise_reranking(choice: str, anew: str, depth: int, comparisons: Sequence[Comparison]) -> str:
+    """Say whether to re-rank what the chosen strategy finds, as a sentence that follows the advice.
+
+    Args:
+        choice: the strategy.
+        anew: the name of its re-ranked rankings.
+        depth: how many documents were scored anew.
+        comparisons: of both, one per data set.
+    """
+    search = f'"rerank": {{"by": "maxsim", "depth": {depth}}}'
+    if _better(anew, choice, comparisons):
+        return f" Search with {search}: {_gain(anew, choice, comparisons)} alone, beyond noise."
+    return f" A search with {search} is not better beyond noise."
+
+
 def _mean_score(name: str, comparisons: Sequence[Comparison]) -> float:
     return float(np.mean([comparison.score(name) for comparison in comparisons]))
 

@@ -20,11 +20,12 @@ from service.embedding.embedder import Embedder
 from service.encoder.progress import Progress, no_progress
 from service.errors import InvalidInput
 from service.evaluation import information, robustness
-from service.evaluation.advice import advise, advise_spans
+from service.evaluation.advice import advise, advise_reranking, advise_spans
 from service.evaluation.comparison import Comparison, Score, compare
 from service.evaluation.encoding import SPEED_PASSES, Advance, Encoding
 from service.evaluation.information import Information
 from service.evaluation.report import DataSet, Perturbed, Report, Row, Scored
+from service.evaluation.reranking import Reranking
 from service.evaluation.spans import BySpans
 from service.evaluation.strategies import Strategy
 from service.similarity import COSINE, SIMILARITIES
@@ -46,12 +47,14 @@ class _Measured:
     Args:
         comparison: of all strategies.
         further: by strategy over whole documents, the fields that `Row` adds to `Scored`.
+        spans: how many strategies over spans follow those; what was re-ranked comes last.
         data: makes the `DataSet`, of which it lacks the reference and what is compared with it.
         truncated: how many texts are longer than the model takes.
     """
 
     comparison: Comparison
     further: list[tuple[dict[str, list[Perturbed]], float, Information | None, float]]
+    spans: int
     data: partial[DataSet]
     truncated: int
 
@@ -85,6 +88,7 @@ def evaluate(
     tasks: Sequence[tuple[str, Task]],
     *,
     by_spans: Sequence[BySpans] = (),
+    reranking: Reranking | None = None,
     notes: Sequence[str] = (),
     progress: Progress = no_progress,
 ) -> Report:
@@ -97,6 +101,7 @@ def evaluate(
         strategies: to compare.
         tasks: the data sets, by name.
         by_spans: to compare as well, if every data set is a retrieval; of the same strategies.
+        reranking: of every strategy over whole documents, to compare as well, if every data set is a retrieval.
         notes: sentences for the report.
         progress: see `Progress`.
 
@@ -109,7 +114,9 @@ def evaluate(
     for name, task in tasks:
         try:
             with tempfile.TemporaryDirectory(prefix="millpond-evaluate-") as folder:
-                measured.append(_measure(encoding, strategies, by_spans, task, Path(folder), name, progress))
+                measured.append(
+                    _measure(encoding, strategies, by_spans, reranking, task, Path(folder), name, progress)
+                )
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from None
     declared = next((strategy.name for strategy in strategies if strategy.embedder.recipe.declared), None)
@@ -121,6 +128,9 @@ def evaluate(
         fixed = [each.name for each in strategies if each.weights is None]
         learned = [each.name for each in strategies if each.weights is not None]
         advice = advise(fixed, learned, comparisons, declared)
+    sentence = advice.sentence
+    if reranking is not None:
+        sentence += advise_reranking(advice.strategy, reranking.name(advice.strategy), reranking.depth, comparisons)
     compared = (*strategies, *by_spans)
     limit, read = model.recipe.max_tokens, "not read but in spans" if by_spans else "not read"
     truncated = [
@@ -135,7 +145,7 @@ def evaluate(
         strategies=tuple(each.summary() for each in compared),
         data=tuple(_data_set(each, declared or advice.strategy) for each in measured),
         choice=advice.strategy,
-        advice=advice.sentence,
+        advice=sentence,
         yaml=next(each.yaml for each in compared if each.name == advice.strategy),
         fit=advice.fit,
         notes=(*notes, *followed, *truncated),
@@ -159,6 +169,7 @@ def _measure(
     encoding: Encoding,
     strategies: Sequence[Strategy],
     by_spans: Sequence[BySpans],
+    reranking: Reranking | None,
     task: Task,
     folder: Path,
     name: str,
@@ -175,13 +186,20 @@ def _measure(
         with stages.stage("spans", len(by_spans) * len(first.texts)) as advance:
             queries = {strategy.embedder: own[1] for strategy, own in zip(strategies, vectors, strict=True)}
             of_spans = _outcomes_by_spans(by_spans, task, queries, folder, advance)
+    anew: list[Outcomes] = []
+    if reranking is not None:
+        assert isinstance(task, Retrieval)
+        with stages.stage("re-ranking", task.size) as advance:
+            anew = reranking.outcomes(task, vectors, advance)
     with stages.stage("scoring", len(strategies)) as advance:
         outcomes = []
         for own in vectors:
             outcomes.append(task.outcomes(own))
             advance(1)
         names = [each.name for each in (*strategies, *by_spans)]
-        comparison = compare(task, names, np.stack([*outcomes, *of_spans]))
+        if reranking is not None:
+            names += [reranking.name(strategy.name) for strategy in strategies]
+        comparison = compare(task, names, np.stack([*outcomes, *of_spans, *anew]))
     with stages.stage("information", len(strategies)) as advance:
         informative = _spread(len(first.texts), _INFORMATIVE)
         present = information.presence(encoding.ids([first.texts[text] for text in informative]))
@@ -210,7 +228,7 @@ def _measure(
         sample=len(chosen),
     )
     further = list(zip(robust, padding, retained, shares, strict=True))
-    return _Measured(comparison, further, data, encoding.truncated(texts))
+    return _Measured(comparison, further, len(by_spans), data, encoding.truncated(texts))
 
 
 def _outcomes_by_spans(
@@ -249,4 +267,6 @@ def _data_set(measured: _Measured, reference: str) -> DataSet:
         scored.append(Scored(strategy, scores, None if strategy == reference else differences[strategy]))
     whole = zip(scored, measured.further, strict=False)
     rows = tuple(Row(each.strategy, each.scores, each.difference, *further) for each, further in whole)
-    return measured.data(reference=reference, rows=rows, by_spans=tuple(scored[len(rows) :]))
+    others = scored[len(rows) :]
+    by_spans, anew = tuple(others[: measured.spans]), tuple(others[measured.spans :])
+    return measured.data(reference=reference, rows=rows, by_spans=by_spans, reranked=anew)

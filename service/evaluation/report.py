@@ -93,6 +93,7 @@ class DataSet:
         seconds: of each stage; `embedding` is the one pass with all strategies, the others follow it.
         sample: number of items that were perturbed to measure robustness.
         by_spans: scores over spans of documents, where those were compared; the rows are over whole documents.
+        reranked: scores after the first documents were scored anew, where that was compared.
     """
 
     name: str
@@ -107,6 +108,7 @@ class DataSet:
     seconds: dict[str, float]
     sample: int
     by_spans: tuple[Scored, ...] = ()
+    reranked: tuple[Scored, ...] = ()
 
     @property
     def best_first(self) -> list[Row]:
@@ -115,8 +117,8 @@ class DataSet:
 
     @property
     def compared(self) -> Sequence[Scored]:
-        """Everything that was scored: strategies over whole documents, then over spans."""
-        return *self.rows, *self.by_spans
+        """Everything that was scored: strategies over whole documents, then over spans, then re-ranked."""
+        return *self.rows, *self.by_spans, *self.reranked
 
     @property
     def compared_best_first(self) -> list[Scored]:
@@ -177,9 +179,10 @@ class Report:
         found = {"format": FORMAT, **asdict(self)}
         for written, data in zip(found["data"], self.data, strict=True):
             written["speed"]["ratio"] = data.speed.ratio
-            rows = (*written["rows"], *written["by_spans"])
+            rows = (*written["rows"], *written["by_spans"], *written["reranked"])
             for row_written, row in zip(rows, data.compared, strict=True):
                 row_written["verdict"] = row.difference.verdict if row.difference else None
-            if not data.by_spans:
-                del written["by_spans"]
+            for further in ("by_spans", "reranked"):
+                if not written[further]:
+                    del written[further]
         return found

@@ -38,6 +38,7 @@ from service.collections import Hit
 from service.collections.intake import Incoming
 from service.collections.refinement import Refinement
 from service.collections.reindex import Progress
+from service.collections.reranking import Rerank
 from service.collections.service import Found, Ranking
 from service.deployment import Deployment
 from service.errors import InvalidInput, NotFound, Place, ServiceError, TooLarge
@@ -233,6 +234,7 @@ def _reindex(progress: Progress) -> ReindexBody:
 async def _search(served: Deployment, name: str, body: SearchRequest) -> Response:
     weights = {} if body.weights is None else body.weights.model_dump()
     ranking, refinement = Ranking(body.mode, weights, body.exact), _refinement(body)
+    rerank = None if body.rerank is None else Rerank(body.rerank.by, body.rerank.depth)
     condition = Filter.of(body.filter)
     if body.vector is not None:
         found = await served.collections.by_vector(
@@ -245,6 +247,7 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
             grouped=body.group is not None,
             truncate=body.truncate,
             refinement=refinement,
+            rerank=rerank,
         )
         return await _response(found, body, warnings_of(condition))
     several = body.queries is not None
@@ -259,6 +262,7 @@ async def _search(served: Deployment, name: str, body: SearchRequest) -> Respons
         grouped=body.group is not None,
         truncate=body.truncate,
         refinement=refinement,
+        rerank=rerank,
         where=places("queries" if several else "query", several=several),
     )
     warnings = warnings_of(condition)

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from service.api.requests import Body
 from service.api.schemas.fields import DocumentId, Texts, Truncate, Vector, examples
 from service.collections.refinement import MOST_DIVERSE
+from service.collections.reranking import LEAST_DEPTH, MOST_DEPTH
 from service.collections.service import MOST_EXAMPLES, MOST_HITS
 from service.errors import shortened
 
@@ -53,6 +54,21 @@ class Weights(Body):
     keyword: Weight = 1
 
 
+class RerankBody(Body):
+    """By what the best hits are scored anew and put in order."""
+
+    by: Literal["maxsim"] = Field(
+        description="`maxsim`: for each token of the query the largest cosine with a token of the hit's text, on "
+        "average, over the token states of the collection's own encoder (late interaction)."
+    )
+    depth: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_DEPTH,
+        description=f"How many hits are scored anew, `k` at least; {LEAST_DEPTH} or `k` unless given.",
+    )
+
+
 class SearchRequest(Body):
     """A search by one text, by several, or by a vector."""
 
@@ -72,6 +88,11 @@ class SearchRequest(Body):
     include: Include = Field(default=["text", "metadata", "span"])
     score_threshold: Threshold = None
     diversity: Diversity = None
+    rerank: RerankBody | None = Field(
+        default=None,
+        description="Score the best hits anew, by their texts. `score_threshold` and `diversity` then go by the new "
+        "scores.",
+    )
     truncate: Truncate = False
 
     @model_validator(mode="after")
@@ -143,13 +164,15 @@ class HitBody(BaseModel):
     """A document found, or in a chunked collection a span of one.
 
     `score` is by the collection's similarity, in a keyword search BM25, and in a hybrid search the sum of
-    weight / (60 + rank) over its `parts`.
+    weight / (60 + rank) over its `parts`. With `rerank`, it is the new score, and `parts` has the one before.
     """
 
     id: str
     score: float
-    parts: dict[Literal["dense", "keyword"], HitPart] | None = Field(
-        default=None, description="In a keyword or hybrid search: its rank and score in each ranking that has it."
+    parts: dict[Literal["dense", "keyword", "hybrid"], HitPart] | None = Field(
+        default=None,
+        description="In a keyword or hybrid search: its rank and score in each ranking that has it. With `rerank`: "
+        "also those before it was scored anew, under the name of the mode.",
     )
     text: str | None = None
     metadata: dict[str, Any] | None = None

@@ -217,6 +217,36 @@ def test_what_cannot_be_cut_so(bert, beir, pairs, labels):
         assert said.startswith(f"--chunking '{written}': ") and words in said
 
 
+def test_re_ranked(bert, beir, tmp_path):
+    arguments = [
+        "evaluate",
+        bert,
+        "--retrieval",
+        beir,
+        "--rerank",
+        "maxsim,depth=5",
+        "--json",
+        tmp_path / "found.json",
+    ]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "found.json").read_text())
+    [row] = found["data"][0]["reranked"]
+    assert (row["strategy"], found["choice"]) == ("mean, maxsim", "mean")
+    score = row["scores"]["ndcg@10"]
+    shown = f"{100 * score['value']:.2f} ({100 * score['low']:.2f} to {100 * score['high']:.2f})"
+    assert re.search(rf"^mean, maxsim +{re.escape(shown)}", result.stdout, re.M)
+    assert '"rerank": {"by": "maxsim", "depth": 5}' in found["advice"]
+
+
+def test_what_cannot_be_re_ranked(bert, beir, pairs):
+    for others in (["--pairs", pairs], ["--retrieval", beir, "--chunking", "sentence"], []):
+        assert "--rerank: documents that are found whole" in problem(bert, *others, "--rerank", "maxsim")
+    for written in ("words", "maxsim,depth=0", "maxsim,depth=101", "maxsim,depth=", "maxsim,deep=3", ""):
+        said = problem(bert, "--retrieval", beir, "--rerank", written)
+        assert said.startswith(f"--rerank '{written}': write it as maxsim, or maxsim,depth=50")
+
+
 @pytest.mark.slow
 def test_interrupted_it_writes_nothing(environment, bert, table, tmp_path):
     rows = [(f"{text(0, place)} {place}", f"{text(1, place)} {place}", place % 6) for place in range(10_000)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.evaluation.advice import advise, advise_spans
+from service.evaluation.advice import advise, advise_reranking, advise_spans
 from service.evaluation.comparison import Comparison
 
 FIXED = ["mean", "max", "last"]
@@ -119,3 +119,14 @@ def test_without_a_declaration_spans_must_be_better_than_the_highest_over_whole_
     found = by_spans(0.60, 0.80, 0.70, 0.79)
     assert advise_spans(["mean", "max"], ["mean, late", "mean, early"], found).strategy == "max"
     assert advise_spans(["mean", "max"], ["mean, late", "mean, early"], found, "mean").strategy == "max"
+
+
+def test_re_ranking_is_advised_where_it_is_better_beyond_noise():
+    better = [comparison(0.80, 0.90)]
+    assert advise_reranking("mean", "max", 20, better) == (
+        ' Search with "rerank": {"by": "maxsim", "depth": 20}: 90.00 against 80.00 (spearman) of mean alone, '
+        "beyond noise."
+    )
+    for found in ([comparison(0.80, 0.81)], [*better, comparison(0.80, 0.70)]):
+        said = advise_reranking("mean", "max", 50, found)
+        assert said == ' A search with "rerank": {"by": "maxsim", "depth": 50} is not better beyond noise.'
