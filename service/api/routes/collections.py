@@ -85,6 +85,7 @@ async def create(
         _tokenizer(asked),
         asked.recall,
         asked.dimension,
+        asked.layers,
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -160,6 +161,7 @@ async def begin_reindex(
         asked.pooling,
         chunking,
         asked.similarity and SIMILARITIES[asked.similarity],
+        asked.layers,
         truncate=asked.truncate,
         force=asked.force,
     )
