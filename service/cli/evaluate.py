@@ -50,6 +50,14 @@ def evaluate(
             "that are embedded late or early, each found by its best span; then by default of one pooling."
         ),
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="Score every layer of the encoder too, and means of several, from the same pass: a curve by layer "
+            "of the poolings that are given, or of the model's own.",
+        ),
+    ] = False,
     split: Annotated[str, typer.Option(help="Of a folder.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs, queries or texts.")] = None,
     max_tokens: options.MaxTokens = None,
@@ -78,6 +86,8 @@ def evaluate(
     for option, paths in asked.items():
         require(f"--{option}", *paths)
     spans = None if chunking is None else _chunking(chunking, asked)
+    if layers and spans is not None:
+        raise Failure("--layers: goes without --chunking. Compare layers and spans in runs of their own.", 2)
     try:
         tasks = [
             (str(path), _task(option, path, split, limit))
@@ -95,9 +105,19 @@ def evaluate(
             if spans is not None:
                 defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)
             strategies = evaluation.choose(embedder, pooling or [], pooler or [], notes.append, defaults)
+            by_layers: list[evaluation.OverLayers] = []
+            if layers:
+                curves = [each for each in strategies if pooling or each.name == embedder.recipe.pooler.spec]
+                by_layers = evaluation.over_layers(curves, embedder.encoder.carry_layers())
             by_spans = [] if spans is None else evaluation.both_modes(strategies, spans)
             report = evaluation.evaluate(
-                embedder, strategies, tasks, by_spans=by_spans, notes=notes, progress=progress
+                embedder,
+                strategies,
+                tasks,
+                by_layers=by_layers,
+                by_spans=by_spans,
+                notes=notes,
+                progress=progress,
             )
     except KeyboardInterrupt:
         raise Interrupted(

@@ -2,7 +2,8 @@
 
 from service.encoder.progress import Progress
 from service.evaluation.evaluate import evaluate
+from service.evaluation.layers import OverLayers, over_layers
 from service.evaluation.spans import both_modes
 from service.evaluation.strategies import FIXED, choose
 
-__all__ = ["FIXED", "Progress", "both_modes", "choose", "evaluate"]
+__all__ = ["FIXED", "OverLayers", "Progress", "both_modes", "choose", "evaluate", "over_layers"]

@@ -24,7 +24,8 @@ from service.evaluation.advice import advise, advise_spans
 from service.evaluation.comparison import Comparison, Score, compare
 from service.evaluation.encoding import SPEED_PASSES, Advance, Encoding
 from service.evaluation.information import Information
-from service.evaluation.report import DataSet, Perturbed, Report, Row, Scored
+from service.evaluation.layers import OverLayers
+from service.evaluation.report import DataSet, Layered, Perturbed, Report, Row, Scored
 from service.evaluation.spans import BySpans
 from service.evaluation.strategies import Strategy
 from service.similarity import COSINE, SIMILARITIES
@@ -84,6 +85,7 @@ def evaluate(
     strategies: Sequence[Strategy],
     tasks: Sequence[tuple[str, Task]],
     *,
+    by_layers: Sequence[OverLayers] = (),
     by_spans: Sequence[BySpans] = (),
     notes: Sequence[str] = (),
     progress: Progress = no_progress,
@@ -96,6 +98,7 @@ def evaluate(
         model: whose encoder runs once over each text, and once more over the documents for each of `by_spans`.
         strategies: to compare.
         tasks: the data sets, by name.
+        by_layers: strategies over other layers, whose scores are compared as well; from the same pass.
         by_spans: to compare as well, if every data set is a retrieval; of the same strategies.
         notes: sentences for the report.
         progress: see `Progress`.
@@ -104,12 +107,16 @@ def evaluate(
         ServiceError: a text has no token, or a vector is not finite.
     """
     tasks, followed = _by_declared_similarity(model, tasks)
-    encoding = Encoding(model, [strategy.embedder for strategy in strategies])
+    encoding, every = (
+        Encoding(model, [strategy.embedder for strategy in some]) for some in (strategies, (*strategies, *by_layers))
+    )
     measured = []
     for name, task in tasks:
         try:
             with tempfile.TemporaryDirectory(prefix="millpond-evaluate-") as folder:
-                measured.append(_measure(encoding, strategies, by_spans, task, Path(folder), name, progress))
+                measured.append(
+                    _measure(encoding, every, strategies, by_layers, by_spans, task, Path(folder), name, progress)
+                )
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from None
     declared = next((strategy.name for strategy in strategies if strategy.embedder.recipe.declared), None)
@@ -118,10 +125,10 @@ def evaluate(
         whole, spans = ([each.name for each in some] for some in (strategies, by_spans))
         advice = advise_spans(whole, spans, comparisons, declared)
     else:
-        fixed = [each.name for each in strategies if each.weights is None]
-        learned = [each.name for each in strategies if each.weights is not None]
+        fixed = [each.name for each in (*strategies, *by_layers) if each.weights is None]
+        learned = [each.name for each in (*strategies, *by_layers) if each.weights is not None]
         advice = advise(fixed, learned, comparisons, declared)
-    compared = (*strategies, *by_spans)
+    compared = (*strategies, *by_layers, *by_spans)
     limit, read = model.recipe.max_tokens, "not read but in spans" if by_spans else "not read"
     truncated = [
         f"{name}: {each.truncated} texts are longer than {limit} tokens; what is beyond was {read}."
@@ -133,7 +140,7 @@ def evaluate(
         declared=declared,
         runtime=f"{model.encoder.runtime.backend} {model.encoder.runtime.precision}",
         strategies=tuple(each.summary() for each in compared),
-        data=tuple(_data_set(each, declared or advice.strategy) for each in measured),
+        data=tuple(_data_set(each, declared or advice.strategy, by_layers) for each in measured),
         choice=advice.strategy,
         advice=advice.sentence,
         yaml=next(each.yaml for each in compared if each.name == advice.strategy),
@@ -157,7 +164,9 @@ def _by_declared_similarity(
 
 def _measure(
     encoding: Encoding,
+    every: Encoding,
     strategies: Sequence[Strategy],
+    by_layers: Sequence[OverLayers],
     by_spans: Sequence[BySpans],
     task: Task,
     folder: Path,
@@ -168,19 +177,20 @@ def _measure(
     texts = [text for part in task.parts for text in part.texts]
     first = task.parts[0]
     with stages.stage("embedding", len(texts)) as advance:
-        parts = [encoding.vectors(part, folder / str(number), advance) for number, part in enumerate(task.parts)]
-        vectors = list(zip(*parts, strict=True))
+        parts = [every.vectors(part, folder / str(number), advance) for number, part in enumerate(task.parts)]
+        scored = list(zip(*parts, strict=True))
+    vectors = scored[: len(strategies)]
     of_spans: list[Outcomes] = []
     if by_spans:
         with stages.stage("spans", len(by_spans) * len(first.texts)) as advance:
             queries = {strategy.embedder: own[1] for strategy, own in zip(strategies, vectors, strict=True)}
             of_spans = _outcomes_by_spans(by_spans, task, queries, folder, advance)
-    with stages.stage("scoring", len(strategies)) as advance:
+    with stages.stage("scoring", len(scored)) as advance:
         outcomes = []
-        for own in vectors:
+        for own in scored:
             outcomes.append(task.outcomes(own))
             advance(1)
-        names = [each.name for each in (*strategies, *by_spans)]
+        names = [each.name for each in (*strategies, *by_layers, *by_spans)]
         comparison = compare(task, names, np.stack([*outcomes, *of_spans]))
     with stages.stage("information", len(strategies)) as advance:
         informative = _spread(len(first.texts), _INFORMATIVE)
@@ -196,7 +206,7 @@ def _measure(
         robust = robustness.measure(encoding, task, chosen, vectors, advance)
     timed = _timed(first, encoding)
     with stages.stage("speed", SPEED_PASSES * len(timed.texts)) as advance:
-        speed, shares = encoding.speed(timed, advance)
+        speed, shares = every.speed(timed, advance)
     data = partial(
         DataSet,
         name=name,
@@ -209,7 +219,7 @@ def _measure(
         seconds=stages.seconds,
         sample=len(chosen),
     )
-    further = list(zip(robust, padding, retained, shares, strict=True))
+    further = list(zip(robust, padding, retained, shares[: len(strategies)], strict=True))
     return _Measured(comparison, further, data, encoding.truncated(texts))
 
 
@@ -238,7 +248,7 @@ def _spread(count: int, most: int) -> Indices:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
-def _data_set(measured: _Measured, reference: str) -> DataSet:
+def _data_set(measured: _Measured, reference: str, by_layers: Sequence[OverLayers]) -> DataSet:
     comparison = measured.comparison
     low, high = comparison.intervals()
     differences = comparison.against(reference)
@@ -249,4 +259,9 @@ def _data_set(measured: _Measured, reference: str) -> DataSet:
         scored.append(Scored(strategy, scores, None if strategy == reference else differences[strategy]))
     whole = zip(scored, measured.further, strict=False)
     rows = tuple(Row(each.strategy, each.scores, each.difference, *further) for each, further in whole)
-    return measured.data(reference=reference, rows=rows, by_spans=tuple(scored[len(rows) :]))
+    others = scored[len(rows) :]
+    layered = tuple(
+        Layered(each.strategy, each.scores, each.difference, over.pooling, over.layer, over.summary().layers)
+        for each, over in zip(others, by_layers, strict=False)
+    )
+    return measured.data(reference=reference, rows=rows, by_layers=layered, by_spans=tuple(others[len(layered) :]))
