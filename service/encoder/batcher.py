@@ -159,7 +159,7 @@ class Batcher:
 
         Args:
             ids: token ids, one array a text, none empty.
-            post_process: from states and mask to one result per row.
+            post_process: from states, mask and ids to one result per row.
             layers: which layers' states those are; others than the last where the runtime has a `depth`.
 
         Returns:
@@ -416,12 +416,12 @@ class Batcher:
                 computed = perf_counter()
             except Exception as error:  # for the clients that wait; the stream goes on
                 return [(rows, error)]
-            counts = torch.from_numpy(mask)
+            counts, tokens = torch.from_numpy(mask), torch.from_numpy(ids)
             for (layers, post_process), places in groups.items():
                 chosen = slice(None) if len(groups) == 1 else places
                 try:
                     own = layers({layer: states[layer][chosen] for layer in layers.used})
-                    results = post_process(own, counts[chosen])
+                    results = post_process(own, counts[chosen], tokens[chosen])
                     for place, result in zip(places, results, strict=True):
                         rows[place].job.results[rows[place].index] = result
                 except Exception as error:  # concerns only the requests of this group

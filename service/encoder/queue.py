@@ -19,8 +19,8 @@ from pooling.layers import LAST, LayerStates
 from service.encoder.shapes import Shapes
 from service.observation import Phase
 
-PostProcess = Callable[[Tensor, Tensor], Sequence[Any]]
-"""States (rows, time, dim) and mask (rows, time) -> one result per row, at the end of a pass.
+PostProcess = Callable[[Tensor, Tensor, Tensor], Sequence[Any]]
+"""States (rows, time, dim), mask and token ids (rows, time) -> one result per row, at the end of a pass.
 
 Rows whose `PostProcess` and layers compare equal share one call."""
 
@@ -39,7 +39,7 @@ class Job:
 
     Args:
         ids: token ids, one array a text.
-        post_process: from states and mask to one result per row.
+        post_process: from states, mask and ids to one result per row.
         loop: the event loop in which the results are awaited; None for a thread that waits for them.
         layers: which layers' states `post_process` is given, and how they are mixed.
     """

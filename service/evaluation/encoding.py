@@ -136,8 +136,8 @@ class Encoding:
         runtime.prepare_thread()
         with torch.inference_mode():
             states = self._layers(runtime.by_layer(ids, mask, self._layers.used))
-            vectors = zip(*self._all_at_once()(states, torch.from_numpy(mask)), strict=True)
-            return [_unit(np.stack(rows)) for rows in vectors]
+            rows = self._all_at_once()(states, torch.from_numpy(mask), torch.from_numpy(ids))
+            return [_unit(np.stack(vectors)) for vectors in zip(*rows, strict=True)]
 
     def _all_at_once(self) -> _AllAtOnce:
         return _AllAtOnce(self._embedders, self._layers)
@@ -162,18 +162,18 @@ class _AllAtOnce:
         self._lock = threading.Lock()
         self.seconds = np.zeros(len(embedders))
 
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[tuple[Vectors, ...]]:
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[tuple[Vectors, ...]]:
         by_layer = self._layers.split(states)
         found, moments = [], [time.perf_counter()]
         for post_process in self._post_processes:
-            found.append(post_process(post_process.recipe.layers(by_layer), mask))
+            found.append(post_process(post_process.recipe.layers(by_layer), mask, ids))
             moments.append(time.perf_counter())
         with self._lock:
             self.seconds += np.diff(moments)
         return list(zip(*found, strict=True))
 
 
-def _nothing(states: Tensor, mask: Tensor) -> Sequence[None]:
+def _nothing(states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[None]:
     return [None] * len(states)
 
 

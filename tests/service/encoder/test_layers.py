@@ -164,7 +164,7 @@ def test_the_last_layer_is_what_the_encoder_gives_where_only_that_is_normalised(
         assert torch.equal(layers[-1], module(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state)
 
 
-def last_token(states, mask):
+def last_token(states, mask, ids):
     return [row[kept][-1].clone() for row, kept in zip(states, mask, strict=True)]
 
 
@@ -196,10 +196,10 @@ def test_layered_rows_and_plain_ones_share_a_pass_and_give_what_each_gives_alone
     texts = [IDS[0, :7], IDS[1, :7], IDS[0, 3:10], IDS[1, 2:9]]
     entered, opened = threading.Event(), threading.Event()
 
-    def gate(states, mask):
+    def gate(states, mask, ids):
         entered.set()
         assert opened.wait(20)
-        return last_token(states, mask)
+        return last_token(states, mask, ids)
 
     with batcher(runtime) as one:
         alone = [
@@ -227,7 +227,7 @@ def test_a_pass_counts_the_layers_that_it_carries():
 def test_stacked_layers_of_one_pass(runtime):
     stack = Stack((0, 1, 2))
     with batcher(runtime) as one:
-        (found,) = one.submit([IDS[0]], lambda states, _: list(states), stack).result(20)
+        (found,) = one.submit([IDS[0]], lambda states, *_: list(states), stack).result(20)
     expected = runtime.by_layer(IDS[:1], MASK[:1], stack.used)
     for layer, states in stack.split(found[None]).items():
         torch.testing.assert_close(states, expected[layer], rtol=1e-5, atol=1e-5)
