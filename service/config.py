@@ -113,6 +113,10 @@ class ModelConfig(_Section):
     encoder: str = Field(min_length=1, description="`bundled/NAME`, a folder, or a Hugging Face id.")
     revision: str | None = Field(default=None, description="Commit, tag or branch of a Hugging Face id.")
     pooling: str | dict[str, Any] | list[Any] = "declared"
+    layers: str | dict[str, Any] = Field(
+        default="declared",
+        description="Whose states are pooled: `last`, `{use: [first, last], by: mean}` or `{last: 4, by: mean}`.",
+    )
     normalize: bool | Literal["declared"] = "declared"
     max_tokens: _Count | Literal["declared"] = "declared"
     prompts: dict[str, str] | Literal["declared"] = "declared"

@@ -43,7 +43,7 @@ async def embedded(inputs: str | Sequence[Any], options: VectorOptions, served: 
     texts, several = listed(inputs)
     check_count(served, len(texts), field)
     where = places(field, several=several)
-    model = served.models.get(options.model, options.pooling)
+    model = served.models.get(options.model, options.pooling, options.layers)
     prompt_name, role = options.purpose(model)
     embeddings = await model.embed(
         await read_ids(texts, served.token_ids, model.encoder.tokenizer, where),

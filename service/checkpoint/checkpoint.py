@@ -13,6 +13,7 @@ from typing import Any, Final
 from service.checkpoint.declarations import (
     LEARNED_POOLINGS,
     TRANSFORMER_CONFIGS,
+    LayerSettings,
     LearnedPoolingSettings,
     ModelSettings,
     Module,
@@ -56,7 +57,9 @@ class HeadModule:
 class Checkpoint:
     """A model folder and what it declares. `pooling` is None where it declares none.
 
-    Where the declared pooling is a learned one, `pooler` is the folder of its parameters.
+    Where the declared pooling is a learned one, `pooler` is the folder of its parameters. `layers` are those whose
+    states are pooled, and the weight of each, where a WeightedLayerPooling says so; `idle_layers` says that one does,
+    and that sentence-transformers passes it over, since the encoder is not asked for the states of its layers.
     """
 
     name: str
@@ -65,6 +68,8 @@ class Checkpoint:
     config: Mapping[str, Any]
     pooling: str | None = None
     pooler: Path | None = None
+    layers: tuple[tuple[int, float], ...] | None = None
+    idle_layers: bool = False
     include_prompt: bool = True
     head: tuple[HeadModule, ...] = ()
     max_tokens: int | None = None
@@ -121,7 +126,7 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             f"{transformer}: has an adapter_config.json, and adapters are not applied here. Merge the adapter into "
             "the model (`model.merge_and_unload()` of peft) and save that."
         )
-    declared = _declared(folder, transformer, modules) if modules else {}
+    declared = _declared(folder, transformer, modules, config) if modules else {}
     found = Checkpoint(name, folder, transformer, config, **declared)
     files = found.weight_files()
     check_whole(files)
@@ -146,12 +151,18 @@ def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path}: architectures must be a list of strings, not {shortened(architectures)}.")
 
 
-def _declared(folder: Path, transformer: Path, modules: Sequence[Module]) -> dict[str, Any]:
+def _declared(
+    folder: Path, transformer: Path, modules: Sequence[Module], config: Mapping[str, Any]
+) -> dict[str, Any]:
     """Read what a sentence-transformers folder adds to a plain encoder, as fields of `Checkpoint`."""
     given = (transformer / name for name in TRANSFORMER_CONFIGS if (transformer / name).exists())
     texts = TransformerSettings.read(next(given, transformer / TRANSFORMER_CONFIGS[0]))
     model = ModelSettings.read(folder / "config_sentence_transformers.json")
-    return _modules_after(folder, modules) | {
+    found = _modules_after(folder, modules)
+    asked = bool(config.get("output_hidden_states")) if texts.hidden_states is None else texts.hidden_states
+    if "layers" in found and not asked:
+        found |= {"layers": None, "idle_layers": True}
+    return found | {
         "max_tokens": texts.max_tokens,
         "lower_case": texts.do_lower_case,
         "prompts": model.prompts or {},
@@ -162,12 +173,15 @@ def _declared(folder: Path, transformer: Path, modules: Sequence[Module]) -> dic
 
 
 def _modules_after(folder: Path, modules: Sequence[Module]) -> dict[str, Any]:
-    """Read pooling and head, the modules after the Transformer."""
+    """Read layers, pooling and head, the modules after the Transformer."""
+    layers: dict[str, Any] = {}
     pooling: dict[str, Any] = {}
     head: list[HeadModule] = []
     for place, module in enumerate(modules[1:], 1):
         path = folder / module.path
-        if module.kind == "Pooling" and not pooling:
+        if module.kind == "WeightedLayerPooling" and place == 1:
+            layers = {"layers": LayerSettings.read(path / "config.json").weights(path / "model.safetensors")}
+        elif module.kind == "Pooling" and not pooling:
             pooling = _pooling(path / "config.json")
         elif module.kind in LEARNED_POOLINGS and not pooling:
             pooling = _learned_pooling(path)
@@ -176,8 +190,9 @@ def _modules_after(folder: Path, modules: Sequence[Module]) -> dict[str, Any]:
         else:
             raise UnknownModule(
                 f"{folder / 'modules.json'}: module {module.type!r} ({module.path!r}) is not one that can be "
-                "followed here after what stands before it. Known are Transformer, one Pooling (or LearnedPooling of "
-                "ours), then Dense, LayerNorm, Normalize and Dropout. Leaving it out would give wrong vectors.",
+                "followed here after what stands before it. Known are Transformer, at most one WeightedLayerPooling, "
+                "one Pooling (or LearnedPooling of ours), then Dense, LayerNorm, Normalize and Dropout. Leaving it "
+                "out would give wrong vectors.",
                 place=place,
                 module=module.type,
             )
@@ -185,7 +200,7 @@ def _modules_after(folder: Path, modules: Sequence[Module]) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder / 'modules.json'}: declares no Pooling module, so its vectors are not pooled token states."
         )
-    return pooling | {"head": tuple(head)}
+    return pooling | layers | {"head": tuple(head)}
 
 
 def _pooling(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ They are those of sentence-transformers (its releases 2 to 6). An unknown key is
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -20,6 +21,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from service.checkpoint import arguments
 from service.config import expected
@@ -143,6 +146,12 @@ class TransformerSettings(_Declaration):
     query_expansion: None = None
 
     @property
+    def hidden_states(self) -> bool | None:
+        """Whether the encoder is asked for the states of all layers; None where its own config says."""
+        given = (args.get("output_hidden_states") for args in (self.config_kwargs or {}, self.config_args or {}))
+        return next((bool(each) for each in given if each is not None), None)
+
+    @property
     def max_tokens(self) -> int | None:
         """Most tokens of a text: as calls of the tokenizer are given, else as it is loaded, else `max_seq_length`."""
         of_text = (self.processing_kwargs or {}).get("text", {})
@@ -210,6 +219,36 @@ class LearnedPoolingSettings(_Declaration):
     """The `config.json` of a LearnedPooling module; the pooler has files of its own beside it."""
 
     include_prompt: bool = True
+
+
+class LayerSettings(_Declaration):
+    """The `config.json` of a WeightedLayerPooling module; beside it are weights of layers, from `layer_start` on."""
+
+    layer_start: Annotated[int, Field(ge=0)] = 4
+    num_hidden_layers: _Count = 12
+    word_embedding_dimension: Any = None
+    embedding_dimension: Any = None
+
+    def weights(self, path: Path) -> tuple[tuple[int, float], ...]:
+        """Read the weights, and return each with its layer.
+
+        Raises:
+            CheckpointError: they are missing or damaged, are not as many as the layers, or cannot be divided by.
+        """
+        try:
+            found = load_file(path)["layer_weights"].astype(float).tolist()
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path}: is missing, damaged, or holds no layer_weights: {reason}.") from None
+        layers = range(self.layer_start, self.num_hidden_layers + 1)
+        if not isinstance(found, list) or len(found) != len(layers) or not found:
+            raise CheckpointError(
+                f"{path}: layer_weights are not one for each of the {len(layers)} layers from layer_start "
+                f"{self.layer_start} to num_hidden_layers {self.num_hidden_layers}."
+            )
+        if not math.isfinite(total := math.fsum(found)) or total == 0:
+            raise CheckpointError(f"{path}: layer_weights add up to {total}, and are divided by that. Get it anew.")
+        return tuple(zip(layers, found, strict=True))
 
 
 class ModelSettings(_Declaration):

@@ -61,9 +61,13 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
 
 def _resolve(name: str, model: ModelConfig, cache: Path | None) -> Recipe:
     from service.checkpoint import read_checkpoint
-    from service.embedding.recipe import resolve
+    from service.embedding.recipe import needs_layers, resolve
     from service.encoder.loading import Source
+    from service.encoder.probe import LAYERS
 
     checkpoint = read_checkpoint(model.encoder, model.revision)
     source = Source(checkpoint, cache, trust_remote_code=model.trust_remote_code)
-    return resolve(name, model, checkpoint, source.tokenizer, source.anatomy)
+    depth = next((checkpoint.config[key] for key in LAYERS if isinstance(checkpoint.config.get(key), int)), None)
+    if needs_layers(name, model, checkpoint) and depth is None:  # the encoder will tell once it is loaded
+        model = model.model_copy(update={"layers": "last"})
+    return resolve(name, model, checkpoint, source.tokenizer, source.anatomy, depth)

@@ -57,6 +57,14 @@ def evaluate(
             "maxsim, or maxsim,depth=50 for how many; then by default of one pooling."
         ),
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="Score every layer of the encoder too, and means of several, from the same pass: a curve by layer "
+            "of the poolings that are given, or of the model's own.",
+        ),
+    ] = False,
     split: Annotated[str, typer.Option(help="Of a folder.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs, queries or texts.")] = None,
     max_tokens: options.MaxTokens = None,
@@ -86,6 +94,9 @@ def evaluate(
         require(f"--{option}", *paths)
     spans = None if chunking is None else _chunking(chunking, asked)
     depth = None if rerank is None else _depth(rerank, asked, chunking)
+    for option, given in (("--chunking", chunking), ("--rerank", rerank)):
+        if layers and given is not None:
+            raise Failure(f"--layers: goes without {option}. Compare the two in runs of their own.", 2)
     try:
         tasks = [
             (str(path), _task(option, path, split, limit))
@@ -103,12 +114,17 @@ def evaluate(
             if spans is not None or depth is not None:
                 defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)
             strategies = evaluation.choose(embedder, pooling or [], pooler or [], notes.append, defaults)
+            by_layers: list[evaluation.OverLayers] = []
+            if layers:
+                curves = [each for each in strategies if pooling or each.name == embedder.recipe.pooler.spec]
+                by_layers = evaluation.over_layers(curves, embedder.encoder.carry_layers())
             by_spans = [] if spans is None else evaluation.both_modes(strategies, spans)
             again = None if depth is None else evaluation.Reranking(embedder, depth)
             report = evaluation.evaluate(
                 embedder,
                 strategies,
                 tasks,
+                by_layers=by_layers,
                 by_spans=by_spans,
                 reranking=again,
                 notes=notes,

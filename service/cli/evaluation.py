@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import indent
 from typing import Final
 
@@ -11,7 +12,7 @@ from rich.text import Text
 from service.cli.console import out, say
 from service.evaluation.comparison import Score
 from service.evaluation.perturbations import CUT, FILLER, NOISE, Perturbation
-from service.evaluation.report import DataSet, Report, Row
+from service.evaluation.report import DataSet, Report, Row, Scored
 
 _SHOWN: Final = (
     Perturbation(NOISE, 0.2),
@@ -19,6 +20,8 @@ _SHOWN: Final = (
     Perturbation(CUT, 0.5),
 )
 """As many as fit a terminal; JSON and the page have every level."""
+_BAR: Final = 24
+"""Characters of the longest bar."""
 _STYLES: Final = {"better": "green", "worse": "red", "within noise": "dim"}
 
 
@@ -29,6 +32,9 @@ def print_report(report: Report) -> None:
     for data in report.data:
         say(f"\n{data.name}: {data.kind}, {data.size} {data.items}, {data.texts} texts\n")
         out.print(_scores(report, data))
+        for pooling, curve in data.curves.items():
+            say(f"\n{data.metrics[0]} of {pooling} by layer, where 0 are the embeddings\n")
+            out.print(_curve(curve, data.metrics[0]))
         say(f"\n{data.metrics[0]} lost when texts are spoiled, over {data.sample} {data.items}; what vectors hold\n")
         out.print(_details(data))
         speed, seconds = data.speed, data.seconds
@@ -53,6 +59,17 @@ def _scores(report: Report, data: DataSet) -> Table:
             ]
         scores = (_score(row.scores[metric]) for metric in data.metrics)
         table.add_row(row.strategy, dims.get(row.strategy, ""), *scores, *cells)
+    return table
+
+
+def _curve(curve: Sequence[Scored], metric: str) -> Table:
+    table = _table("layer", metric, "")
+    table.columns[-1].justify = "left"
+    highest = max(each.scores[metric].value for each in curve)
+    for layer, each in enumerate(curve):
+        score = each.scores[metric]
+        bar = round(_BAR * max(score.value, 0.0) / highest) if highest > 0 else 0
+        table.add_row(str(layer), _score(score), "▇" * bar)
     return table
 
 

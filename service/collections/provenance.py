@@ -14,6 +14,7 @@ from service.errors import FingerprintMismatch, InvalidInput, Place, ServiceErro
 from service.similarity import COSINE, SIMILARITIES, Similarity
 
 if TYPE_CHECKING:
+    from pooling.layers import LayerSpec
     from service.embedding.embedder import Embedder
     from service.embedding.models import Models
     from service.embedding.recipe import Spec
@@ -44,6 +45,18 @@ class Definition:
     parts: Mapping[str, Any]
     chunking: Chunking | None = None
     similarity: Similarity = COSINE
+
+    @property
+    def layers(self) -> LayerSpec | None:
+        """Whose states are pooled, as `Layers.spec` has it; None for the last layer's alone."""
+        pooled: LayerSpec | None = self.parts.get("layers")
+        return pooled
+
+    @property
+    def asked_layers(self) -> LayerSpec | None:
+        """The layers that were asked for instead of the model's own; None for the model's own."""
+        asked: LayerSpec | None = self.parts.get("asked_layers")
+        return asked
 
     @property
     def scheme(self) -> int:
@@ -85,18 +98,21 @@ def define(
     spec: Spec | None,
     chunking: Chunking | None,
     similarity: Similarity | None = None,
+    layers: LayerSpec | None = None,
 ) -> tuple[Embedder, Definition]:
-    """Return the embedder of a model, the default one for None, with a pooling, and the definition of its vectors.
+    """Return the embedder of a model, the default one for None, with a pooling and layers, and their definition.
 
     They are compared by what the model declares, where no similarity is given.
 
     Raises:
         UnknownModel, InvalidInput: as `Models.get` does; or the model declares a similarity that is not known.
     """
-    embedder = models.get(model, spec)
+    embedder = models.get(model, spec, layers)
     if embedder.fingerprint == models.get(model).fingerprint:
-        spec = None  # the model's own pooling, however it was spelled
+        spec = layers = None  # the model's own, however they were spelled
     parts = dict(embedder.fingerprint_parts)
+    if layers is not None:
+        parts["asked_layers"] = layers if layers == "declared" else embedder.recipe.layers.spec
     if similarity is None:
         similarity = _declared_similarity(embedder)
     pooling = parts.pop("pooling")
@@ -104,7 +120,12 @@ def define(
 
 
 def define_foreign(
-    models: Models, dimension: int, model: str | None, spec: Spec | None, similarity: Similarity | None = None
+    models: Models,
+    dimension: int,
+    model: str | None,
+    spec: Spec | None,
+    similarity: Similarity | None = None,
+    layers: LayerSpec | None = None,
 ) -> Definition:
     """Return the definition of vectors of so many numbers that documents come with.
 
@@ -113,6 +134,7 @@ def define_foreign(
         dimension: the numbers of a vector.
         model: which of them made the vectors elsewhere, and embeds queries here; None: texts are not searched for.
         spec: its pooling, None for its own.
+        layers: whose states it pools, None for its own.
         similarity: by default what the model declares, or cosine.
 
     Raises:
@@ -120,14 +142,15 @@ def define_foreign(
             `define` does.
     """
     if model is None:
-        if spec is not None:
-            raise InvalidInput(
-                "'pooling' is a model's, and a collection with a 'dimension' of its own has none. Leave it out, or "
-                "name the 'model' that queries are to be embedded with.",
-                where=Place("pooling"),
-            )
+        for field, given in (("pooling", spec), ("layers", layers)):
+            if given is not None:
+                raise InvalidInput(
+                    f"{field!r} is a model's, and a collection with a 'dimension' of its own has none. Leave it out, "
+                    "or name the 'model' that queries are to be embedded with.",
+                    where=Place(field),
+                )
         return Definition(None, None, None, FOREIGN, {"foreign": True}, similarity=similarity or COSINE)
-    embedder, definition = define(models, model, spec, None, similarity)
+    embedder, definition = define(models, model, spec, None, similarity, layers)
     if embedder.dim != dimension:
         raise InvalidInput(
             f"'dimension' is {dimension}, and vectors of model {model!r} have {embedder.dim} numbers, so that it "
@@ -205,8 +228,11 @@ def mismatch(
             stored=before,
             served=served,
         )
+    keys = dict.fromkeys([*served, *(["layers"] if "layers" in before else [])])
     differences = {
-        key: {"stored": before.get(key), "served": value} for key, value in served.items() if before.get(key) != value
+        key: {"stored": before.get(key), "served": served.get(key)}
+        for key in keys
+        if before.get(key) != served.get(key)
     }
     spelled = "; ".join(f"{key}: {side['stored']!r}, now {side['served']!r}" for key, side in differences.items())
     return FingerprintMismatch(

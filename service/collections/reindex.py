@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pooling import EmptyTextError, PoolingError
+from pooling.layers import LayerSpec
 from service.collections import Collection, Definition, Engine
 from service.collections.provenance import define
 from service.collections.vectorize import embed_documents
@@ -205,18 +206,19 @@ class Reindexes:
         spec: Spec | None,
         chunking: Chunking | None,
         similarity: Similarity | None = None,
+        layers: LayerSpec | None = None,
         *,
         truncate: bool,
         force: bool,
     ) -> Progress:
         """Begin to embed a collection anew, go on with it, or join the run that does.
 
-        It keeps its model unless one is given, and its pooling and its similarity unless a model or another one is.
+        It keeps its model unless one is given, and its pooling, layers and similarity unless a model or others are.
         `force` embeds it even if nothing would change. Raises `ReindexRunning` while a reindex to something else
         runs, and `UnknownModel` or `InvalidInput` for what is not served.
         """
         begun = await asyncio.to_thread(collection.rebuild)
-        embedder, target = self._target(collection, model, spec, chunking, similarity)
+        embedder, target = self._target(collection, model, spec, chunking, similarity, layers)
         last = self.last.get(collection)
         if last is not None and last.running:
             if (last.target, last.truncate) != (target, truncate):
@@ -270,9 +272,10 @@ class Reindexes:
         spec: Spec | None,
         chunking: Chunking | None,
         similarity: Similarity | None,
+        layers: LayerSpec | None,
     ) -> tuple[Embedder, Definition]:
         if model is not None:
-            return define(self._models, model, spec, chunking, similarity)
+            return define(self._models, model, spec, chunking, similarity, layers)
         stored = collection.definition
         if stored.foreign:
             raise InvalidInput(
@@ -281,8 +284,9 @@ class Reindexes:
                 where=Place("model"),
             )
         spec = stored.asked_pooling if spec is None else spec
+        layers = stored.asked_layers if layers is None else layers
         try:
-            return define(self._models, stored.model, spec, chunking, similarity or stored.similarity)
+            return define(self._models, stored.model, spec, chunking, similarity or stored.similarity, layers)
         except UnknownModel as error:
             raise InvalidInput(
                 f"collection {collection.name!r} was built with a model that is not there: {error.detail} Name the "
@@ -302,7 +306,8 @@ def interrupted(collection: Collection) -> Progress | None:
 def _described(definition: Definition) -> str:
     chunking = "" if definition.chunking is None else f" and chunking {json.dumps(definition.chunking.to_json())}"
     similarity = "" if definition.similarity is COSINE else f" and similarity {definition.similarity.name!r}"
-    return f"model {definition.model!r} with pooling {definition.pooling!r}{chunking}{similarity}"
+    layers = "" if definition.layers is None else f" and layers {json.dumps(definition.layers)}"
+    return f"model {definition.model!r} with pooling {definition.pooling!r}{layers}{chunking}{similarity}"
 
 
 def _name(document: Document) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pooling.layers import LayerSpec
 from service.arrays import Vectors
 from service.collections import Changed, Collection, Engine, Hit, Page, Selection
 from service.collections.intake import (
@@ -162,6 +163,7 @@ class CollectionService:
         tokenizer: Tokenizer | Literal["default"] | None = "default",
         recall: float | None = None,
         dimension: int | None = None,
+        layers: LayerSpec | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new.
 
@@ -176,10 +178,10 @@ class CollectionService:
             with suppress(NotFound):
                 tokenizer = self.get(name).tokenizer
         if dimension is None:
-            embedder, definition = define(self._models, model, spec, chunking, similarity)
+            embedder, definition = define(self._models, model, spec, chunking, similarity, layers)
             dimension = embedder.dim
         elif chunking is None:
-            definition = define_foreign(self._models, dimension, model, spec, similarity)
+            definition = define_foreign(self._models, dimension, model, spec, similarity, layers)
         else:
             raise InvalidInput(
                 "'chunking' cuts texts into spans that are embedded here, and a collection with a 'dimension' of its "
@@ -214,6 +216,7 @@ class CollectionService:
             "aliases": [alias for alias, of in self.aliases().items() if of is collection],
             "model": definition.model,
             "pooling": definition.pooling,
+            **({} if definition.layers is None else {"layers": definition.layers}),
             "fingerprint": definition.fingerprint,
             **({"foreign": True} if definition.foreign else {}),
             "dimension": collection.dim,
@@ -623,7 +626,7 @@ class CollectionService:
                 where=Place("query"),
             )
         try:
-            embedder = self._models.get(stored.model, stored.asked_pooling)
+            embedder = self._models.get(stored.model, stored.asked_pooling, stored.asked_layers)
         except ServiceError as error:
             raise unserved(name, stored, error) from None
         if embedder.fingerprint != stored.fingerprint:
@@ -647,7 +650,7 @@ class CollectionService:
         if stored.model is None or stored.scheme >= SCHEME:
             return None, []
         try:
-            embedder = self._models.get(stored.model, stored.asked_pooling)
+            embedder = self._models.get(stored.model, stored.asked_pooling, stored.asked_layers)
         except ServiceError:
             return None, []  # as `_warn_about` says
         rules = changed_rules(stored, embedder, collection.documents)

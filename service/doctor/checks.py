@@ -49,6 +49,7 @@ def modules(checkpoint: Checkpoint, unknown: Sequence[UnknownModule]) -> list[Fi
     if not unknown:
         known = [
             "Transformer",
+            *(["WeightedLayerPooling"] if checkpoint.layers else []),
             *(["Pooling"] if checkpoint.pooling else []),
             *(each.kind for each in checkpoint.head),
         ]

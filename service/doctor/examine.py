@@ -19,7 +19,7 @@ from service.doctor.reference import NoReference, Reference
 from service.doctor.strategies import alternatives, compared, cosines, vectors_under
 from service.embedding.embedder import Embedder
 from service.embedding.head import Head
-from service.embedding.recipe import Recipe, resolve
+from service.embedding.recipe import Recipe, needs_layers, resolve
 from service.encoder.quantization import calibration_texts
 from service.errors import BrokenModel, ConfigError, InvalidInput
 
@@ -68,7 +68,7 @@ async def examine(
         served = await _embed(embedder, sample)
     except BrokenModel as error:
         return refused(model, str(error))
-    declared = Embedder(embedder.encoder, _as_declared(embedder))
+    declared = Embedder(embedder.encoder, await asyncio.to_thread(_as_declared, embedder))
     ours = served if declared.fingerprint == embedder.fingerprint else await _embed(declared, sample)
     progress("sentence-transformers' vectors")
     agreement = await _agreement(ours, reference, declared, sample)
@@ -162,10 +162,12 @@ def _as_declared(embedder: Embedder) -> Recipe:
     encoder, checkpoint = embedder.encoder, embedder.encoder.checkpoint
     settings = ModelConfig(encoder=checkpoint.name, pooling="declared" if checkpoint.pooling else "mean")
     try:
-        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.anatomy)
+        if needs_layers("declared", settings, checkpoint):
+            encoder.carry_layers()
+        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.anatomy, encoder.depth)
     except ConfigError:  # only the config, not the checkpoint, limits the length of a text
         settings = settings.model_copy(update={"max_tokens": embedder.recipe.max_tokens})
-        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.anatomy)
+        return resolve("declared", settings, checkpoint, encoder.tokenizer, encoder.anatomy, encoder.depth)
 
 
 async def _embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:

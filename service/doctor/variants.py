@@ -61,7 +61,8 @@ async def padded_variants(embedder: Embedder, texts: Sequence[str], variant: Var
 
     def run() -> Tensor:
         embedder.encoder.runtime.prepare_thread()
-        return embedder.encoder.runtime.states(ids, real).float()
+        layers = embedder.recipe.layers
+        return layers(embedder.encoder.runtime.by_layer(ids, real, layers.used)).float()
 
     states = await asyncio.to_thread(run)
     recipe = dict(_recipes(embedder.recipe, variant.prompt))[variant]

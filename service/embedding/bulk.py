@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Any, Final
 
+from pooling.layers import LayerStates
 from service.arrays import Ids
 from service.encoder import Batcher, PostProcess
 from service.errors import Unavailable
@@ -22,17 +23,19 @@ def run(
     count: int,
     tokenize: Callable[[range], Sequence[Ids]],
     post_process: PostProcess,
+    layers: LayerStates,
     *,
     block: int,
     advance: Callable[[int], object],
 ) -> Iterator[Any]:
-    """Run `count` texts through the encoder and yield what `post_process` makes of the states of each, in order.
+    """Run `count` texts through the encoder and yield what `post_process` makes of each one's states, in order.
 
-    `tokenize` gives the token ids of the texts at some places, `block` of them at a time; `advance` is called with
-    the number of further texts that are done. Waits while the queue is full; raises `Unavailable` if it is closed.
+    The states are those of `layers`. `tokenize` gives the token ids of the texts at some places, `block` of them at a
+    time; `advance` is called with the number of further texts that are done. Waits while the queue is full; raises
+    `Unavailable` if it is closed.
     """
     blocks = (range(start, min(start + block, count)) for start in range(0, count, block))
-    futures = (_submit(batcher, tokenize(places), post_process) for places in blocks)
+    futures = (_submit(batcher, tokenize(places), post_process, layers) for places in blocks)
     pending: deque[Future[list[Any]]] = deque()
     try:
         pending.extend(islice(futures, _IN_FLIGHT))
@@ -46,10 +49,12 @@ def run(
             future.cancel()
 
 
-def _submit(batcher: Batcher, ids: Sequence[Ids], post_process: PostProcess) -> Future[list[Any]]:
+def _submit(
+    batcher: Batcher, ids: Sequence[Ids], post_process: PostProcess, layers: LayerStates
+) -> Future[list[Any]]:
     while True:
         try:
-            return batcher.submit(ids, post_process)
+            return batcher.submit(ids, post_process, layers)
         except Unavailable as error:
             if not batcher.alive:
                 raise

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pooling import EmptyTextError, PoolingError
+from pooling.layers import LayerStates
 from service.arrays import Ids, Vectors
 from service.config import make_config
 from service.embedding import bulk, fingerprint, late
@@ -97,7 +98,12 @@ class Embedder:
 
     @classmethod
     def load(
-        cls, encoder: str, *, pooling: Spec = "declared", runtime: Mapping[str, Any] | None = None, **settings: Any
+        cls,
+        encoder: str,
+        *,
+        pooling: Spec = "declared",
+        runtime: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> Self:
         """Load a model from its name alone; use it in a `with` block, or close it in the end.
 
@@ -105,8 +111,8 @@ class Embedder:
             encoder: `bundled/NAME`, a folder, or a Hugging Face id.
             pooling: a pooling such as `"cls"` or `"mean + max"`; by default what the checkpoint declares.
             runtime: the section `runtime` of a config file, such as `{"backend": "torch", "precision": "fp32"}`.
-            settings: further settings of a model in a config file: `normalize`, `max_tokens`, `prompts`, `revision`,
-                `trust_remote_code`.
+            settings: further settings of a model in a config file: `layers`, `normalize`, `max_tokens`, `prompts`,
+                `revision`, `trust_remote_code`.
 
         Raises:
             ConfigError, CheckpointError: naming the setting or file, and the remedy.
@@ -234,6 +240,7 @@ class Embedder:
         post_process: PostProcess,
         *,
         prompt: str = "",
+        layers: LayerStates | None = None,
         batch_size: int = _BLOCK,
         advance: Callable[[int], object] = lambda _: None,
     ) -> Iterator[Any]:
@@ -246,6 +253,7 @@ class Embedder:
             post_process: from states (rows, time, dim) and mask (rows, time), which is false for padding and for a
                 prompt that is not pooled, to one result per row. Called in the encoder's threads.
             prompt: put before each text.
+            layers: whose states `post_process` is given; by default those that the recipe pools.
             batch_size: texts that are queued at a time.
             advance: called with the number of further texts that are done.
 
@@ -263,7 +271,15 @@ class Embedder:
             return [text.ids for text in found]
 
         unprompted = WithoutPrompt(post_process, self._inputs.unpooled(prompt))
-        return bulk.run(self.encoder.batcher, len(texts), tokenize, unprompted, block=batch_size, advance=advance)
+        return bulk.run(
+            self.encoder.batcher,
+            len(texts),
+            tokenize,
+            unprompted,
+            layers or self.recipe.layers,
+            block=batch_size,
+            advance=advance,
+        )
 
     async def embed(
         self,
@@ -339,9 +355,10 @@ class Embedder:
         max_total: int,
         where: Where = _INPUTS,
     ) -> AsyncIterator[list[TokenStates]]:
-        """Give the encoder's states of each text, before pooling; arguments and errors as for `embed`.
+        """Give the states of each text, before pooling; arguments and errors as for `embed`.
 
-        Their memory counts as held within the `async with` block; where there is none left, this waits.
+        They are those of the model's layers. Their memory counts as held within the `async with` block; where there
+        is none left, this waits.
 
         Args:
             max_total: most tokens of all texts together, since states are large.
@@ -423,7 +440,7 @@ class Embedder:
             found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=self._at_once(prompt))
             if mode == "late":
                 with self._named(where):
-                    run = partial(self.encoder.batcher.run, room=room)
+                    run = partial(self.encoder.batcher.run, room=room, layers=self.recipe.layers)
                     vectors = await late.pool_late(
                         self.encoder, run, to_vectors, inputs, texts, offsets, found, prompt
                     )
@@ -505,7 +522,7 @@ class Embedder:
 
     async def _run(self, ids: Sequence[Ids], post_process: PostProcess, where: Where, room: Room) -> list[Any]:
         with self._named(where):
-            return await self.encoder.batcher.run(ids, post_process, room)
+            return await self.encoder.batcher.run(ids, post_process, room, self.recipe.layers)
 
     @contextmanager
     def _named(self, where: Where) -> Iterator[None]:

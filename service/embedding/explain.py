@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from pooling import Pooler
 from pooling import explain as algebra
+from pooling.layers import LayerSpec
 from pooling.masks import exclude_prefix
 from service.arrays import Floats
 from service.embedding.embedder import Embedder, TokenStates
@@ -80,6 +81,7 @@ class Explained:
 
     Args:
         model: the model's name.
+        layers: whose states are pooled, as `Layers.spec` has it.
         head: the layers between the pooled vector, which is explained, and the one served; may be empty.
         text: the text's tokens.
         other: the other text's tokens, if there is one.
@@ -87,6 +89,7 @@ class Explained:
     """
 
     model: str
+    layers: str | dict[str, Any]
     head: str
     text: TokenStates
     other: TokenStates | None
@@ -99,6 +102,7 @@ async def explain(
     other: str | None = None,
     *,
     poolings: Sequence[Spec | None] = (None,),
+    layers: LayerSpec | None = None,
     model: str | None = None,
     truncate: Cut = None,
     prompt_name: str | None = None,
@@ -113,6 +117,7 @@ async def explain(
         text: the text to explain.
         other: a text to explain its similarity to.
         poolings: the poolings; None is the model's own.
+        layers: whose states each of them pools; None are the model's own.
         model: name of the model; None is the default one.
         truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
         prompt_name: name of the prompt to use instead of the default one.
@@ -128,7 +133,7 @@ async def explain(
         )
     if matrices and other is None:
         raise InvalidInput("a matrix is of the tokens of two texts; send 'other' too.", where=Place("matrix"))
-    embedders = [_embedder(models, model, spec) for spec in poolings]
+    embedders = [_embedder(models, model, spec, layers) for spec in poolings]
     names = ["text"] if other is None else ["text", "other"]
     async with embedders[0].token_states(
         [text] if other is None else [text, other],
@@ -147,15 +152,16 @@ async def explain(
             for embedder in embedders
         ]
     recipe = embedders[0].recipe
-    return Explained(recipe.name, recipe.head.spec, found[0], found[1] if other is not None else None, explanations)
+    second = found[1] if other is not None else None
+    return Explained(recipe.name, recipe.layers.spec, recipe.head.spec, found[0], second, explanations)
 
 
-def _embedder(models: Models, name: str | None, spec: Spec | None) -> Embedder:
+def _embedder(models: Models, name: str | None, spec: Spec | None, layers: LayerSpec | None) -> Embedder:
     own = models.get(name)
     pooler = own.recipe.pooler
     learned = any(isinstance(part, Pooler) and part.learned for part in pooler.modules())
     # A learned pooling may be asked for by name too if it is the model's own: it is fitted there and nowhere else.
-    return own if learned and spec == pooler.spec else models.get(name, spec)
+    return models.get(name, None if learned and spec == pooler.spec else spec, layers)
 
 
 def _check_size(text: TokenStates, recipe: Recipe, where: Place) -> None:

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from pooling.layers import LAST
 from service.embedding.prompts import role_prompts
 from service.embedding.recipe import Recipe
 from service.encoder import Encoder
@@ -47,7 +48,12 @@ def parts(encoder: Encoder, recipe: Recipe) -> dict[str, Any]:
         "prompts": dict(recipe.prompts),
         "default_prompt": recipe.default_prompt,
         "include_prompt": recipe.include_prompt,
+        **_layers(recipe),
     }
+
+
+def _layers(recipe: Recipe) -> dict[str, Any]:
+    return {} if recipe.layers == LAST else {"layers": recipe.layers.spec}
 
 
 def digest(values: Mapping[str, Any]) -> str:

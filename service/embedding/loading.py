@@ -7,7 +7,7 @@ from typing import Any
 
 from service.checkpoint import read_checkpoint
 from service.config import Config
-from service.embedding.recipe import Recipe, declared_or, resolve
+from service.embedding.recipe import Recipe, declared_or, needs_layers, resolve
 from service.encoder import Encoder
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe
     checkpoint = read_checkpoint(settings.encoder, settings.revision)
     # If the config has yet to choose a pooling, say so before minutes of loading weights.
     declared_or(settings.pooling, checkpoint, f"models.{name}")
+    layered = needs_layers(name, settings, checkpoint)
     options = {
         "trust_remote_code": settings.trust_remote_code,
         "parse_special_tokens": settings.parse_special_tokens,
@@ -34,7 +35,10 @@ def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe
     if key not in encoders:
         logger.info("loading %s from %s", settings.encoder, checkpoint.transformer)
         encoders[key] = Encoder(checkpoint, config.runtime, config.batching, **options)
-    recipe = resolve(name, settings, checkpoint, encoders[key].tokenizer, encoders[key].anatomy)
+    encoder = encoders[key]
+    if layered:
+        encoder.carry_layers()
+    recipe = resolve(name, settings, checkpoint, encoder.tokenizer, encoder.anatomy, encoder.depth)
     for warning in recipe.warnings:
         logger.warning("models.%s: %s", name, warning)
-    return encoders[key], recipe
+    return encoder, recipe

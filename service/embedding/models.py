@@ -7,8 +7,9 @@ import logging
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
+from pooling.layers import LayerSpec
 from service.config import BatchingConfig, Config
 from service.embedding.embedder import Embedder
 from service.embedding.loading import Encoders, load
@@ -47,12 +48,13 @@ class Models:
     def __iter__(self) -> Iterator[tuple[str, Embedder]]:
         return iter(self._models.items())
 
-    def get(self, name: str | None = None, spec: Spec | None = None) -> Embedder:
-        """Return the embedder of a model, the default one for None, with another pooling if `spec` is given.
+    def get(self, name: str | None = None, spec: Spec | None = None, layers: LayerSpec | None = None) -> Embedder:
+        """Return the embedder of a model, the default one for None, with another pooling and layers if given.
 
         Raises:
             UnknownModel: no model has this name.
-            InvalidInput: the pooling cannot be built, is learned, or does not fit the model's head.
+            InvalidInput: the pooling cannot be built, is learned, or does not fit the model's head; or the layers are
+                none, or not given by the model's encoder.
         """
         model = self._models.get(self.default if name is None else name)
         if model is None:
@@ -61,17 +63,13 @@ class Models:
                 f"{did_you_mean(name or '', self._models)}",
                 where=Place("model"),
             )
-        if spec is None or (spec == "declared" and model.recipe.declared):
+        if spec == "declared" and model.recipe.declared:
+            spec = None
+        if spec is None and layers is None:
             return model
-        spec_json = json.dumps(spec, sort_keys=True)
-        if len(spec_json) > _LONGEST_SPEC:
-            raise InvalidInput(
-                f"pooling {shortened(spec)} has {len(spec_json)} characters; a request may ask for one of "
-                f"{_LONGEST_SPEC}. Say it shorter, or give it a model of its own in the config.",
-                where=Place("pooling"),
-            )
+        given = [_as_json(field, value) for field, value in (("pooling", spec), ("layers", layers))]
         with self._building:
-            return self._variant(model, spec_json)
+            return self._variant(model, *given)
 
     @property
     def encoders(self) -> list[Encoder]:
@@ -116,7 +114,23 @@ class Models:
         for encoder in self._encoders.values():
             encoder.close()
 
-    def _build_variant(self, model: Embedder, spec_json: str) -> Embedder:
-        recipe = model.recipe.with_pooling(json.loads(spec_json))
-        logger.info("model %r: built pooling %s on request", model.name, recipe.pooler.spec)
+    def _build_variant(self, model: Embedder, spec_json: str, layers_json: str) -> Embedder:
+        recipe = model.recipe
+        spec, layers = json.loads(spec_json), json.loads(layers_json)
+        if spec is not None:
+            recipe = recipe.with_pooling(spec)
+        if layers is not None:
+            recipe = recipe.with_layers(layers, model.encoder.depth)
+        logger.info("model %r: built pooling %s of the %s on request", model.name, recipe.pooler.spec, recipe.layers)
         return Embedder(model.encoder, recipe, model.unknown, model.made)
+
+
+def _as_json(field: str, value: Any) -> str:
+    found = json.dumps(value, sort_keys=True)
+    if len(found) > _LONGEST_SPEC:
+        raise InvalidInput(
+            f"{field} {shortened(value)} has {len(found)} characters; a request may ask for one of {_LONGEST_SPEC}. "
+            "Say it shorter, or give it a model of its own in the config.",
+            where=Place(field),
+        )
+    return found

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import pooling
-from pooling import Pooler, PoolingError, Token, masks
+from pooling import Pooler, PoolingError, Token, layers, masks
+from pooling.layers import LAST, Layers, LayerSpec, NoLayersError
 from service.checkpoint import Checkpoint, quoted_prompts
 from service.config import ModelConfig
 from service.embedding.head import Head
@@ -35,6 +36,7 @@ class Recipe:
         name: the model's name in the deployment.
         checkpoint: the encoder's.
         pooler: pools the token states.
+        layers: whose states are pooled.
         special_tokens: the tokenizer's special tokens and their ids.
         declared: whether the pooling is the one that the checkpoint declares.
         head: the layers after pooling.
@@ -51,6 +53,7 @@ class Recipe:
     name: str
     checkpoint: Checkpoint
     pooler: Pooler
+    layers: Layers
     special_tokens: Mapping[str, int]
     declared: bool
     head: Head
@@ -65,6 +68,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self.pooler.eval()
+
+    @property
+    def layers_declared(self) -> bool:
+        """Whether the layers are those that the checkpoint declares, or the last where it declares none."""
+        declared = self.checkpoint.layers
+        return self.layers == (layers.weighted(dict(declared), declared[-1][0]) if declared else LAST)
 
     @property
     def token_id(self) -> int | None:
@@ -110,13 +119,75 @@ class Recipe:
         except (PoolingError, CheckpointError, ConfigError) as error:
             raise InvalidInput(f"pooling {shortened(spec)}: {error}", where=Place("pooling")) from None
 
+    def with_layers(self, spec: LayerSpec, depth: int | None) -> Recipe:
+        """Return the recipe over the states of other layers that a request asks for.
+
+        Args:
+            spec: the layers, or `declared`.
+            depth: how many the encoder gives the states of; None for those of the last alone.
+
+        Raises:
+            InvalidInput: they are no layers, or not given here.
+        """
+        try:
+            return replace(self, layers=declared_layers(spec, self.checkpoint, depth))
+        except NoLayersError:
+            raise InvalidInput(
+                f"layers: the encoder of model {self.name!r} runs without the states of its layers, which cost time "
+                "and memory. Ask for 'last', or give some model of this encoder `layers` in the config, or set "
+                "runtime.backend: torch.",
+                where=Place("layers"),
+            ) from None
+        except PoolingError as error:
+            raise InvalidInput(f"layers: {error}.", where=Place("layers")) from None
+
     def with_pooler(self, pooler: Pooler, *, declared: bool = False) -> Recipe:
         """Return the recipe with another pooler; raises `CheckpointError` if it does not fit the head."""
         return replace(self, pooler=pooler, declared=declared, head=Head(self.checkpoint.head, pooler.output_dim))
 
 
+def declared_layers(spec: LayerSpec, checkpoint: Checkpoint, depth: int | None) -> Layers:
+    """Make layers of a spec; `declared` are those of the checkpoint, the last one where it declares none.
+
+    Raises:
+        PoolingError: as `layers.build` and `layers.weighted` do.
+    """
+    if spec != "declared":
+        return layers.build(spec, depth)
+    if checkpoint.layers is None:
+        return LAST
+    if depth is None:
+        raise NoLayersError("the checkpoint declares layers, and only the states of the last one are known here")
+    if checkpoint.layers[-1][0] != depth:
+        raise PoolingError(
+            f"the checkpoint's WeightedLayerPooling has weights up to layer {checkpoint.layers[-1][0]}, and the "
+            f"encoder {depth} layers"
+        )
+    return layers.weighted(dict(checkpoint.layers), depth)
+
+
+def needs_layers(name: str, settings: ModelConfig, checkpoint: Checkpoint) -> bool:
+    """Return whether a model needs the states of other layers than the last.
+
+    Raises:
+        ConfigError: its settings name no layers.
+    """
+    try:
+        declared_layers(settings.layers, checkpoint, None)
+    except NoLayersError:
+        return True
+    except PoolingError as error:
+        raise ConfigError(f"models.{name}.layers: {error}.") from None
+    return False
+
+
 def resolve(
-    name: str, settings: ModelConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, anatomy: Anatomy
+    name: str,
+    settings: ModelConfig,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    anatomy: Anatomy,
+    depth: int | None = None,
 ) -> Recipe:
     """Make the recipe of a model: what the checkpoint declares wherever the settings say `declared`.
 
@@ -126,11 +197,16 @@ def resolve(
         checkpoint: what the model's folder declares.
         tokenizer: the folder's tokenizer.
         anatomy: the encoder's sizes.
+        depth: how many layers it gives the states of; None for those of the last alone.
 
     Raises:
         ConfigError, CheckpointError: naming the key or file, and the remedy.
     """
     at = f"models.{name}"
+    try:
+        used = declared_layers(settings.layers, checkpoint, depth)
+    except PoolingError as error:
+        raise ConfigError(f"{at}.layers: {error}.") from None
     spec = declared_or(settings.pooling, checkpoint, at)
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -152,6 +228,11 @@ def resolve(
         notes.append(f"pooling {pooler.spec!r} overrides the declared {checkpoint.pooling!r}")
     if checkpoint.pooling is not None and normalize != head.normalize:
         notes.append(f"normalize {normalize} overrides the declared {head.normalize}")
+    if checkpoint.idle_layers and settings.layers == "declared":
+        notes.append(
+            "it declares WeightedLayerPooling, which sentence-transformers passes over, and so does this: config.json"
+            " does not say output_hidden_states; set `layers` if other layers than the last are meant"
+        )
     notes += _doubts(settings, checkpoint, prompts)
     if checkpoint.similarity not in SIMILARITIES:
         notes.append(
@@ -160,10 +241,11 @@ def resolve(
         )
     if not pooler.trained:
         notes.append(f"pooling {pooler.spec!r} is learned and untrained; give it fitted weights")
-    return Recipe(
+    found = Recipe(
         name=name,
         checkpoint=checkpoint,
         pooler=pooler,
+        layers=used,
         special_tokens=tokenizer.special_ids,
         declared=declared,
         head=head,
@@ -176,6 +258,10 @@ def resolve(
         truncate=settings.truncate,
         warnings=tuple(notes),
     )
+    if checkpoint.pooling is None or found.layers_declared:
+        return found
+    declared_ones = "layers" if checkpoint.layers else "last layer"
+    return replace(found, warnings=(*notes, f"pooling the {used} overrides the declared {declared_ones}"))
 
 
 def _require_token(pooler: Pooler, checkpoint: Checkpoint, special_tokens: Mapping[str, int]) -> None:

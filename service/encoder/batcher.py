@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pooling.layers import LAST, LayerStates
 from service.deadline import in_time, require_time
 from service.encoder.admission import Admission, DrainRate
 from service.encoder.figures import PassFigures
@@ -67,7 +68,8 @@ class Batcher:
     """Runs the requests of one encoder through as many streams as its runtime has.
 
     An idle stream starts at once on whatever waits; what arrives meanwhile makes up the next batch. Rows of different
-    requests and different poolings share a pass. Beside the streams there is an express lane, whose passes take all
+    requests, poolings and layers share a pass, which carries other layers than the last if any of them asks for it.
+    Beside the streams there is an express lane, whose passes take all
     cores: it runs a small request that is alone, and lets a quick one overtake where every stream is busy with larger
     requests. A thread that has nothing else to do runs the common shapes once, so that they are compiled.
 
@@ -99,6 +101,8 @@ class Batcher:
         """Which shapes passes may have."""
         self.compiled: set[tuple[int, int, bool]] = set()
         """Shapes (rows, time, wide) that passes had so far, where the runtime compiles each."""
+        self._compiled_layers: set[tuple[int, int, bool]] = set()
+        """The same of passes that carry layers, which are compiled apart."""
         self.passes = 0
         """Forward passes so far, without those that warm up."""
         self.figures = PassFigures()
@@ -148,12 +152,15 @@ class Batcher:
         finally:
             self._release(room)
 
-    def submit(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> Future[list[Any]]:
+    def submit(
+        self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess, layers: LayerStates = LAST
+    ) -> Future[list[Any]]:
         """Queue a request for a thread that waits for its results.
 
         Args:
             ids: token ids, one array a text, none empty.
             post_process: from states, mask and ids to one result per row.
+            layers: which layers' states those are; others than the last where the runtime has a `depth`.
 
         Returns:
             A future of the results, in the order of `ids`. Cancelling it drops what has not run yet.
@@ -161,12 +168,16 @@ class Batcher:
         Raises:
             Unavailable: the queue is full, or the service is stopping.
         """
-        job = Job(ids, post_process)
+        job = Job(ids, post_process, layers=layers)
         self._put(job)
         return cast("Future[list[Any]]", job.future)
 
     async def run(
-        self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess, room: Room | None = None
+        self,
+        ids: Sequence[NDArray[np.int64]],
+        post_process: PostProcess,
+        room: Room | None = None,
+        layers: LayerStates = LAST,
     ) -> list[Any]:
         """Queue a request and wait for its results; arguments and errors as for `submit`.
 
@@ -178,7 +189,7 @@ class Batcher:
             DeadlineExceeded: it took too long; what has not run yet is dropped.
         """
         require_time()
-        job = Job(ids, post_process, asyncio.get_running_loop())
+        job = Job(ids, post_process, asyncio.get_running_loop(), layers)
         self._put(job, room)
         count_tokens(job.tokens)
         try:
@@ -298,7 +309,7 @@ class Batcher:
                 deliver(self._end(current))
             elif shape is not None:
                 try:
-                    self._states(np.full(shape, self._pad_id), np.ones(shape, np.bool_), wide=wide)
+                    self._states(np.full(shape, self._pad_id), np.ones(shape, np.bool_), LAST.used, wide=wide)
                 except Exception:  # a request of this shape will say so to who sent it
                     logger.exception("a pass of %d texts of %d tokens cannot be warmed up", *shape)
                     warm_up = iter(())
@@ -336,14 +347,20 @@ class Batcher:
     def _rows_in_memory(self, width: int) -> int:
         """Return how many rows of a width there is memory for; any width has room for one if nothing else runs."""
         left = self._memory - sum(one.size for one in self._running)
-        rows = max(left // self._runtime.footprint.of_pass(1, width), 0)
+        rows = max(left // self._bytes(1, width, carries_layers=self._queue.carries_layers), 0)
         return rows if self._running else max(rows, 1)
+
+    def _bytes(self, rows: int, width: int, *, carries_layers: bool) -> int:
+        footprint, depth = self._runtime.footprint, self._runtime.depth
+        size = footprint.of_pass(rows, width)
+        return size + footprint.of_layers(rows, width, 1 + depth) if carries_layers and depth else size
 
     def _begin(self, batch: list[Row], *, wide: bool) -> _Pass:
         width = self.shapes.width(len(batch[0]))
-        size = self._runtime.footprint.of_pass(len(batch), width)
+        carries_layers = any(row.job.carries_layers for row in batch)
+        size = self._bytes(len(batch), width, carries_layers=carries_layers)
         busy = not wide and (self._queue.tokens > 0 or len(self._running) + 1 >= self._runtime.streams)
-        compiled = not len(self.shapes) or (len(batch), width, wide) in self.compiled
+        compiled = not len(self.shapes) or (len(batch), width, wide) in self._compiled(carries_layers)
         current = _Pass(batch, size, sum(map(len, batch)), perf_counter() if busy and compiled else None)
         self._running.append(current)
         return current
@@ -386,23 +403,25 @@ class Batcher:
     def _attempt(self, rows: Sequence[Row], *, wide: bool) -> list[tuple[Sequence[Row], Exception]]:
         """Run rows in one pass; return those that failed together, with their error."""
         failed: list[tuple[Sequence[Row], Exception]] = []
-        groups: defaultdict[PostProcess, list[int]] = defaultdict(list)
+        groups: defaultdict[tuple[LayerStates, PostProcess], list[int]] = defaultdict(list)
         for place, row in enumerate(rows):
-            groups[row.job.post_process].append(place)
+            groups[row.job.layers, row.job.post_process].append(place)
+        wanted = {layer for layers, _ in groups for layer in layers.used}
         with torch.inference_mode():
             try:
                 begun = perf_counter()
                 ids, mask = pad([row.ids for row in rows], self._pad_id, self.shapes.width(max(map(len, rows))))
-                new_shape = (*ids.shape, wide) not in self.compiled
-                states = self._states(ids, mask, wide=wide)
+                new_shape = (*ids.shape, wide) not in self._compiled(wanted != set(LAST.used))
+                states = self._states(ids, mask, wanted, wide=wide)
                 computed = perf_counter()
             except Exception as error:  # for the clients that wait; the stream goes on
                 return [(rows, error)]
             counts, tokens = torch.from_numpy(mask), torch.from_numpy(ids)
-            for post_process, places in groups.items():
+            for (layers, post_process), places in groups.items():
                 chosen = slice(None) if len(groups) == 1 else places
                 try:
-                    results = post_process(states[chosen], counts[chosen], tokens[chosen])
+                    own = layers({layer: states[layer][chosen] for layer in layers.used})
+                    results = post_process(own, counts[chosen], tokens[chosen])
                     for place, result in zip(places, results, strict=True):
                         rows[place].job.results[rows[place].index] = result
                 except Exception as error:  # concerns only the requests of this group
@@ -423,10 +442,15 @@ class Batcher:
             for job in {row.job for row in rows}:
                 job.passes += passed
 
-    def _states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool) -> Tensor:
+    def _states(
+        self, ids: NDArray[np.int64], mask: NDArray[np.bool_], wanted: Collection[int], *, wide: bool
+    ) -> Mapping[int, Tensor]:
         if len(self.shapes):
-            self.compiled.add((*ids.shape, wide))
-        return self._runtime.states(ids, mask, wide=wide)
+            self._compiled(set(wanted) != set(LAST.used)).add((*ids.shape, wide))
+        return self._runtime.by_layer(ids, mask, wanted, wide=wide)
+
+    def _compiled(self, carries_layers: bool) -> set[tuple[int, int, bool]]:
+        return self._compiled_layers if carries_layers else self.compiled
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,7 @@ class Encoder:
             trust_remote_code=trust_remote_code,
             parse_special_tokens=parse_special_tokens,
         )
+        self._source = source
         self.checkpoint = checkpoint
         self.tokenizer = source.tokenizer
         self.fingerprint = source.fingerprint
@@ -95,6 +96,22 @@ class Encoder:
     def hold_states(self, tokens: int) -> AbstractAsyncContextManager[None]:
         """Wait for memory for the states of so many tokens, and hold it within the `async with` block."""
         return self._states.hold(tokens * self.dim * 4)
+
+    @property
+    def depth(self) -> int | None:
+        """How many transformer layers it gives the states of; None: those of the last layer alone."""
+        return self.runtime.depth
+
+    def carry_layers(self) -> int:
+        """Make ready to give the states of other layers than the last, and return how many there are; takes seconds.
+
+        Raises:
+            ConfigError, CheckpointError: the runtime or the architecture cannot.
+        """
+        if self.runtime.depth is None:
+            self.runtime.carry_layers(self._source)
+        assert self.runtime.depth is not None
+        return self.runtime.depth
 
     def warm_up(self) -> None:
         """Run a small batch on each stream, so that threads and memory are there, and its speed is known."""

@@ -21,6 +21,8 @@ _HEADS: Final = ("num_attention_heads", "n_heads", "num_heads", "n_head")
 _STATES_AT_ONCE: Final = 10
 _INTERMEDIATES_AT_ONCE: Final = 2
 _SCORES_AT_ONCE: Final = 2
+_COPIES: Final = 2
+"""Of the states of each layer that a pass carries: as it computes them, and as they are given on or mixed."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class Footprint:
     Args:
         token: bytes for each token.
         pair: bytes for each pair of tokens of a row.
+        state: bytes of a token's state.
     """
 
     token: int
     pair: int
+    state: int = 0
 
     @classmethod
     def of(cls, config: Mapping[str, Any], *, fused_attention: bool) -> Self:
@@ -50,11 +54,16 @@ class Footprint:
         return cls(
             token=_FLOAT * (_STATES_AT_ONCE * hidden + _INTERMEDIATES_AT_ONCE * intermediate),
             pair=mask if fused_attention else mask + _FLOAT * _SCORES_AT_ONCE * heads,
+            state=_FLOAT * hidden,
         )
 
     def of_pass(self, rows: int, width: int) -> int:
         """Return the bytes of a pass over `rows` texts of `width` tokens."""
         return rows * width * (self.token + width * self.pair)
+
+    def of_layers(self, rows: int, width: int, layers: int) -> int:
+        """Return the bytes that such a pass takes further where it carries the states of so many layers."""
+        return rows * width * _COPIES * layers * self.state
 
 
 class StateBudget:

@@ -17,7 +17,7 @@ _TOKENS: Final = 8
 _POOL: Final = 64
 """Ids among which the tokens are chosen."""
 _PRECISIONS: Final = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-_LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
+LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
 _OTHERS: Final = ("pixel_values", "input_values", "input_features")
 """What models of images or sound take."""
 _SPECIAL: Final = "_token_id"
@@ -58,7 +58,7 @@ def check_module(module: Any, checkpoint: Checkpoint) -> None:
     if not states.isfinite().all():
         raise not_finite_states(checkpoint, at, precision)
     if torch.equal(*states[:, -1]):
-        layers = next((f" ({name} is 0)" for name in _LAYERS if checkpoint.config.get(name) == 0), "")
+        layers = next((f" ({name} is 0)" for name in LAYERS if checkpoint.config.get(name) == 0), "")
         raise CheckpointError(
             f"{at} gives a token the same state whatever stands before it, as one without layers{layers} or with "
             "weights of zero does. Correct config.json, or get the folder anew."

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pooling.layers import LAST, LayerStates
 from service.encoder.shapes import Shapes
 from service.observation import Phase
 
 PostProcess = Callable[[Tensor, Tensor, Tensor], Sequence[Any]]
 """States (rows, time, dim), mask and token ids (rows, time) -> one result per row, at the end of a pass.
 
-Rows whose `PostProcess` compares equal share one call."""
+Rows whose `PostProcess` and layers compare equal share one call."""
 
 _LEAST_BATCH: Final = 64
 """Tokens below which splitting a batch between streams costs more than it gains."""
@@ -40,6 +41,7 @@ class Job:
         ids: token ids, one array a text.
         post_process: from states, mask and ids to one result per row.
         loop: the event loop in which the results are awaited; None for a thread that waits for them.
+        layers: which layers' states `post_process` is given, and how they are mixed.
     """
 
     def __init__(
@@ -47,8 +49,12 @@ class Job:
         ids: Sequence[NDArray[np.int64]],
         post_process: PostProcess,
         loop: asyncio.AbstractEventLoop | None = None,
+        layers: LayerStates = LAST,
     ) -> None:
         self.post_process = post_process
+        self.layers = layers
+        self.carries_layers = layers.used != LAST.used
+        """Whether a pass with rows of it has to carry the states of other layers than the last."""
         self.loop = loop
         self.future: Future[list[Any]] | asyncio.Future[list[Any]] = loop.create_future() if loop else Future()
         self.results: list[Any] = [None] * len(ids)
@@ -159,6 +165,11 @@ class TokenQueue:
     def texts(self) -> int:
         """Waiting texts."""
         return sum(map(len, self._by_length.values()))
+
+    @property
+    def carries_layers(self) -> bool:
+        """Whether the next batch may carry the states of other layers than the last."""
+        return any(job.carries_layers for job in self._jobs)
 
     def put(self, job: Job) -> None:
         """Add all rows of a job."""

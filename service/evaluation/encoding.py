@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pooling.layers import LAST, LayerStates, Stack
 from pooling.tasks import Part
 from service.arrays import Vectors
 from service.embedding.embedder import Embedder
@@ -45,6 +46,7 @@ class Encoding:
         self._model = model
         self._embedders = embedders
         self._tokenizer = model.encoder.tokenizer
+        self._layers = Stack(tuple(sorted({layer for each in embedders for layer in each.recipe.layers.used})))
 
     def vectors(self, part: Part, folder: Path, advance: Advance) -> list[Vectors]:
         """Embed texts with each pooling, in one pass of the encoder.
@@ -60,14 +62,14 @@ class Encoding:
             np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float32, (len(part.texts), embedder.dim))
             for number, embedder in enumerate(self._embedders)
         ]
-        for text, row in enumerate(self._run(part, _AllAtOnce(self._embedders), advance)):
+        for text, row in enumerate(self._run(part, self._all_at_once(), advance, self._layers)):
             for vectors, vector in zip(found, row, strict=True):
                 vectors[text] = vector
         return found
 
     def few_vectors(self, part: Part) -> list[Vectors]:
         """Embed a few texts with each pooling, in memory."""
-        rows = self._run(part, _AllAtOnce(self._embedders), lambda _: None)
+        rows = self._run(part, self._all_at_once(), lambda _: None, self._layers)
         return [np.stack(vectors) for vectors in zip(*rows, strict=True)]
 
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
@@ -102,9 +104,9 @@ class Encoding:
         """
         alone, together, shares = [], [], []
         for _ in range(_ROUNDS):
-            alone.append(self._timed(part, _nothing, advance))
-            pooled = _AllAtOnce(self._embedders)
-            together.append(self._timed(part, pooled, advance))
+            alone.append(self._timed(part, _nothing, advance, LAST))
+            pooled = self._all_at_once()
+            together.append(self._timed(part, pooled, advance, self._layers))
             shares.append(pooled.seconds)
         seconds = np.min(shares, axis=0) / self._model.encoder.runtime.streams
         tokens = sum(map(len, self.ids(part.texts)))
@@ -133,33 +135,38 @@ class Encoding:
         runtime = self._model.encoder.runtime
         runtime.prepare_thread()
         with torch.inference_mode():
-            states = runtime.states(ids, mask)
-            rows = _AllAtOnce(self._embedders)(states, torch.from_numpy(mask), torch.from_numpy(ids))
+            states = self._layers(runtime.by_layer(ids, mask, self._layers.used))
+            rows = self._all_at_once()(states, torch.from_numpy(mask), torch.from_numpy(ids))
             return [_unit(np.stack(vectors)) for vectors in zip(*rows, strict=True)]
 
-    def _timed(self, part: Part, post_process: PostProcess, advance: Advance) -> float:
+    def _all_at_once(self) -> _AllAtOnce:
+        return _AllAtOnce(self._embedders, self._layers)
+
+    def _timed(self, part: Part, post_process: PostProcess, advance: Advance, layers: LayerStates) -> float:
         began = time.perf_counter()
-        for _ in self._run(part, post_process, advance):
+        for _ in self._run(part, post_process, advance, layers):
             pass
         return time.perf_counter() - began
 
-    def _run(self, part: Part, post_process: PostProcess, advance: Advance) -> Iterator[Any]:
+    def _run(self, part: Part, post_process: PostProcess, advance: Advance, layers: LayerStates) -> Iterator[Any]:
         prompt = self._model.prompt(role=part.role)
-        return self._model.run(part.texts, post_process, prompt=prompt, advance=advance)
+        return self._model.run(part.texts, post_process, prompt=prompt, layers=layers, advance=advance)
 
 
 class _AllAtOnce:
-    """Converts states to the vectors of every pooling; `seconds` of each are summed over threads."""
+    """Converts states of layers side by side to the vectors of every pooling; `seconds` of each are summed."""
 
-    def __init__(self, embedders: Sequence[Embedder]) -> None:
+    def __init__(self, embedders: Sequence[Embedder], layers: Stack) -> None:
         self._post_processes = [ToVectors(embedder.recipe) for embedder in embedders]
+        self._layers = layers
         self._lock = threading.Lock()
         self.seconds = np.zeros(len(embedders))
 
     def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[tuple[Vectors, ...]]:
+        by_layer = self._layers.split(states)
         found, moments = [], [time.perf_counter()]
         for post_process in self._post_processes:
-            found.append(post_process(states, mask, ids))
+            found.append(post_process(post_process.recipe.layers(by_layer), mask, ids))
             moments.append(time.perf_counter())
         with self._lock:
             self.seconds += np.diff(moments)

@@ -24,7 +24,8 @@ from service.evaluation.advice import advise, advise_reranking, advise_spans
 from service.evaluation.comparison import Comparison, Score, compare
 from service.evaluation.encoding import SPEED_PASSES, Advance, Encoding
 from service.evaluation.information import Information
-from service.evaluation.report import DataSet, Perturbed, Report, Row, Scored
+from service.evaluation.layers import OverLayers
+from service.evaluation.report import DataSet, Layered, Perturbed, Report, Row, Scored
 from service.evaluation.reranking import Reranking
 from service.evaluation.spans import BySpans
 from service.evaluation.strategies import Strategy
@@ -87,6 +88,7 @@ def evaluate(
     strategies: Sequence[Strategy],
     tasks: Sequence[tuple[str, Task]],
     *,
+    by_layers: Sequence[OverLayers] = (),
     by_spans: Sequence[BySpans] = (),
     reranking: Reranking | None = None,
     notes: Sequence[str] = (),
@@ -100,6 +102,7 @@ def evaluate(
         model: whose encoder runs once over each text, and once more over the documents for each of `by_spans`.
         strategies: to compare.
         tasks: the data sets, by name.
+        by_layers: strategies over other layers, whose scores are compared as well; from the same pass.
         by_spans: to compare as well, if every data set is a retrieval; of the same strategies.
         reranking: of every strategy over whole documents, to compare as well, if every data set is a retrieval.
         notes: sentences for the report.
@@ -109,13 +112,26 @@ def evaluate(
         ServiceError: a text has no token, or a vector is not finite.
     """
     tasks, followed = _by_declared_similarity(model, tasks)
-    encoding = Encoding(model, [strategy.embedder for strategy in strategies])
+    encoding, every = (
+        Encoding(model, [strategy.embedder for strategy in some]) for some in (strategies, (*strategies, *by_layers))
+    )
     measured = []
     for name, task in tasks:
         try:
             with tempfile.TemporaryDirectory(prefix="millpond-evaluate-") as folder:
                 measured.append(
-                    _measure(encoding, strategies, by_spans, reranking, task, Path(folder), name, progress)
+                    _measure(
+                        encoding,
+                        every,
+                        strategies,
+                        by_layers,
+                        by_spans,
+                        reranking,
+                        task,
+                        Path(folder),
+                        name,
+                        progress,
+                    )
                 )
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from None
@@ -125,13 +141,13 @@ def evaluate(
         whole, spans = ([each.name for each in some] for some in (strategies, by_spans))
         advice = advise_spans(whole, spans, comparisons, declared)
     else:
-        fixed = [each.name for each in strategies if each.weights is None]
-        learned = [each.name for each in strategies if each.weights is not None]
+        fixed = [each.name for each in (*strategies, *by_layers) if each.weights is None]
+        learned = [each.name for each in (*strategies, *by_layers) if each.weights is not None]
         advice = advise(fixed, learned, comparisons, declared)
     sentence = advice.sentence
     if reranking is not None:
         sentence += advise_reranking(advice.strategy, reranking.name(advice.strategy), reranking.depth, comparisons)
-    compared = (*strategies, *by_spans)
+    compared = (*strategies, *by_layers, *by_spans)
     limit, read = model.recipe.max_tokens, "not read but in spans" if by_spans else "not read"
     truncated = [
         f"{name}: {each.truncated} texts are longer than {limit} tokens; what is beyond was {read}."
@@ -143,7 +159,7 @@ def evaluate(
         declared=declared,
         runtime=f"{model.encoder.runtime.backend} {model.encoder.runtime.precision}",
         strategies=tuple(each.summary() for each in compared),
-        data=tuple(_data_set(each, declared or advice.strategy) for each in measured),
+        data=tuple(_data_set(each, declared or advice.strategy, by_layers) for each in measured),
         choice=advice.strategy,
         advice=sentence,
         yaml=next(each.yaml for each in compared if each.name == advice.strategy),
@@ -167,7 +183,9 @@ def _by_declared_similarity(
 
 def _measure(
     encoding: Encoding,
+    every: Encoding,
     strategies: Sequence[Strategy],
+    by_layers: Sequence[OverLayers],
     by_spans: Sequence[BySpans],
     reranking: Reranking | None,
     task: Task,
@@ -179,8 +197,9 @@ def _measure(
     texts = [text for part in task.parts for text in part.texts]
     first = task.parts[0]
     with stages.stage("embedding", len(texts)) as advance:
-        parts = [encoding.vectors(part, folder / str(number), advance) for number, part in enumerate(task.parts)]
-        vectors = list(zip(*parts, strict=True))
+        parts = [every.vectors(part, folder / str(number), advance) for number, part in enumerate(task.parts)]
+        scored = list(zip(*parts, strict=True))
+    vectors = scored[: len(strategies)]
     of_spans: list[Outcomes] = []
     if by_spans:
         with stages.stage("spans", len(by_spans) * len(first.texts)) as advance:
@@ -191,12 +210,12 @@ def _measure(
         assert isinstance(task, Retrieval)
         with stages.stage("re-ranking", task.size) as advance:
             anew = reranking.outcomes(task, vectors, advance)
-    with stages.stage("scoring", len(strategies)) as advance:
+    with stages.stage("scoring", len(scored)) as advance:
         outcomes = []
-        for own in vectors:
+        for own in scored:
             outcomes.append(task.outcomes(own))
             advance(1)
-        names = [each.name for each in (*strategies, *by_spans)]
+        names = [each.name for each in (*strategies, *by_layers, *by_spans)]
         if reranking is not None:
             names += [reranking.name(strategy.name) for strategy in strategies]
         comparison = compare(task, names, np.stack([*outcomes, *of_spans, *anew]))
@@ -214,7 +233,7 @@ def _measure(
         robust = robustness.measure(encoding, task, chosen, vectors, advance)
     timed = _timed(first, encoding)
     with stages.stage("speed", SPEED_PASSES * len(timed.texts)) as advance:
-        speed, shares = encoding.speed(timed, advance)
+        speed, shares = every.speed(timed, advance)
     data = partial(
         DataSet,
         name=name,
@@ -227,7 +246,7 @@ def _measure(
         seconds=stages.seconds,
         sample=len(chosen),
     )
-    further = list(zip(robust, padding, retained, shares, strict=True))
+    further = list(zip(robust, padding, retained, shares[: len(strategies)], strict=True))
     return _Measured(comparison, further, len(by_spans), data, encoding.truncated(texts))
 
 
@@ -256,7 +275,7 @@ def _spread(count: int, most: int) -> Indices:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
-def _data_set(measured: _Measured, reference: str) -> DataSet:
+def _data_set(measured: _Measured, reference: str, by_layers: Sequence[OverLayers]) -> DataSet:
     comparison = measured.comparison
     low, high = comparison.intervals()
     differences = comparison.against(reference)
@@ -268,5 +287,10 @@ def _data_set(measured: _Measured, reference: str) -> DataSet:
     whole = zip(scored, measured.further, strict=False)
     rows = tuple(Row(each.strategy, each.scores, each.difference, *further) for each, further in whole)
     others = scored[len(rows) :]
+    layered = tuple(
+        Layered(each.strategy, each.scores, each.difference, over.pooling, over.layer, over.summary().layers)
+        for each, over in zip(others, by_layers, strict=False)
+    )
+    others = others[len(layered) :]
     by_spans, anew = tuple(others[: measured.spans]), tuple(others[measured.spans :])
-    return measured.data(reference=reference, rows=rows, by_spans=by_spans, reranked=anew)
+    return measured.data(reference=reference, rows=rows, by_layers=layered, by_spans=by_spans, reranked=anew)

@@ -23,13 +23,22 @@ def page(report: Report, command: str | None = None) -> str:
 
 
 def _plots(data: DataSet) -> tuple[Any, ...]:
-    """Return the bars of scores and differences, and for each kind of perturbation its label and lines."""
+    """Return the bars of scores and differences, the label and lines of each perturbation, and the lines by layer."""
     compared = data.compared_best_first
     scores = _bars((row.strategy, row.scores[data.metrics[0]], "") for row in compared)
     differences = _bars(
         (row.strategy, row.difference, row.difference.verdict.replace(" ", "-")) for row in compared if row.difference
     )
-    return scores, differences, [(label, _lines(data.best_first, kind)) for kind, label in LABELS.items()]
+    spoiled = [(label, _lines(data.best_first, kind)) for kind, label in LABELS.items()]
+    return scores, differences, spoiled, _curves(data)
+
+
+def _curves(data: DataSet) -> list[dict[str, Any]]:
+    metric = data.metrics[0]
+    return [
+        {"label": pooling, "points": [(layer, 100 * each.scores[metric].value) for layer, each in enumerate(curve)]}
+        for pooling, curve in data.curves.items()
+    ]
 
 
 def _bars(found: Iterable[tuple[str, Score, str]]) -> list[dict[str, Any]]:

@@ -45,6 +45,21 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Layered(Scored):
+    """The scores of a strategy over other layers than the last.
+
+    Args:
+        pooling: the strategy's name over the last layer.
+        layer: its layer; None for a mean of several.
+        layers: the same as `Layers.spec` has it.
+    """
+
+    pooling: str
+    layer: int | None
+    layers: str | dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Row(Scored):
     """One strategy on one data set, with everything that is measured besides the scores.
 
@@ -92,6 +107,7 @@ class DataSet:
         speed: of the encoder, alone and with all strategies.
         seconds: of each stage; `embedding` is the one pass with all strategies, the others follow it.
         sample: number of items that were perturbed to measure robustness.
+        by_layers: scores over other layers, where those were compared; the rows are over those of the model.
         by_spans: scores over spans of documents, where those were compared; the rows are over whole documents.
         reranked: scores after the first documents were scored anew, where that was compared.
     """
@@ -107,6 +123,7 @@ class DataSet:
     speed: Speed
     seconds: dict[str, float]
     sample: int
+    by_layers: tuple[Layered, ...] = ()
     by_spans: tuple[Scored, ...] = ()
     reranked: tuple[Scored, ...] = ()
 
@@ -117,13 +134,26 @@ class DataSet:
 
     @property
     def compared(self) -> Sequence[Scored]:
-        """Everything that was scored: strategies over whole documents, then over spans, then re-ranked."""
-        return *self.rows, *self.by_spans, *self.reranked
+        """Everything that was scored: whole documents, over other layers, over spans, and re-ranked."""
+        return *self.rows, *self.by_layers, *self.by_spans, *self.reranked
 
     @property
     def compared_best_first(self) -> list[Scored]:
         """The same in descending order of the deciding metric."""
         return sorted(self.compared, key=self._order)
+
+    @property
+    def curves(self) -> dict[str, list[Scored]]:
+        """By pooling, the scores over each layer in turn, from the embeddings to the last one."""
+        curves: dict[str, list[Scored]] = {}
+        for each in self.by_layers:
+            if each.layer is not None:
+                curves.setdefault(each.pooling, []).append(each)
+        over_last = {each.pooling for each in self.by_layers if each.layers == "last"}
+        for row in self.rows:  # over the last layer, unless the model's are others
+            if row.strategy in curves and row.strategy not in over_last:
+                curves[row.strategy].append(row)
+        return curves
 
     def _order(self, scored: Scored) -> float:
         return -scored.scores[self.metrics[0]].value
@@ -138,12 +168,14 @@ class StrategySummary:
         spec: the pooling in canonical form.
         dim: dimensions of a vector.
         weights: the folder, for a saved pooler.
+        layers: whose states are pooled, as `Layers.spec` has it.
     """
 
     name: str
     spec: str
     dim: int
     weights: str | None
+    layers: str | dict[str, Any] = "last"
 
 
 @dataclass(frozen=True)
@@ -179,10 +211,10 @@ class Report:
         found = {"format": FORMAT, **asdict(self)}
         for written, data in zip(found["data"], self.data, strict=True):
             written["speed"]["ratio"] = data.speed.ratio
-            rows = (*written["rows"], *written["by_spans"], *written["reranked"])
+            rows = (*written["rows"], *written["by_layers"], *written["by_spans"], *written["reranked"])
             for row_written, row in zip(rows, data.compared, strict=True):
                 row_written["verdict"] = row.difference.verdict if row.difference else None
-            for further in ("by_spans", "reranked"):
-                if not written[further]:
-                    del written[further]
+            for optional in ("by_layers", "by_spans", "reranked"):
+                if not written[optional]:
+                    del written[optional]
         return found

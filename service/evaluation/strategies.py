@@ -10,6 +10,7 @@ import yaml
 
 import pooling
 from pooling import PoolingError
+from pooling.layers import LAST
 from service.embedding.embedder import Embedder
 from service.embedding.recipe import load_pooler
 from service.errors import CheckpointError, InvalidInput
@@ -38,17 +39,23 @@ class Strategy:
 
     @property
     def yaml(self) -> str:
-        """The line of a config that selects it."""
+        """The line of a config that selects it; a second one for its layers, unless it is of the last alone."""
         pooler = self.embedder.recipe.pooler
         spec: Any = pooler.spec
         if self.weights is not None:
             spec = {"strategy": pooler.config()["strategy"], "weights": self.weights}
-        mapping: str = yaml.safe_dump({"pooling": spec}, default_flow_style=True, width=10_000)
-        return mapping.strip()[1:-1]
+        layers = self.embedder.recipe.layers
+        return "\n".join([_line(pooling=spec), *([] if layers == LAST else [_line(layers=layers.spec)])])
 
     def summary(self) -> StrategySummary:
         """Summarise it for a report."""
-        return StrategySummary(self.name, self.embedder.recipe.pooler.spec, self.embedder.dim, self.weights)
+        recipe = self.embedder.recipe
+        return StrategySummary(self.name, recipe.pooler.spec, self.embedder.dim, self.weights, recipe.layers.spec)
+
+
+def _line(**setting: Any) -> str:
+    mapping: str = yaml.safe_dump(setting, default_flow_style=True, width=10_000)
+    return mapping.strip()[1:-1]
 
 
 def choose(

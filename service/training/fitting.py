@@ -61,8 +61,14 @@ def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
     """Build the poolers to fit, each once.
 
     Raises:
-        ConfigError: one cannot be built, has no parameters, or does not fit the head.
+        ConfigError: one cannot be built, has no parameters, or does not fit the head; or the states are of other
+            layers than the checkpoint declares, as will the folder that is written.
     """
+    if not recipe.layers_declared:
+        raise ConfigError(
+            f"models.{recipe.name}.layers: a pooling is fitted over the layers that the checkpoint declares, and the "
+            "folder that is written declares them too. Leave layers out."
+        )
     poolers: dict[str, Pooler] = {}
     for spec in specs:
         try:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pooling.layers import LAST
 from pooling.tasks import DataError, Part, Role
 from pooling.training import DType, States, Writer
 from service.embedding.embedder import Embedder
@@ -160,6 +161,7 @@ class StateCache:
             "prompt": prompt,
             "include_prompt": self._model.recipe.include_prompt,
             "dtype": self._dtype,
+            **({} if self._model.recipe.layers == LAST else {"layers": self._model.recipe.layers.spec}),
             "texts": hashlib.sha256(json.dumps(part.texts).encode()).hexdigest(),
         }
         bytes_per_token = self._model.encoder.dim * np.dtype(self._dtype).itemsize

@@ -90,6 +90,8 @@ def test_defaults(load):
         ("MILLPOND_MODELS__DEFAULT__REVISION", "abc", "models.default.revision", "abc"),
         ("MILLPOND_MODELS__DEFAULT__POOLING", "gem(p=3)", "models.default.pooling", "gem(p=3)"),
         ("MILLPOND_MODELS__DEFAULT__POOLING", "{strategy: gem}", "models.default.pooling", {"strategy": "gem"}),
+        ("MILLPOND_MODELS__DEFAULT__LAYERS", "last", "models.default.layers", "last"),
+        ("MILLPOND_MODELS__DEFAULT__LAYERS", "{last: 4}", "models.default.layers", {"last": 4}),
         ("MILLPOND_MODELS__DEFAULT__NORMALIZE", "false", "models.default.normalize", False),
         ("MILLPOND_MODELS__DEFAULT__MAX_TOKENS", "128", "models.default.max_tokens", 128),
         ("MILLPOND_MODELS__DEFAULT__PROMPTS", "{query: 'q: '}", "models.default.prompts", {"query": "q: "}),

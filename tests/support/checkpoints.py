@@ -265,9 +265,11 @@ def served(folder: Path | str, *, runtime: dict[str, Any] | None = None, **setti
         models.close()
 
 
-def embed(models: Models, inputs: Sequence[Any], spec: Any = None, **arguments: Any) -> np.ndarray:
+def embed(
+    models: Models, inputs: Sequence[Any], spec: Any = None, layers: Any = None, **arguments: Any
+) -> np.ndarray:
     """Vectors of the default model."""
-    return asyncio.run(models.get(None, spec).embed(inputs, **arguments)).vectors
+    return asyncio.run(models.get(None, spec, layers).embed(inputs, **arguments)).vectors
 
 
 def token_states(embedder: Embedder, texts: Sequence[str], **arguments: Any) -> list[TokenStates]:

@@ -86,6 +86,7 @@ async def create(
         _tokenizer(asked),
         asked.recall,
         asked.dimension,
+        asked.layers,
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -161,6 +162,7 @@ async def begin_reindex(
         asked.pooling,
         chunking,
         asked.similarity and SIMILARITIES[asked.similarity],
+        asked.layers,
         truncate=asked.truncate,
         force=asked.force,
     )

@@ -55,13 +55,14 @@ async def embed_inputs(inputs: str | Sequence[Any], options: VectorOptions, serv
 async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
     """The encoder's token states of each text, before any pooling, with tokens and character offsets.
 
-    Token ids are taken as `/embed` takes them, and have no offsets.
+    Token ids are taken as `/embed` takes them, and have no offsets. The states are those that the model pools: of its
+    last layer, unless the model or the request says `layers`.
 
     Where the deployment has `server.embed_all: tei`, the states alone, as text-embeddings-inference gives them.
     """
     texts, several = listed(body.inputs)
     check_count(served, len(texts), "inputs")
-    model = served.models.get(body.model)
+    model = served.models.get(body.model, layers=body.layers)
     prompt_name, role = body.purpose(model)
     to_json = _states_alone if served.config.server.embed_all == "tei" else _states
     where = places("inputs", several=several)
@@ -107,7 +108,7 @@ async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
     """
     texts, several = listed(body.inputs)
     check_count(served, len(texts), "inputs")
-    model = served.models.get(body.model, body.pooling)
+    model = served.models.get(body.model, body.pooling, body.layers)
     prompt_name, role = body.purpose(model)
     found = await model.embed_spans(
         texts,

@@ -32,6 +32,7 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
         body.text,
         body.other,
         poolings=body.poolings,
+        layers=body.layers,
         model=body.model,
         truncate=None if body.truncate is None else body.truncate and "right",
         prompt_name=body.prompt_name,
@@ -45,6 +46,7 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
     return await response_in_parts(
         json_object(
             model=explained.model,
+            **({} if explained.layers == "last" else {"layers": explained.layers}),
             head=explained.head or None,
             explanations=json_list_of(explanations),
             **({"truncated": cut} if cut else {}),

@@ -62,6 +62,7 @@ async def info(served: Served) -> dict[str, Any]:
             name: {
                 "encoder": model.encoder.checkpoint.name,
                 "pooling": model.recipe.pooler.spec,
+                "layers": model.recipe.layers.spec,
                 "declared_pooling": model.encoder.checkpoint.pooling,
                 "normalize": model.recipe.normalize,
                 "similarity": model.encoder.checkpoint.similarity,

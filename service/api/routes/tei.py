@@ -54,7 +54,7 @@ async def similarity(body: SimilarityRequest, served: Served) -> Response:
 
 async def _similarity(inputs: Pairing, options: SimilarityRequest | TaskRequest, served: Served) -> Response:
     check_count(served, len(inputs.sentences), _SENTENCES)
-    model = served.models.get(options.model, options.pooling)
+    model = served.models.get(options.model, options.pooling, options.layers)
     prompt_name, role = options.purpose(model)
 
     def where(index: int) -> Place:

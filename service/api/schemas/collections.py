@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from service.api.requests import Body
-from service.api.schemas.fields import DocumentId, PoolingSpec, Truncate, Vector, examples
+from service.api.schemas.fields import DocumentId, LayersSpec, PoolingSpec, Truncate, Vector, examples
 from service.api.schemas.spans import ChunkingBody, SpansOfText
 from service.index import DEFAULT, KINDS
 from service.similarity import SIMILARITIES
@@ -46,6 +46,7 @@ class CreateCollection(Body):
 
     model: str | None = None
     pooling: PoolingSpec | None = None
+    layers: LayersSpec | None = None
     index: str | None = Field(
         default=None,
         description=f"That of the collection where it exists, else `{DEFAULT}`, unless given. {_INDEXES}",
@@ -79,6 +80,7 @@ class ReindexRequest(Body):
     pooling: PoolingSpec | None = Field(
         default=None, description="What the collection was created with unless given; with `model`, that model's own."
     )
+    layers: LayersSpec | None = Field(default=None, description="As for `pooling`.")
     chunking: ChunkingBody | None = Field(
         default=None, description="The collection's own unless given; null: one vector a document."
     )
@@ -181,6 +183,9 @@ class CollectionBody(BaseModel):
     aliases: list[str] = Field(description="Its further names.")
     model: str | None = Field(description="null: its vectors are foreign, and no model is named for queries.")
     pooling: str | None
+    layers: dict[str, JsonValue] | None = Field(
+        default=None, description="Whose states are pooled, where it is not the last layer's alone."
+    )
     fingerprint: str = Field(description="`foreign` without a model.")
     foreign: bool | None = Field(default=None, description="Whether documents come with their vectors, if they do.")
     dimension: int

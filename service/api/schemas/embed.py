@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from service.api.schemas.fields import SENTENCES, TextOptions, TextsOrIds, VectorOptions, WrittenTexts, examples
+from service.api.schemas.fields import (
+    SENTENCES,
+    LayersSpec,
+    TextOptions,
+    TextsOrIds,
+    VectorOptions,
+    WrittenTexts,
+    examples,
+)
 from service.api.schemas.spans import MODE, Spans
 from service.embedding.chunking import Mode
 
@@ -23,6 +31,7 @@ class EmbedAllRequest(TextOptions):
     model_config = examples({"inputs": "A man is playing a harp."})
 
     inputs: TextsOrIds
+    layers: LayersSpec | None = None
 
 
 class EmbedSpansRequest(VectorOptions):

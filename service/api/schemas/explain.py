@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from service.api.requests import Body
-from service.api.schemas.fields import SENTENCES, PoolingSpec, examples
+from service.api.schemas.fields import SENTENCES, LayersSpec, PoolingSpec, examples
 
 
 class ExplainRequest(Body):
@@ -22,6 +22,7 @@ class ExplainRequest(Body):
     pooling: PoolingSpec | None = Field(
         default=None, description="A strategy, or a list of several; null, there too, is the model's own."
     )
+    layers: LayersSpec | None = None
     model: str | None = None
     truncate: bool | None = Field(
         default=None, description="Cut a text that is too long instead of refusing it; as configured unless given."
@@ -82,6 +83,9 @@ class ExplainedBody(BaseModel):
     """One explanation a strategy, in the order asked for."""
 
     model: str
+    layers: dict[str, JsonValue] | None = Field(
+        default=None, description="Whose states are pooled, where it is not the last layer's alone."
+    )
     head: str | None = Field(
         description="What comes between the pooled vector, which is explained, and the served one; null: nothing."
     )

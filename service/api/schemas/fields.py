@@ -22,6 +22,14 @@ PoolingSpec = Annotated[
     Field(description="Another pooling than the model's own, such as `cls`, `gem(p=3)` or `mean + max`."),
 ]
 
+LayersSpec = Annotated[
+    str | dict[str, Any],
+    Field(
+        description='Other layers than the model\'s own whose states are pooled: `last`, `{"use": ["first", "last"], '
+        '"by": "mean"}`, where 0 is the embeddings and `first` is 1, or `{"last": 4, "by": "mean"}`.'
+    ),
+]
+
 Truncate = Annotated[bool, Field(description="Cut a text that is too long instead of refusing it.")]
 
 
@@ -171,6 +179,7 @@ class VectorOptions(TextOptions):
     """How texts are read, and which vectors are made of them."""
 
     pooling: PoolingSpec | None = None
+    layers: LayersSpec | None = None
     normalize: bool | None = Field(default=None, description="As the model declares unless given.")
     dimensions: Annotated[int, _told(minimum=1)] | None = Field(
         default=None, description="Keep the first dimensions only, normalised anew."

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 from service.api.requests import Body
 from service.api.schemas.fields import (
     SENTENCES,
+    LayersSpec,
     PoolingSpec,
     TextOptions,
     Texts,
@@ -38,6 +39,7 @@ class SimilarityRequest(TextOptions):
 
     inputs: Pairing
     pooling: PoolingSpec | None = None
+    layers: LayersSpec | None = None
     parameters: TextOptions | None = None
 
     @property

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pooling.layers import LAST
 from service.config import RuntimeConfig, runtimes
 from service.encoder.loading import Source
 from service.encoder.memory import Footprint
 from service.encoder.quantization import Agreement
 from service.encoder.shapes import AnyShape, Shapes
-from service.errors import ServiceError
+from service.errors import CheckpointError, ServiceError
 
 
 class Unfit(Exception):
@@ -54,6 +56,8 @@ class Runtime(ABC):
     footprint: Footprint = Footprint.of({}, fused_attention=True)
     agreement: Agreement | None = None
     stateful: bool = False
+    depth: int | None = None
+    """How many transformer layers it gives the states of; None: those of the last layer alone."""
 
     @property
     def version(self) -> str:
@@ -90,3 +94,33 @@ class Runtime(ABC):
 
         A `wide` pass takes all cores, so that its few tokens are soon done; any other takes its stream's share.
         """
+
+    def carry_layers(self, source: Source) -> None:
+        """Make ready to give the states of other layers than the last, and set `depth`; may take seconds.
+
+        Raises:
+            ConfigError, CheckpointError: it cannot, and what can.
+        """
+        if self.depth is None:
+            raise CheckpointError(
+                f"{source.checkpoint.name}: on {self.backend} it gives no states but those of its last layer. Set "
+                "layers: last, or choose another runtime.backend or another model."
+            )
+
+    def by_layer(
+        self, ids: NDArray[np.int64], mask: NDArray[np.bool_], wanted: Collection[int], *, wide: bool = False
+    ) -> Mapping[int, Tensor]:
+        """Return the states of the layers that are wanted, by layer, each (batch, time, dim); arguments as `states`.
+
+        Args:
+            wanted: numbers from 0, the embeddings, to `depth`; -1 is the last one too.
+        """
+        if set(wanted) == set(LAST.used):
+            return dict.fromkeys(wanted, self.states(ids, mask, wide=wide))
+        return self.layers(ids, mask, wanted, wide=wide)
+
+    def layers(
+        self, ids: NDArray[np.int64], mask: NDArray[np.bool_], wanted: Collection[int], *, wide: bool = False
+    ) -> Mapping[int, Tensor]:
+        """As `by_layer`, where other layers than the last are wanted; the last one's states are those of `states`."""
+        raise NotImplementedError

@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,8 @@ from service.encoder.samples import UNBOUNDED, affordable, draw
 
 CHECK: Final = 3
 """Version of the check; increase it when it comes to refuse more, so that what is cached is checked again."""
+GivesStates = Callable[[Tensor, Tensor], Tensor | Sequence[Tensor]]
+"""Token ids and mask, both (batch, time) -> states (batch, time, dim), of one layer or of several."""
 _SHAPES: Final = ((1, 1), (1, 3), (2, 8), (3, 18), (1, 33))
 _TOLERANCE: Final = 1e-4
 """Largest difference from the module's states, relative to the largest state."""
@@ -31,21 +33,31 @@ _BOUNDARIES: Final = (
 """Numbers of tokens in a config at which modelling code takes another way."""
 
 
-def difference(module: Any, states: Callable[[Tensor, Tensor], Tensor]) -> str | None:
+def difference(module: Any, states: GivesStates, right: GivesStates | None = None) -> str | None:
     """Say how `states` differ from a module's, over shapes and masks that reveal what tracing took for constant.
 
     Short sequences come again after long ones, since what was compiled may have kept something of those.
+
+    Args:
+        module: the encoder.
+        states: gives the states of what it was converted to.
+        right: gives the same of the module; by default its last hidden states.
     """
+    right = right or (lambda ids, mask: module(input_ids=ids, attention_mask=mask).last_hidden_state)
     most = longest(module)
     with torch.inference_mode():
         for rows, width in (*_SHAPES, (2, most // 2 + 1), (1, 3), (1, most), (2, 8)):
             ids, mask = sample(module, rows, width)
-            wanted = module(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
-            found = states(ids, mask)[mask.bool()]
-            apart = float((found - wanted).abs().max() / wanted.abs().max())
-            if not apart <= _TOLERANCE:
-                return f"at {rows} x {ids.shape[1]} tokens its states differ by {apart:.1e} of the largest"
+            for given, exact in zip(_layers(states(ids, mask)), _layers(right(ids, mask)), strict=True):
+                found, wanted = given[mask.bool()], exact[mask.bool()]
+                apart = float((found - wanted).abs().max() / wanted.abs().max())
+                if not apart <= _TOLERANCE:
+                    return f"at {rows} x {ids.shape[1]} tokens its states differ by {apart:.1e} of the largest"
     return None
+
+
+def _layers(states: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return [states] if isinstance(states, Tensor) else states
 
 
 def longest(module: Any) -> int:

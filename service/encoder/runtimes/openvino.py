@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +31,7 @@ from service.encoder.runtimes.base import Runtime, Unfit
 from service.encoder.runtimes.equivalence import CHECK, difference, sample, silenced
 from service.encoder.runtimes.machine import cpu_precision, int8_advice, threads
 from service.encoder.runtimes.quantizer import Quantizer
-from service.encoder.runtimes.torch import StatesOnly
+from service.encoder.runtimes.torch import EveryLayer, StatesOnly
 from service.encoder.shapes import AnyShape, ShapeBuckets, Shapes
 from service.errors import CheckpointError, ConfigError, brief
 from service.process import in_background
@@ -55,11 +55,55 @@ class ConversionError(Exception):
     """The architecture does not convert."""
 
 
-class OpenVINORuntime(Runtime):
-    """A converted graph.
+class _Compiled:
+    """A graph compiled twice, for both ways in which work arrives.
 
-    It is compiled twice, for both ways in which work arrives: with one stream a core, which gives most texts a
-    second, and with all cores in one stream, which gives a single short text in about half the time.
+    With one stream a core, which gives most texts a second, and with all cores in one stream, which gives a single
+    short text in about half the time.
+
+    Args:
+        model: the graph, as OpenVINO has read it.
+        file: what it was read from.
+        precision: fp32, bf16 or int8.
+        threads: cores to use.
+    """
+
+    def __init__(self, core: Any, model: Any, file: Path, precision: str, threads: int) -> None:
+        shared = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            # Pinned threads of both ways would sit on the same cores.
+            "ENABLE_CPU_PINNING": False,
+            "CPU_RUNTIME_CACHE_CAPACITY": _COMPILED_NODES[precision],
+        }
+
+        def compiled(streams: int) -> Any:
+            return in_background(lambda: core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": streams}))
+
+        self._narrow, self._wide = compiled(threads), compiled(1)
+        self._requests = threading.local()
+        # OpenVINO's bindings set themselves up in the first pass; two threads in it at once can deadlock.
+        for wide in (False, True):
+            self.passed(np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_), wide=wide)
+        # Most weights were packed into other places and are read no more, unlike the rows of the vocabulary.
+        _release_pages(file.with_suffix(".bin"))
+
+    def prepare_thread(self) -> None:
+        """Make this thread's requests: one may not be shared."""
+        self._requests.narrow = self._narrow.create_infer_request()
+        self._requests.wide = self._wide.create_infer_request()
+
+    def passed(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool) -> Any:
+        """Run token ids and mask, both (batch, time); return the request, whose memory its next pass writes again."""
+        if not hasattr(self._requests, "wide"):
+            self.prepare_thread()
+        request = self._requests.wide if wide else self._requests.narrow
+        request.infer([ids, mask.astype(np.int64)], share_inputs=True, share_outputs=True)
+        return request
+
+
+class OpenVINORuntime(Runtime):
+    """A converted graph; a second one, which gives the states of every layer, where those are asked for.
 
     Args:
         graph: the graph's file, as `convert` or a quantisation saved it.
@@ -87,31 +131,14 @@ class OpenVINORuntime(Runtime):
         self.precision = precision
         self.agreement = agreement
         self.streams = threads or available_cores()
+        self._layered: _Compiled | None = None
         _limit_primitives(precision)
         core = openvino.Core()
         model = core.read_model(graph)
         self.dim = int(model.output(0).get_partial_shape()[2].get_length())
         fused = any(node.get_type_name() == "ScaledDotProductAttention" for node in model.get_ops())
         self.footprint = Footprint.of({"hidden_size": self.dim, **config}, fused_attention=fused)
-        shared = {
-            "INFERENCE_NUM_THREADS": self.streams,
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            # Pinned threads of both ways would sit on the same cores.
-            "ENABLE_CPU_PINNING": False,
-            "CPU_RUNTIME_CACHE_CAPACITY": _COMPILED_NODES[precision],
-        }
-
-        def compiled(streams: int) -> Any:
-            return in_background(lambda: core.compile_model(model, "CPU", {**shared, "NUM_STREAMS": streams}))
-
-        self._narrow, self._wide = compiled(self.streams), compiled(1)
-        self._requests = threading.local()
-        # OpenVINO's bindings set themselves up in the first pass; two threads in it at once can deadlock.
-        self.prepare_thread()
-        for wide in (False, True):
-            self.states(np.zeros((1, 1), np.int64), np.ones((1, 1), np.bool_), wide=wide)
-        # Most weights were packed into other places and are read no more, unlike the rows of the vocabulary.
-        _release_pages(graph.with_suffix(".bin"))
+        self._plain = _Compiled(core, model, graph, precision, self.streams)
 
     @property
     def version(self) -> str:
@@ -179,15 +206,49 @@ class OpenVINORuntime(Runtime):
         return AnyShape() if self.precision == "fp32" else ShapeBuckets(max_batch_tokens, longest)
 
     def prepare_thread(self) -> None:
-        """Make this thread's requests: one may not be shared."""
-        self._requests.narrow = self._narrow.create_infer_request()
-        self._requests.wide = self._wide.create_infer_request()
+        """Make this thread's requests; those of the second graph are made when a thread first needs one."""
+        self._plain.prepare_thread()
+
+    def carry_layers(self, source: Source) -> None:
+        """Convert the checkpoint once more, to a graph that gives the states of every layer, kept in the cache."""
+        import openvino
+
+        name = source.checkpoint.name
+        if self.precision == "int8":
+            raise ConfigError(
+                f"{name}: int8 is quantised for the states of the last layer, so those of others are not to be had "
+                "in it. Set runtime.precision: auto, or layers: last."
+            )
+
+        def build(folder: Path) -> None:
+            logger.info("converting %s for OpenVINO with every layer; kept in %s", name, source.artifacts.root)
+            save(convert(source.module(), EveryLayer), folder)
+
+        try:
+            key = {"openvino": version("openvino"), "check": CHECK}
+            graph = source.artifact("layered-graph", key, build) / GRAPH
+            core = openvino.Core()
+            model = core.read_model(graph)
+            self._layered = _Compiled(core, model, graph, self.precision, self.streams)
+        except (ConversionError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{name}: OpenVINO does not give the states of its layers ({brief(error, 200)}). Set "
+                "runtime.backend: torch, or layers: last."
+            ) from None
+        self.depth = len(model.outputs) - 1
+
+    def layers(
+        self, ids: NDArray[np.int64], mask: NDArray[np.bool_], wanted: Collection[int], *, wide: bool = False
+    ) -> Mapping[int, Tensor]:
+        """Return states (batch, time, dim) by layer; arguments as for `states`."""
+        assert self._layered is not None and self.depth is not None
+        request = self._layered.passed(ids, mask, wide=wide)
+        outputs = range(self.depth + 1)
+        return {layer: torch.from_numpy(request.get_output_tensor(outputs[layer]).data.copy()) for layer in wanted}
 
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
         """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim)."""
-        request = self._requests.wide if wide else self._requests.narrow
-        request.infer([ids, mask.astype(np.int64)], share_inputs=True, share_outputs=True)
-        # The request's memory is written again by its next pass.
+        request = self._plain.passed(ids, mask, wide=wide)
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
 
@@ -217,14 +278,18 @@ def _precision(config: RuntimeConfig) -> str:
     return precision
 
 
-def convert(module: Any) -> Any:
+def convert(module: Any, giving: Callable[[Any], torch.nn.Module] = StatesOnly) -> Any:
     """Convert a transformers module: `openvino.Model` of ids and mask (batch, time) -> states (batch, time, dim).
+
+    Args:
+        module: the encoder.
+        giving: makes of it what gives the states: `StatesOnly`, or `EveryLayer` for those of each layer.
 
     Raises:
         ConversionError: it cannot be converted, or the graph gives other states than the module.
     """
     try:
-        return _convert(module)
+        return _convert(module, giving(module))
     except ConversionError as error:
         attention = module.config._attn_implementation
         if attention == "eager" or not hasattr(module, "set_attn_implementation"):
@@ -233,14 +298,14 @@ def convert(module: Any) -> Any:
         # layer spreads it. Transformers' own products with a finite mask do not, and are fused just as well.
         module.set_attn_implementation("eager")
         try:
-            return _convert(module)
+            return _convert(module, giving(module))
         except ConversionError:
             raise error from None
         finally:
             module.set_attn_implementation(attention)
 
 
-def _convert(module: Any) -> Any:
+def _convert(module: Any, giving: torch.nn.Module) -> Any:
     import openvino
 
     dynamic = openvino.PartialShape([-1, -1])
@@ -248,15 +313,18 @@ def _convert(module: Any) -> Any:
         with silenced(), torch.inference_mode():
             ids, mask = sample(module, rows=2, width=7)
             graph = openvino.convert_model(
-                StatesOnly(module),
+                giving,
                 example_input={"input_ids": ids, "attention_mask": mask},
                 input=[(name, dynamic, openvino.Type.i64) for name in _INPUTS],
             )
             settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": available_cores()}
             compiled = openvino.Core().compile_model(graph, "CPU", settings)
-            reason = difference(
-                module, lambda ids, mask: torch.from_numpy(compiled([ids.numpy(), mask.numpy()])[0].copy())
-            )
+
+            def states(ids: Tensor, mask: Tensor) -> list[Tensor]:
+                found = compiled([ids.numpy(), mask.numpy()])
+                return [torch.from_numpy(found[output].copy()) for output in range(len(graph.outputs))]
+
+            reason = difference(module, states, giving)
     except Exception as error:  # tracing raises whatever the architecture's code does
         without = _NO_RULE.search(str(error))
         reason = f"OpenVINO has no {without[1]}" if without else brief(error, 200)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -40,6 +41,23 @@ class StatesOnly(torch.nn.Module):
         return self.module(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
+class EveryLayer(torch.nn.Module):
+    """Token ids and mask, both (batch, time) -> states (batch, time, dim) of each layer, from the embeddings on.
+
+    Those of the last are what `StatesOnly` gives, whatever hidden states an architecture lists: some normalise only
+    the former.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Return the module's hidden states."""
+        found = self.module(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        return (*found.hidden_states[:-1], found.last_hidden_state)
+
+
 class TorchRuntime(Runtime):
     """A transformers module on the CPU or a GPU.
 
@@ -64,9 +82,11 @@ class TorchRuntime(Runtime):
         config = module.config.get_text_config()
         self.footprint = Footprint.of(config.to_dict(), fused_attention=config._attn_implementation != "eager")
         self._states = StatesOnly(module.to(self._device))
+        self._layers = EveryLayer(module)
         with torch.inference_mode():
             few = torch.ones((1, 8), dtype=torch.int64, device=self._device)  # some architectures fail on one alone
             self.dim = int(self._states(few, few).shape[2])
+            self.depth = _depth(self._layers, few)
             before = _hanging(module)
             more = torch.ones((1, 9), dtype=torch.int64, device=self._device)
             self._states(more, more)
@@ -102,7 +122,31 @@ class TorchRuntime(Runtime):
             found = self._states(
                 torch.from_numpy(ids).to(self._device), torch.from_numpy(mask.astype(np.int64)).to(self._device)
             )
-            return cast(Tensor, found if self._device.type == "cpu" else found.float()).cpu()
+            return self._here(found)
+
+    def layers(
+        self, ids: NDArray[np.int64], mask: NDArray[np.bool_], wanted: Collection[int], *, wide: bool = False
+    ) -> Mapping[int, Tensor]:
+        """Return states (batch, time, dim) by layer; arguments as for `states`."""
+        torch.set_num_threads(self._cores if wide or self.stateful else 1)
+        with self._alone, torch.inference_mode():
+            found = self._layers(
+                torch.from_numpy(ids).to(self._device), torch.from_numpy(mask.astype(np.int64)).to(self._device)
+            )
+            return {layer: self._here(found[layer]) for layer in wanted}
+
+    def _here(self, states: Tensor) -> Tensor:
+        return states if self._device.type == "cpu" else states.float().cpu()
+
+
+def _depth(layers: EveryLayer, ids: Tensor) -> int | None:
+    """Return how many layers an architecture gives the states of; None where it does not, or of another kind."""
+    try:
+        found = layers(ids, torch.ones_like(ids))
+    except Exception:  # modelling code raises many kinds where it has no hidden states
+        return None
+    shapes = {states.shape if isinstance(states, Tensor) else None for states in found}
+    return len(found) - 1 if shapes == {found[-1].shape} and len(found) > 1 else None
 
 
 def _hanging(module: Any) -> list[tuple[Tensor, int]]:

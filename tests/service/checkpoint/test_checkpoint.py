@@ -67,7 +67,7 @@ def test_what_is_whole_is_read(model):
 @pytest.mark.parametrize(
     "kind",
     [
-        *("CNN", "LSTM", "WordWeights", "BoW", "WeightedLayerPooling", "Router", "StaticEmbedding", "SpladePooling"),
+        *("CNN", "LSTM", "WordWeights", "BoW", "Router", "StaticEmbedding", "SpladePooling"),
         "my_module.Projection",
         "other_package.models.Dense",
     ],
@@ -86,6 +86,8 @@ def test_module_order(model):
     refused(model, "Dense", "after what stands before it")
     set_modules(model, at + "Transformer", at + "Pooling", at + "Pooling")
     refused(model, "Pooling", "one Pooling")
+    set_modules(model, at + "Transformer", at + "Pooling", at + "WeightedLayerPooling")
+    refused(model, "WeightedLayerPooling", "after what stands before it")
     set_modules(model, at + "Transformer")
     refused(model, "declares no Pooling module")
     set_modules(model, at + "Pooling")

@@ -189,6 +189,16 @@ def test_documents_in_spans(millpond, bert, beir, tmp_path):
     assert result.stdout.endswith(f"\n{found['advice']}\n{lines}")
 
 
+@pytest.mark.slow
+def test_a_curve_by_layer(millpond, bert, pairs, tmp_path):
+    result = millpond("evaluate", bert, "--pairs", pairs, "--pooling", "mean", "--layers", "--limit", "30")
+    assert result.returncode == 0, result.stderr
+    _, curve = result.stdout.split("spearman of mean by layer, where 0 are the embeddings\n\n")
+    assert re.findall(r"^(\d) +-?\d+\.\d+ \(", curve, re.M) == ["0", "1", "2"]
+    assert "mean, mean of layers 1, 2" in result.stdout
+    assert "goes without --chunking" in problem(bert, "--retrieval", tmp_path, "--layers", "--chunking", "sentence")
+
+
 def test_in_spans_without_a_declaration(llama, beir, tmp_path):
     arguments = ["evaluate", llama, "--retrieval", beir, "--chunking", "sentence", "--json", tmp_path / "found.json"]
     result = CliRunner().invoke(app, list(map(str, arguments)))
