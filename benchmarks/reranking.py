@@ -96,7 +96,7 @@ def _figures(value: float, low: float, high: float, *, sign: str = "") -> str:
 def _costs(report: Report) -> dict[str, float]:
     """Give the time that MaxSim takes, and the time on processors, relative to the encoder's pass alone."""
     data = cranfield()
-    texts, queries = data.parts[0].texts, data.parts[1].texts[: report.size(10, 2)]
+    texts, queries = data.parts[0].texts, data.parts[1].texts[: report.size(30, 2)]
     groups = [texts[DEPTH * place : DEPTH * (place + 1)] for place in range(len(queries))]
 
     async def measured(embedder: Embedder) -> dict[str, list[tuple[float, float]]]:
