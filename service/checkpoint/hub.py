@@ -26,6 +26,7 @@ _DECLARATIONS: Final = [_MODULES, "config.json"]
 _WHOLE: Final = "model.safetensors"
 _INDEX: Final = "model.safetensors.index.json"
 _SHARDS: Final = "model-*-of-*.safetensors"
+_ADAPTER: Final = "adapter_model.safetensors"
 _COMMIT: Final = re.compile("[0-9a-f]{40}")
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _PATIENCE: Final = 10.0
@@ -90,6 +91,8 @@ def _is_read(file: PurePosixPath, beside: Iterable[str]) -> bool:
     names = {PurePosixPath(other).name for other in beside if PurePosixPath(other).parent == file.parent}
     if file.name == _INDEX:
         return _WHOLE not in names
+    if file.name == _ADAPTER:
+        return True
     if file.suffix != ".safetensors":
         return True
     if _WHOLE in names:

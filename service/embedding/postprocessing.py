@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
-from pooling import masks
+from pooling import Mean, masks
 from service.arrays import Vectors
 from service.embedding.recipe import Recipe
-from service.encoder import PostProcess
+from service.encoder import OfMeans, PostProcess
 from service.errors import BrokenModel
 
 
@@ -55,6 +55,15 @@ class ToVectors:
         """States (rows, time, dim) and mask (rows, time) -> vectors (rows, dimensions)."""
         return list(self.complete(self.recipe.pooler(states, mask)))
 
+    @property
+    def needs_means_alone(self) -> bool:
+        """Whether the vectors are made of the means of states and no more, so that `of_means` gives the same."""
+        return type(self.recipe.pooler) is Mean
+
+    def of_means(self, means: Tensor) -> Sequence[Vectors]:
+        """Means of the states of texts (rows, dim) -> vectors (rows, dimensions)."""
+        return list(self.complete(means))
+
     def complete(self, pooled: Tensor) -> Vectors:
         """Turn pooled vectors (rows, output_dim) into vectors (rows, dimensions).
 
@@ -73,6 +82,16 @@ class WithoutPrompt:
 
     post_process: PostProcess
     skip: int
+
+    @property
+    def needs_means_alone(self) -> bool:
+        """Whether no token is left out, and `post_process` needs no more than the means of the others."""
+        return not self.skip and isinstance(self.post_process, OfMeans) and self.post_process.needs_means_alone
+
+    def of_means(self, means: Tensor) -> Sequence[Any]:
+        """As `post_process` does."""
+        assert isinstance(self.post_process, OfMeans)
+        return self.post_process.of_means(means)
 
     def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Any]:
         """As `post_process` does."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,19 @@ PostProcess = Callable[[Tensor, Tensor], Sequence[Any]]
 """States (rows, time, dim) and mask (rows, time) -> one result per row, at the end of a pass.
 
 Rows whose `PostProcess` compares equal share one call."""
+
+
+@runtime_checkable
+class OfMeans(Protocol):
+    """A `PostProcess` of which the mean of a text's states may be all that it needs."""
+
+    @property
+    def needs_means_alone(self) -> bool:
+        """Whether it is, so that `of_means` gives the same results."""
+
+    def of_means(self, means: Tensor) -> Sequence[Any]:
+        """Means (rows, dim) -> one result per row."""
+
 
 _LEAST_BATCH: Final = 64
 """Tokens below which splitting a batch between streams costs more than it gains."""

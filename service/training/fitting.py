@@ -61,8 +61,14 @@ def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
     """Build the poolers to fit, each once.
 
     Raises:
-        ConfigError: one cannot be built, has no parameters, or does not fit the head.
+        ConfigError: one cannot be built, has no parameters, or does not fit the head; or the model is static, whose
+            folder has no place for a fitted pooling.
     """
+    if recipe.checkpoint.table is not None:
+        raise ConfigError(
+            f"{recipe.checkpoint.name}: is a static model, whose folder declares no pooling, so no fitted one can be "
+            "saved with it. Fit one to an encoder."
+        )
     poolers: dict[str, Pooler] = {}
     for spec in specs:
         try:
