@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
@@ -13,7 +14,7 @@ from torch.nn.functional import normalize as unit_length
 from pooling import Mean, masks
 from service.arrays import Vectors
 from service.embedding.recipe import Recipe
-from service.encoder import OfMeans, PostProcess
+from service.encoder import PostProcess
 from service.errors import BrokenModel
 
 
@@ -56,12 +57,11 @@ class ToVectors:
         return list(self.complete(self.recipe.pooler(states, mask)))
 
     @property
-    def needs_means_alone(self) -> bool:
-        """Whether the vectors are made of the means of states and no more, so that `of_means` gives the same."""
-        return type(self.recipe.pooler) is Mean
+    def of_means(self) -> Callable[[Tensor], Sequence[Vectors]] | None:
+        """From the means of states (rows, dim) to vectors (rows, dimensions), where these are made of no more."""
+        return self._of_means if type(self.recipe.pooler) is Mean else None
 
-    def of_means(self, means: Tensor) -> Sequence[Vectors]:
-        """Means of the states of texts (rows, dim) -> vectors (rows, dimensions)."""
+    def _of_means(self, means: Tensor) -> Sequence[Vectors]:
         return list(self.complete(means))
 
     def complete(self, pooled: Tensor) -> Vectors:
@@ -71,9 +71,10 @@ class ToVectors:
             BrokenModel: a vector is not finite.
         """
         vectors = complete(self.recipe, pooled, normalize=self.normalize, dimensions=self.dimensions)
-        if not torch.isfinite(vectors).all():
+        found: Vectors = vectors.numpy()
+        if not np.isfinite(found).all():  # which NumPy is sooner done with, over few vectors
             raise BrokenModel(self.recipe.name)
-        return vectors.numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,9 @@ class WithoutPrompt:
     skip: int
 
     @property
-    def needs_means_alone(self) -> bool:
-        """Whether no token is left out, and `post_process` needs no more than the means of the others."""
-        return not self.skip and isinstance(self.post_process, OfMeans) and self.post_process.needs_means_alone
-
-    def of_means(self, means: Tensor) -> Sequence[Any]:
-        """As `post_process` does."""
-        assert isinstance(self.post_process, OfMeans)
-        return self.post_process.of_means(means)
+    def of_means(self) -> Callable[[Tensor], Sequence[Any]] | None:
+        """As of `post_process`, where no token is left out."""
+        return None if self.skip else getattr(self.post_process, "of_means", None)
 
     def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Any]:
         """As `post_process` does."""

@@ -1,7 +1,7 @@
 """Text to token states: tokenizer, runtimes, batching."""
 
 from service.encoder.anatomy import Anatomy
-from service.encoder.batcher import Batcher, OfMeans, PostProcess, Room, RowFailed
+from service.encoder.batcher import Batcher, PostProcess, Room, RowFailed
 from service.encoder.encoder import Encoder
 from service.encoder.runtimes.base import Runtime
 from service.encoder.tokenizer import Side, TokenizedText, Tokenizer
@@ -11,7 +11,6 @@ __all__ = [
     "Anatomy",
     "Batcher",
     "Encoder",
-    "OfMeans",
     "PostProcess",
     "Room",
     "RowFailed",

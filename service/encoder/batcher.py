@@ -23,14 +23,14 @@ from service.deadline import in_time, require_time
 from service.encoder.admission import Admission, DrainRate
 from service.encoder.figures import PassFigures
 from service.encoder.metering import count_tokens
-from service.encoder.queue import QUICK, Job, OfMeans, PostProcess, Row, TokenQueue, deliver
+from service.encoder.queue import QUICK, Job, PostProcess, Row, TokenQueue, deliver
 from service.encoder.runtimes.base import Runtime
 from service.encoder.shapes import Shapes
 from service.encoder.tokenizer import pad
 from service.errors import Unavailable
 from service.observation import Phase, observed
 
-__all__ = ["Batcher", "OfMeans", "PostProcess", "Room", "RowFailed"]
+__all__ = ["Batcher", "PostProcess", "Room", "RowFailed"]
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +284,8 @@ class Batcher:
         Raises:
             Unavailable: the service is stopping.
         """
-        if not (self._runtime.gives_means and isinstance(post_process, OfMeans) and post_process.needs_means_alone):
+        of_means = getattr(post_process, "of_means", None) if self._runtime.gives_means else None
+        if of_means is None:
             return None
         if self._closed:
             raise _stopping()
@@ -295,7 +296,7 @@ class Batcher:
             with torch.inference_mode():
                 means = self._runtime.means(ids)
                 computed = perf_counter()
-                results = list(post_process.of_means(means))
+                results = list(of_means(means))
         except Exception:  # the queue says what it was
             return None
         ended = perf_counter()

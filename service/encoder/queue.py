@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +21,8 @@ from service.observation import Phase
 PostProcess = Callable[[Tensor, Tensor], Sequence[Any]]
 """States (rows, time, dim) and mask (rows, time) -> one result per row, at the end of a pass.
 
-Rows whose `PostProcess` compares equal share one call."""
-
-
-@runtime_checkable
-class OfMeans(Protocol):
-    """A `PostProcess` of which the mean of a text's states may be all that it needs."""
-
-    @property
-    def needs_means_alone(self) -> bool:
-        """Whether it is, so that `of_means` gives the same results."""
-
-    def of_means(self, means: Tensor) -> Sequence[Any]:
-        """Means (rows, dim) -> one result per row."""
-
+Rows whose `PostProcess` compares equal share one call. One that needs no more of a text than the mean of its states
+has an attribute `of_means`, a function that gives the same from means (rows, dim); it may be None."""
 
 _LEAST_BATCH: Final = 64
 """Tokens below which splitting a batch between streams costs more than it gains."""

@@ -35,6 +35,8 @@ _UNIGRAM: Final = re.compile(r'"type":\s*"Unigram",\s*"unk_id":\s*(\d+)')
 _REMEDY: Final = "Get tokenizer.json anew, or save it there (`tokenizer.save_pretrained(folder)`)."
 FEW: Final = 8
 """Texts up to which encoding one after the other is faster than over all cores."""
+MANY_WORDS: Final = 64
+"""The same where words are kept with their ids."""
 _SHORT: Final = 16_384
 """Characters up to which that takes some milliseconds at most."""
 
@@ -169,6 +171,8 @@ class Tokenizer:
         if not self.parses_special_tokens:
             _read_plainly(self._backend, self._pieces)
         self._words = Words(self._backend) if spec.keeps_words and Words.suits(spec.backend) else None
+        self.few = MANY_WORDS if self._words is not None else FEW
+        """Texts up to which encoding takes less time than handing them to a thread, if they are of usual length."""
         self._prefix, self._suffix = list(spec.prefix), list(spec.suffix)
         self._special = frozenset(spec.special_ids)
         self.pad_id = spec.pad_id
