@@ -52,9 +52,9 @@ class ToVectors:
     normalize: bool | None = None
     dimensions: int | None = None
 
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Vectors]:
-        """States (rows, time, dim) and mask (rows, time) -> vectors (rows, dimensions)."""
-        return list(self.complete(self.recipe.pooler(states, mask)))
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Vectors]:
+        """States (rows, time, dim), mask and ids (rows, time) -> vectors (rows, dimensions)."""
+        return list(self.complete(self.recipe.pooler(states, self.recipe.pooled(mask, ids))))
 
     @property
     def of_means(self) -> Callable[[Tensor], Sequence[Vectors]] | None:
@@ -89,9 +89,9 @@ class WithoutPrompt:
         """As of `post_process`, where no token is left out."""
         return None if self.skip else getattr(self.post_process, "of_means", None)
 
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Any]:
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Any]:
         """As `post_process` does."""
-        return self.post_process(states, masks.exclude_prefix(mask, self.skip) if self.skip else mask)
+        return self.post_process(states, masks.exclude_prefix(mask, self.skip) if self.skip else mask, ids)
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class ToStates:
 
     model: str
 
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Vectors]:
-        """States (rows, time, dim) and mask (rows, time) -> for each row its states (time, dim).
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Vectors]:
+        """States (rows, time, dim), mask and ids (rows, time) -> for each row its states (time, dim).
 
         Raises:
             BrokenModel: a state is not finite.
