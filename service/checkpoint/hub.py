@@ -22,7 +22,7 @@ HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.ji
 """Patterns of the files that are downloaded from the hub; pickled weights are not among them."""
 
 _MODULES: Final = "modules.json"
-_DECLARATIONS: Final = [_MODULES, "config.json"]
+_DECLARATIONS: Final = [_MODULES, "config.json", "adapter_config.json"]
 _WHOLE: Final = "model.safetensors"
 _INDEX: Final = "model.safetensors.index.json"
 _SHARDS: Final = "model-*-of-*.safetensors"
@@ -71,7 +71,8 @@ def needed(files: Iterable[str], modules: Sequence[Module]) -> list[str]:
         files: paths of all its files.
         modules: what its `modules.json` lists; none for a plain encoder.
     """
-    folders = [module.path.strip("/") for module in modules] or [""]
+    paths = [module.path.strip("/") for module in modules] or [""]
+    folders = ["" if path == "." else path for path in paths]  # model2vec writes "." for the repository itself
     by_folder: dict[str, list[str]] = {}
     for file in files:
         path = PurePosixPath(file)
