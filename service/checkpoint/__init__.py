@@ -1,6 +1,6 @@
 """What a model folder declares, read strictly, and where a folder comes from."""
 
-from service.checkpoint.checkpoint import Checkpoint, HeadModule, UnknownModule, read_checkpoint
+from service.checkpoint.checkpoint import TOKENS, Checkpoint, HeadModule, UnknownModule, read_checkpoint
 from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS, read_json
 from service.checkpoint.folder import BUNDLED, find_folder
 from service.checkpoint.hashing import sha256, sha256_now
@@ -12,6 +12,7 @@ __all__ = [
     "HUB_FILES",
     "LEARNED_POOLING",
     "LEARNED_POOLINGS",
+    "TOKENS",
     "TRANSFORMER_CONFIGS",
     "Checkpoint",
     "HeadModule",

@@ -5,11 +5,13 @@ What cannot be followed exactly is an error: a module left out gives vectors of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from service.checkpoint.adapter import Adapter, read_adapter
 from service.checkpoint.declarations import (
     LEARNED_POOLINGS,
     TRANSFORMER_CONFIGS,
@@ -24,10 +26,15 @@ from service.checkpoint.declarations import (
 )
 from service.checkpoint.folder import find_folder
 from service.checkpoint.hashing import sha256
+from service.checkpoint.matryoshka import matryoshka_dims
+from service.checkpoint.static import Model2VecSettings, Table, is_model2vec, read_table
 from service.checkpoint.weights import check_layers, check_whole, weight_files
 from service.errors import CheckpointError, shortened
 
 _HEAD: Final = ("Dense", "LayerNorm", "Normalize", "Dropout")
+_STATIC: Final = "StaticEmbedding"
+TOKENS: Final = "token_embeddings"
+"""What sentence-transformers calls token states, and which layers before pooling read and write."""
 _POOLER_FILE: Final = "pooler.json"
 _CAUSAL_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 _CAUSAL_TYPES: Final = {
@@ -46,7 +53,7 @@ class UnknownModule(CheckpointError):
 
 @dataclass(frozen=True)
 class HeadModule:
-    """A module after pooling: `Dense`, `LayerNorm`, `Normalize` or `Dropout`, its config and folder."""
+    """A module beside encoder and pooling: `Dense`, `LayerNorm`, `Normalize` or `Dropout`, its config and folder."""
 
     kind: str
     config: Mapping[str, Any]
@@ -60,6 +67,9 @@ class Checkpoint:
     Where the declared pooling is a learned one, `pooler` is the folder of its parameters. `layers` are those whose
     states are pooled, and the weight of each, where a WeightedLayerPooling says so; `idle_layers` says that one does,
     and that sentence-transformers passes it over, since the encoder is not asked for the states of its layers.
+    `of_tokens` are the layers that each token's state goes through before pooling, `head` those after it. A static
+    model has a `table` instead of an encoder, an adapter's config is that of its base model, and `matryoshka` are the
+    dimensions that vectors are declared to be cut to, the largest first.
     """
 
     name: str
@@ -71,6 +81,7 @@ class Checkpoint:
     layers: tuple[tuple[int, float], ...] | None = None
     idle_layers: bool = False
     include_prompt: bool = True
+    of_tokens: tuple[HeadModule, ...] = ()
     head: tuple[HeadModule, ...] = ()
     max_tokens: int | None = None
     lower_case: bool = False
@@ -78,6 +89,14 @@ class Checkpoint:
     default_prompt: str | None = None
     truncate_dim: int | None = None
     similarity: str = "cosine"
+    table: Table | None = None
+    adapter: Adapter | None = None
+    matryoshka: tuple[int, ...] = ()
+
+    @property
+    def encoder(self) -> Path:
+        """The folder of the encoder's config and weights, which for an adapter is its base model's."""
+        return self.adapter.base if self.adapter else self.transformer
 
     @property
     def causal(self) -> bool:
@@ -95,7 +114,7 @@ class Checkpoint:
         Raises:
             CheckpointError: an index is damaged or names a missing file, or two sets of weights differ.
         """
-        return weight_files(self.transformer, self.config)
+        return [*weight_files(self.encoder, self.config), *([self.adapter.weights] if self.adapter else ())]
 
     def sums(self, *patterns: str) -> dict[str, str]:
         """Return the SHA-256 of each of the encoder's files whose name fits a pattern, by name."""
@@ -117,28 +136,50 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     folder = find_folder(name, revision)
     modules = read_modules(folder / "modules.json")
     transformer = folder / (modules[0].path if modules else "")
-    config = read_json(transformer / "config.json")
+    adapter = read_adapter(transformer)
+    encoder = adapter.base if adapter else transformer
+    config = read_json(encoder / "config.json")
+    if modules[0].kind == _STATIC if modules else is_model2vec(transformer, config or {}):
+        return _static(name, folder, transformer, modules, config or {})
     if config is None:
         raise CheckpointError(f"{transformer}: has no config.json, so it is not a model folder.")
-    _check_kind(transformer / "config.json", config)
-    if (transformer / "adapter_config.json").exists():
-        raise CheckpointError(
-            f"{transformer}: has an adapter_config.json, and adapters are not applied here. Merge the adapter into "
-            "the model (`model.merge_and_unload()` of peft) and save that."
-        )
+    _check_kind(encoder / "config.json", config)
     declared = _declared(folder, transformer, modules, config) if modules else {}
-    found = Checkpoint(name, folder, transformer, config, **declared)
-    files = found.weight_files()
-    check_whole(files)
+    dims = matryoshka_dims(config, folder)
+    found = Checkpoint(name, folder, transformer, config, adapter=adapter, matryoshka=dims, **declared)
+    files = weight_files(encoder, config)
+    check_whole(found.weight_files())
     if not files:
-        others = [path.name for kind in ("*.bin", "*.safetensors") for path in sorted(transformer.glob(kind))]
+        others = [path.name for kind in ("*.bin", "*.safetensors") for path in sorted(encoder.glob(kind))]
         raise CheckpointError(
-            f"{transformer}: has no model.safetensors (there is {', '.join(others) or 'no weights at all'}). Pickled "
+            f"{encoder}: has no model.safetensors (there is {', '.join(others) or 'no weights at all'}). Pickled "
             "weights can run code when loaded and are never read; save the model with safetensors "
             "(`model.save_pretrained(folder)`)."
         )
-    check_layers(transformer / "config.json", config, files)
+    check_layers(encoder / "config.json", config, files)
     return found
+
+
+def _static(
+    name: str, folder: Path, transformer: Path, modules: Sequence[Module], config: Mapping[str, Any]
+) -> Checkpoint:
+    """Read a static model: its vectors are means over tokens, and then what modules.json or model2vec declares."""
+    table = read_table(transformer)
+    settings = Model2VecSettings.read(transformer / "config.json") if table.of_model2vec else None
+    declared: dict[str, Any] = _modules_after(folder, modules, {"pooling": "mean"}) | _of_model(folder)
+    normalizes = any(module.kind == "Normalize" for module in declared["head"])
+    if settings and not modules and settings.normalize:
+        declared["head"] = (HeadModule("Normalize", {}, folder),)
+    elif settings and settings.normalize != normalizes and "normalize" in config:
+        raise CheckpointError(
+            f"{transformer / 'config.json'}: normalize is {json.dumps(settings.normalize)}, and modules.json has "
+            f"{'a' if normalizes else 'no'} Normalize. Make the two agree on what the vectors are meant to be."
+        )
+    if settings:
+        declared["max_tokens"] = settings.max_length
+    return Checkpoint(
+        name, folder, transformer, config, table=table, matryoshka=matryoshka_dims(config, folder), **declared
+    )
 
 
 def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
@@ -157,14 +198,17 @@ def _declared(
     """Read what a sentence-transformers folder adds to a plain encoder, as fields of `Checkpoint`."""
     given = (transformer / name for name in TRANSFORMER_CONFIGS if (transformer / name).exists())
     texts = TransformerSettings.read(next(given, transformer / TRANSFORMER_CONFIGS[0]))
-    model = ModelSettings.read(folder / "config_sentence_transformers.json")
-    found = _modules_after(folder, modules)
+    found = _modules_after(folder, modules, {}) | _of_model(folder)
     asked = bool(config.get("output_hidden_states")) if texts.hidden_states is None else texts.hidden_states
     if "layers" in found and not asked:
         found |= {"layers": None, "idle_layers": True}
-    return found | {
-        "max_tokens": texts.max_tokens,
-        "lower_case": texts.do_lower_case,
+    return found | {"max_tokens": texts.max_tokens, "lower_case": texts.do_lower_case}
+
+
+def _of_model(folder: Path) -> dict[str, Any]:
+    """Read what a sentence-transformers folder says of the model as a whole."""
+    model = ModelSettings.read(folder / "config_sentence_transformers.json")
+    return {
         "prompts": model.prompts or {},
         "default_prompt": model.default_prompt_name,
         "truncate_dim": model.truncate_dim,
@@ -172,14 +216,14 @@ def _declared(
     }
 
 
-def _modules_after(folder: Path, modules: Sequence[Module]) -> dict[str, Any]:
-    """Read layers, pooling and head, the modules after the Transformer."""
+def _modules_after(folder: Path, modules: Sequence[Module], pooling: dict[str, Any]) -> dict[str, Any]:
+    """Read layers, layers of tokens, pooling and head: the modules after the first, which may have pooled already."""
     layers: dict[str, Any] = {}
-    pooling: dict[str, Any] = {}
+    of_tokens: list[HeadModule] = []
     head: list[HeadModule] = []
     for place, module in enumerate(modules[1:], 1):
         path = folder / module.path
-        if module.kind == "WeightedLayerPooling" and place == 1:
+        if module.kind == "WeightedLayerPooling" and place == 1 and not pooling:
             layers = {"layers": LayerSettings.read(path / "config.json").weights(path / "model.safetensors")}
         elif module.kind == "Pooling" and not pooling:
             pooling = _pooling(path / "config.json")
@@ -187,12 +231,14 @@ def _modules_after(folder: Path, modules: Sequence[Module]) -> dict[str, Any]:
             pooling = _learned_pooling(path)
         elif module.kind in _HEAD and pooling:
             head.append(HeadModule(module.kind, read_json(path / "config.json") or {}, path))
+        elif module.kind == "Dense" and not layers and _is_of_tokens(config := read_json(path / "config.json") or {}):
+            of_tokens.append(HeadModule(module.kind, config, path))
         else:
             raise UnknownModule(
                 f"{folder / 'modules.json'}: module {module.type!r} ({module.path!r}) is not one that can be "
-                "followed here after what stands before it. Known are Transformer, at most one WeightedLayerPooling, "
-                "one Pooling (or LearnedPooling of ours), then Dense, LayerNorm, Normalize and Dropout. Leaving it "
-                "out would give wrong vectors.",
+                "followed here after what stands before it. Known are Transformer, WeightedLayerPooling or Dense of "
+                "token_embeddings, one Pooling (or LearnedPooling of ours), or StaticEmbedding alone, then Dense, "
+                "LayerNorm, Normalize and Dropout. Leaving it out would give wrong vectors.",
                 place=place,
                 module=module.type,
             )
@@ -200,7 +246,12 @@ def _modules_after(folder: Path, modules: Sequence[Module]) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder / 'modules.json'}: declares no Pooling module, so its vectors are not pooled token states."
         )
-    return pooling | layers | {"head": tuple(head)}
+    return pooling | layers | {"of_tokens": tuple(of_tokens), "head": tuple(head)}
+
+
+def _is_of_tokens(config: Mapping[str, Any]) -> bool:
+    """Whether a layer reads and replaces the state of each token."""
+    return {config.get("module_input_name"), config.get("module_output_name") or TOKENS} == {TOKENS}
 
 
 def _pooling(path: Path) -> dict[str, Any]:

@@ -34,6 +34,8 @@ LEARNED_POOLING: Final = "millpond.LearnedPooling"
 LEARNED_POOLINGS: Final = (LEARNED_POOLING, "pooling.sentence_transformers.LearnedPooling")
 """All names under which it is read: first today's, then that of earlier releases."""
 
+FIRST_MODULES: Final = ("Transformer", "StaticEmbedding")
+"""What a model may begin with."""
 TRANSFORMER_CONFIGS: Final = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -75,7 +77,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-class _Declaration(BaseModel):
+class Declaration(BaseModel):
+    """A file of JSON; an unknown key is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @classmethod
@@ -124,7 +128,7 @@ _TokenizerArgs = Annotated[dict[str, Any] | None, _known(arguments.OF_TOKENIZER)
 _CallArgs = Annotated[dict[str, Any] | None, _known(arguments.OF_CALLS)]
 
 
-class TransformerSettings(_Declaration):
+class TransformerSettings(Declaration):
     """`sentence_bert_config.json`, or one of its older names: how texts enter the encoder."""
 
     max_seq_length: _Count | None = None
@@ -181,7 +185,7 @@ class TransformerSettings(_Declaration):
         return modalities
 
 
-class PoolingSettings(_Declaration):
+class PoolingSettings(Declaration):
     """The `config.json` of a Pooling module: `pooling_mode`, or in older folders a flag for each mode."""
 
     pooling_mode: list[str] | None = None
@@ -215,13 +219,13 @@ class PoolingSettings(_Declaration):
         return " + ".join(_POOLINGS[mode] for mode in modes)
 
 
-class LearnedPoolingSettings(_Declaration):
+class LearnedPoolingSettings(Declaration):
     """The `config.json` of a LearnedPooling module; the pooler has files of its own beside it."""
 
     include_prompt: bool = True
 
 
-class LayerSettings(_Declaration):
+class LayerSettings(Declaration):
     """The `config.json` of a WeightedLayerPooling module; beside it are weights of layers, from `layer_start` on."""
 
     layer_start: Annotated[int, Field(ge=0)] = 4
@@ -251,7 +255,7 @@ class LayerSettings(_Declaration):
         return tuple(zip(layers, found, strict=True))
 
 
-class ModelSettings(_Declaration):
+class ModelSettings(Declaration):
     """`config_sentence_transformers.json`; its other keys say how the folder was saved."""
 
     model_config = ConfigDict(extra="ignore")
@@ -291,7 +295,7 @@ def read_modules(path: Path) -> list[Module]:
     """Read `modules.json` in the file's order, which is the one that counts; empty where there is no such file.
 
     Raises:
-        CheckpointError: it is damaged, does not begin with a Transformer, or leads out of the model folder.
+        CheckpointError: it is damaged, does not begin with a known module, or leads out of the model folder.
     """
     if not path.exists():
         return []
@@ -299,9 +303,11 @@ def read_modules(path: Path) -> list[Module]:
         modules = TypeAdapter(list[Module]).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not a list of modules: {' '.join(str(error).split())}.") from None
-    if not modules or modules[0].kind != "Transformer":
+    if not modules or modules[0].kind not in FIRST_MODULES:
         first = modules[0].type if modules else "nothing"
-        raise CheckpointError(f"{path}: must begin with a Transformer module, not {first}.")
+        raise CheckpointError(
+            f"{path}: must begin with a Transformer module, not {first}. Known are {' and '.join(FIRST_MODULES)}."
+        )
     for module in modules:
         if Path(module.path).is_absolute() or ".." in Path(module.path).parts:
             raise CheckpointError(f"{path}: path {module.path!r} leads out of the model folder.")

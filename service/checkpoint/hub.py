@@ -22,10 +22,11 @@ HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.ji
 """Patterns of the files that are downloaded from the hub; pickled weights are not among them."""
 
 _MODULES: Final = "modules.json"
-_DECLARATIONS: Final = [_MODULES, "config.json"]
+_DECLARATIONS: Final = [_MODULES, "config.json", "adapter_config.json"]
 _WHOLE: Final = "model.safetensors"
 _INDEX: Final = "model.safetensors.index.json"
 _SHARDS: Final = "model-*-of-*.safetensors"
+_ADAPTER: Final = "adapter_model.safetensors"
 _COMMIT: Final = re.compile("[0-9a-f]{40}")
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _PATIENCE: Final = 10.0
@@ -70,7 +71,8 @@ def needed(files: Iterable[str], modules: Sequence[Module]) -> list[str]:
         files: paths of all its files.
         modules: what its `modules.json` lists; none for a plain encoder.
     """
-    folders = [module.path.strip("/") for module in modules] or [""]
+    paths = [module.path.strip("/") for module in modules] or [""]
+    folders = ["" if path == "." else path for path in paths]  # model2vec writes "." for the repository itself
     by_folder: dict[str, list[str]] = {}
     for file in files:
         path = PurePosixPath(file)
@@ -90,6 +92,8 @@ def _is_read(file: PurePosixPath, beside: Iterable[str]) -> bool:
     names = {PurePosixPath(other).name for other in beside if PurePosixPath(other).parent == file.parent}
     if file.name == _INDEX:
         return _WHOLE not in names
+    if file.name == _ADAPTER:
+        return True
     if file.suffix != ".safetensors":
         return True
     if _WHOLE in names:

@@ -35,13 +35,18 @@ _KEYS: Final = {"yaml", "yml", "json", "toml", "graphql", "http"}
 """Languages in which a line that begins with `query: ` sets a key."""
 
 
-def quoted_prompts(folder: Path) -> list[str]:
-    """Return the usual prompts that a model's README quotes or names, or begins a line of code with; at most four."""
+def read_readme(folder: Path) -> str:
+    """Return the beginning of a model's README, 2^20 characters at most; empty where there is none to read."""
     try:
         with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
-            text = file.read(_MOST)
+            return file.read(_MOST)
     except OSError:
-        return []
+        return ""
+
+
+def quoted_prompts(folder: Path) -> list[str]:
+    """Return the usual prompts that a model's README quotes or names, or begins a line of code with; at most four."""
+    text = read_readme(folder)
     found = {*_QUOTED.findall(text), *_INSTRUCTION.findall(text)}
     words = {*_ALONE.findall(_SHOWN.sub("", text)), *chain.from_iterable(_NAMED.findall(text))}
     found.update(f"{word} " for word in words if word)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -95,6 +96,23 @@ def not_finite(
                 if tensor.is_floating_point() and not tensor.float().isfinite().all():
                     return path, name
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The type of a tensor's numbers, as safetensors calls it, and its sizes."""
+
+    kind: str
+    sizes: tuple[int, ...]
+
+
+def shapes(path: Path) -> dict[str, Shape]:
+    """Return what tensors a safetensors file holds, by its header.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    return {name: Shape(entry["dtype"], tuple(entry["shape"])) for name, entry in _header(path)[0].items()}
 
 
 def count(files: Iterable[Path]) -> int:

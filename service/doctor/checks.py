@@ -48,9 +48,10 @@ def modules(checkpoint: Checkpoint, unknown: Sequence[UnknownModule]) -> list[Fi
     """Report the modules that cannot be followed."""
     if not unknown:
         known = [
-            "Transformer",
+            *(["Transformer"] if checkpoint.table is None else ["StaticEmbedding"]),
             *(["WeightedLayerPooling"] if checkpoint.layers else []),
-            *(["Pooling"] if checkpoint.pooling else []),
+            *(each.kind for each in checkpoint.of_tokens),
+            *(["Pooling"] if checkpoint.pooling and checkpoint.table is None else []),
             *(each.kind for each in checkpoint.head),
         ]
         return [Finding("modules", "ok", f"{' > '.join(known)}: all are followed")]
@@ -223,7 +224,7 @@ def similarity(recipe: Recipe) -> list[Finding]:
 def head(recipe: Recipe, skipped: float | None) -> Finding:
     """Check that no layer after pooling is skipped; `skipped` is the cosine to vectors without declared layers."""
     checkpoint = recipe.checkpoint
-    followed = {module.folder.name for module in checkpoint.head}
+    followed = {module.folder.name for module in (*checkpoint.of_tokens, *checkpoint.head)}
     left_out = sorted(
         item.name
         for item in checkpoint.folder.iterdir()

@@ -85,7 +85,8 @@ class InputTokenizer:
         with phase("tokenize"):
             for start, part, size in parts(inputs):
                 work = partial(self._tokenized, start, part, prompt, fit, where, offsets)
-                if size + len(part) * len(prompt) <= _SHORT and len(part) <= FEW:
+                few = self._tokenizer.few
+                if size + len(part) * len(prompt) <= _SHORT * few // FEW and len(part) <= few:
                     texts += work()
                 else:
                     texts += await asyncio.get_running_loop().run_in_executor(_TOKENIZING, work)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
-from pooling import masks, maxsim
+from pooling import Mean, masks, maxsim
 from service.arrays import Floats, Vectors
 from service.embedding.recipe import Recipe
 from service.encoder import PostProcess
@@ -55,6 +56,14 @@ class ToVectors:
         """States (rows, time, dim), mask and ids (rows, time) -> vectors (rows, dimensions)."""
         return list(self.complete(self.recipe.pooler(states, self.recipe.pooled(mask, ids))))
 
+    @property
+    def of_means(self) -> Callable[[Tensor], Sequence[Vectors]] | None:
+        """From the means of states (rows, dim) to vectors (rows, dimensions), where these are made of no more."""
+        return self._of_means if type(self.recipe.pooler) is Mean else None
+
+    def _of_means(self, means: Tensor) -> Sequence[Vectors]:
+        return list(self.complete(means))
+
     def complete(self, pooled: Tensor) -> Vectors:
         """Turn pooled vectors (rows, output_dim) into vectors (rows, dimensions).
 
@@ -62,9 +71,10 @@ class ToVectors:
             BrokenModel: a vector is not finite.
         """
         vectors = complete(self.recipe, pooled, normalize=self.normalize, dimensions=self.dimensions)
-        if not torch.isfinite(vectors).all():
+        found: Vectors = vectors.numpy()
+        if not np.isfinite(found).all():  # which NumPy is sooner done with, over few vectors
             raise BrokenModel(self.recipe.name)
-        return vectors.numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,11 @@ class WithoutPrompt:
 
     post_process: PostProcess
     skip: int
+
+    @property
+    def of_means(self) -> Callable[[Tensor], Sequence[Any]] | None:
+        """As of `post_process`, where no token is left out."""
+        return None if self.skip else getattr(self.post_process, "of_means", None)
 
     def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Any]:
         """As `post_process` does."""

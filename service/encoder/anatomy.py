@@ -52,7 +52,7 @@ def examine(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Anato
     """
     from transformers import AutoConfig
 
-    folder = checkpoint.transformer
+    folder = checkpoint.encoder
     kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
     try:
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -84,7 +84,7 @@ def _no_more_than_saved(checkpoint: Checkpoint) -> Iterator[None]:
         if built > most:
             shape = " x ".join(map(str, weight.shape))
             raise CheckpointError(
-                f"{checkpoint.transformer}: config.json describes an encoder of more than {most} weights (building "
+                f"{checkpoint.encoder}: config.json describes an encoder of more than {most} weights (building "
                 f"stopped at {name!r} of a {type(module).__name__}, {shape}), and the weights beside it take {size} "
                 "bytes, so the two are not of one model. Correct its sizes, or get both anew."
             )
@@ -110,7 +110,7 @@ def auto_class(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> An
         return AutoModel
     if kind not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES and not trust_remote_code:
         raise CheckpointError(
-            f"{checkpoint.transformer}: is an encoder with a decoder ({kind}), and transformers does not load its "
+            f"{checkpoint.encoder}: is an encoder with a decoder ({kind}), and transformers does not load its "
             "encoder alone. Choose another model."
         )
     return AutoModelForTextEncoding

@@ -26,10 +26,11 @@ class PassFigures:
         self.known_shapes = self.new_shapes = 0
         """Passes of a shape that was compiled before, and passes that had to compile theirs."""
 
-    def add(self, rows: int, width: int, tokens: int, forward: float, pooling: float) -> None:
-        """Count a pass of `rows` texts padded to `width` tokens, which have `tokens` together without padding."""
+    def add(self, rows: int, width: float, tokens: int, forward: float, pooling: float) -> None:
+        """Count a pass of `rows` texts padded to `width` tokens, on average, which have `tokens` without padding."""
         self.rows.add(rows)
-        self.tokens.add(rows * width)
-        self.padding += rows * width - tokens
+        padded = round(rows * width)
+        self.tokens.add(padded)
+        self.padding += padded - tokens
         self.forward.add(forward)
         self.pooling.add(pooling)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,11 @@ import torch
 from service.checkpoint import Checkpoint, sha256
 from service.encoder.anatomy import Anatomy, auto_class, examine
 from service.encoder.artifacts import Artifacts
+from service.encoder.merging import merge
+from service.encoder.modules import WEIGHTS, TokenLayers
 from service.encoder.probe import check_module
 from service.encoder.progress import Progress, no_progress
+from service.encoder.table import read_tokenizer, sizes
 from service.encoder.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
 from service.errors import CheckpointError, brief
 
@@ -33,6 +36,9 @@ _ANATOMY_FORMAT: Final = 2
 _SILENT_KEYS: Final = {
     *("_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"),
     *("gradient_checkpointing", "architectures", "_attn_implementation_autoset"),
+}
+_SILENT_OF_ADAPTERS: Final = {
+    *("base_model_name_or_path", "revision", "inference_mode", "peft_version", "task_type", "lora_dropout"),
 }
 
 _NUMBER: Final = re.compile(r"\d+")
@@ -104,6 +110,8 @@ class Source:
 
     def _tokenizer(self) -> TokenizerSpec:
         """Return the tokenizer as transformers resolves it, from the cache: transformers takes seconds to import."""
+        if self.checkpoint.table is not None:  # read in no time
+            return read_tokenizer(self.checkpoint, self.checkpoint.table)
         key = {
             "files": self.checkpoint.sums("*.json", "*.txt", "*.model", "*.py"),
             "lower_case": self.checkpoint.lower_case,
@@ -128,6 +136,8 @@ class Source:
 
     def _anatomy(self) -> Anatomy:
         """Return the encoder's sizes, from the cache: building one without its weights takes transformers as well."""
+        if self.checkpoint.table is not None:
+            return sizes(self.checkpoint.table)
         key = {
             "format": _ANATOMY_FORMAT,
             "config": dict(self.checkpoint.config),
@@ -139,15 +149,27 @@ class Source:
             (folder / "anatomy.json").write_text(json.dumps(asdict(anatomy)))
 
         folder = self.artifacts.get("anatomy", key, build)
-        return Anatomy(**json.loads((folder / "anatomy.json").read_text()))
+        anatomy = Anatomy(**json.loads((folder / "anatomy.json").read_text()))
+        layers = self.checkpoint.of_tokens
+        return replace(anatomy, dim=TokenLayers(layers, anatomy.dim).output_dim) if layers else anatomy
 
 
 def fingerprint(checkpoint: Checkpoint, files: Iterable[Path]) -> str:
-    """Return sixteen hex digits over files of weights and the part of config.json that changes a state."""
+    """Return sixteen hex digits over files of weights and the part of config.json that changes a state.
+
+    What changes states besides, an adapter's config and the layers of tokens, is part of them.
+    """
     config = {key: value for key, value in checkpoint.config.items() if key not in _SILENT_KEYS}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for path in files:
         digest.update(f"{path.name} {sha256(path)}".encode())
+    if checkpoint.adapter is not None:
+        of_adapter = {
+            key: value for key, value in checkpoint.adapter.config.items() if key not in _SILENT_OF_ADAPTERS
+        }
+        digest.update(json.dumps(of_adapter, sort_keys=True).encode())
+    for module in checkpoint.of_tokens:
+        digest.update(f"{json.dumps(module.config, sort_keys=True)} {sha256(module.folder / WEIGHTS)}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -165,41 +187,43 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
     if checkpoint.config.get("model_type") in _HASHING:
         raise CheckpointError(
-            f"{checkpoint.transformer}: the attention of {checkpoint.config['model_type']} hashes by chance, in "
+            f"{checkpoint.encoder}: the attention of {checkpoint.config['model_type']} hashes by chance, in "
             "buckets whose number the first text decides, so a text has no one vector. Choose another model."
         )
     try:
         model, report = kind.from_pretrained(
-            checkpoint.transformer,
-            dtype=dtype,
+            checkpoint.encoder,
+            dtype=dtype if checkpoint.adapter is None else torch.float32,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # refused below, by name
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
     except Exception as error:  # transformers raises many kinds for a damaged folder
-        raise CheckpointError(
-            f"{checkpoint.transformer}: its weights cannot be loaded ({brief(error, 400)})."
-        ) from None
+        raise CheckpointError(f"{checkpoint.encoder}: its weights cannot be loaded ({brief(error, 400)}).") from None
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if report["mismatched_keys"]:
         key, found, wanted = min(report["mismatched_keys"])
         raise CheckpointError(
-            f"{checkpoint.transformer}: {key!r} is {_size(found)} in the weights and {_size(wanted)} by config.json, "
+            f"{checkpoint.encoder}: {key!r} is {_size(found)} in the weights and {_size(wanted)} by config.json, "
             "so the two are not of one model. Get both anew."
         )
     if missing:
         raise CheckpointError(
-            f"{checkpoint.transformer}: {len(missing)} weights are missing or of another shape, such as "
+            f"{checkpoint.encoder}: {len(missing)} weights are missing or of another shape, such as "
             f"{missing[0]!r}; the encoder would run on random numbers. Get the folder anew."
         )
     _check_used(checkpoint, model.state_dict(), report["unexpected_keys"], model.base_model_prefix)
+    if checkpoint.adapter is not None:
+        model = merge(model, checkpoint.adapter).to(dtype)  # in float32, so that it is rounded only once
     if hasattr(model, "set_attention_type"):
         # BigBird's sparse attention depends on a batch's width, and one short text turns it into full attention for
         # good. Only with full attention from the start does a text have one vector.
         model.set_attention_type("original_full")
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # keys and values are never asked for again
+    if checkpoint.of_tokens:
+        TokenLayers(checkpoint.of_tokens).put_on(model)
     module = model.eval().requires_grad_(False)
     check_module(module, checkpoint)
     return module
@@ -221,7 +245,7 @@ def _check_used(checkpoint: Checkpoint, loaded: Iterable[str], unexpected: Itera
         alike = sum(_NUMBER.sub("#", other) == _NUMBER.sub("#", key) for other in left_out)
         name = checkpoint.weight_files()[0].name
         raise CheckpointError(
-            f"{checkpoint.transformer}: {name} holds {key!r}, and the encoder of config.json has no such layer: it "
+            f"{checkpoint.encoder}: {name} holds {key!r}, and the encoder of config.json has no such layer: it "
             f"has {len(used)} of {len(used) + alike}, so the two are not of one model. Correct config.json, or get "
             "both anew."
         )

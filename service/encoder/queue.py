@@ -22,7 +22,8 @@ from service.observation import Phase
 PostProcess = Callable[[Tensor, Tensor, Tensor], Sequence[Any]]
 """States (rows, time, dim), mask and token ids (rows, time) -> one result per row, at the end of a pass.
 
-Rows whose `PostProcess` and layers compare equal share one call."""
+Rows whose `PostProcess` and layers compare equal share one call. One that needs no more of a text than the mean of
+its states has an attribute `of_means`, a function that gives the same from means (rows, dim); it may be None."""
 
 _LEAST_BATCH: Final = 64
 """Tokens below which splitting a batch between streams costs more than it gains."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from tokenizers.pre_tokenizers import Split
 
 from service.arrays import Ids
 from service.checkpoint import read_json
+from service.encoder.words import Words
 from service.errors import CheckpointError, InvalidTokenIds, Place, brief
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ _UNIGRAM: Final = re.compile(r'"type":\s*"Unigram",\s*"unk_id":\s*(\d+)')
 _REMEDY: Final = "Get tokenizer.json anew, or save it there (`tokenizer.save_pretrained(folder)`)."
 FEW: Final = 8
 """Texts up to which encoding one after the other is faster than over all cores."""
+MANY_WORDS: Final = 64
+"""The same where words are kept with their ids."""
 _SHORT: Final = 16_384
 """Characters up to which that takes some milliseconds at most."""
 
@@ -64,6 +68,9 @@ class TokenizerSpec:
         vocab_size: one more than the highest id.
         split_special_tokens: the checkpoint wants special tokens that a text spells out read as plain characters;
             not part of `backend`.
+        keeps_unknown: tokens of what is not in the vocabulary are part of a text; model2vec leaves them out.
+        keeps_words: words are kept with their ids, where the tokenizer allows it: worth while where the encoder is so
+            fast that tokenizing is most of the work.
     """
 
     backend: str
@@ -74,6 +81,8 @@ class TokenizerSpec:
     declared_limit: int | None
     vocab_size: int
     split_special_tokens: bool = False
+    keeps_unknown: bool = True
+    keeps_words: bool = False
 
     def to_json(self) -> str:
         """Return the spec as JSON."""
@@ -163,6 +172,9 @@ class Tokenizer:
         self._pieces = _pieces(self._backend, self.special_tokens)
         if not self.parses_special_tokens:
             _read_plainly(self._backend, self._pieces)
+        self._words = Words(self._backend) if spec.keeps_words and Words.suits(spec.backend) else None
+        self.few = MANY_WORDS if self._words is not None else FEW
+        """Texts up to which encoding takes less time than handing them to a thread, if they are of usual length."""
         self._prefix, self._suffix = list(spec.prefix), list(spec.suffix)
         self._special = frozenset(spec.special_ids)
         self.pad_id = spec.pad_id
@@ -170,6 +182,7 @@ class Tokenizer:
         self.vocab_size = spec.vocab_size
         self.unknown_id = _unknown_id(self._backend, spec)
         """The id of what is no entry of the vocabulary: of a character, or of a word beyond the longest one taken."""
+        self._left_out = None if spec.keeps_unknown else self.unknown_id
         self.prompt_length = lru_cache(maxsize=256)(self._prompt_length)
         self.framed_length = lru_cache(maxsize=256)(self._framed_length)
 
@@ -182,6 +195,8 @@ class Tokenizer:
         """Tokenize whole texts, each after `prompt`; offsets count from the start of the text, not of the prompt."""
         prompted = [prompt + text for text in texts] if prompt else list(texts)
         backend = self._backend_after(prompt)
+        if self._words is not None and not offsets and backend is self._backend:
+            return [self._tokenized(np.array(ids, dtype=np.int64)) for ids in self._words.encode(prompted)]
         # `encode` holds the interpreter's lock, so a long text would stop every other thread meanwhile.
         if len(prompted) <= FEW and sum(map(len, prompted)) <= _SHORT:
             encodings = [backend.encode(text) for text in prompted]
@@ -191,11 +206,18 @@ class Tokenizer:
             encodings = backend.encode_batch_fast(prompted)
         texts_ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
         if not offsets:
-            return [TokenizedText(ids, len(ids)) for ids in texts_ids]
+            return list(map(self._tokenized, texts_ids))
         return [
-            TokenizedText(ids, len(ids), _offsets(encoding, len(prompt)))
+            self._tokenized(ids, _offsets(encoding, len(prompt)))
             for ids, encoding in zip(texts_ids, encodings, strict=True)
         ]
+
+    def _tokenized(self, ids: Ids, offsets: tuple[tuple[int, int] | None, ...] = ()) -> TokenizedText:
+        """Return what the encoder reads of ids, without unknown tokens where they are no part of a text."""
+        if self._left_out is not None and self._left_out in ids:
+            kept = ids != self._left_out
+            ids, offsets = ids[kept], tuple(compress(offsets, kept))
+        return TokenizedText(ids, len(ids), offsets)
 
     def frame(self, ids: Sequence[int], where: Place) -> TokenizedText:
         """Frame the token ids of a text by the special tokens, unless they are already there.
@@ -204,7 +226,7 @@ class Tokenizer:
             InvalidTokenIds: an id is outside the vocabulary.
         """
         framed = [*self._prefix, *self._bare(ids, where), *self._suffix]
-        return TokenizedText(np.array(framed, dtype=np.int64), len(framed))
+        return self._tokenized(np.array(framed, dtype=np.int64))
 
     def require_text(self, ids: Sequence[int], where: Place) -> None:
         """Check that the token ids, with special tokens or without, are those of some text.
@@ -231,7 +253,7 @@ class Tokenizer:
 
     def is_blank(self, text: str) -> bool:
         """Return whether a text has no tokens except special ones."""
-        return len(self._backend.encode(text).ids) <= self.num_special
+        return len(self._tokenized(np.array(self._backend.encode(text).ids, np.int64)).ids) <= self.num_special
 
     def truncate(self, text: TokenizedText, limit: int, side: Side = "right", *, front: int = 0) -> TokenizedText:
         """Cut a text to `limit` tokens at one side; special tokens and the first `front` tokens, the prompt, stay."""
@@ -270,7 +292,8 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """Return sixteen hex digits over vocabulary, normalisation and template, and how special tokens are read."""
         plain = "" if self.parses_special_tokens else "split special tokens"
-        return hashlib.sha256((self.spec.backend + plain).encode()).hexdigest()[:16]
+        known = "" if self.spec.keeps_unknown else "known tokens only"
+        return hashlib.sha256((self.spec.backend + plain + known).encode()).hexdigest()[:16]
 
     def _backend_after(self, prompt: str) -> tokenizers.Tokenizer:
         """Return what reads texts with a prompt: one that spells a special token means that token."""

@@ -62,12 +62,18 @@ def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
 
     Raises:
         ConfigError: one cannot be built, has no parameters, or does not fit the head; or the states are of other
-            layers than the checkpoint declares, as will the folder that is written.
+            layers than the checkpoint declares, as will the folder that is written; or the model is static, whose
+            folder has no place for a fitted pooling.
     """
     if not recipe.layers_declared:
         raise ConfigError(
             f"models.{recipe.name}.layers: a pooling is fitted over the layers that the checkpoint declares, and the "
             "folder that is written declares them too. Leave layers out."
+        )
+    if recipe.checkpoint.table is not None:
+        raise ConfigError(
+            f"{recipe.checkpoint.name}: is a static model, whose folder declares no pooling, so no fitted one can be "
+            "saved with it. Fit one to an encoder."
         )
     poolers: dict[str, Pooler] = {}
     for spec in specs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -234,6 +235,29 @@ def sentence_transformer(
     transformer = Transformer(str(plain))
     modules = [transformer, Pooling(DIM, pooling, include_prompt=include_prompt), *head]
     SentenceTransformer(modules=modules, device="cpu", **settings).save(str(folder))
+    return folder
+
+
+def static(folder: Path, *head: torch.nn.Module, **settings: Any) -> Path:
+    """A table of vectors over the tokens of `wordpiece`, as the installed sentence-transformers saves it."""
+    torch.manual_seed(10)
+    modules = [StaticEmbedding(wordpiece(), embedding_dim=DIM), *head]
+    SentenceTransformer(modules=modules, device="cpu", **settings).save(str(folder))
+    return folder
+
+
+def model2vec(folder: Path, tensors: Mapping[str, np.ndarray] | None = None, **config: Any) -> Path:
+    """A folder in the form in which model2vec saves one, of vectors (tokens, DIM) unless other tensors are given."""
+    folder.mkdir(parents=True)
+    tokenizer = Tokenizer.from_str(wordpiece().backend_tokenizer.to_str())
+    tokenizer.enable_truncation(512)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    if tensors is None:
+        vectors = np.random.default_rng(11).normal(size=(tokenizer.get_vocab_size(), DIM))
+        tensors = {"embeddings": vectors.astype(np.float32)}
+    save_file(dict(tensors), folder / "model.safetensors")
+    settings = {"model_type": "model2vec", "normalize": True, "max_length": 512, "embedding_dtype": "float32"}
+    edit(folder / "config.json", **settings | config)
     return folder
 
 

@@ -67,6 +67,7 @@ async def info(served: Served) -> dict[str, Any]:
                 "normalize": model.recipe.normalize,
                 "similarity": model.encoder.checkpoint.similarity,
                 "dimension": model.dim,
+                "matryoshka_dimensions": model.encoder.checkpoint.matryoshka,
                 "max_tokens": model.recipe.max_tokens,
                 "truncate": model.recipe.truncate,
                 "prompts": model.recipe.prompts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Self
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pooling.layers import LAST
+from service.arrays import Ids
 from service.config import RuntimeConfig, runtimes
 from service.encoder.loading import Source
 from service.encoder.memory import Footprint
@@ -40,7 +41,8 @@ class Runtime(ABC):
     own, for a small request that should not wait for a stream. `agreement` is, for int8, how near its vectors are
     to those of float32. `footprint` estimates the memory of a pass. A `stateful` one leaves something behind in a
     pass, such as a recurrent state or the frequencies for its width: it computes one pass at a time, and its texts
-    share one only with texts of their length.
+    share one only with texts of their length. One that `gives_means` makes them in less time than it takes to queue
+    a request, so that requests which need no more are computed where they come from.
     """
 
     backend: ClassVar[str]
@@ -58,6 +60,7 @@ class Runtime(ABC):
     stateful: bool = False
     depth: int | None = None
     """How many transformer layers it gives the states of; None: those of the last layer alone."""
+    gives_means: bool = False
 
     @property
     def version(self) -> str:
@@ -83,6 +86,13 @@ class Runtime(ABC):
             longest: most tokens of a row.
         """
         return AnyShape()
+
+    def means(self, rows: Sequence[Ids]) -> Tensor:
+        """Token ids of texts, one array a text, none empty -> the means of their states (texts, dim).
+
+        Only of a runtime that `gives_means`.
+        """
+        raise NotImplementedError
 
     def prepare_thread(self) -> None:
         """Prepare the calling thread; each thread does so once, before its first `states`."""

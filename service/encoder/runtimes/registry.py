@@ -10,6 +10,7 @@ from service.config import RuntimeConfig, runtimes
 from service.encoder.loading import Source
 from service.encoder.runtimes.base import Runtime, Unfit
 from service.encoder.runtimes.machine import auto_precision
+from service.encoder.runtimes.static import StaticRuntime
 from service.errors import CheckpointError, ConfigError, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,10 @@ def load_runtime(source: Source, config: RuntimeConfig, accept: Callable[[Runtim
         ConfigError: this machine or this installation cannot do what the config asks for.
         CheckpointError: the weights cannot be used, or not in int8.
     """
-    if config.backend == "auto":
+    if source.checkpoint.table is not None:  # whatever runs the encoders beside it
+        kinds: list[type[Runtime]] = [StaticRuntime]
+        reason = StaticRuntime.merit
+    elif config.backend == "auto":
         kinds = sorted(map(find, runtimes()), key=lambda kind: kind.rank, reverse=True)
         reason = kinds[0].merit
     else:

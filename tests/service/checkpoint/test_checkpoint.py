@@ -197,9 +197,29 @@ def test_a_chat_template_that_sentence_transformers_would_apply(tmp_path):
         pass
 
 
-def test_adapters(model):
-    (model / "adapter_config.json").write_text("{}")
-    refused(model, "adapter_config.json", "merge_and_unload")
+@pytest.mark.parametrize("kind", [None, 3, "IA3", "PREFIX_TUNING", "lora"])
+def test_adapters_of_unknown_kinds(model, kind):
+    (model / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
+    refused(model, "adapter_config.json", "peft_type is", "LORA", "merge_and_unload")
+
+
+def test_adapters_without_their_weights_or_base(model, tmp_path):
+    base = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "nowhere")}
+    (model / "adapter_config.json").write_text(json.dumps(base))
+    (model / "adapter_model.bin").write_bytes(b"pickled")
+    refused(model, "has no adapter_model.safetensors (there is adapter_model.bin)", "never read")
+    (model / "adapter_model.safetensors").write_bytes(b"")
+    refused(model, "adapter_config.json", "the base model", "nowhere", "there is no such folder")
+    (tmp_path / "nowhere").mkdir()
+    refused(model, "adapter_config.json", "has no config.json, so it is no base model")
+    base["base_model_name_or_path"] = str(model)
+    (model / "adapter_config.json").write_text(json.dumps(base))
+    refused(model, "is an adapter itself", "merge_and_unload")
+
+
+def test_a_final_normalize_of_something_else_than_the_vector(model):
+    edit(model / "3_Normalize" / "config.json", module_input_name="token_embeddings")
+    refused(model, "3_Normalize", "module_input_name 'token_embeddings' is not the pooled vector")
 
 
 # Weights

@@ -284,3 +284,13 @@ def test_shards_and_other_weights():
     modules = tuple(Module(path=path, type=f"sentence_transformers.models.{kind}") for path, kind in listed)
     inside = ["0_Transformer/model.safetensors", "2_Dense/model.safetensors"]
     assert chosen("model.safetensors", "3_Dense/model.safetensors", *inside, modules=modules) == inside
+
+
+@pytest.mark.parametrize("path", [".", "", "0_StaticEmbedding"])
+def test_static_models_and_adapters(path):
+    """model2vec says "." of the repository itself; an adapter comes whatever weights lie beside it."""
+    at = "" if path in {".", ""} else f"{path}/"
+    kept = [f"{at}adapter_model.safetensors", f"{at}model.safetensors", f"{at}tokenizer.json"]
+    files = [*kept, "modules.json", "onnx/model.safetensors", "onnx/tokenizer.json", "pytorch_model.bin"]
+    modules = [Module(path=path, type="StaticEmbedding"), Module(path="1_Normalize", type="Normalize")]
+    assert needed(files, modules) == sorted([*kept, "modules.json"])
