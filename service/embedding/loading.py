@@ -26,14 +26,13 @@ def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe
     checkpoint = read_checkpoint(settings.encoder, settings.revision)
     # If the config has yet to choose a pooling, say so before minutes of loading weights.
     declared_or(settings.pooling, checkpoint, f"models.{name}")
-    options = {
-        "trust_remote_code": settings.trust_remote_code,
-        "parse_special_tokens": settings.parse_special_tokens,
-    }
-    key = (checkpoint.transformer.resolve(), checkpoint.lower_case, *options.values())
+    trusted, parsed = settings.trust_remote_code, settings.parse_special_tokens
+    key = (checkpoint.transformer.resolve(), checkpoint.lower_case, trusted, parsed)
     if key not in encoders:
         logger.info("loading %s from %s", settings.encoder, checkpoint.transformer)
-        encoders[key] = Encoder(checkpoint, config.runtime, config.batching, **options)
+        encoders[key] = Encoder(
+            checkpoint, config.runtime, config.batching, trust_remote_code=trusted, parse_special_tokens=parsed
+        )
     recipe = resolve(name, settings, checkpoint, encoders[key].tokenizer, encoders[key].anatomy)
     for warning in recipe.warnings:
         logger.warning("models.%s: %s", name, warning)

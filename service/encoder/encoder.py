@@ -18,8 +18,9 @@ from service.encoder.memory import StateBudget
 from service.encoder.rounding import agreement_of
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
+from service.encoder.task import TOKEN_STATES, Task
 from service.encoder.trial import tried
-from service.errors import brief
+from service.errors import ConfigError, brief
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,15 @@ class Encoder:
         *,
         trust_remote_code: bool = False,
         parse_special_tokens: bool = False,
+        task: Task = TOKEN_STATES,
     ) -> None:
+        runtime = _measured(runtime, task)
         source = Source(
             checkpoint,
             runtime.cache,
             trust_remote_code=trust_remote_code,
             parse_special_tokens=parse_special_tokens,
+            task=task,
         )
         self.checkpoint = checkpoint
         self.tokenizer = source.tokenizer
@@ -115,6 +119,21 @@ class Encoder:
 
 def _nothing(states: Tensor, mask: Tensor) -> list[None]:
     return [None] * len(mask)
+
+
+def _measured(runtime: RuntimeConfig, task: Task) -> RuntimeConfig:
+    """Return the config with no precision by itself that is not measured for what a task gives.
+
+    How far int8 and bf16 are from fp32 is told by vectors.
+    """
+    if task.directional:
+        return runtime
+    if runtime.precision == "int8":
+        raise ConfigError(
+            f"runtime.precision: int8 is measured by vectors, and not for {task.result}. Set it to auto, fp32 or "
+            "bf16, or serve the model in a deployment of its own."
+        )
+    return runtime.model_copy(update={"precision": "fp32"}) if runtime.precision == "auto" else runtime
 
 
 def _state_bytes(batching: BatchingConfig, runtime: Runtime) -> int:

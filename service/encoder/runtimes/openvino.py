@@ -31,8 +31,8 @@ from service.encoder.runtimes.base import Runtime, Unfit
 from service.encoder.runtimes.equivalence import CHECK, difference, sample, silenced
 from service.encoder.runtimes.machine import cpu_precision, int8_advice, threads
 from service.encoder.runtimes.quantizer import Quantizer
-from service.encoder.runtimes.torch import StatesOnly
 from service.encoder.shapes import AnyShape, ShapeBuckets, Shapes
+from service.encoder.task import TOKEN_STATES, Task
 from service.errors import CheckpointError, ConfigError, brief
 from service.process import in_background
 
@@ -127,7 +127,7 @@ class OpenVINORuntime(Runtime):
 
         def build(folder: Path) -> None:
             logger.info("converting %s for OpenVINO; the graph is kept in %s", name, source.artifacts.root)
-            save(convert(source.module()), folder)
+            save(convert(source.module(), source.task), folder)
 
         try:
             graph = source.artifact("graph", {"openvino": version("openvino"), "check": CHECK}, build) / GRAPH
@@ -184,7 +184,7 @@ class OpenVINORuntime(Runtime):
         self._requests.wide = self._wide.create_infer_request()
 
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
-        """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim)."""
+        """Token ids and mask, both (batch, time), padded at the right -> what the task gives (batch, rows, dim)."""
         request = self._requests.wide if wide else self._requests.narrow
         request.infer([ids, mask.astype(np.int64)], share_inputs=True, share_outputs=True)
         # The request's memory is written again by its next pass.
@@ -217,14 +217,14 @@ def _precision(config: RuntimeConfig) -> str:
     return precision
 
 
-def convert(module: Any) -> Any:
-    """Convert a transformers module: `openvino.Model` of ids and mask (batch, time) -> states (batch, time, dim).
+def convert(module: Any, task: Task = TOKEN_STATES) -> Any:
+    """Convert a transformers module: `openvino.Model` of ids and mask (batch, time) -> results (batch, rows, dim).
 
     Raises:
-        ConversionError: it cannot be converted, or the graph gives other states than the module.
+        ConversionError: it cannot be converted, or the graph gives other results than the module.
     """
     try:
-        return _convert(module)
+        return _convert(module, task)
     except ConversionError as error:
         attention = module.config._attn_implementation
         if attention == "eager" or not hasattr(module, "set_attn_implementation"):
@@ -233,14 +233,14 @@ def convert(module: Any) -> Any:
         # layer spreads it. Transformers' own products with a finite mask do not, and are fused just as well.
         module.set_attn_implementation("eager")
         try:
-            return _convert(module)
+            return _convert(module, task)
         except ConversionError:
             raise error from None
         finally:
             module.set_attn_implementation(attention)
 
 
-def _convert(module: Any) -> Any:
+def _convert(module: Any, task: Task) -> Any:
     import openvino
 
     dynamic = openvino.PartialShape([-1, -1])
@@ -248,14 +248,14 @@ def _convert(module: Any) -> Any:
         with silenced(), torch.inference_mode():
             ids, mask = sample(module, rows=2, width=7)
             graph = openvino.convert_model(
-                StatesOnly(module),
+                task.wrap(module),
                 example_input={"input_ids": ids, "attention_mask": mask},
                 input=[(name, dynamic, openvino.Type.i64) for name in _INPUTS],
             )
             settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": available_cores()}
             compiled = openvino.Core().compile_model(graph, "CPU", settings)
             reason = difference(
-                module, lambda ids, mask: torch.from_numpy(compiled([ids.numpy(), mask.numpy()])[0].copy())
+                module, lambda ids, mask: torch.from_numpy(compiled([ids.numpy(), mask.numpy()])[0].copy()), task
             )
     except Exception as error:  # tracing raises whatever the architecture's code does
         without = _NO_RULE.search(str(error))
