@@ -6,7 +6,7 @@ What cannot be followed exactly is an error: a module left out gives vectors of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,8 @@ from service.checkpoint.weights import check_layers, check_whole, weight_files
 from service.errors import CheckpointError, shortened
 
 _HEAD: Final = ("Dense", "LayerNorm", "Normalize", "Dropout")
+CROSS_ENCODER: Final = "CrossEncoder"
+"""What sentence-transformers calls the kind of model."""
 _POOLER_FILE: Final = "pooler.json"
 _CAUSAL_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 _CAUSAL_TYPES: Final = {
@@ -75,6 +77,11 @@ class Checkpoint:
     similarity: str = "cosine"
 
     @property
+    def classifies(self) -> bool:
+        """Whether it has a head that classifies texts, or scores pairs of them."""
+        return any(name.endswith("ForSequenceClassification") for name in self.config.get("architectures") or [])
+
+    @property
     def causal(self) -> bool:
         """Whether a token sees only those before it, as far as the config says."""
         if self.config.get("is_causal") is False or self.config.get("use_bidirectional_attention") is True:
@@ -109,6 +116,14 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         CheckpointError: missing, damaged, without whole safetensors, or declaring what is not known here or more
             layers than there are weights.
     """
+    found = bare(name, revision)
+    _check_embeds(found)
+    modules = read_modules(found.folder / "modules.json")
+    return checked(replace(found, **_declared(found.folder, found.transformer, modules)) if modules else found)
+
+
+def bare(name: str, revision: str | None) -> Checkpoint:
+    """Find a model and read its transformer's config alone; raises `CheckpointError`."""
     folder = find_folder(name, revision)
     modules = read_modules(folder / "modules.json")
     transformer = folder / (modules[0].path if modules else "")
@@ -121,8 +136,16 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             f"{transformer}: has an adapter_config.json, and adapters are not applied here. Merge the adapter into "
             "the model (`model.merge_and_unload()` of peft) and save that."
         )
-    declared = _declared(folder, transformer, modules) if modules else {}
-    found = Checkpoint(name, folder, transformer, config, **declared)
+    return Checkpoint(name, folder, transformer, config)
+
+
+def checked(found: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose weights are there and whole, as far as that is told without loading them.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    transformer = found.transformer
     files = found.weight_files()
     check_whole(files)
     if not files:
@@ -132,8 +155,18 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             "weights can run code when loaded and are never read; save the model with safetensors "
             "(`model.save_pretrained(folder)`)."
         )
-    check_layers(transformer / "config.json", config, files)
+    check_layers(transformer / "config.json", found.config, files)
     return found
+
+
+def _check_embeds(found: Checkpoint) -> None:
+    """Refuse what sentence-transformers has saved as a cross-encoder."""
+    path = found.folder / "config_sentence_transformers.json"
+    if (read_json(path) or {}).get("model_type") == CROSS_ENCODER:
+        raise CheckpointError(
+            f"{found.folder}: is a cross-encoder, which scores pairs of texts and makes no vectors. List it under "
+            "`rerankers` in the config, not under `models`."
+        )
 
 
 def _check_kind(path: Path, config: Mapping[str, Any]) -> None:

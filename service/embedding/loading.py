@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from service.checkpoint import read_checkpoint
 from service.config import Config
 from service.embedding.recipe import Recipe, declared_or, resolve
-from service.encoder import Encoder
+from service.encoder import Encoder, Encoders
 
 logger = logging.getLogger(__name__)
-
-Encoders = dict[tuple[Any, ...], Encoder]
-"""Loaded encoders, by folder and loading options."""
 
 
 def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe]:

@@ -268,6 +268,17 @@ class Tokenizer:
         normal = normalizer.normalize_str(text) if self._pieces and normalizer is not None else text
         return any(token in text for token in self.special_tokens) or any(piece in normal for piece in self._pieces)
 
+    def reader(self) -> tokenizers.Tokenizer:
+        """Return another one of `tokenizers` that reads texts as this one does."""
+        backend = tokenizers.Tokenizer.from_str(self.spec.backend)
+        if not self.parses_special_tokens:
+            _read_plainly(backend, self._pieces)
+        return backend
+
+    def num_special_of_pair(self) -> int:
+        """Return how many special tokens frame a pair of texts."""
+        return int(self._backend.num_special_tokens_to_add(True))
+
     def first_of_pair_ends(self) -> int | None:
         """Return the id of the token that ends the first text of a pair, behind which all have the token type 1.
 
