@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+
+from service.arrays import Ids
 from service.embedding.prompts import OTHER_TASKS, ROLE_NAMES, Purpose, purpose, role_prompts
 from service.embedding.recipe import Recipe
 from service.embedding.windows import MOST_WINDOWED
@@ -212,7 +215,27 @@ class InputTokenizer:
         for place, text in enumerate(texts):
             if len(text.ids) > self._recipe.max_tokens:
                 texts[place] = fit(text, where(start + place), front)
+        if self._recipe.token_id is not None:
+            left_out = 0 if self._recipe.include_prompt else front
+            for place, text in enumerate(texts):
+                self._require_token(text.ids[left_out:], self._recipe.token_id, where(start + place))
         return texts
+
+    def _require_token(self, ids: Ids, token: int, where: Place) -> None:
+        """Raise `InvalidInput` unless the token that is pooled is among the ids of a text, once."""
+        if (count := int((ids == token).sum())) == 1:
+            return
+        name = self._tokenizer.tokens(np.array([token]))[0]
+        spelled = (
+            f" A text that spells {name} has it as a token only if the model has parse_special_tokens: true, or if "
+            "the prompt spells a special token."
+        )
+        raise InvalidInput(
+            f"{where} has {f'{count} tokens' if count else 'no token'} {name}, and pooling "
+            f"{self._recipe.pooler.spec} of model {self._recipe.name!r} takes the one. Write it once, in the prompt "
+            f"or in the text.{'' if count else spelled}",
+            where=where,
+        )
 
 
 def whole(text: TokenizedText, where: Place, front: int) -> TokenizedText:

@@ -135,7 +135,8 @@ def test_check_rerankers(millpond, tmp_path):
     assert result.returncode == 2
     cells = [cell.strip() for cell in result.stdout.splitlines()[-1].split("  ") if cell.strip()]
     assert cells == ["good", str(folder), "LABEL_0, LABEL_1, LABEL_2", "Tanh", "48"]
-    assert result.stderr.startswith(f"error: {config}: rerankers.vectors: ") and "under `models`" in result.stderr
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith(f"error: {config}: rerankers.vectors: ") and "list it under `models`" in error
 
 
 def test_check_bad_keys(millpond, tmp_path):
