@@ -35,6 +35,7 @@ TITLES: Final[Mapping[str, str]] = {
     "stores": "Vector stores side by side",
     "retrieval": "Search by vectors, by words and by both",
     "reranking": "Hits re-ranked by late interaction",
+    "ranking": "Re-ranking",
     "quality": "Quality",
     "chunking": "Late and early chunking",
     "coldstart": "Cold start and memory",

@@ -132,6 +132,24 @@ class ModelConfig(_Section):
     )
 
 
+class RerankerConfig(_Section):
+    """One served cross-encoder, which scores pairs of texts."""
+
+    encoder: str = Field(min_length=1, description="`bundled/NAME`, a folder, or a Hugging Face id.")
+    revision: str | None = Field(default=None, description="Commit, tag or branch of a Hugging Face id.")
+    activation: str = Field(
+        default="declared",
+        min_length=1,
+        description="What scores go through: a module of `torch.nn`, such as `Sigmoid` or `Identity`.",
+    )
+    max_tokens: _Count | Literal["declared"] = "declared"
+    trust_remote_code: bool = False
+    truncate: bool = Field(
+        default=False,
+        description="Cut a pair that is too long, where a request does not say, instead of refusing it.",
+    )
+
+
 class RuntimeConfig(_Section):
     """What runs the encoder."""
 
@@ -259,6 +277,7 @@ class Config(_Section):
     """A whole deployment."""
 
     models: dict[str, ModelConfig] = Field(min_length=1)
+    rerankers: dict[str, RerankerConfig] = Field(default={}, description="Cross-encoders by name.")
     runtime: RuntimeConfig = RuntimeConfig()
     batching: BatchingConfig = BatchingConfig()
     store: StoreConfig = StoreConfig()
@@ -279,6 +298,10 @@ _RELOADED: Final = {
 """The keys that can change while a config is served."""
 
 
+_NAMED: Final = ("models", "rerankers")
+"""Sections of what is named by who writes a config."""
+
+
 def reloaded(served: Config, read: Config) -> tuple[Config, list[str], list[str]]:
     """Return a config as it is served, with what another one says of the keys that can change meanwhile.
 
@@ -286,8 +309,8 @@ def reloaded(served: Config, read: Config) -> tuple[Config, list[str], list[str]
     """
     sections: dict[str, BaseModel] = {}
     changed: list[str] = []
-    restart = ["models"] if served.models != read.models else []
-    for name in type(served).model_fields.keys() - {"models"}:
+    restart = [name for name in _NAMED if getattr(served, name) != getattr(read, name)]
+    for name in type(served).model_fields.keys() - set(_NAMED):
         before, after = getattr(served, name), getattr(read, name)
         differing = [key for key in type(before).model_fields if getattr(before, key) != getattr(after, key)]
         live = [key for key in differing if key in _RELOADED.get(name, ())]
@@ -390,7 +413,7 @@ def make_config(
     """As `load_config`, from what a file would hold; `source` is what errors call it."""
     sources: dict[tuple[str, ...], str] = {}
     variables = os.environ if env is None else env
-    models = list(values["models"]) if isinstance(values.get("models"), dict) else []
+    models = [name for key in _NAMED if isinstance(values.get(key), dict) for name in values[key]]
     environment.check(variables, Config, models)
     for name, keys in environment.twins(variables).items():
         parse = partial(_yaml_value, name=name)
@@ -553,7 +576,7 @@ def _explain(error: ValidationError, path: str, sources: Mapping[tuple[str, ...]
     lines = []
     for keys, texts in problems.items():
         # A model that the file does not have is one of variables alone, which leave out what is missing.
-        added = len(keys) > 2 and keys[0] == "models" and keys[1] not in models
+        added = len(keys) > 2 and keys[0] in _NAMED and keys[1] not in models
         source = _source(keys[:2] if added else keys, sources) or path
         lines.append(_placed(keys, " or ".join(dict.fromkeys(texts)), source, models))
     return "\n".join(lines)

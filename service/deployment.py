@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -16,9 +17,11 @@ from service.cores import cores
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
 from service.embedding.token_ids import Read, reader
+from service.encoder import Encoders
 from service.encoder.runtimes.machine import threads
 from service.observation.logs import set_level
 from service.process import prepare_process
+from service.ranking import Rerankers
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class Reloaded:
 
 @dataclass(eq=False)
 class Deployment:
-    """The served models, the collections embedded with them, the examinations of them, and the keys of clients.
+    """The served models and rerankers, collections and examinations of the former, and the keys of clients.
 
     `config` changes when another one is reloaded. `read` reads it again from where it came; None where it came from
     nowhere.
@@ -42,12 +45,18 @@ class Deployment:
 
     config: Config
     models: Models
+    rerankers: Rerankers
     collections: CollectionService
     examinations: Examinations
     keys: Keyring
     token_ids: Read
     read: Callable[[], Config] | None = None
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+
+    @property
+    def encoders(self) -> Encoders:
+        """All encoders, each once."""
+        return Encoders(self.models.encoders | self.rerankers.encoders)
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +86,7 @@ class Deployment:
     def _follow(self, config: Config, listed: Listed | None) -> Reloaded:
         keys = self.keys.follow(listed) if listed else []
         self.config, changed, restart = reloaded(self.config, config)
-        self.models.limit(self.config.batching)
+        self.encoders.limit(self.config.batching)
         set_level(self.config.server.log_level)
         logger.info("the config was read again; changed: %s", ", ".join(changed) or "nothing")
         if restart:
@@ -87,7 +96,7 @@ class Deployment:
     def close(self) -> None:
         """Finish pending writes, close the store and stop the queues of the encoders."""
         self.collections.close()
-        self.models.close()
+        self.encoders.close()
 
 
 def open_deployment(config: Config, read: Callable[[], Config] | None = None) -> Deployment:
@@ -105,10 +114,11 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
     token_ids = reader(config.server.token_ids)
     engine = EmbeddedEngine(config.store.path)  # before the models, as it fails fast
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
-    try:
+    with ExitStack() as unless_opened:
+        unless_opened.callback(engine.close)
         models = Models(config)
-    except BaseException:
-        engine.close()
-        raise
+        unless_opened.callback(models.close)
+        rerankers = Rerankers(config)
+        unless_opened.pop_all()
     collections = CollectionService(models, engine)
-    return Deployment(config, models, collections, Examinations(models), keys, token_ids, read)
+    return Deployment(config, models, rerankers, collections, Examinations(models), keys, token_ids, read)

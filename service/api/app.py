@@ -32,6 +32,7 @@ from service.api.routes import (
     metrics,
     names,
     openai,
+    ranking,
     status,
     store,
     tei,
@@ -51,6 +52,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     openai.router,
     openai.models_router,
     tei.router,
+    ranking.router,
     tei.status_router,
     collections.router,
     documents.router,
@@ -73,7 +75,7 @@ class _Application(FastAPI):
     def __init__(self, served: Deployment, observers: Sequence[Observer]) -> None:
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            await asyncio.to_thread(served.models.warm_up)
+            await asyncio.to_thread(served.encoders.warm_up)
             freeze_and_trim()
             try:
                 yield

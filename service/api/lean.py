@@ -12,9 +12,11 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors
-from service.api.middleware.observe import EMBEDDING
+from service.api.middleware.observe import EMBEDDING, RANKING
 from service.api.requests import NotJSON, ReadingRoute, declared_length, is_json, read
 from service.api.routing import path_below_root
+from service.deployment import Deployment
+from service.encoder import Encoders
 
 
 class LeanRoute(ReadingRoute):
@@ -60,8 +62,8 @@ class LeanRoute(ReadingRoute):
 class LeanPaths:
     """Middleware that serves lean routes, found by method and path, and passes other requests on.
 
-    A path without parameters is looked up, and the few others are tried one by one. Requests to embed are refused
-    before their body is read where the queues are full.
+    A path without parameters is looked up, and the few others are tried one by one. Requests to embed or to rank are
+    refused before their body is read where the queues are full.
 
     Args:
         app: what serves other requests.
@@ -93,12 +95,19 @@ class LeanPaths:
         scope["app"], scope["route"] = self._owner, route
         request = Request(scope, receive)
         try:
-            if route.path in EMBEDDING:
-                self._owner.state.deployment.models.require_room(declared_length(scope))
+            if (encoders := self._encoders_for(route.path)) is not None:
+                encoders.require_room(declared_length(scope))
             response = await route.respond(request)
         except Exception as error:
             response = await errors.respond(request, error)
         await response(scope, receive, send)
+
+    def _encoders_for(self, path: str) -> Encoders | None:
+        """Return the encoders that requests to a route need; None where they need none."""
+        served: Deployment = self._owner.state.deployment
+        if path in RANKING:
+            return served.rerankers.encoders
+        return served.models.encoders if path in EMBEDDING else None
 
     def _matching(self, scope: Scope) -> LeanRoute | None:
         """Return the route with parameters that a connection is for, and note them in its scope."""

@@ -108,6 +108,7 @@ class _DeploymentCollector(Collector):
         yield from self._of_embedding()
         yield from self._of_encoders()
         yield from self._of_models()
+        yield from self._of_rerankers()
         yield from self._of_collections()
 
     def _of_requests(self) -> Iterator[Metric]:
@@ -131,7 +132,7 @@ class _DeploymentCollector(Collector):
         for part, histogram in {"": figures.embedding, **spent}.items():
             name = f"te_request_{part}duration"
             yield _histogram(name, "Seconds of requests that succeeded.", (), [((), histogram)])
-        encoders = self._served.models.encoders
+        encoders = [*self._served.encoders.values()]
         passes = [encoder.batcher.figures for encoder in encoders]
         lengths = Histogram(POWERS_OF_TWO)
         for each in passes:
@@ -146,7 +147,7 @@ class _DeploymentCollector(Collector):
         yield _histogram("te_batch_next_tokens", "Tokens of a pass, padding included.", (), [((), tokens)])
 
     def _of_encoders(self) -> Iterator[Metric]:
-        encoders = self._served.models.encoders
+        encoders = [*self._served.encoders.values()]
         limit = self._served.config.batching.max_queued_tokens
 
         def of_each(value: Callable[[Encoder], T]) -> list[tuple[tuple[str], T]]:
@@ -213,6 +214,17 @@ class _DeploymentCollector(Collector):
         yield _counter("millpond_vectors", "Vectors made.", ("model", "pooling"), made)
         unknown = [((name,), model.unknown.count) for name, model in models]
         yield _counter("millpond_unknown_tokens", "Tokens that a model does not know.", ("model",), unknown)
+
+    def _of_rerankers(self) -> Iterator[Metric]:
+        rerankers = [*self._served.rerankers]
+        told = [
+            ((name, each.encoder.checkpoint.name, each.encoder.runtime.backend, each.encoder.runtime.precision), 1)
+            for name, each in rerankers
+        ]
+        labels = ("reranker", "encoder", "backend", "precision")
+        yield _gauge("millpond_reranker_info", "A served reranker.", labels, told)
+        scored = [((name,), each.scored) for name, each in rerankers]
+        yield _counter("millpond_scored", "Texts and pairs of texts scored.", ("reranker",), scored)
 
     def _of_collections(self) -> Iterator[Metric]:
         collections = self._served.collections

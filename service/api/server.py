@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
         last = min(_LAST, timeout / 4)
         if not await self._done_within(timeout - last):
             logger.warning("%d requests are not done after %.1f s and are ended", len(self._requests), timeout - last)
-            closing = asyncio.get_running_loop().run_in_executor(None, self._served.models.close)
+            closing = asyncio.get_running_loop().run_in_executor(None, self._served.encoders.close)
             self._requests.end()
             await self._done_within(last / 2)
             closing.cancel()

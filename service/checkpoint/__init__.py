@@ -1,6 +1,7 @@
 """What a model folder declares, read strictly, and where a folder comes from."""
 
 from service.checkpoint.checkpoint import TOKENS, Checkpoint, HeadModule, UnknownModule, read_checkpoint
+from service.checkpoint.cross_encoder import CrossEncoder, read_cross_encoder
 from service.checkpoint.declarations import LEARNED_POOLING, LEARNED_POOLINGS, TRANSFORMER_CONFIGS, read_json
 from service.checkpoint.folder import BUNDLED, find_folder
 from service.checkpoint.hashing import sha256, sha256_now
@@ -15,11 +16,13 @@ __all__ = [
     "TOKENS",
     "TRANSFORMER_CONFIGS",
     "Checkpoint",
+    "CrossEncoder",
     "HeadModule",
     "UnknownModule",
     "find_folder",
     "quoted_prompts",
     "read_checkpoint",
+    "read_cross_encoder",
     "read_json",
     "sha256",
     "sha256_now",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ _HEAD: Final = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _STATIC: Final = "StaticEmbedding"
 TOKENS: Final = "token_embeddings"
 """What sentence-transformers calls token states, and which layers before pooling read and write."""
+CROSS_ENCODER: Final = "CrossEncoder"
+"""What sentence-transformers calls the kind of model."""
 _POOLER_FILE: Final = "pooler.json"
 _CAUSAL_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 _CAUSAL_TYPES: Final = {
@@ -99,6 +101,11 @@ class Checkpoint:
         return self.adapter.base if self.adapter else self.transformer
 
     @property
+    def classifies(self) -> bool:
+        """Whether it has a head that classifies texts, or scores pairs of them."""
+        return any(name.endswith("ForSequenceClassification") for name in self.config.get("architectures") or [])
+
+    @property
     def causal(self) -> bool:
         """Whether a token sees only those before it, as far as the config says."""
         if self.config.get("is_causal") is False or self.config.get("use_bidirectional_attention") is True:
@@ -133,6 +140,17 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         CheckpointError: missing, damaged, without whole safetensors, or declaring what is not known here or more
             layers than there are weights.
     """
+    found = bare(name, revision)
+    _check_embeds(found)
+    modules = read_modules(found.folder / "modules.json")
+    found = replace(found, matryoshka=matryoshka_dims(found.config, found.folder))
+    if found.table is not None:
+        return replace(found, **_of_static(found, found.table, modules))
+    return checked(replace(found, **_declared(found, modules)) if modules else found)
+
+
+def bare(name: str, revision: str | None) -> Checkpoint:
+    """Find a model and read its first module's config alone; raises `CheckpointError`."""
     folder = find_folder(name, revision)
     modules = read_modules(folder / "modules.json")
     transformer = folder / (modules[0].path if modules else "")
@@ -140,14 +158,21 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     encoder = adapter.base if adapter else transformer
     config = read_json(encoder / "config.json")
     if modules[0].kind == _STATIC if modules else is_model2vec(transformer, config or {}):
-        return _static(name, folder, transformer, modules, config or {})
+        return Checkpoint(name, folder, transformer, config or {}, table=read_table(transformer))
     if config is None:
         raise CheckpointError(f"{transformer}: has no config.json, so it is not a model folder.")
     _check_kind(encoder / "config.json", config)
-    declared = _declared(folder, transformer, modules, config) if modules else {}
-    dims = matryoshka_dims(config, folder)
-    found = Checkpoint(name, folder, transformer, config, adapter=adapter, matryoshka=dims, **declared)
-    files = weight_files(encoder, config)
+    return Checkpoint(name, folder, transformer, config, adapter=adapter)
+
+
+def checked(found: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose weights are there and whole, as far as that is told without loading them.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    encoder = found.encoder
+    files = weight_files(encoder, found.config)
     check_whole(found.weight_files())
     if not files:
         others = [path.name for kind in ("*.bin", "*.safetensors") for path in sorted(encoder.glob(kind))]
@@ -156,30 +181,36 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             "weights can run code when loaded and are never read; save the model with safetensors "
             "(`model.save_pretrained(folder)`)."
         )
-    check_layers(encoder / "config.json", config, files)
+    check_layers(encoder / "config.json", found.config, files)
     return found
 
 
-def _static(
-    name: str, folder: Path, transformer: Path, modules: Sequence[Module], config: Mapping[str, Any]
-) -> Checkpoint:
-    """Read a static model: its vectors are means over tokens, and then what modules.json or model2vec declares."""
-    table = read_table(transformer)
-    settings = Model2VecSettings.read(transformer / "config.json") if table.of_model2vec else None
-    declared: dict[str, Any] = _modules_after(folder, modules, {"pooling": "mean"}) | _of_model(folder)
+def _check_embeds(found: Checkpoint) -> None:
+    """Refuse what sentence-transformers has saved as a cross-encoder."""
+    path = found.folder / "config_sentence_transformers.json"
+    if (read_json(path) or {}).get("model_type") == CROSS_ENCODER:
+        raise CheckpointError(
+            f"{found.folder}: is a cross-encoder, which scores pairs of texts and makes no vectors. List it under "
+            "`rerankers` in the config, not under `models`."
+        )
+
+
+def _of_static(found: Checkpoint, table: Table, modules: Sequence[Module]) -> dict[str, Any]:
+    """Read of a static model, whose vectors are means over tokens, what modules.json or model2vec declares beside."""
+    path = found.transformer / "config.json"
+    settings = Model2VecSettings.read(path) if table.of_model2vec else None
+    declared: dict[str, Any] = _modules_after(found.folder, modules, {"pooling": "mean"}) | _of_model(found.folder)
     normalizes = any(module.kind == "Normalize" for module in declared["head"])
     if settings and not modules and settings.normalize:
-        declared["head"] = (HeadModule("Normalize", {}, folder),)
-    elif settings and settings.normalize != normalizes and "normalize" in config:
+        declared["head"] = (HeadModule("Normalize", {}, found.folder),)
+    elif settings and settings.normalize != normalizes and "normalize" in found.config:
         raise CheckpointError(
-            f"{transformer / 'config.json'}: normalize is {json.dumps(settings.normalize)}, and modules.json has "
+            f"{path}: normalize is {json.dumps(settings.normalize)}, and modules.json has "
             f"{'a' if normalizes else 'no'} Normalize. Make the two agree on what the vectors are meant to be."
         )
     if settings:
         declared["max_tokens"] = settings.max_length
-    return Checkpoint(
-        name, folder, transformer, config, table=table, matryoshka=matryoshka_dims(config, folder), **declared
-    )
+    return declared
 
 
 def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
@@ -192,17 +223,15 @@ def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path}: architectures must be a list of strings, not {shortened(architectures)}.")
 
 
-def _declared(
-    folder: Path, transformer: Path, modules: Sequence[Module], config: Mapping[str, Any]
-) -> dict[str, Any]:
+def _declared(found: Checkpoint, modules: Sequence[Module]) -> dict[str, Any]:
     """Read what a sentence-transformers folder adds to a plain encoder, as fields of `Checkpoint`."""
-    given = (transformer / name for name in TRANSFORMER_CONFIGS if (transformer / name).exists())
-    texts = TransformerSettings.read(next(given, transformer / TRANSFORMER_CONFIGS[0]))
-    found = _modules_after(folder, modules, {}) | _of_model(folder)
-    asked = bool(config.get("output_hidden_states")) if texts.hidden_states is None else texts.hidden_states
-    if "layers" in found and not asked:
-        found |= {"layers": None, "idle_layers": True}
-    return found | {"max_tokens": texts.max_tokens, "lower_case": texts.do_lower_case}
+    given = (found.transformer / each for each in TRANSFORMER_CONFIGS if (found.transformer / each).exists())
+    texts = TransformerSettings.read(next(given, found.transformer / TRANSFORMER_CONFIGS[0]))
+    declared = _modules_after(found.folder, modules, {}) | _of_model(found.folder)
+    asked = bool(found.config.get("output_hidden_states")) if texts.hidden_states is None else texts.hidden_states
+    if "layers" in declared and not asked:
+        declared |= {"layers": None, "idle_layers": True}
+    return declared | {"max_tokens": texts.max_tokens, "lower_case": texts.do_lower_case}
 
 
 def _of_model(folder: Path) -> dict[str, Any]:

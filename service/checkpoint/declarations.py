@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -57,7 +57,6 @@ _FLAGS: Final = {  # in the order in which sentence-transformers concatenates th
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_TEXT_MODALITY: Final = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -131,6 +130,9 @@ _CallArgs = Annotated[dict[str, Any] | None, _known(arguments.OF_CALLS)]
 class TransformerSettings(Declaration):
     """`sentence_bert_config.json`, or one of its older names: how texts enter the encoder."""
 
+    output: ClassVar[str] = "last_hidden_state"
+    gives: ClassVar[str] = "token states"
+
     max_seq_length: _Count | None = None
     do_lower_case: bool = False
     transformer_task: Literal["feature-extraction"] = "feature-extraction"
@@ -179,10 +181,21 @@ class TransformerSettings(Declaration):
                 "modality_config has 'message', so sentence-transformers puts each text into the chat template, "
                 "which is not done here. If the model was trained on bare texts, remove that entry"
             )
-        if modalities and modalities.get("text") != _TEXT_MODALITY:
+        wanted = {"method": "forward", "method_output_name": cls.output}
+        if modalities and modalities.get("text") != wanted:
             text = modalities.get("text")
-            raise ValueError(f"modality_config.text is {text!r}; only {_TEXT_MODALITY!r} gives token states of text")
+            raise ValueError(f"modality_config.text is {text!r}; only {wanted!r} gives {cls.gives} of text")
         return modalities
+
+
+class ClassifierSettings(TransformerSettings):
+    """The same file of a cross-encoder: how texts and pairs of texts enter the classifier."""
+
+    output: ClassVar[str] = "logits"
+    gives: ClassVar[str] = "scores"
+
+    transformer_task: Literal["sequence-classification"] = "sequence-classification"  # type: ignore[assignment]
+    module_output_name: Literal["scores"] = "scores"  # type: ignore[assignment]
 
 
 class PoolingSettings(Declaration):
@@ -264,6 +277,8 @@ class ModelSettings(Declaration):
     default_prompt_name: str | None = None
     truncate_dim: _Count | None = None
     similarity_fn_name: str | None = None
+    model_type: str | None = None
+    activation_fn: str | None = None
 
     @property
     def similarity(self) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.table import Column, Table
 
 from service.cli.console import Failure, out, warn
-from service.config import ModelConfig, load_config
+from service.config import ModelConfig, RerankerConfig, load_config
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
     from service.embedding.recipe import Recipe
+
+_OF_RERANKERS: Final = ("reranker", "encoder", "labels", "activation", "max tokens")
 
 app = typer.Typer(no_args_is_help=True, help="Look at a deployment's YAML file.")
 
@@ -51,8 +53,16 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
             str(found.max_tokens),
             ", ".join(f"{key}: {prompt!r}" for key, prompt in found.prompts.items()) or "none",
         )
-    if table.row_count:
-        out.print(table)
+    ranking = Table(*(Column(header, overflow="fold") for header in _OF_RERANKERS), box=None, pad_edge=False)
+    for name, reranker in settings.rerankers.items():
+        try:
+            ranking.add_row(name, *_resolve_reranker(name, reranker, settings.runtime.cache))
+        except ServiceError as error:
+            at = "" if str(error).startswith("rerankers.") else f"rerankers.{name}: "
+            errors.append(f"{file}: {at}{error}")
+    for each in (table, ranking):
+        if each.row_count:
+            out.print(each)
     for note in notes:
         warn(note)
     if errors:
@@ -71,3 +81,16 @@ def _resolve(name: str, model: ModelConfig, cache: Path | None) -> Recipe:
     if needs_layers(name, model, checkpoint) and depth is None:  # the encoder will tell once it is loaded
         model = model.model_copy(update={"layers": "last"})
     return resolve(name, model, checkpoint, source.tokenizer, source.anatomy, depth)
+
+
+def _resolve_reranker(name: str, settings: RerankerConfig, cache: Path | None) -> tuple[str, ...]:
+    from service.checkpoint import read_cross_encoder
+    from service.encoder.loading import Source
+    from service.encoder.task import Scores
+    from service.ranking.recipe import resolve
+
+    declared = read_cross_encoder(settings.encoder, settings.revision)
+    source = Source(declared.checkpoint, cache, trust_remote_code=settings.trust_remote_code, task=Scores())
+    found = resolve(name, settings, declared, source.tokenizer, source.anatomy.positions)
+    activation = type(found.activation).__name__
+    return str(declared.checkpoint.folder), ", ".join(found.labels), activation, str(found.max_tokens)

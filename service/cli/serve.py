@@ -61,6 +61,9 @@ def serve(
         for name, model in served.models:
             pooling = model.recipe.pooler.spec
             say(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")
+        for name, reranker in served.rerankers:
+            activation = type(reranker.recipe.activation).__name__
+            say(f"reranker {name}: {', '.join(reranker.recipe.labels)}, {activation}")
         url_host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
         address = f"{'https' if tls else 'http'}://{url_host}:{listener.getsockname()[1]}{settings.server.root_path}"
         say(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")

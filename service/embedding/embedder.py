@@ -21,14 +21,15 @@ from service.arrays import Ids, Vectors
 from service.config import make_config
 from service.embedding import bulk, fingerprint, late
 from service.embedding.chunking import Mode
-from service.embedding.inputs import Cut, Fit, Inputs, InputTokenizer, UnknownTokens, Where, whole
+from service.embedding.inputs import Fit, Inputs, InputTokenizer, UnknownTokens, whole
 from service.embedding.late import Spans, WhereSpan
-from service.embedding.loading import Encoders, load
+from service.embedding.loading import load
 from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
 from service.embedding.prompts import Purpose, Role
 from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
-from service.encoder import Encoder, PostProcess, Room, RowFailed, TokenizedText
+from service.encoder import Encoder, Encoders, PostProcess, Room, RowFailed, TokenizedText
+from service.encoder.reading import Cut, Where
 from service.errors import BrokenModel, InvalidInput, Place, TooLong, brief, shortened
 from service.process import prepare_process
 
@@ -120,12 +121,11 @@ class Embedder:
         prepare_process()
         model = {"encoder": encoder, "pooling": pooling, **settings}
         config = make_config({"models": {"default": model}, "runtime": runtime or {}}, "Embedder.load", env={})
-        encoders: Encoders = {}
+        encoders = Encoders()
         try:
             return cls(*load("default", config, encoders))
         except BaseException:
-            for loaded in encoders.values():
-                loaded.close()
+            encoders.close()
             raise
 
     def close(self) -> None:

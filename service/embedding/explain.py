@@ -18,10 +18,10 @@ from pooling.layers import LayerSpec
 from pooling.masks import exclude_prefix
 from service.arrays import Floats
 from service.embedding.embedder import Embedder, TokenStates
-from service.embedding.inputs import Cut
 from service.embedding.models import Models
 from service.embedding.postprocessing import complete
 from service.embedding.recipe import Recipe, Spec
+from service.encoder.reading import Cut
 from service.errors import BrokenModel, InvalidInput, Place, TooLarge
 
 MOST_STRATEGIES: Final = 16

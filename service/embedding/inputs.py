@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Literal
 
 import numpy as np
 
@@ -15,30 +13,16 @@ from service.arrays import Ids
 from service.embedding.prompts import OTHER_TASKS, ROLE_NAMES, Purpose, purpose, role_prompts
 from service.embedding.recipe import Recipe
 from service.embedding.windows import MOST_WINDOWED
-from service.encoder import Side, TokenizedText, Tokenizer
+from service.encoder import TokenizedText, Tokenizer
+from service.encoder.reading import BYTES_OF_A_TOKEN, SHORT, TOKENIZING, Cut, Where, check_text, parts, tokens_of
 from service.encoder.tokenizer import FEW
 from service.errors import EmptyInput, InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
 from service.observation import observed, phase
 
 Inputs = Sequence[str | Sequence[int]]
 """Texts, each as it is written or as its token ids."""
-Cut = Side | Literal[False] | None
-"""The side at which a text that is too long is cut; False refuses it, None does as the model is configured."""
-Where = Callable[[int], Place]
-"""Gives the place of an input by its index, for errors."""
 Fit = Callable[[TokenizedText, Place, int], TokenizedText]
 """Makes a text fit that is too long for the model: the text, its place, how many tokens at its front must stay."""
-
-# Tokenizing uses all cores by itself; the second thread serves others while one huge text is at work on the first.
-TOKENIZING_THREADS: Final = 2
-_TOKENIZING: Final = ThreadPoolExecutor(max_workers=TOKENIZING_THREADS, thread_name_prefix="tokenizer")
-_PART: Final = 16_384
-"""Characters, or token ids, that are tokenized without a break: some milliseconds of work."""
-_SHORT: Final = 2_048
-"""Characters, or token ids, that are tokenized in less time than a switch of threads may take."""
-
-_BYTES_OF_A_TOKEN: Final = 4
-"""Bytes of UTF-8 that a token stands for, by and large: most of an English word, or one character of Chinese."""
 
 
 class UnknownTokens:
@@ -86,10 +70,10 @@ class InputTokenizer:
             for start, part, size in parts(inputs):
                 work = partial(self._tokenized, start, part, prompt, fit, where, offsets)
                 few = self._tokenizer.few
-                if size + len(part) * len(prompt) <= _SHORT * few // FEW and len(part) <= few:
+                if size + len(part) * len(prompt) <= SHORT * few // FEW and len(part) <= few:
                     texts += work()
                 else:
-                    texts += await asyncio.get_running_loop().run_in_executor(_TOKENIZING, work)
+                    texts += await asyncio.get_running_loop().run_in_executor(TOKENIZING, work)
                 characters += size
         if (request := observed()) is not None:
             request.texts += len(texts)
@@ -99,8 +83,8 @@ class InputTokenizer:
 
     def estimate(self, inputs: Inputs, prompt: str) -> int:
         """Return about how many tokens inputs have together, without tokenizing them."""
-        special = self._tokenizer.num_special + len(prompt) // _BYTES_OF_A_TOKEN
-        size = sum(_bytes(item) // _BYTES_OF_A_TOKEN if isinstance(item, str) else len(item) for item in inputs)
+        special = self._tokenizer.num_special + len(prompt) // BYTES_OF_A_TOKEN
+        size = sum(tokens_of(item) if isinstance(item, str) else len(item) for item in inputs)
         return min(size + special * len(inputs), self._recipe.max_tokens * len(inputs))
 
     def tokenize_here(self, inputs: Inputs, prompt: str, fit: Fit, where: Where) -> list[TokenizedText]:
@@ -119,7 +103,7 @@ class InputTokenizer:
 
         texts: list[str] = []
         for start, part, _ in parts(ids):
-            texts += await asyncio.get_running_loop().run_in_executor(_TOKENIZING, work, start, part)
+            texts += await asyncio.get_running_loop().run_in_executor(TOKENIZING, work, start, part)
         return texts
 
     def purpose(self, name: str, where: Place) -> tuple[str | None, Purpose | None]:
@@ -189,7 +173,7 @@ class InputTokenizer:
     def _check(self, inputs: Inputs, prompt: str, where: Where) -> None:
         for place, text in enumerate(inputs):
             if isinstance(text, str):
-                _check_text(text, place, where)
+                check_text(text, where(place), "embed")
         if prompt and (length := self._tokenizer.framed_length(prompt)) >= self._recipe.max_tokens:
             raise InvalidInput(
                 f"the prompt {prompt!r} has {length} tokens and model {self._recipe.name!r} takes "
@@ -265,36 +249,3 @@ def whole(text: TokenizedText, where: Place, front: int) -> TokenizedText:
             limit=MOST_WINDOWED,
         )
     return text
-
-
-def parts(inputs: Inputs) -> Iterator[tuple[int, Inputs, int]]:
-    """Cut a request into parts of about `_PART` characters or ids: the index of each part, the part, and its size.
-
-    Parts of different requests take turns, so that a large request does not keep a small one waiting.
-    """
-    start = size = 0
-    for place, item in enumerate(inputs):
-        size += len(item)
-        if size >= _PART or place == len(inputs) - 1:
-            yield start, inputs[start : place + 1], size
-            start, size = place + 1, 0
-
-
-def _bytes(text: str) -> int:
-    """Return the length of a text in UTF-8, whatever it holds."""
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
-
-
-def _check_text(text: str, place: int, where: Where) -> None:
-    if not text or text.isspace():
-        what = "is empty" if not text else "has nothing but white space"
-        raise EmptyInput(
-            f"{where(place)} {what}, so there is nothing to embed. Leave it out or send a text.", where=where(place)
-        )
-    try:
-        if not text.isascii():
-            text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(
-            f"{where(place)} is not valid Unicode: {error.reason} at character {error.start}.", where=where(place)
-        ) from None

@@ -15,11 +15,11 @@ import torch
 from pooling import masks, pool_spans
 from service.arrays import Ids, Offsets, Vectors
 from service.embedding.chunkers import Chunker
-from service.embedding.inputs import Where, parts
 from service.embedding.postprocessing import ToStates, ToVectors
 from service.embedding.spans import Span, check_amount, checked, trimmed
 from service.embedding.windows import Windows, windows
 from service.encoder import Encoder, PostProcess, RowFailed, TokenizedText
+from service.encoder.reading import Where, parts
 from service.errors import BrokenModel, InvalidInput, Place
 
 T = TypeVar("T")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from service.checkpoint import read_checkpoint
 from service.config import Config
 from service.embedding.recipe import Recipe, declared_or, needs_layers, resolve
-from service.encoder import Encoder
+from service.encoder import Encoder, Encoders
 
 logger = logging.getLogger(__name__)
-
-Encoders = dict[tuple[Any, ...], Encoder]
-"""Loaded encoders, by folder and loading options."""
 
 
 def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe]:
@@ -27,14 +23,13 @@ def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe
     # If the config has yet to choose a pooling, say so before minutes of loading weights.
     declared_or(settings.pooling, checkpoint, f"models.{name}")
     layered = needs_layers(name, settings, checkpoint)
-    options = {
-        "trust_remote_code": settings.trust_remote_code,
-        "parse_special_tokens": settings.parse_special_tokens,
-    }
-    key = (checkpoint.transformer.resolve(), checkpoint.lower_case, *options.values())
+    trusted, parsed = settings.trust_remote_code, settings.parse_special_tokens
+    key = (checkpoint.transformer.resolve(), checkpoint.lower_case, trusted, parsed)
     if key not in encoders:
         logger.info("loading %s from %s", settings.encoder, checkpoint.transformer)
-        encoders[key] = Encoder(checkpoint, config.runtime, config.batching, **options)
+        encoders[key] = Encoder(
+            checkpoint, config.runtime, config.batching, trust_remote_code=trusted, parse_special_tokens=parsed
+        )
     encoder = encoders[key]
     if layered:
         encoder.carry_layers()

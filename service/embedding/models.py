@@ -10,11 +10,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from pooling.layers import LayerSpec
-from service.config import BatchingConfig, Config
+from service.config import Config
 from service.embedding.embedder import Embedder
-from service.embedding.loading import Encoders, load
+from service.embedding.loading import load
 from service.embedding.recipe import Spec
-from service.encoder import Encoder
+from service.encoder import Encoders
 from service.errors import InvalidInput, Place, UnknownModel, did_you_mean, shortened
 
 logger = logging.getLogger(__name__)
@@ -33,11 +33,13 @@ class Models:
     """
 
     def __init__(self, config: Config) -> None:
-        self._encoders: Encoders = {}
+        self.encoders = Encoders()
+        """The encoders, each once."""
         self._models: dict[str, Embedder] = {}
+        self._rerankers = frozenset(config.rerankers)
         try:
             for name in config.models:
-                self._models[name] = Embedder(*load(name, config, self._encoders))
+                self._models[name] = Embedder(*load(name, config, self.encoders))
         except BaseException:
             self.close()
             raise
@@ -57,6 +59,12 @@ class Models:
                 none, or not given by the model's encoder.
         """
         model = self._models.get(self.default if name is None else name)
+        if model is None and name in self._rerankers:
+            raise UnknownModel(
+                f"{name!r} scores pairs of texts: it is for '/rerank' and '/predict'; models that make vectors are "
+                f"{', '.join(map(repr, self._models))}.",
+                where=Place("model"),
+            )
         if model is None:
             raise UnknownModel(
                 f"no model is named {shortened(name)}; served are {', '.join(map(repr, self._models))}."
@@ -71,48 +79,9 @@ class Models:
         with self._building:
             return self._variant(model, *given)
 
-    @property
-    def encoders(self) -> list[Encoder]:
-        """The encoders, each once."""
-        return list(self._encoders.values())
-
-    @property
-    def alive(self) -> bool:
-        """Whether the queues of all encoders run."""
-        return all(encoder.batcher.alive for encoder in self._encoders.values())
-
-    @property
-    def pause(self) -> int:
-        """After how many seconds a client that is refused may come back: when what waits in each queue is done."""
-        return max(encoder.batcher.pause for encoder in self._encoders.values())
-
-    def require_room(self, body_bytes: int) -> None:
-        """Refuse a request to embed that no encoder would take, before its body is read.
-
-        Args:
-            body_bytes: the length of the body; 0 where it is not known.
-
-        Raises:
-            Unavailable: the queues are full.
-        """
-        refusals = [encoder.batcher.refusal(body_bytes) for encoder in self._encoders.values()]
-        if refusals[0] is not None and all(refusals):
-            raise refusals[0]
-
-    def warm_up(self) -> None:
-        """Run a small batch through each encoder."""
-        for encoder in self._encoders.values():
-            encoder.warm_up()
-
-    def limit(self, batching: BatchingConfig) -> None:
-        """Change what may wait in the queue of each encoder."""
-        for encoder in self._encoders.values():
-            encoder.batcher.limit(batching.max_queued_tokens, batching.max_queued_seconds)
-
     def close(self) -> None:
         """Stop the queues of all encoders."""
-        for encoder in self._encoders.values():
-            encoder.close()
+        self.encoders.close()
 
     def _build_variant(self, model: Embedder, spec_json: str, layers_json: str) -> Embedder:
         recipe = model.recipe

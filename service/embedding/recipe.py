@@ -18,12 +18,14 @@ from service.config import ModelConfig
 from service.embedding.head import Head
 from service.embedding.prompts import role_prompts, without_prompt
 from service.encoder import Anatomy, Tokenizer
+from service.encoder.length import most_tokens
 from service.errors import CheckpointError, ConfigError, InvalidInput, Place, did_you_mean, shortened
 from service.similarity import SIMILARITIES
 
 Spec = str | Mapping[str, Any] | list[Any]
 """A pooling in any form that `pooling.build` takes, or `declared`."""
 
+_RANKS: Final = " It has a head that classifies: if it is a cross-encoder, list it under `rerankers` instead."
 _MOST_DIMENSIONS: Final = 65_536
 """The largest pooled vector that a request may ask for."""
 
@@ -250,7 +252,9 @@ def resolve(
         declared=declared,
         head=head,
         normalize=normalize,
-        max_tokens=_max_tokens(checkpoint, tokenizer, settings, anatomy.positions, at),
+        max_tokens=most_tokens(
+            settings.max_tokens, checkpoint, tokenizer, anatomy.positions, tokenizer.num_special, at
+        ),
         prompts=prompts,
         include_prompt=checkpoint.include_prompt,
         default_prompt=checkpoint.default_prompt if checkpoint.default_prompt in prompts else None,
@@ -291,6 +295,7 @@ def declared_or(spec: Any, checkpoint: Checkpoint, at: str) -> Any:
         raise ConfigError(
             f"{at}: {checkpoint.name} declares no pooling, so one must be chosen. This encoder is "
             f"{'causal' if checkpoint.causal else 'bidirectional'}: {advice}. There are: {others}."
+            f"{_RANKS if checkpoint.classifies else ''}"
         )
     return checkpoint.pooling if checkpoint.pooler is None else {"weights": str(checkpoint.pooler)}
 
@@ -344,22 +349,3 @@ def _doubts(settings: ModelConfig, checkpoint: Checkpoint, prompts: Mapping[str,
             "so, set `prompts`, such as {query: 'query: ', document: 'passage: '}, else `prompts: {}`"
         ]
     return []
-
-
-def _max_tokens(
-    checkpoint: Checkpoint, tokenizer: Tokenizer, settings: ModelConfig, positions: int | None, at: str
-) -> int:
-    asked = settings.max_tokens
-    if asked != "declared" and positions is not None and asked > positions:
-        raise ConfigError(
-            f"{at}.max_tokens: {asked} is more than the {positions} positions that {checkpoint.name} has."
-        )
-    limit = (checkpoint.max_tokens or tokenizer.declared_limit) if asked == "declared" else asked
-    most = min((each for each in (positions, limit) if each is not None), default=None)
-    if most is None:
-        raise ConfigError(f"{at}.max_tokens: {checkpoint.name} declares no longest text; give a number here.")
-    if most <= tokenizer.num_special:
-        raise ConfigError(
-            f"{at}.max_tokens: {most} leaves no room beside the {tokenizer.num_special} special tokens."
-        )
-    return most

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
-from service.embedding.inputs import Inputs, Where, parts
+from service.embedding.inputs import Inputs
 from service.encoder import Tokenizer
+from service.encoder.reading import Where, parts
 from service.errors import ConfigError, InvalidTokenIds, Place, brief, did_you_mean
 
 Read = Callable[[Sequence[int], Tokenizer, Place], str | Sequence[int]]

@@ -3,6 +3,7 @@
 from service.encoder.anatomy import Anatomy
 from service.encoder.batcher import Batcher, PostProcess, Room, RowFailed
 from service.encoder.encoder import Encoder
+from service.encoder.pool import Encoders
 from service.encoder.runtimes.base import Runtime
 from service.encoder.tokenizer import Side, TokenizedText, Tokenizer
 from service.encoder.trial import Trial
@@ -11,6 +12,7 @@ __all__ = [
     "Anatomy",
     "Batcher",
     "Encoder",
+    "Encoders",
     "PostProcess",
     "Room",
     "RowFailed",

@@ -13,10 +13,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from service.checkpoint import Checkpoint
+from service.encoder.task import TOKEN_STATES, Task
 from service.errors import CheckpointError, brief
 
-_TEXT_ENCODERS: Final = {"t5", "mt5", "umt5"}
-"""Model types of which only the encoder is loaded, whatever their config says."""
 _POSITION_KEYS: Final = ("max_position_embeddings", "max_seq_len")
 """What configs call the most positions; the second is MPT's name."""
 _OTHER_TOWERS: Final = ("vision", "visual", "image", "audio")
@@ -34,7 +33,7 @@ class Anatomy:
     """Sizes of an encoder.
 
     Args:
-        dim: of a token state.
+        dim: of a row of what it computes, such as a token state.
         vocabulary: rows of the embedding table; None where there is none of tokens.
         positions: most tokens of a text; None where the architecture sets no bound.
     """
@@ -44,7 +43,7 @@ class Anatomy:
     positions: int | None
 
 
-def examine(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Anatomy:
+def examine(checkpoint: Checkpoint, task: Task = TOKEN_STATES, *, trust_remote_code: bool = False) -> Anatomy:
     """Build an encoder without its weights, and read its sizes.
 
     Raises:
@@ -53,12 +52,12 @@ def examine(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Anato
     from transformers import AutoConfig
 
     folder = checkpoint.encoder
-    kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
+    kind = task.auto_class(checkpoint, trust_remote_code=trust_remote_code)
     try:
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"), _no_more_than_saved(checkpoint):
             module = kind.from_config(config, trust_remote_code=trust_remote_code)
-        dim = _dim(module)
+        dim = _dim(module, task)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises many kinds for a damaged config
@@ -96,26 +95,6 @@ def _no_more_than_saved(checkpoint: Checkpoint) -> Iterator[None]:
         counting.remove()
 
 
-def auto_class(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Any:
-    """Return the class of transformers that loads an encoder: of an encoder-decoder, its encoder alone.
-
-    Raises:
-        CheckpointError: transformers does not load the encoder of this encoder-decoder alone.
-    """
-    from transformers import AutoModel, AutoModelForTextEncoding
-    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
-
-    kind = checkpoint.config.get("model_type")
-    if not checkpoint.config.get("is_encoder_decoder") and kind not in _TEXT_ENCODERS:
-        return AutoModel
-    if kind not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES and not trust_remote_code:
-        raise CheckpointError(
-            f"{checkpoint.encoder}: is an encoder with a decoder ({kind}), and transformers does not load its "
-            "encoder alone. Choose another model."
-        )
-    return AutoModelForTextEncoding
-
-
 def positions(module: Any) -> int | None:
     """Return how many tokens a transformers module has positions for; None where it sets no bound.
 
@@ -131,13 +110,13 @@ def positions(module: Any) -> int | None:
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
 
 
-def _dim(module: Any) -> int:
-    """Return the size of a state: some architectures project theirs, so that it is not the hidden size."""
+def _dim(module: Any, task: Task) -> int:
+    """Return the size of a row: some architectures project their states, so that it is not the hidden size."""
     ids = torch.ones((1, 2), dtype=torch.int64, device="meta")
     try:
-        return int(module(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.shape[2])
+        return int(task.wrap(module)(ids, torch.ones_like(ids)).shape[2])
     except Exception:  # code that looks at numbers does not run without them
-        return int(module.config.get_text_config().hidden_size)
+        return task.size(module.config)
 
 
 def _vocabulary(module: Any) -> int | None:

@@ -18,8 +18,9 @@ from service.encoder.memory import StateBudget
 from service.encoder.rounding import agreement_of
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
+from service.encoder.task import TOKEN_STATES, Task
 from service.encoder.trial import tried
-from service.errors import brief
+from service.errors import ConfigError, brief
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,15 @@ class Encoder:
         *,
         trust_remote_code: bool = False,
         parse_special_tokens: bool = False,
+        task: Task = TOKEN_STATES,
     ) -> None:
+        runtime = _measured(runtime, task)
         source = Source(
             checkpoint,
             runtime.cache,
             trust_remote_code=trust_remote_code,
             parse_special_tokens=parse_special_tokens,
+            task=task,
         )
         self._source = source
         self.checkpoint = checkpoint
@@ -100,7 +104,7 @@ class Encoder:
     @property
     def depth(self) -> int | None:
         """How many transformer layers it gives the states of; None: those of the last layer alone."""
-        return self.runtime.depth
+        return None if self.checkpoint.of_tokens else self.runtime.depth
 
     def carry_layers(self) -> int:
         """Make ready to give the states of other layers than the last, and return how many there are; takes seconds.
@@ -108,6 +112,11 @@ class Encoder:
         Raises:
             ConfigError, CheckpointError: the runtime or the architecture cannot.
         """
+        if self.checkpoint.of_tokens:
+            raise CheckpointError(
+                f"{self.checkpoint.name}: declares a {self.checkpoint.of_tokens[0].kind} of each token's state behind "
+                "the last layer, so states of other layers are none that it pools. Leave `layers` out."
+            )
         if self.runtime.depth is None:
             self.runtime.carry_layers(self._source)
         assert self.runtime.depth is not None
@@ -132,6 +141,21 @@ class Encoder:
 
 def _nothing(states: Tensor, mask: Tensor, ids: Tensor) -> list[None]:
     return [None] * len(mask)
+
+
+def _measured(runtime: RuntimeConfig, task: Task) -> RuntimeConfig:
+    """Return the config with no precision by itself that is not measured for what a task gives.
+
+    How far int8 and bf16 are from fp32 is told by vectors.
+    """
+    if task.directional:
+        return runtime
+    if runtime.precision == "int8":
+        raise ConfigError(
+            f"runtime.precision: int8 is measured by vectors, and not for {task.result}. Set it to auto, fp32 or "
+            "bf16, or serve the model in a deployment of its own."
+        )
+    return runtime.model_copy(update={"precision": "fp32"}) if runtime.precision == "auto" else runtime
 
 
 def _state_bytes(batching: BatchingConfig, runtime: Runtime) -> int:

@@ -16,19 +16,20 @@ import numpy as np
 import torch
 
 from service.checkpoint import Checkpoint, sha256
-from service.encoder.anatomy import Anatomy, auto_class, examine
+from service.encoder.anatomy import Anatomy, examine
 from service.encoder.artifacts import Artifacts
 from service.encoder.merging import merge
 from service.encoder.modules import WEIGHTS, TokenLayers
 from service.encoder.probe import check_module
 from service.encoder.progress import Progress, no_progress
 from service.encoder.table import read_tokenizer, sizes
+from service.encoder.task import TOKEN_STATES, Task
 from service.encoder.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
 from service.errors import CheckpointError, brief
 
 _ARTIFACT_FORMAT: Final = 1
 """Version of the cached artifacts; increase it when the same checkpoint and versions give other ones."""
-_TOKENIZER_FORMAT: Final = 3
+_TOKENIZER_FORMAT: Final = 4
 """Version of the cached tokenizers; increase it likewise."""
 _ANATOMY_FORMAT: Final = 2
 """Version of the cached sizes; increase it likewise."""
@@ -55,6 +56,7 @@ class Source:
         trust_remote_code: run modelling code that the checkpoint brings.
         parse_special_tokens: read special tokens that a text spells out as such, and not as plain characters.
         progress: receives the steps of a quantisation.
+        task: what the encoder is to compute.
 
     Raises:
         CheckpointError: its tokenizer cannot be used, its config describes no encoder, or the two do not agree.
@@ -68,12 +70,14 @@ class Source:
         trust_remote_code: bool = False,
         parse_special_tokens: bool = False,
         progress: Progress = no_progress,
+        task: Task = TOKEN_STATES,
     ) -> None:
         self.checkpoint = checkpoint
         self.artifacts = Artifacts(cache)
         self.trust_remote_code = trust_remote_code
         self.progress = progress
         self.tokenizer = Tokenizer(self._tokenizer(), parse_special_tokens=parse_special_tokens)
+        self.task = task.reading(self.tokenizer)
         self.anatomy = self._anatomy()
         rows, last = self.anatomy.vocabulary, self.tokenizer.vocab_size - 1
         if rows is not None and last >= rows:
@@ -91,7 +95,7 @@ class Source:
 
     def module(self, dtype: torch.dtype = torch.float32) -> Any:
         """Load the weights; see `load_module`."""
-        return load_module(self.checkpoint, dtype, trust_remote_code=self.trust_remote_code)
+        return load_module(self.checkpoint, dtype, self.task, trust_remote_code=self.trust_remote_code)
 
     def artifact(self, kind: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         """Return the folder of what `build(folder)` makes of this encoder, from the cache where it is there.
@@ -104,6 +108,7 @@ class Source:
         of_encoder = {
             "format": _ARTIFACT_FORMAT,
             "encoder": self.fingerprint,
+            **self.task.key,
             **self._code(),
         }
         return self.artifacts.get(kind, {**of_encoder, **key}, build)
@@ -141,11 +146,12 @@ class Source:
         key = {
             "format": _ANATOMY_FORMAT,
             "config": dict(self.checkpoint.config),
+            **self.task.key,
             **self._code(),
         }
 
         def build(folder: Path) -> None:
-            anatomy = examine(self.checkpoint, trust_remote_code=self.trust_remote_code)
+            anatomy = examine(self.checkpoint, self.task, trust_remote_code=self.trust_remote_code)
             (folder / "anatomy.json").write_text(json.dumps(asdict(anatomy)))
 
         folder = self.artifacts.get("anatomy", key, build)
@@ -173,18 +179,20 @@ def fingerprint(checkpoint: Checkpoint, files: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
+def load_module(
+    checkpoint: Checkpoint, dtype: torch.dtype, task: Task = TOKEN_STATES, *, trust_remote_code: bool = False
+) -> Any:
     """Load an encoder as a transformers module in evaluation mode, its weights from safetensors only.
 
     Raises:
-        CheckpointError: weights are damaged, or some that states depend on are missing, or it is no text encoder.
+        CheckpointError: weights are damaged, some that results depend on are missing, or it is no text encoder.
     """
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
     enable_progress_bars()  # of downloads, which the line above turns off as well
-    kind = auto_class(checkpoint, trust_remote_code=trust_remote_code)
+    kind = task.auto_class(checkpoint, trust_remote_code=trust_remote_code)
     if checkpoint.config.get("model_type") in _HASHING:
         raise CheckpointError(
             f"{checkpoint.encoder}: the attention of {checkpoint.config['model_type']} hashes by chance, in "
@@ -201,7 +209,7 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
         )
     except Exception as error:  # transformers raises many kinds for a damaged folder
         raise CheckpointError(f"{checkpoint.encoder}: its weights cannot be loaded ({brief(error, 400)}).") from None
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    missing = sorted(key for key in report["missing_keys"] if task.needs(key))
     if report["mismatched_keys"]:
         key, found, wanted = min(report["mismatched_keys"])
         raise CheckpointError(
@@ -225,7 +233,7 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code
     if checkpoint.of_tokens:
         TokenLayers(checkpoint.of_tokens).put_on(model)
     module = model.eval().requires_grad_(False)
-    check_module(module, checkpoint)
+    check_module(module, checkpoint, task)
     return module
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from service.checkpoint import TOKENS, HeadModule
+from service.encoder.activation import activation
 from service.errors import CheckpointError
 
 WEIGHTS: Final = "model.safetensors"
@@ -28,7 +28,7 @@ class Dense(nn.Module):
         super().__init__()
         size = int(config["in_features"]), int(config["out_features"])
         self.linear = nn.Linear(*size, bias=bool(config.get("bias", True)))
-        self.activation = _activation(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+        self.activation = activation(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
         self.residual: nn.Module | None = None
         if config.get("use_residual", False):
             self.residual = nn.Identity() if size[0] == size[1] else nn.Linear(*size, bias=False)
@@ -154,13 +154,3 @@ def load(module: HeadModule, name: str) -> nn.Module:
                 f"{weights}: holds {held} in {name}, so no text would have a vector that means anything. Get it anew."
             )
     return layer
-
-
-def _activation(name: Any) -> nn.Module:
-    """Make an activation from its dotted name; only modules of torch.nn without arguments."""
-    kind = (
-        getattr(nn, name.rpartition(".")[2], None) if isinstance(name, str) and name.startswith("torch.nn.") else None
-    )
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise ValueError(f"activation_function {json.dumps(name)} is not a module of torch.nn")
-    return kind()

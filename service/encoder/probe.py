@@ -1,4 +1,4 @@
-"""Whether a transformers module is a text encoder: it takes token ids, and gives a state for each, in its context."""
+"""Whether a transformers module is a text encoder: it takes token ids, and computes what its task is, in context."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from service.checkpoint import Checkpoint
 from service.checkpoint.weights import not_finite
 from service.encoder.samples import draw, usual
+from service.encoder.task import Task
 from service.errors import CheckpointError, brief
 
 _TOKENS: Final = 8
@@ -24,7 +25,7 @@ _SPECIAL: Final = "_token_id"
 """How a config's keys for ids of special tokens end."""
 
 
-def check_module(module: Any, checkpoint: Checkpoint) -> None:
+def check_module(module: Any, checkpoint: Checkpoint, task: Task) -> None:
     """Run a module on two short sequences.
 
     Raises:
@@ -36,7 +37,7 @@ def check_module(module: Any, checkpoint: Checkpoint) -> None:
     if module.main_input_name != "input_ids":
         raise CheckpointError(f"{at} takes {module.main_input_name}, not token ids, so it embeds no text. {remedy}.")
     try:
-        states = _states(module)
+        states = _results(module, task)
     except Exception as error:  # modelling code raises many kinds
         wanted = next((name for name in _OTHERS if name in signature(module.forward).parameters), None)
         if wanted is not None:
@@ -49,18 +50,19 @@ def check_module(module: Any, checkpoint: Checkpoint) -> None:
             f"{at} does not run on token ids alone{inexact} ({brief(error, 200)}). {other}"
         ) from None
     if states is None:
-        raise CheckpointError(
-            f"{at} gives no token states (last_hidden_state), so there is nothing to pool. {remedy}."
-        )
-    if states.ndim != 3 or states.shape[:2] != (2, _TOKENS):
+        raise CheckpointError(f"{at} gives no {task.result}, so there is nothing to work with. {remedy}.")
+    if states.ndim != 3 or states.shape[:2] != (2, _TOKENS if task.per_token else 1):
         shape = " x ".join(map(str, states.shape))
-        raise CheckpointError(f"{at} gives states of {shape} for 2 x {_TOKENS} tokens, not one a token. {remedy}.")
+        each = "token" if task.per_token else "text"
+        raise CheckpointError(
+            f"{at} gives {task.result} of {shape} for 2 x {_TOKENS} tokens, not one a {each}. {remedy}."
+        )
     if not states.isfinite().all():
         raise not_finite_states(checkpoint, at, precision)
     if torch.equal(*states[:, -1]):
         layers = next((f" ({name} is 0)" for name in LAYERS if checkpoint.config.get(name) == 0), "")
         raise CheckpointError(
-            f"{at} gives a token the same state whatever stands before it, as one without layers{layers} or with "
+            f"{at} {task.constant}, as one without layers{layers} or with "
             "weights of zero does. Correct config.json, or get the folder anew."
         )
 
@@ -77,8 +79,8 @@ def not_finite_states(checkpoint: Checkpoint, what: str, precision: str) -> Chec
     )
 
 
-def _states(module: Any) -> torch.Tensor | None:
-    """Return the states (2, tokens, dim) of two sequences that share their last token; None where it has none."""
+def _results(module: Any, task: Task) -> torch.Tensor | None:
+    """Return the results (2, rows, dim) of two sequences that share their last token; None where it has none."""
     config = module.config.get_text_config()
     special = [value for key, value in config.to_dict().items() if key.endswith(_SPECIAL) and isinstance(value, int)]
     drawn = torch.from_numpy(draw(usual(getattr(config, "vocab_size", _POOL), special), (_POOL,), 0))
@@ -86,8 +88,7 @@ def _states(module: Any) -> torch.Tensor | None:
     second[-1] = first[-1]
     ids = torch.stack([first, second])
     with torch.inference_mode():
-        output = module(input_ids=ids, attention_mask=torch.ones_like(ids))
-    found: torch.Tensor | None = getattr(output, "last_hidden_state", None)
+        found: torch.Tensor | None = task.wrap(module)(ids, torch.ones_like(ids))
     return found
 
 

@@ -71,6 +71,7 @@ class TokenizerSpec:
         keeps_unknown: tokens of what is not in the vocabulary are part of a text; model2vec leaves them out.
         keeps_words: words are kept with their ids, where the tokenizer allows it: worth while where the encoder is so
             fast that tokenizing is most of the work.
+        reads_types: the encoder is given token types, which tell the second text of a pair from the first.
     """
 
     backend: str
@@ -83,6 +84,7 @@ class TokenizerSpec:
     split_special_tokens: bool = False
     keeps_unknown: bool = True
     keeps_words: bool = False
+    reads_types: bool = False
 
     def to_json(self) -> str:
         """Return the spec as JSON."""
@@ -146,6 +148,7 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
         declared_limit=limit if limit and limit < _NO_LIMIT else None,
         vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
         split_special_tokens=bool(backend.encode_special_tokens),
+        reads_types="token_type_ids" in loaded.model_input_names,
     )
 
 
@@ -288,6 +291,39 @@ class Tokenizer:
         normalizer = self._backend.normalizer
         normal = normalizer.normalize_str(text) if self._pieces and normalizer is not None else text
         return any(token in text for token in self.special_tokens) or any(piece in normal for piece in self._pieces)
+
+    def reader(self) -> tokenizers.Tokenizer:
+        """Return another one of `tokenizers` that reads texts as this one does."""
+        backend = tokenizers.Tokenizer.from_str(self.spec.backend)
+        if not self.parses_special_tokens:
+            _read_plainly(backend, self._pieces)
+        return backend
+
+    def num_special_of_pair(self) -> int:
+        """Return how many special tokens frame a pair of texts."""
+        return int(self._backend.num_special_tokens_to_add(True))
+
+    def first_of_pair_ends(self) -> int | None:
+        """Return the id of the token that ends the first text of a pair, behind which all have the token type 1.
+
+        None where no pair has another type than 0, or none is given to the encoder.
+
+        Raises:
+            CheckpointError: the template of pairs gives types in another way.
+        """
+        pair = self._backend.encode("a", "a")
+        first = pair.type_ids.index(1) if 1 in pair.type_ids else len(pair.ids)
+        if not self.spec.reads_types or not any(pair.type_ids):
+            return None
+        ends = pair.ids[first - 1]
+        behind = pair.ids.index(ends) + 1
+        if pair.type_ids != [int(at >= behind) for at in range(len(pair.ids))] or ends not in self._special:
+            raise CheckpointError(
+                f"the tokenizer's template of pairs gives {self.tokens(np.array(pair.ids))} the types "
+                f"{pair.type_ids}; followed are those that are 1 from behind the first separator on. Choose another "
+                "model."
+            )
+        return ends
 
     def fingerprint(self) -> str:
         """Return sixteen hex digits over vocabulary, normalisation and template, and how special tokens are read."""

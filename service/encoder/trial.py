@@ -1,7 +1,8 @@
 """One trial before an encoder is served: whether a text has one vector, alone, beside others, again, at any length.
 
 A text's vector is told by what poolings need of its token states: their mean, the first and the last. Each is brought
-to length one before the largest absolute difference of a component is taken.
+to length one before the largest absolute difference of a component is taken. Where an encoder gives numbers that
+count themselves, as scores do, a difference is absolute for small ones and relative for large ones (arsinh).
 """
 
 from __future__ import annotations
@@ -177,7 +178,8 @@ def _try(source: Source, runtime: Runtime, longest: int) -> Trial:
 class _Passes:
     """Passes through a runtime, refused where they fail or give no state a token.
 
-    Each returns for a text the mean, the first and the last of its states, (3, dim), each of length one.
+    Each returns for a text the mean, the first and the last of its states, (3, dim), each of length one; or what else
+    the encoder gives for it, (1, dim).
     """
 
     def __init__(self, source: Source, runtime: Runtime) -> None:
@@ -194,7 +196,7 @@ class _Passes:
         """Run texts in one pass."""
         states = self._states(texts, wide=wide)
         self._passed = max(self._passed, states.shape[1])
-        found = [_vectors(states[row, : len(text)]) for row, text in enumerate(texts)]
+        found = [self._compared(states[row, : len(text)]) for row, text in enumerate(texts)]
         if not all(np.isfinite(vectors).all() for vectors in found):
             checkpoint = self._source.checkpoint
             raise not_finite_states(
@@ -217,13 +219,17 @@ class _Passes:
                 states: Floats = self._runtime.states(ids, mask, wide=wide).float().numpy()
         except Exception as error:  # runtimes raise many kinds
             raise CheckpointError(self._failed(ids.shape[1], brief(error, 200))) from None
-        if states.shape != (*ids.shape, self._runtime.dim):
+        wanted = (len(ids), ids.shape[1] if self._source.task.per_token else 1, self._runtime.dim)
+        if states.shape != wanted:
             raise CheckpointError(
                 f"{self._source.checkpoint.name}: states of {len(ids)} x {ids.shape[1]} tokens have the shape "
-                f"{states.shape} and should have {(*ids.shape, self._runtime.dim)}. Choose another model, or another "
-                "runtime.backend."
+                f"{states.shape} and should have {wanted}. Choose another model, or another runtime.backend."
             )
         return states
+
+    def _compared(self, rows: Floats) -> Floats:
+        """Return the numbers by which results are told apart, of the rows of one text."""
+        return _vectors(rows) if self._source.task.directional else np.arcsinh(rows)
 
     def _failed(self, width: int, reason: str) -> str:
         checkpoint = self._source.checkpoint

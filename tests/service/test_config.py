@@ -14,6 +14,7 @@ from service.config import KeyConfig, load_config, make_config
 from service.errors import ConfigError
 
 MODEL = "models: {default: {encoder: some/model}}\n"
+RERANKER = "rerankers: {default: {encoder: some/ranker}}\n"
 HASH = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 KEY = KeyConfig(hash=HASH, scopes=[])
 ARCHITECTURE = """
@@ -99,6 +100,12 @@ def test_defaults(load):
         ("MILLPOND_MODELS__DEFAULT__TRUNCATE", "true", "models.default.truncate", True),
         ("MILLPOND_MODELS__DEFAULT__PARSE_SPECIAL_TOKENS", "true", "models.default.parse_special_tokens", True),
         ("MILLPOND_RUNTIME__BACKEND", "torch", "runtime.backend", "torch"),
+        ("MILLPOND_RERANKERS__DEFAULT__ENCODER", "008", "rerankers.default.encoder", "008"),
+        ("MILLPOND_RERANKERS__DEFAULT__REVISION", "12", "rerankers.default.revision", "12"),
+        ("MILLPOND_RERANKERS__DEFAULT__ACTIVATION", "Tanh", "rerankers.default.activation", "Tanh"),
+        ("MILLPOND_RERANKERS__DEFAULT__MAX_TOKENS", "65", "rerankers.default.max_tokens", 65),
+        ("MILLPOND_RERANKERS__DEFAULT__TRUST_REMOTE_CODE", "true", "rerankers.default.trust_remote_code", True),
+        ("MILLPOND_RERANKERS__DEFAULT__TRUNCATE", "true", "rerankers.default.truncate", True),
         ("MILLPOND_RUNTIME__PRECISION", "bf16", "runtime.precision", "bf16"),
         ("MILLPOND_RUNTIME__THREADS", "3", "runtime.threads", 3),
         ("MILLPOND_RUNTIME__DEVICE", "cuda", "runtime.device", "cuda"),
@@ -138,7 +145,7 @@ def test_defaults(load):
     ],
 )
 def test_environment_twins(load, name, text, keys, value):
-    found = load(MODEL, {name: text})
+    found = load(MODEL + RERANKER, {name: text})
     for key in keys.split("."):
         found = found[key] if isinstance(found, dict) else getattr(found, key)
     assert found == value
@@ -146,13 +153,15 @@ def test_environment_twins(load, name, text, keys, value):
 
 def test_every_key_has_a_tested_twin():
     """A key added to the config must be added to the test above."""
-    from service.config import Config, ModelConfig
+    from service.config import Config, ModelConfig, RerankerConfig
 
     mark = next(mark for mark in test_environment_twins.pytestmark if mark.name == "parametrize")
     tested = {case[2] for case in mark.args[1]}
-    sections = {name: field.annotation for name, field in Config.model_fields.items() if name != "models"}
+    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    del sections["models"], sections["rerankers"]
     expected = {f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
-    assert tested == expected | {f"models.default.{key}" for key in ModelConfig.model_fields}
+    expected |= {f"models.default.{key}" for key in ModelConfig.model_fields}
+    assert tested == expected | {f"rerankers.default.{key}" for key in RerankerConfig.model_fields}
 
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -346,7 +355,10 @@ def test_the_process_environment_is_the_default(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (MODEL + "sever: {port: 1}", "sever: is not a key here. Did you mean 'server'? Known keys: models, runtime"),
+        (
+            MODEL + "sever: {port: 1}",
+            "sever: is not a key here. Did you mean 'server'? Known keys: models",
+        ),
         (MODEL + "server: {prot: 1}", "server.prot: is not a key here. Did you mean 'port'? Known keys: host, port"),
         (
             "models: {default: {encoder: x, poling: cls}}",

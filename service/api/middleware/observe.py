@@ -16,6 +16,8 @@ from service.observation import Observed, observing
 Observer = Callable[[Observed], None]
 """Is told of each request after its end."""
 
+RANKING: Final = frozenset({"/predict", "/rerank"})
+"""Routes that score texts."""
 EMBEDDING: Final = frozenset(
     {
         "/",
@@ -68,7 +70,7 @@ class Observe:
                 request.status = message["status"]
                 request.route = self._route(scope)
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request.id.encode())]
-                if request.texts and request.status == 200 and request.route in EMBEDDING:
+                if request.texts and request.status == 200 and request.route in EMBEDDING | RANKING:
                     message["headers"] += self._times(request)
             await send(message)
 

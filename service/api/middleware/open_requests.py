@@ -55,7 +55,7 @@ class OpenRequests:
                 raise stopping()
             limit = self._served.config.server.max_requests
             if len(self._open) >= limit:
-                pause = self._served.models.pause
+                pause = self._served.encoders.pause
                 raise Unavailable(
                     f"{limit} requests are under way, and server.max_requests is {limit}. Send the request again in "
                     f"{pause} s, with fewer clients at once.",

@@ -19,9 +19,9 @@ from service.collections.vectorize import MOST_CHUNKS
 from service.cores import available_cores
 from service.deployment import Deployment
 from service.embedding.explain import MOST_TOKENS
-from service.embedding.inputs import TOKENIZING_THREADS
 from service.embedding.windows import MOST_WINDOWED
-from service.encoder import Batcher
+from service.encoder import Batcher, Encoder
+from service.encoder.reading import TOKENIZING_THREADS
 from service.errors import Unavailable
 
 _DTYPES: Final = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -41,14 +41,14 @@ async def ready(request: Request, served: Served) -> ReadyBody:
     requests: OpenRequests = request.app.state.requests
     if requests.draining:
         raise stopping()
-    if not served.models.alive:
+    if not served.encoders.alive:
         raise Unavailable("an encoder's queue has stopped; restart the service.", retry_after=10)
     return ReadyBody(status="ready", building=await served.collections.building() or None)
 
 
 @router.get("/info")
 async def info(served: Served) -> dict[str, Any]:
-    """Models, their poolings and fingerprints, and the limits of this deployment.
+    """Models, their poolings and fingerprints, rerankers, and the limits of this deployment.
 
     What text-embeddings-inference tells of its one model stands beside, of the default model.
     """
@@ -73,19 +73,23 @@ async def info(served: Served) -> dict[str, Any]:
                 "prompts": model.recipe.prompts,
                 "default_prompt": model.recipe.default_prompt,
                 "fingerprint": model.fingerprint,
-                "backend": model.encoder.runtime.backend,
-                "precision": model.encoder.runtime.precision,
-                "streams": model.encoder.runtime.streams,
-                "tokens_per_second": model.encoder.batcher.tokens_per_second,
-                "shapes": _shapes(model.encoder.batcher),
-                "max_state_bytes": model.encoder.max_state_bytes,
-                "runtime_reason": model.encoder.runtime_reason,
-                "agreement_with_fp32": model.encoder.agreement,
-                "trial": model.encoder.trial,
+                **_of_encoder(model.encoder),
                 "unknown_tokens": model.unknown.count,
                 "warnings": list(model.recipe.warnings),
             }
             for name, model in served.models
+        },
+        "default_reranker": served.rerankers.default,
+        "rerankers": {
+            name: {
+                "encoder": reranker.encoder.checkpoint.name,
+                "labels": list(reranker.recipe.labels),
+                "activation": type(reranker.recipe.activation).__name__,
+                "max_tokens": reranker.recipe.max_tokens,
+                "truncate": reranker.recipe.truncate,
+                **_of_encoder(reranker.encoder),
+            }
+            for name, reranker in served.rerankers
         },
         "poolings": list(pooling.available()),
         "token_ids": config.server.token_ids,
@@ -127,6 +131,21 @@ def _as_tei(served: Deployment) -> dict[str, Any]:
         "tokenization_workers": TOKENIZING_THREADS,
         "sha": None,
         "docker_label": None,
+    }
+
+
+def _of_encoder(encoder: Encoder) -> dict[str, Any]:
+    """Return what is told of what computes a model, or a reranker."""
+    return {
+        "backend": encoder.runtime.backend,
+        "precision": encoder.runtime.precision,
+        "streams": encoder.runtime.streams,
+        "tokens_per_second": encoder.batcher.tokens_per_second,
+        "shapes": _shapes(encoder.batcher),
+        "max_state_bytes": encoder.max_state_bytes,
+        "runtime_reason": encoder.runtime_reason,
+        "agreement_with_fp32": encoder.agreement,
+        "trial": encoder.trial,
     }
 
 

@@ -122,26 +122,10 @@ _UNSUPPORTED: Final[dict[str, Any]] = {
 }
 
 
-@status_router.post("/rerank", **_UNSUPPORTED)
-async def rerank() -> NoReturn:
-    """Not served: this is for models that rank pairs of texts."""
-    raise _unsupported("ranks pairs of texts", "'/similarity' compares texts by their vectors")
-
-
-@status_router.post("/predict", **_UNSUPPORTED)
-async def predict() -> NoReturn:
-    """Not served: this is for models that classify texts."""
-    raise _unsupported("classifies texts", "'/embed' gives vectors to train a classifier on")
-
-
 @status_router.post("/embed_sparse", **_UNSUPPORTED)
 async def embed_sparse() -> NoReturn:
     """Not served: this is for models whose vectors are sparse."""
-    raise _unsupported("makes sparse vectors", "'/embed' gives dense ones")
-
-
-def _unsupported(does: str, instead: str) -> UnsupportedTask:
-    return UnsupportedTask(f"no model here {does}; all make dense vectors. {instead}.")
+    raise UnsupportedTask("no model here makes sparse vectors; all make dense vectors. '/embed' gives those.")
 
 
 def _tokens(tokenizer: Tokenizer, text: str, tokenized: TokenizedText, *, framed: bool) -> Iterator[bytes]:

@@ -10,10 +10,11 @@ from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonS
 from service.api.requests import TOLERATED, Body
 from service.collections.protocols import NAME
 from service.embedding.embedder import Embedder
-from service.embedding.inputs import Cut, Inputs
+from service.embedding.inputs import Inputs
 from service.embedding.output_types import OutputType
 from service.embedding.prompts import Purpose
 from service.encoder import Side
+from service.encoder.reading import Cut
 from service.errors import InvalidInput, Place
 from service.store.document import MAX_ID_CHARACTERS
 

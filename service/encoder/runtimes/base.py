@@ -102,6 +102,8 @@ class Runtime(ABC):
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
         """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim).
 
+        For an encoder with another task it is what that gives: (batch, rows, dim).
+
         A `wide` pass takes all cores, so that its few tokens are soon done; any other takes its stream's share.
         """
 

@@ -1,4 +1,4 @@
-"""Whether what a transformers module was converted to computes the same states."""
+"""Whether what a transformers module was converted to computes the same."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from service.encoder.anatomy import positions
 from service.encoder.samples import UNBOUNDED, affordable, draw
+from service.encoder.task import TOKEN_STATES, Task
 
 CHECK: Final = 3
 """Version of the check; increase it when it comes to refuse more, so that what is cached is checked again."""
@@ -33,23 +34,25 @@ _BOUNDARIES: Final = (
 """Numbers of tokens in a config at which modelling code takes another way."""
 
 
-def difference(module: Any, states: GivesStates, right: GivesStates | None = None) -> str | None:
-    """Say how `states` differ from a module's, over shapes and masks that reveal what tracing took for constant.
+def difference(module: Any, states: GivesStates, task: Task = TOKEN_STATES) -> str | None:
+    """Say how `states`, or what else a task gives, differ from a module's.
+
+    The shapes and masks are such that they reveal what tracing took for constant.
 
     Short sequences come again after long ones, since what was compiled may have kept something of those.
 
     Args:
         module: the encoder.
-        states: gives the states of what it was converted to.
-        right: gives the same of the module; by default its last hidden states.
+        states: gives the results of what it was converted to.
+        task: what those are.
     """
-    right = right or (lambda ids, mask: module(input_ids=ids, attention_mask=mask).last_hidden_state)
     most = longest(module)
+    exact = task.wrap(module)
     with torch.inference_mode():
         for rows, width in (*_SHAPES, (2, most // 2 + 1), (1, 3), (1, most), (2, 8)):
             ids, mask = sample(module, rows, width)
-            for given, exact in zip(_layers(states(ids, mask)), _layers(right(ids, mask)), strict=True):
-                found, wanted = given[mask.bool()], exact[mask.bool()]
+            for given, right in zip(_layers(states(ids, mask)), _layers(exact(ids, mask)), strict=True):
+                found, wanted = task.rows(given, mask), task.rows(right, mask)
                 apart = float((found - wanted).abs().max() / wanted.abs().max())
                 if not apart <= _TOLERANCE:
                     return f"at {rows} x {ids.shape[1]} tokens its states differ by {apart:.1e} of the largest"

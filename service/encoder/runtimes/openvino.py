@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
@@ -31,8 +31,8 @@ from service.encoder.runtimes.base import Runtime, Unfit
 from service.encoder.runtimes.equivalence import CHECK, difference, sample, silenced
 from service.encoder.runtimes.machine import cpu_precision, int8_advice, threads
 from service.encoder.runtimes.quantizer import Quantizer
-from service.encoder.runtimes.torch import EveryLayer, StatesOnly
 from service.encoder.shapes import AnyShape, ShapeBuckets, Shapes
+from service.encoder.task import LAYER_STATES, TOKEN_STATES, Task
 from service.errors import CheckpointError, ConfigError, brief
 from service.process import in_background
 
@@ -154,7 +154,7 @@ class OpenVINORuntime(Runtime):
 
         def build(folder: Path) -> None:
             logger.info("converting %s for OpenVINO; the graph is kept in %s", name, source.artifacts.root)
-            save(convert(source.module()), folder)
+            save(convert(source.module(), source.task), folder)
 
         try:
             graph = source.artifact("graph", {"openvino": version("openvino"), "check": CHECK}, build) / GRAPH
@@ -222,7 +222,7 @@ class OpenVINORuntime(Runtime):
 
         def build(folder: Path) -> None:
             logger.info("converting %s for OpenVINO with every layer; kept in %s", name, source.artifacts.root)
-            save(convert(source.module(), EveryLayer), folder)
+            save(convert(source.module(), LAYER_STATES), folder)
 
         try:
             key = {"openvino": version("openvino"), "check": CHECK}
@@ -247,7 +247,7 @@ class OpenVINORuntime(Runtime):
         return {layer: torch.from_numpy(request.get_output_tensor(outputs[layer]).data.copy()) for layer in wanted}
 
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
-        """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim)."""
+        """Token ids and mask, both (batch, time), padded at the right -> what the task gives (batch, rows, dim)."""
         request = self._plain.passed(ids, mask, wide=wide)
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
@@ -278,18 +278,18 @@ def _precision(config: RuntimeConfig) -> str:
     return precision
 
 
-def convert(module: Any, giving: Callable[[Any], torch.nn.Module] = StatesOnly) -> Any:
-    """Convert a transformers module: `openvino.Model` of ids and mask (batch, time) -> states (batch, time, dim).
+def convert(module: Any, task: Task = TOKEN_STATES) -> Any:
+    """Convert a transformers module: `openvino.Model` of ids and mask (batch, time) -> results (batch, rows, dim).
 
     Args:
         module: the encoder.
-        giving: makes of it what gives the states: `StatesOnly`, or `EveryLayer` for those of each layer.
+        task: what the graph is to give.
 
     Raises:
-        ConversionError: it cannot be converted, or the graph gives other states than the module.
+        ConversionError: it cannot be converted, or the graph gives other results than the module.
     """
     try:
-        return _convert(module, giving(module))
+        return _convert(module, task)
     except ConversionError as error:
         attention = module.config._attn_implementation
         if attention == "eager" or not hasattr(module, "set_attn_implementation"):
@@ -298,14 +298,14 @@ def convert(module: Any, giving: Callable[[Any], torch.nn.Module] = StatesOnly) 
         # layer spreads it. Transformers' own products with a finite mask do not, and are fused just as well.
         module.set_attn_implementation("eager")
         try:
-            return _convert(module, giving(module))
+            return _convert(module, task)
         except ConversionError:
             raise error from None
         finally:
             module.set_attn_implementation(attention)
 
 
-def _convert(module: Any, giving: torch.nn.Module) -> Any:
+def _convert(module: Any, task: Task) -> Any:
     import openvino
 
     dynamic = openvino.PartialShape([-1, -1])
@@ -313,7 +313,7 @@ def _convert(module: Any, giving: torch.nn.Module) -> Any:
         with silenced(), torch.inference_mode():
             ids, mask = sample(module, rows=2, width=7)
             graph = openvino.convert_model(
-                giving,
+                task.wrap(module),
                 example_input={"input_ids": ids, "attention_mask": mask},
                 input=[(name, dynamic, openvino.Type.i64) for name in _INPUTS],
             )
@@ -324,7 +324,7 @@ def _convert(module: Any, giving: torch.nn.Module) -> Any:
                 found = compiled([ids.numpy(), mask.numpy()])
                 return [torch.from_numpy(found[output].copy()) for output in range(len(graph.outputs))]
 
-            reason = difference(module, states, giving)
+            reason = difference(module, states, task)
     except Exception as error:  # tracing raises whatever the architecture's code does
         without = _NO_RULE.search(str(error))
         reason = f"OpenVINO has no {without[1]}" if without else brief(error, 200)

@@ -19,6 +19,7 @@ from service.encoder.loading import Source
 from service.encoder.memory import Footprint
 from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.machine import auto_precision, cpu_precision, has_native_bf16, threads
+from service.encoder.task import TOKEN_STATES, EveryLayer, Task
 from service.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -27,35 +28,6 @@ _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.fl
 
 _FIRST_ON_A_GPU: Final = (1, 4, 16, 64, 128)
 """Rows of passes over 8 tokens, which every model can take, from a short text to a full batch."""
-
-
-class StatesOnly(torch.nn.Module):
-    """Token ids and mask, both (batch, time) -> states (batch, time, dim)."""
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """Return the module's last hidden states."""
-        return self.module(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-
-
-class EveryLayer(torch.nn.Module):
-    """Token ids and mask, both (batch, time) -> states (batch, time, dim) of each layer, from the embeddings on.
-
-    Those of the last are what `StatesOnly` gives, whatever hidden states an architecture lists: some normalise only
-    the former.
-    """
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """Return the module's hidden states."""
-        found = self.module(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
-        return (*found.hidden_states[:-1], found.last_hidden_state)
 
 
 class TorchRuntime(Runtime):
@@ -69,19 +41,28 @@ class TorchRuntime(Runtime):
         precision: what its weights are in.
         threads: cores to use; all by default.
         device: where it runs.
+        task: what it computes.
     """
 
     backend = "torch"
     rank = 0
     merit = "PyTorch runs every architecture"
 
-    def __init__(self, module: Any, precision: str, *, threads: int | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        module: Any,
+        precision: str,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        task: Task = TOKEN_STATES,
+    ) -> None:
         self.precision = precision
         self._cores = threads or available_cores()
         self._device = torch.device(device)
         config = module.config.get_text_config()
         self.footprint = Footprint.of(config.to_dict(), fused_attention=config._attn_implementation != "eager")
-        self._states = StatesOnly(module.to(self._device))
+        self._states = task.wrap(module.to(self._device))
         self._layers = EveryLayer(module)
         with torch.inference_mode():
             few = torch.ones((1, 8), dtype=torch.int64, device=self._device)  # some architectures fail on one alone
@@ -106,7 +87,7 @@ class TorchRuntime(Runtime):
         if config.device == "cuda":
             torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles for each new shape, and keeps what it compiled
         module = source.module(_TYPES[precision])
-        return cls(module, precision, threads=threads(config), device=config.device)
+        return cls(module, precision, threads=threads(config), device=config.device, task=source.task)
 
     def prepare_thread(self) -> None:
         """Load the kernels of a GPU: the first passes of a thread take up to seconds there."""
@@ -115,7 +96,7 @@ class TorchRuntime(Runtime):
                 self.states(np.ones((rows, 8), np.int64), np.ones((rows, 8), np.bool_))
 
     def states(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], *, wide: bool = False) -> Tensor:
-        """Token ids and mask, both (batch, time), padded at the right -> states (batch, time, dim)."""
+        """Token ids and mask, both (batch, time), padded at the right -> what the task gives (batch, rows, dim)."""
         torch.set_num_threads(self._cores if wide or self.stateful else 1)  # the setting is a thread's own
         # Padding at the right leaves the positions of real tokens alone, for causal models too.
         with self._alone, torch.inference_mode():

@@ -8,6 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from service.api.errors import speaks_openai
+from service.api.middleware.observe import RANKING
 from tests.support.servers import Server
 
 Operation = tuple[str, str, dict[str, Any]]
@@ -88,6 +89,10 @@ def test_every_example_works(small: Server, document: dict[str, Any], operations
         examples = document["components"]["schemas"][reference.rsplit("/", 1)[1]]["examples"]
         for example in examples:
             answer = small.http.request(verb, path.format(name="default", alias="latest"), json=example)
+            if path in RANKING:  # which no model here does; test_rerank.py has some that do
+                assert answer.status_code == 424
+                worked.append((path, None))
+                continue
             assert answer.status_code in (200, 201), (path, answer.text)
             shown = told["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
             resolved = shown | {"components": document["components"]}

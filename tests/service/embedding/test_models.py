@@ -186,10 +186,10 @@ def test_models_of_one_folder_share_an_encoder(declared, plain, tmp_path):
         assert len({models.get(name).fingerprint for name in "abc"}) == 3
         assert models.default == "a"
         assert models.get() is models.get("a")
-        assert models.alive
+        assert models.encoders.alive
     finally:
         models.close()
-    assert not models.alive
+    assert not models.encoders.alive
 
 
 def test_requests_for_several_poolings_share_passes(declared, monkeypatch):

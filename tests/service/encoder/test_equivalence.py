@@ -24,7 +24,7 @@ from service.checkpoint import read_checkpoint
 from service.encoder.loading import Source, load_module
 from service.encoder.runtimes.equivalence import difference, longest
 from service.encoder.runtimes.openvino import ConversionError, convert, is_installed
-from service.encoder.runtimes.torch import StatesOnly
+from service.encoder.task import StatesOnly
 from service.errors import CheckpointError
 from tests.support.checkpoints import (
     close,

@@ -18,8 +18,9 @@ from service.encoder.batcher import Batcher
 from service.encoder.loading import Source
 from service.encoder.memory import Footprint
 from service.encoder.runtimes.openvino import OpenVINORuntime
-from service.encoder.runtimes.torch import EveryLayer, TorchRuntime
+from service.encoder.runtimes.torch import TorchRuntime
 from service.encoder.shapes import AnyShape
+from service.encoder.task import EveryLayer
 from service.errors import CheckpointError, ConfigError
 from tests.support import checkpoints
 
