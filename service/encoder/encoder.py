@@ -114,7 +114,7 @@ class Encoder:
         """
         if self.checkpoint.of_tokens:
             raise CheckpointError(
-                f"{self.checkpoint.name}: declares a {self.checkpoint.of_tokens[0].kind} of each token's state behind "
+                f"{self.checkpoint.name}: declares a {self.checkpoint.of_tokens[0].kind} of each token behind "
                 "the last layer, so states of other layers are none that it pools. Leave `layers` out."
             )
         if self.runtime.depth is None:
