@@ -20,7 +20,7 @@ from service.encoder.runtimes.base import Runtime
 from service.encoder.runtimes.registry import load_runtime
 from service.encoder.task import TOKEN_STATES, Task
 from service.encoder.trial import tried
-from service.errors import ConfigError, brief
+from service.errors import CheckpointError, ConfigError, brief
 
 logger = logging.getLogger(__name__)
 
