@@ -120,5 +120,5 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
         unless_opened.callback(models.close)
         rerankers = Rerankers(config)
         unless_opened.pop_all()
-    collections = CollectionService(models, engine)
+    collections = CollectionService(models, rerankers, engine)
     return Deployment(config, models, rerankers, collections, Examinations(models), keys, token_ids, read)

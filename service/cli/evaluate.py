@@ -217,9 +217,12 @@ def _depth(given: str, asked: Mapping[str, Sequence[Path]], chunking: str | None
             "--classification and --chunking in a run of their own.",
             2,
         )
-    wanted = options.parse_rerank(given) or {}
+    try:
+        wanted = options.parse_rerank(given) or {}
+    except Failure:
+        wanted = {}
     depth: int = wanted.get("depth", DEPTH)
-    if wanted["by"] != "maxsim" or not 1 <= depth <= MOST_DEPTH:
+    if wanted.get("by") != "maxsim" or not 1 <= depth <= MOST_DEPTH:
         how = f"write it as maxsim, or maxsim,depth=50 with a depth from 1 to {MOST_DEPTH}."
         raise Failure(f"--rerank {shortened(given)}: {how}", 2)
     return depth

@@ -51,20 +51,22 @@ Pooling = Annotated[
 Rerank = Annotated[
     str | None,
     typer.Option(
-        help="Score the best hits anew, token by token, and order them so: maxsim, or maxsim,depth=50 for how many."
+        help="Score the best hits anew and order them so: token by token by maxsim, or by a reranker of the service, "
+        "model=NAME; with ,depth=50 for how many."
     ),
 ]
 
 
 def parse_rerank(option: str | None) -> dict[str, Any] | None:
-    """Parse `maxsim` or `maxsim,depth=50` to the `rerank` of a search; raises `Failure` where it is neither."""
+    """Parse `maxsim`, `model=NAME`, or one with `,depth=50`, to the `rerank` of a search; or raise `Failure`."""
     if option is None:
         return None
     by, comma, further = (part.strip() for part in option.partition(","))
     key, _, depth = (part.strip() for part in further.partition("="))
     if not by or (comma and (key != "depth" or not depth.isascii() or not depth.isdecimal() or len(depth) > 9)):
-        raise Failure(f"--rerank {shortened(option)}: write it as maxsim, or maxsim,depth=50.", 2)
-    return {"by": by, **({"depth": int(depth)} if comma else {})}
+        raise Failure(f"--rerank {shortened(option)}: write it as maxsim, model=NAME, or maxsim,depth=50.", 2)
+    name = by.removeprefix("model=").strip()
+    return {**({"by": by} if name == by else {"model": name}), **({"depth": int(depth)} if comma else {})}
 
 
 def parse_filter(condition: str | None) -> orjson.Fragment | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -38,11 +38,12 @@ class Rerank:
     """By what a search is re-ranked, and how many of its hits.
 
     Args:
-        by: `maxsim`, over the token states of the collection's own encoder.
+        model: name of the reranker that scores the texts of hits; None is MaxSim, over the token states of the
+            collection's own encoder.
         depth: how many of the best hits are scored anew, `k` at least; by default `LEAST_DEPTH` or `k`.
     """
 
-    by: Literal["maxsim"]
+    model: str | None = None
     depth: int | None = None
 
     def of(self, k: int, queries: int) -> int:

@@ -62,6 +62,7 @@ from service.errors import (
 from service.index import EXACT, IndexState
 from service.index.flat import ExactIndex
 from service.observation import Histogram, phase
+from service.ranking import Rerankers
 from service.similarity import SIMILARITIES, Similarity
 from service.store import Document, Embedded, Stored
 from service.store.document import check_metadata
@@ -142,8 +143,9 @@ class CollectionService:
     Every method that reads or writes raises `ServiceError`.
     """
 
-    def __init__(self, models: Models, collections: Engine) -> None:
+    def __init__(self, models: Models, rerankers: Rerankers, collections: Engine) -> None:
         self._models = models
+        self._rerankers = rerankers
         self._collections = collections
         self._lanes = Lanes()
         self.reindexes = Reindexes(models, collections)
@@ -425,7 +427,7 @@ class CollectionService:
         if rerank is not None:
             depth = rerank.of(k, len(queries))
             unread = queries if ranking.mode == "keyword" else ()  # in the other modes, they are embedded
-            reranker = await self._reranker(collection, unread, where, truncate=truncate)
+            reranker = await self._reranker(rerank, collection, unread, where, truncate=truncate)
             first = partial(self.by_text, ranking=ranking, grouped=grouped, exact=exact, truncate=truncate)
             before = refinement.before_reranking
             stage = await first(name, queries, depth, condition, refinement=before, where=where)
@@ -476,7 +478,7 @@ class CollectionService:
                     where=Place("rerank"),
                 )
             depth = rerank.of(k, 1)
-            reranker = await self._reranker(collection, [text], lambda _: Place("query"), truncate=truncate)
+            reranker = await self._reranker(rerank, collection, [text], lambda _: Place("query"), truncate=truncate)
             first = partial(self.by_vector, ranking=ranking, text=text, grouped=grouped, truncate=truncate)
             stage = await first(name, vector, depth, condition, refinement=refinement.before_reranking)
             return await self._reranked(collection, reranker, ranking, k, refinement, text, stage)
@@ -543,25 +545,36 @@ class CollectionService:
         return [Found(hits, vector) for hits, vector in zip(results, vectors, strict=True)]
 
     async def _reranker(
-        self, collection: Collection, unread: Sequence[str], where: Callable[[int], Place], *, truncate: bool
+        self,
+        rerank: Rerank,
+        collection: Collection,
+        unread: Sequence[str],
+        where: Callable[[int], Place],
+        *,
+        truncate: bool,
     ) -> Reranker:
-        """Return what scores hits of a collection anew: its own encoder.
+        """Return what scores hits of a collection anew: the reranker that is named, or its own encoder.
 
         Args:
+            rerank: what is asked for.
             collection: the collection.
             unread: queries that the first search does not embed, which are checked here.
             where: gives the place of one of those.
             truncate: whether one that is too long is cut.
 
         Raises:
-            InvalidInput: it has none, or a query has no token.
+            UnknownModel, UnsupportedTask: no reranker has the name, or none is served.
+            InvalidInput: the collection has no encoder, or a query has no token.
             TooLong: a query is longer than the encoder takes.
             FingerprintMismatch: the models served now are others than those that the collection was made with.
         """
+        if rerank.model is not None:
+            return self._rerankers.get(rerank.model, "rerank.model")
         if collection.definition.model is None:
             raise InvalidInput(
                 f"collection {collection.name!r} holds foreign vectors, and no model is named whose token states "
-                "could re-rank its hits. Leave 'rerank' out, or create it with a 'model'.",
+                "could re-rank its hits. Leave 'rerank' out, name a reranker as rerank.model, or create it with a "
+                "'model'.",
                 where=Place("rerank"),
             )
         embedder = self._embedder(collection.name, collection.definition)

@@ -53,13 +53,17 @@ class Reranker:
         """The reranker's name in the deployment."""
         return self.recipe.name
 
-    async def score(self, query: str, texts: Sequence[str], *, truncate: Cut = None) -> NDArray[np.float32]:
+    async def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return how well each text answers a query, (texts,), as sentence-transformers' `CrossEncoder.predict` does.
+
+        A text may be empty, and a pair that is too long is cut at the right.
 
         Raises:
             ServiceError: as `rank`.
         """
-        return self.activated((await self.rank(query, texts, truncate=truncate)).logits)[:, 0]
+        self._require_rank(query)
+        found = await self._scored([(query, text) for text in texts], "right", _TEXTS)
+        return self.activated(found.logits)[:, 0]
 
     async def rank(self, query: str, texts: Sequence[str], *, truncate: Cut = None, where: Where = _TEXTS) -> Scored:
         """Return one logit for the pair of a query with each text.
@@ -74,13 +78,7 @@ class Reranker:
             UnsupportedTask: there is more than one score a pair.
             ServiceError: as `predict`.
         """
-        labels = self.recipe.labels
-        if len(labels) > 1:
-            raise UnsupportedTask(
-                f"reranker {self.name!r} gives {len(labels)} scores ({', '.join(labels[:5])}), and texts are "
-                " ranked by a single one. '/predict' gives them all."
-            )
-        check_text(query, Place("query"), "rank by")
+        self._require_rank(query)
         return await self.predict([(query, text) for text in texts], truncate=truncate, where=where)
 
     async def predict(self, items: Sequence[Item], *, truncate: Cut = None, where: Where) -> Scored:
@@ -103,6 +101,19 @@ class Reranker:
             for text in [item] if isinstance(item, str) else item:
                 check_text(text, where(at), "score")
         cut = ("right" if self.recipe.truncate else False) if truncate is None else truncate
+        return await self._scored(items, cut, where)
+
+    def _require_rank(self, query: str) -> None:
+        """Raise `UnsupportedTask` if there is more than one score a pair, `InvalidInput` if the query is none."""
+        labels = self.recipe.labels
+        if len(labels) > 1:
+            raise UnsupportedTask(
+                f"reranker {self.name!r} gives {len(labels)} scores ({', '.join(labels[:5])}), and texts are "
+                "ranked by a single one. '/predict' gives them all."
+            )
+        check_text(query, Place("query"), "rank by")
+
+    async def _scored(self, items: Sequence[Item], cut: Cut, where: Where) -> Scored:
         with self.encoder.batcher.room(self._estimate(items)) as room:
             texts = await self._tokenize(items, cut, where)
             try:

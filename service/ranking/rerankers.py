@@ -39,8 +39,8 @@ class Rerankers:
     def __iter__(self) -> Iterator[tuple[str, Reranker]]:
         return iter(self._rerankers.items())
 
-    def get(self, name: str | None = None) -> Reranker:
-        """Return a reranker, the first one for None.
+    def get(self, name: str | None = None, field: str = "model") -> Reranker:
+        """Return a reranker, the first one for None; `field` is where it was named, for errors.
 
         Raises:
             UnsupportedTask: none is served.
@@ -58,7 +58,7 @@ class Rerankers:
                 f"{asked!r} makes vectors: it is for '/embed', '/similarity' and searches; {served}."
                 if asked in self._models
                 else f"no reranker is named {shortened(asked)}; {served}.{did_you_mean(asked, self._rerankers)}",
-                where=Place("model"),
+                where=Place(field),
             )
         return self._rerankers[asked]
 

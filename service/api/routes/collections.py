@@ -236,7 +236,7 @@ def _reindex(progress: Progress) -> ReindexBody:
 async def _search(served: Deployment, name: str, body: SearchRequest) -> Response:
     weights = {} if body.weights is None else body.weights.model_dump()
     ranking, refinement = Ranking(body.mode, weights, body.exact), _refinement(body)
-    rerank = None if body.rerank is None else Rerank(body.rerank.by, body.rerank.depth)
+    rerank = None if body.rerank is None else Rerank(body.rerank.model, body.rerank.depth)
     condition = Filter.of(body.filter)
     if body.vector is not None:
         found = await served.collections.by_vector(

@@ -57,9 +57,14 @@ class Weights(Body):
 class RerankBody(Body):
     """By what the best hits are scored anew and put in order."""
 
-    by: Literal["maxsim"] = Field(
+    by: Literal["maxsim"] | None = Field(
+        default=None,
         description="`maxsim`: for each token of the query the largest cosine with a token of the hit's text, on "
-        "average, over the token states of the collection's own encoder (late interaction)."
+        "average, over the token states of the collection's own encoder (late interaction).",
+    )
+    model: str | None = Field(
+        default=None,
+        description="One of the config's `rerankers`, a cross-encoder, which reads query and text together.",
     )
     depth: int | None = Field(
         default=None,
@@ -67,6 +72,14 @@ class RerankBody(Body):
         le=MOST_DEPTH,
         description=f"How many hits are scored anew, `k` at least; {LEAST_DEPTH} or `k` unless given.",
     )
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.by is None) == (self.model is None):
+            raise PydanticCustomError(
+                "rerank", "'rerank' takes either \"by\": \"maxsim\" or the name of a reranker as 'model'."
+            )
+        return self
 
 
 class SearchRequest(Body):

@@ -15,8 +15,9 @@ from sentence_transformers import SentenceTransformer
 from service.access import digest
 from service.config import Config
 from service.deployment import Deployment, open_deployment
-from tests.support import checkpoints
+from tests.support import checkpoints, classifiers
 from tests.support.applications import application, ask
+from tests.support.classifiers import bert_classifier, cross_encoder
 from tests.support.problems import problem
 
 WORDS = [
@@ -43,9 +44,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Iterator[Deployment]:
+def rerankers(folder: Path) -> dict[str, Path]:
+    return {
+        "quality": cross_encoder(bert_classifier(folder.parent / "one"), folder.parent / "quality"),
+        "labels": bert_classifier(folder.parent / "three", num_labels=3),
+    }
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path, rerankers: dict[str, Path]) -> Iterator[Deployment]:
     config = {
         "models": {"default": {"encoder": str(folder)}},
+        "rerankers": {name: {"encoder": str(of)} for name, of in rerankers.items()},
         "runtime": {"backend": "torch", "precision": "fp32", "threads": 1},
         "store": {"path": str(folder.parent / "store")},
     }
@@ -203,7 +213,7 @@ def test_queries_of_words_are_checked_as_those_that_are_embedded(app: FastAPI, c
     ("asked", "status", "words"),
     [
         ({"rerank": {"by": "words"}}, 422, ["rerank.by", "'maxsim'"]),
-        ({"rerank": {}}, 422, ["rerank.by"]),
+        ({"rerank": {}}, 422, ["rerank", "either"]),
         ({"rerank": "maxsim"}, 422, ["rerank"]),
         ({"rerank": {"by": "maxsim", "depth": 0}}, 422, ["rerank.depth", "1"]),
         ({"rerank": {"by": "maxsim", "depth": 201}}, 422, ["rerank.depth", "200"]),
@@ -228,3 +238,50 @@ def test_what_is_read_again_is_paid_for(served: Deployment, collection: str) -> 
         app = application(served, access={"keys": keys})
         assert ask(app, "POST", f"{collection}/search", key, json=first).status_code == 200
         assert ask(app, "POST", f"{collection}/search", key, json=plain).status_code == status
+
+
+@pytest.mark.parametrize("mode", ["dense", "keyword", "hybrid"])
+def test_hits_are_scored_by_a_reranker(app: FastAPI, collection: str, rerankers: dict[str, Path], mode: str) -> None:
+    asked = {"queries": QUERIES, "mode": mode, "include": ["text"]}
+    first = search(app, collection, k=5, **asked)["results"]
+    again = search(app, collection, k=3, rerank={"model": "quality", "depth": 5}, **asked)["results"]
+    theirs = classifiers.reference(rerankers["quality"])
+    for query, before, after in zip(QUERIES, first, again, strict=True):
+        texts = [hit["text"] for hit in before["hits"]]
+        scores = theirs.predict([(query, text) for text in texts])
+        order = np.argsort(-scores, kind="stable")[:3]
+        assert [hit["id"] for hit in after["hits"]] == [before["hits"][at]["id"] for at in order]
+        np.testing.assert_allclose([hit["score"] for hit in after["hits"]], scores[order], atol=1e-5)
+        assert [hit["parts"][mode]["rank"] for hit in after["hits"]] == (order + 1).tolist()
+
+
+def test_foreign_vectors_are_scored_by_a_reranker(app: FastAPI, rerankers: dict[str, Path]) -> None:
+    path = f"/collections/reranked-{uuid4().hex[:12]}"
+    assert ask(app, "PUT", path, json={"model": None, "dimension": 2}).status_code == 201
+    documents = [{"id": str(at), "text": text, "vector": [1, at]} for at, text in enumerate(["", *TEXTS[:3]])]
+    assert ask(app, "POST", f"{path}/documents", json={"documents": documents}).status_code == 200
+    asked = {"vector": [1, 0], "query": "wheel", "mode": "hybrid", "include": ["text"]}
+    hits = search(app, path, rerank={"model": "quality"}, **asked)["hits"]
+    wanted = classifiers.reference(rerankers["quality"]).predict([("wheel", hit["text"]) for hit in hits])
+    assert len(hits) == 4
+    np.testing.assert_allclose([hit["score"] for hit in hits], wanted, atol=1e-5)
+    ask(app, "DELETE", path)
+
+
+@pytest.mark.parametrize(
+    ("rerank", "status", "says"),
+    [
+        ({"model": "qality"}, 404, ["no reranker is named 'qality'", "Did you mean 'quality'"]),
+        ({"model": "default"}, 404, ["'default' makes vectors", "'quality'"]),
+        ({"model": "labels"}, 424, ["3 scores", "'/predict'"]),
+        ({"model": "quality", "by": "maxsim"}, 422, ["either", "'model'"]),
+        ({"depth": 3}, 422, ["either", "'model'"]),
+        ({"model": 3}, 422, ["rerank.model"]),
+    ],
+)
+def test_rerankers_that_do_not_score_hits(
+    app: FastAPI, collection: str, rerank: dict[str, Any], status: int, says: list[str]
+) -> None:
+    answer = ask(app, "POST", f"{collection}/search", json={"query": "wheel", "k": 2, "rerank": rerank})
+    assert answer.status_code == status, answer.text
+    assert all(part in answer.text for part in says), answer.text

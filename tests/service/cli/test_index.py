@@ -41,7 +41,7 @@ def test_documents_are_stored_and_found(asking, few, name):
     rerank = asking("search", "music", "--collection", name, "--rerank", "maxsim,depth=3", "-k", 2, "--json")
     assert [hit["parts"].keys() for hit in json.loads(rerank.stdout)["hits"]] == [{"dense"}] * 2
     refused = asking("search", "music", "--collection", name, "--rerank", "maxsim,deep=3")
-    assert refused.returncode == 2 and "write it as maxsim, or maxsim,depth=50" in refused.stderr
+    assert refused.returncode == 2 and "write it as maxsim, model=NAME, or maxsim,depth=50" in refused.stderr
     refused = asking("search", "music", "--collection", name, "--rerank", "words")
     assert "--rerank" in refused.stderr and "'maxsim'" in refused.stderr
     newer = asking("search", "music", "--collection", name, "--filter", '{"year": {"$gte": 2015}}', "--json")
