@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from service.checkpoint.declarations import (
     LEARNED_POOLINGS,
-    TRANSFORMER_CONFIGS,
+    MLM_TRANSFORMER,
+    SPLADE_POOLING,
     LearnedPoolingSettings,
     ModelSettings,
     Module,
@@ -117,8 +118,8 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             layers than there are weights.
     """
     found = bare(name, revision)
-    _check_embeds(found)
     modules = read_modules(found.folder / "modules.json")
+    _check_embeds(found, modules)
     return checked(replace(found, **_declared(found.folder, found.transformer, modules)) if modules else found)
 
 
@@ -159,13 +160,19 @@ def checked(found: Checkpoint) -> Checkpoint:
     return found
 
 
-def _check_embeds(found: Checkpoint) -> None:
-    """Refuse what sentence-transformers has saved as a cross-encoder."""
+def _check_embeds(found: Checkpoint, modules: Sequence[Module]) -> None:
+    """Refuse what sentence-transformers has saved as a cross-encoder, and what makes sparse vectors."""
     path = found.folder / "config_sentence_transformers.json"
     if (read_json(path) or {}).get("model_type") == CROSS_ENCODER:
         raise CheckpointError(
             f"{found.folder}: is a cross-encoder, which scores pairs of texts and makes no vectors. List it under "
             "`rerankers` in the config, not under `models`."
+        )
+    first, second = ([module.kind for module in modules] + ["", ""])[:2]
+    if first == MLM_TRANSFORMER or second == SPLADE_POOLING:
+        raise CheckpointError(
+            f"{found.folder}: is a sparse encoder, which makes weights of its vocabulary's tokens and no dense "
+            "vectors. List it under `sparse` in the config, not under `models`."
         )
 
 
@@ -181,8 +188,7 @@ def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
 
 def _declared(folder: Path, transformer: Path, modules: Sequence[Module]) -> dict[str, Any]:
     """Read what a sentence-transformers folder adds to a plain encoder, as fields of `Checkpoint`."""
-    given = (transformer / name for name in TRANSFORMER_CONFIGS if (transformer / name).exists())
-    texts = TransformerSettings.read(next(given, transformer / TRANSFORMER_CONFIGS[0]))
+    texts = TransformerSettings.read(TransformerSettings.file_in(transformer))
     model = ModelSettings.read(folder / "config_sentence_transformers.json")
     return _modules_after(folder, modules) | {
         "max_tokens": texts.max_tokens,

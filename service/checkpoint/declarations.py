@@ -35,6 +35,11 @@ TRANSFORMER_CONFIGS: Final = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+MLM_TRANSFORMER: Final = "MLMTransformer"
+"""An older name of a Transformer whose task is fill-mask."""
+SPLADE_POOLING: Final = "SpladePooling"
+_FIRST: Final = ("Transformer", MLM_TRANSFORMER)
+
 _POOLINGS: Final = {
     "cls": "cls",
     "max": "max",
@@ -144,6 +149,12 @@ class TransformerSettings(_Declaration):
     document_length: None = None
     query_expansion: None = None
 
+    @staticmethod
+    def file_in(folder: Path) -> Path:
+        """Return the file in the folder of a transformer, which need not be there."""
+        given = (folder / name for name in TRANSFORMER_CONFIGS if (folder / name).exists())
+        return next(given, folder / TRANSFORMER_CONFIGS[0])
+
     @property
     def max_tokens(self) -> int | None:
         """Most tokens of a text: as calls of the tokenizer are given, else as it is loaded, else `max_seq_length`."""
@@ -183,6 +194,24 @@ class ClassifierSettings(TransformerSettings):
 
     transformer_task: Literal["sequence-classification"] = "sequence-classification"  # type: ignore[assignment]
     module_output_name: Literal["scores"] = "scores"  # type: ignore[assignment]
+
+
+class MaskedLMSettings(TransformerSettings):
+    """The same file of a masked language model: how texts enter it."""
+
+    output: ClassVar[str] = "logits"
+    gives: ClassVar[str] = "token logits"
+
+    transformer_task: Literal["fill-mask"] = "fill-mask"  # type: ignore[assignment]
+
+
+class SpladeSettings(_Declaration):
+    """The `config.json` of a SpladePooling module."""
+
+    pooling_strategy: Literal["max", "sum"] = "max"
+    activation_function: Literal["relu", "log1p_relu"] = "relu"
+    word_embedding_dimension: Any = None
+    embedding_dimension: Any = None
 
 
 class PoolingSettings(_Declaration):
@@ -236,6 +265,7 @@ class ModelSettings(_Declaration):
     similarity_fn_name: str | None = None
     model_type: str | None = None
     activation_fn: str | None = None
+    max_active_dims: _Count | None = None
 
     @property
     def similarity(self) -> str:
@@ -275,9 +305,12 @@ def read_modules(path: Path) -> list[Module]:
         modules = TypeAdapter(list[Module]).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not a list of modules: {' '.join(str(error).split())}.") from None
-    if not modules or modules[0].kind != "Transformer":
+    if not modules or modules[0].kind not in _FIRST:
         first = modules[0].type if modules else "nothing"
-        raise CheckpointError(f"{path}: must begin with a Transformer module, not {first}.")
+        raise CheckpointError(
+            f"{path}: must begin with a Transformer module, not {first}. Known are a Transformer with its pooling, "
+            "for sparse vectors SpladePooling; what chooses between several models is not."
+        )
     for module in modules:
         if Path(module.path).is_absolute() or ".." in Path(module.path).parts:
             raise CheckpointError(f"{path}: path {module.path!r} leads out of the model folder.")
