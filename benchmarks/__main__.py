@@ -34,6 +34,7 @@ TITLES: Final[Mapping[str, str]] = {
     "mixed": "Searches beside changes",
     "stores": "Vector stores side by side",
     "retrieval": "Search by vectors, by words and by both",
+    "ranking": "Re-ranking",
     "quality": "Quality",
     "chunking": "Late and early chunking",
     "coldstart": "Cold start and memory",

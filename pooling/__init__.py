@@ -18,7 +18,7 @@ from pooling import explain, masks
 from pooling.base import Component, EmptyTextError, Pooler, PoolingError, Stage, WeightedPooler, options_of
 from pooling.between import KMax, LogSumExp
 from pooling.compose import Adaptive, ComposeWarning, Concatenation, Sequence, Windows
-from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, WeightedMean
+from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, Token, WeightedMean
 from pooling.learned import Attention, Gated, GeM, MultiHeadAttention
 from pooling.masks import pool_spans
 from pooling.piecewise import Piecewise
@@ -48,6 +48,7 @@ __all__ = [
     "Sequence",
     "Spec",
     "Stage",
+    "Token",
     "WeightedMean",
     "WeightedPooler",
     "Windows",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pooling import masks
 from pooling.base import Component, Pooler, PoolingError, Stage, check_choice, check_count
 from pooling.between import KMax
-from pooling.fixed import Max, Mean
+from pooling.fixed import Max, Mean, Token
 from pooling.learned import Scored
 from pooling.piecewise import Piecewise
 from pooling.weights import expand, product
@@ -241,6 +241,10 @@ def _spec(component: object) -> str:
 def _common_dim(components: list[Any]) -> int:
     if not 1 <= len(components) <= MAX_PARTS:
         raise PoolingError(f"{len(components)} parts: must be from 1 to {MAX_PARTS}")
+    if alone := next((component for component in components if isinstance(component, Token)), None):
+        raise PoolingError(
+            f"{alone.spec} stands alone: it is given a mask of one token, and other parts need them all"
+        )
     dims = {component.dim for component in components}
     if len(dims) > 1:
         raise PoolingError(f"all parts must pool states of one dimension, not of {sorted(dims)}")

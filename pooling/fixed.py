@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from pooling.base import Pooler, WeightedPooler
+from pooling.base import Pooler, PoolingError, WeightedPooler
 from pooling.masks import rank
 from pooling.weights import uniform
 
@@ -47,6 +47,33 @@ class Last(OneToken):
 
     def _index(self, mask: Tensor) -> Tensor:
         return rank(mask).argmax(1)
+
+
+class Token(Cls):
+    """The state of a special token that a text has once, such as `[MASK]` (PromptBERT; Jiang et al. 2022).
+
+    Which token it is, only its id tells, and a strategy does not see ids: whoever calls narrows the mask to it with
+    `masks.only`. Of several tokens that count, the first is taken.
+
+    Args:
+        token: as the tokenizer writes it.
+    """
+
+    name = "token"
+    summary = "the state of a special token that a text has once"
+    good_for = "encoders trained for it (PromptBERT's `[MASK]`)"
+    weak_at = "encoders that were not; each text needs the token, which stands in a prompt as a rule"
+
+    def __init__(self, dim: int, token: str) -> None:
+        super().__init__(dim)
+        if not isinstance(token, str) or not 1 <= len(token) <= 100:
+            raise PoolingError(f"token={token!r}: must be a special token of the tokenizer, such as '[MASK]'")
+        self.token = token
+
+    @property
+    def spec(self) -> str:
+        """Such as `token('[MASK]')`."""
+        return f"{self.name}({self.token!r})"
 
 
 class Mean(WeightedPooler):

@@ -53,6 +53,11 @@ def exclude_prefix(mask: Tensor, n: int | Tensor) -> Tensor:
     return rank(mask.bool()) > n.reshape(-1, 1)
 
 
+def only(mask: Tensor, ids: Tensor, token: int) -> Tensor:
+    """Keep those tokens that count whose id is `token`; `mask` and `ids` are (batch, time)."""
+    return mask.bool() & (ids == token)
+
+
 def windows(mask: Tensor, size: int, stride: int) -> Tensor:
     """Return windows of `size` tokens that count, one every `stride`: (batch, n, time).
 

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from pooling.base import CONFIG_FILE, PARAMETERS_FILE, REQUIRED, Component, Pooler, PoolingError, Stage, options_of
 from pooling.between import KMax, LogSumExp
 from pooling.compose import Adaptive, Concatenation, Sequence, Windows
-from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, WeightedMean
+from pooling.fixed import Cls, Last, Max, Mean, MeanSqrtLen, Token, WeightedMean
 from pooling.learned import Attention, Gated, GeM, MultiHeadAttention
 from pooling.piecewise import Piecewise
 
@@ -38,7 +38,7 @@ Spec = str | Mapping[str, Any] | list[Any]
 _POOLERS: Final[dict[str, type[Pooler]]] = {
     cls.name: cls
     for cls in (
-        *(Cls, Mean, MeanSqrtLen, WeightedMean, Max, Last),
+        *(Cls, Mean, MeanSqrtLen, WeightedMean, Max, Last, Token),
         *(KMax, LogSumExp, Piecewise),
         *(Attention, MultiHeadAttention, Gated, GeM),
     )
@@ -237,9 +237,10 @@ def _describe(node: ast.expr) -> dict[str, Any]:
     match node:
         case ast.Name(name):
             return {"strategy": name}
-        case ast.Call(ast.Name(name), [], keywords):
-            options = dict(map(_option, keywords))
-            if len(options) < len(keywords) or "strategy" in options:
+        case ast.Call(ast.Name(name), values, keywords):
+            named = [*zip(_required(name) if values else [], values, strict=False), *map(_keyword, keywords)]
+            options = {option: _value(option, value) for option, value in named}
+            if len(options) < len(values) + len(keywords) or "strategy" in options:
                 raise _malformed(ast.unparse(node))
             return {"strategy": name, **options}
         case ast.BinOp(left, ast.Add(), right):
@@ -249,15 +250,24 @@ def _describe(node: ast.expr) -> dict[str, Any]:
     raise _malformed(ast.unparse(node))
 
 
-def _option(keyword: ast.keyword) -> tuple[str, Any]:
+def _required(name: str) -> list[str]:
+    """Return the options of a strategy that may be given without their names, in order: those without a default."""
+    return [option for option, default in options_of(_find_class(name)).items() if default is REQUIRED]
+
+
+def _keyword(keyword: ast.keyword) -> tuple[str, ast.expr]:
     if keyword.arg is None:
         raise _malformed(ast.unparse(keyword))
-    if isinstance(keyword.value, ast.Name):
-        return keyword.arg, _LITERALS.get(keyword.value.id, keyword.value.id)
+    return keyword.arg, keyword.value
+
+
+def _value(option: str, value: ast.expr) -> Any:
+    if isinstance(value, ast.Name):
+        return _LITERALS.get(value.id, value.id)
     try:
-        return keyword.arg, ast.literal_eval(keyword.value)
+        return ast.literal_eval(value)
     except ValueError:
-        raise PoolingError(f"{keyword.arg}={_short(ast.unparse(keyword.value))}: must be a plain value") from None
+        raise PoolingError(f"{option}={_short(ast.unparse(value))}: must be a plain value") from None
 
 
 def _malformed(text: str) -> PoolingError:

@@ -56,10 +56,10 @@ async def vectors_under(
     return {name: np.concatenate(vectors) for name, vectors in blocks.items()}
 
 
-def vectors_of(recipe: Recipe, states: Tensor, mask: Tensor) -> Vectors:
-    """Make vectors (texts, dim) of states (texts, time, dim) and mask (texts, time) by the rule that serves."""
+def vectors_of(recipe: Recipe, states: Tensor, mask: Tensor, ids: Tensor) -> Vectors:
+    """Make vectors (texts, dim) of states (texts, time, dim), mask and ids (texts, time) by the rule that serves."""
     with torch.inference_mode():
-        found: Vectors = complete(recipe, recipe.pooler(states, mask)).numpy()
+        found: Vectors = complete(recipe, recipe.pooler(states, recipe.pooled(mask, ids))).numpy()
         return found
 
 
@@ -82,4 +82,5 @@ def compared(vectors: Mapping[str, Vectors], base: Vectors, evidence: Mapping[st
 def _pooled(recipes: Mapping[str, Recipe], texts: Sequence[TokenStates]) -> dict[str, Vectors]:
     states = pad_sequence([torch.from_numpy(text.states) for text in texts], batch_first=True)
     mask = exclude_prefix(from_lengths([len(text.states) for text in texts]), texts[0].left_out)
-    return {name: vectors_of(recipe, states, mask) for name, recipe in recipes.items()}
+    ids = pad_sequence([torch.from_numpy(text.ids) for text in texts], batch_first=True)
+    return {name: vectors_of(recipe, states, mask, ids) for name, recipe in recipes.items()}

@@ -57,7 +57,7 @@ async def padded_variants(embedder: Embedder, texts: Sequence[str], variant: Var
     encoded = embedder.encoder.tokenizer.encode(texts, prompt=prompt)
     lengths = [len(text.ids) for text in encoded]
     ids, real = pad([text.ids for text in encoded], embedder.encoder.tokenizer.pad_id)
-    mask = torch.from_numpy(real)
+    mask, tokens = torch.from_numpy(real), torch.from_numpy(ids)
 
     def run() -> Tensor:
         embedder.encoder.runtime.prepare_thread()
@@ -65,13 +65,17 @@ async def padded_variants(embedder: Embedder, texts: Sequence[str], variant: Var
 
     states = await asyncio.to_thread(run)
     recipe = dict(_recipes(embedder.recipe, variant.prompt))[variant]
-    found = {replace(variant, padding="over the padding too"): vectors_of(recipe, states, torch.ones_like(mask))}
+    found = {
+        replace(variant, padding="over the padding too"): vectors_of(recipe, states, torch.ones_like(mask), tokens)
+    }
     if variant.pooling == "last":
         # With padding at the left, position n of a text of n tokens holds its token 2n - time, or padding.
         miscounted = torch.tensor(lengths) * 2 - mask.shape[1]
         known = miscounted > 0
         vectors = np.full_like(next(iter(found.values())), np.nan)
-        vectors[known] = vectors_of(recipe, states[known], from_lengths(miscounted[known], mask.shape[1]))
+        vectors[known] = vectors_of(
+            recipe, states[known], from_lengths(miscounted[known], mask.shape[1]), tokens[known]
+        )
         found[replace(variant, padding="counted from the left, where the padding is")] = vectors
     return found
 

@@ -49,12 +49,15 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class TokenStates:
-    """The states (tokens, dim) of one text, its tokens, and the offsets of each in the text (None: in no character).
+    """The states (tokens, dim) of one text, its tokens and their ids (tokens,), and the offsets of each in the text.
+
+    A token that stands for no character has the offsets None.
 
     The first `left_out` tokens, those of a prompt, take no part in pooling. `truncated` says that the text was cut.
     """
 
     tokens: list[str]
+    ids: Ids
     offsets: tuple[tuple[int, int] | None, ...]
     states: Vectors
     left_out: int
@@ -341,6 +344,7 @@ class Embedder:
                 yield [
                     TokenStates(
                         words(text.ids),
+                        text.ids,
                         text.offsets or (None,) * len(text.ids),
                         state[: len(text.ids)],
                         unpooled if isinstance(item, str) else 0,
@@ -390,6 +394,8 @@ class Embedder:
             TooLarge: a text has more than `MOST_WINDOWED` tokens, there are more than `most` spans, or they overlap
                 so much that they have more than `MOST_COVERED` characters together.
         """
+        if mode == "late":
+            self._check_late()
         prompt = self.prompt(prompt_name, role)
         to_vectors = self._to_vectors(normalize, dimensions)
         with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
@@ -451,6 +457,8 @@ class Embedder:
         where_span: WhereSpan = _SPANS_OF_INPUTS,
     ) -> None:
         """Raise what `embed_spans` would because of its inputs and their spans, and embed nothing."""
+        if mode == "late":
+            self._check_late()
         prompt = self.prompt(role=role)
         texts = await self._uncounted.tokenize(inputs, prompt, whole, where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]
@@ -464,6 +472,14 @@ class Embedder:
         most = self._at_once(self.prompt(role="document"))
         tokenizer = self.encoder.tokenizer
         return len(span.encode()) < most or len(tokenizer.encode([span])[0].ids) - tokenizer.num_special < most
+
+    def _check_late(self) -> None:
+        if self.recipe.token_id is not None:
+            raise InvalidInput(
+                f"pooling {self.recipe.pooler.spec} of model {self.name!r} takes the state of one special token, and "
+                "special tokens are in no span of a whole text. Embed each span as a text of its own (mode 'early').",
+                where=Place("mode"),
+            )
 
     def _at_once(self, prompt: str) -> int:
         return self.recipe.max_tokens - sum(self.encoder.tokenizer.frame_lengths(prompt))

@@ -188,7 +188,7 @@ def _explain(recipe: Recipe, text: TokenStates, other: TokenStates | None = None
 
 
 def _pair(recipe: Recipe, text: TokenStates, other: TokenStates) -> Pair:
-    first, second = (recipe.pooler.terms(*_pooled(one)) for one in (text, other))
+    first, second = (recipe.pooler.terms(*_pooled(recipe, one)) for one in (text, other))
     matrix = algebra.similarity(first, second)[0]
     served = complete(recipe, torch.cat([first.sum(1), second.sum(1)]).float())
     return Pair(
@@ -204,14 +204,14 @@ def _pair(recipe: Recipe, text: TokenStates, other: TokenStates) -> Pair:
 
 
 def _shares(recipe: Recipe, text: TokenStates) -> Floats:
-    return _floats(_finite(recipe, algebra.shares(recipe.pooler, *_pooled(text))[0]))
+    return _floats(_finite(recipe, algebra.shares(recipe.pooler, *_pooled(recipe, text))[0]))
 
 
-def _pooled(text: TokenStates) -> tuple[Tensor, Tensor]:
+def _pooled(recipe: Recipe, text: TokenStates) -> tuple[Tensor, Tensor]:
     """Return states (1, tokens, dim), in double precision so that sums are exact, and the mask of those pooled."""
     states = torch.from_numpy(text.states).double().unsqueeze(0)
     mask = torch.ones(states.shape[:2], dtype=torch.bool)
-    return states, exclude_prefix(mask, text.left_out)
+    return states, recipe.pooled(exclude_prefix(mask, text.left_out), torch.from_numpy(text.ids).unsqueeze(0))
 
 
 def _finite(recipe: Recipe, found: Tensor) -> Tensor:

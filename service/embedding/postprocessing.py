@@ -51,9 +51,9 @@ class ToVectors:
     normalize: bool | None = None
     dimensions: int | None = None
 
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Vectors]:
-        """States (rows, time, dim) and mask (rows, time) -> vectors (rows, dimensions)."""
-        return list(self.complete(self.recipe.pooler(states, mask)))
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Vectors]:
+        """States (rows, time, dim), mask and ids (rows, time) -> vectors (rows, dimensions)."""
+        return list(self.complete(self.recipe.pooler(states, self.recipe.pooled(mask, ids))))
 
     def complete(self, pooled: Tensor) -> Vectors:
         """Turn pooled vectors (rows, output_dim) into vectors (rows, dimensions).
@@ -74,9 +74,9 @@ class WithoutPrompt:
     post_process: PostProcess
     skip: int
 
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Any]:
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Any]:
         """As `post_process` does."""
-        return self.post_process(states, masks.exclude_prefix(mask, self.skip) if self.skip else mask)
+        return self.post_process(states, masks.exclude_prefix(mask, self.skip) if self.skip else mask, ids)
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class ToStates:
 
     model: str
 
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[Vectors]:
-        """States (rows, time, dim) and mask (rows, time) -> for each row its states (time, dim).
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Vectors]:
+        """States (rows, time, dim), mask and ids (rows, time) -> for each row its states (time, dim).
 
         Raises:
             BrokenModel: a state is not finite.

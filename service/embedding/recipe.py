@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 import pooling
-from pooling import Pooler, PoolingError
+from pooling import Pooler, PoolingError, Token, masks
 from service.checkpoint import Checkpoint, quoted_prompts
 from service.config import ModelConfig
 from service.embedding.head import Head
 from service.embedding.prompts import role_prompts, without_prompt
 from service.encoder import Anatomy, Tokenizer
 from service.encoder.length import most_tokens
-from service.errors import CheckpointError, ConfigError, InvalidInput, Place, shortened
+from service.errors import CheckpointError, ConfigError, InvalidInput, Place, did_you_mean, shortened
 from service.similarity import SIMILARITIES
 
 Spec = str | Mapping[str, Any] | list[Any]
@@ -36,6 +37,7 @@ class Recipe:
         name: the model's name in the deployment.
         checkpoint: the encoder's.
         pooler: pools the token states.
+        special_tokens: the tokenizer's special tokens and their ids.
         declared: whether the pooling is the one that the checkpoint declares.
         head: the layers after pooling.
         normalize: whether vectors are normalised unless a request says otherwise.
@@ -51,6 +53,7 @@ class Recipe:
     name: str
     checkpoint: Checkpoint
     pooler: Pooler
+    special_tokens: Mapping[str, int]
     declared: bool
     head: Head
     normalize: bool
@@ -64,6 +67,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self.pooler.eval()
+
+    @property
+    def token_id(self) -> int | None:
+        """The id of the one token that is pooled, where the pooling is of one."""
+        return self.special_tokens.get(self.pooler.token) if isinstance(self.pooler, Token) else None
+
+    def pooled(self, mask: Tensor, ids: Tensor) -> Tensor:
+        """Narrow the mask (rows, time) of the tokens `ids` (rows, time) to those that the pooling is to be given."""
+        return mask if self.token_id is None else masks.only(mask, ids, self.token_id)
 
     @property
     def dim(self) -> int:
@@ -95,6 +107,7 @@ class Recipe:
                     "own in the config: pooling: {strategy: ..., weights: path/to/pooler}.",
                     where=Place("pooling"),
                 )
+            _require_token(draft, self.checkpoint, self.special_tokens)
             return self.with_pooler(pooling.build(spec, dim), declared=draft.spec == self.checkpoint.pooling)
         except (PoolingError, CheckpointError, ConfigError) as error:
             raise InvalidInput(f"pooling {shortened(spec)}: {error}", where=Place("pooling")) from None
@@ -126,6 +139,7 @@ def resolve(
             warnings.simplefilter("always")
             weights = isinstance(spec, dict) and "weights" in spec
             pooler = load_pooler(spec, anatomy.dim) if weights else pooling.build(spec, anatomy.dim)
+        _require_token(pooler, checkpoint, tokenizer.special_ids)
     except PoolingError as error:
         raise ConfigError(f"{at}.pooling: {error}") from None
     notes = [str(warning.message) for warning in caught]
@@ -152,6 +166,7 @@ def resolve(
         name=name,
         checkpoint=checkpoint,
         pooler=pooler,
+        special_tokens=tokenizer.special_ids,
         declared=declared,
         head=head,
         normalize=normalize,
@@ -165,6 +180,15 @@ def resolve(
         truncate=settings.truncate,
         warnings=tuple(notes),
     )
+
+
+def _require_token(pooler: Pooler, checkpoint: Checkpoint, special_tokens: Mapping[str, int]) -> None:
+    """Raise `PoolingError` if the pooling is of a token that the tokenizer does not know as a special one."""
+    if isinstance(pooler, Token) and pooler.token not in special_tokens:
+        raise PoolingError(
+            f"{pooler.token!r} is no special token of {checkpoint.name}, which has "
+            f"{', '.join(map(repr, special_tokens)) or 'none'}.{did_you_mean(pooler.token, special_tokens)}"
+        )
 
 
 def declared_or(spec: Any, checkpoint: Checkpoint, at: str) -> Any:

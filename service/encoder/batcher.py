@@ -153,7 +153,7 @@ class Batcher:
 
         Args:
             ids: token ids, one array a text, none empty.
-            post_process: from states and mask to one result per row.
+            post_process: from states, mask and ids to one result per row.
 
         Returns:
             A future of the results, in the order of `ids`. Cancelling it drops what has not run yet.
@@ -398,11 +398,11 @@ class Batcher:
                 computed = perf_counter()
             except Exception as error:  # for the clients that wait; the stream goes on
                 return [(rows, error)]
-            counts = torch.from_numpy(mask)
+            counts, tokens = torch.from_numpy(mask), torch.from_numpy(ids)
             for post_process, places in groups.items():
                 chosen = slice(None) if len(groups) == 1 else places
                 try:
-                    results = post_process(states[chosen], counts[chosen])
+                    results = post_process(states[chosen], counts[chosen], tokens[chosen])
                     for place, result in zip(places, results, strict=True):
                         rows[place].job.results[rows[place].index] = result
                 except Exception as error:  # concerns only the requests of this group

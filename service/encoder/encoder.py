@@ -118,7 +118,7 @@ class Encoder:
         self.batcher.close()
 
 
-def _nothing(states: Tensor, mask: Tensor) -> list[None]:
+def _nothing(states: Tensor, mask: Tensor, ids: Tensor) -> list[None]:
     return [None] * len(mask)
 
 

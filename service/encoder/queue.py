@@ -18,8 +18,8 @@ from torch import Tensor
 from service.encoder.shapes import Shapes
 from service.observation import Phase
 
-PostProcess = Callable[[Tensor, Tensor], Sequence[Any]]
-"""States (rows, time, dim) and mask (rows, time) -> one result per row, at the end of a pass.
+PostProcess = Callable[[Tensor, Tensor, Tensor], Sequence[Any]]
+"""States (rows, time, dim), mask and token ids (rows, time) -> one result per row, at the end of a pass.
 
 Rows whose `PostProcess` compares equal share one call."""
 
@@ -38,7 +38,7 @@ class Job:
 
     Args:
         ids: token ids, one array a text.
-        post_process: from states and mask to one result per row.
+        post_process: from states, mask and ids to one result per row.
         loop: the event loop in which the results are awaited; None for a thread that waits for them.
     """
 

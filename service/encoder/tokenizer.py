@@ -159,8 +159,10 @@ class Tokenizer:
         self.spec = spec
         self.parses_special_tokens = parse_special_tokens and not spec.split_special_tokens
         self._backend = tokenizers.Tokenizer.from_str(spec.backend)
-        added = self._backend.get_added_tokens_decoder().values()
-        self.special_tokens = tuple(sorted(token.content for token in added if token.special))
+        added = self._backend.get_added_tokens_decoder()
+        self.special_ids = {token.content: place for place, token in sorted(added.items()) if token.special}
+        """The special tokens and their ids."""
+        self.special_tokens = tuple(sorted(self.special_ids))
         self._pieces = _pieces(self._backend, self.special_tokens)
         if not self.parses_special_tokens:
             _read_plainly(self._backend, self._pieces)

@@ -134,8 +134,8 @@ class Encoding:
         runtime.prepare_thread()
         with torch.inference_mode():
             states = runtime.states(ids, mask)
-            vectors = zip(*_AllAtOnce(self._embedders)(states, torch.from_numpy(mask)), strict=True)
-            return [_unit(np.stack(rows)) for rows in vectors]
+            rows = _AllAtOnce(self._embedders)(states, torch.from_numpy(mask), torch.from_numpy(ids))
+            return [_unit(np.stack(vectors)) for vectors in zip(*rows, strict=True)]
 
     def _timed(self, part: Part, post_process: PostProcess, advance: Advance) -> float:
         began = time.perf_counter()
@@ -156,17 +156,17 @@ class _AllAtOnce:
         self._lock = threading.Lock()
         self.seconds = np.zeros(len(embedders))
 
-    def __call__(self, states: Tensor, mask: Tensor) -> Sequence[tuple[Vectors, ...]]:
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[tuple[Vectors, ...]]:
         found, moments = [], [time.perf_counter()]
         for post_process in self._post_processes:
-            found.append(post_process(states, mask))
+            found.append(post_process(states, mask, ids))
             moments.append(time.perf_counter())
         with self._lock:
             self.seconds += np.diff(moments)
         return list(zip(*found, strict=True))
 
 
-def _nothing(states: Tensor, mask: Tensor) -> Sequence[None]:
+def _nothing(states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[None]:
     return [None] * len(states)
 
 

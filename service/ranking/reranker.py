@@ -174,7 +174,7 @@ class Reranker:
         return whole
 
 
-def _logits(scores: Tensor, mask: Tensor) -> Sequence[Any]:
+def _logits(scores: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Any]:
     """Scores (rows, 1, labels) -> a row of logits each."""
     return list(scores[:, 0].float().numpy().copy())
 

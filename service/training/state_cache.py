@@ -174,7 +174,7 @@ def size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def _unpadded(states: Tensor, mask: Tensor) -> list[NDArray[np.float32]]:
+def _unpadded(states: Tensor, mask: Tensor, ids: Tensor) -> list[NDArray[np.float32]]:
     """Return the states of each text without those of padding."""
     return [state[kept].float().numpy() for state, kept in zip(states, mask, strict=True)]
 

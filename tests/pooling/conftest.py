@@ -41,6 +41,7 @@ STRATEGIES = [
     Strategy("weighted_mean"),
     Strategy("max", reaches_all=False),
     Strategy("last", reaches_all=False),
+    Strategy("token('[MASK]')", reaches_all=False),
     Strategy("attention"),
     Strategy("attention(scores=descriptors)"),
     Strategy("gated"),

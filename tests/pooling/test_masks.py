@@ -114,3 +114,10 @@ def test_spans_of_half_precision_states_are_float32_and_pass_the_gradient():
     assert vectors.dtype == torch.float32
     vectors.sum().backward()
     assert_close(tokens.grad, torch.full_like(tokens, 0.5))
+
+
+def test_only_one_token():
+    ids = torch.tensor([[2, 7, 4, 3, 0], [2, 4, 7, 4, 3]])
+    counts = torch.tensor([[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]])
+    assert masks.only(counts, ids, 4).int().tolist() == [[0, 0, 1, 0, 0], [0, 1, 0, 1, 0]]
+    assert not masks.only(counts, ids, 0).any()

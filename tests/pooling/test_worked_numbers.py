@@ -64,6 +64,7 @@ def test_4_gem_tends_to_the_max():
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
+        ("token('[MASK]')", [0.5, 0.3]),  # the first that counts
         ("kmax(k=1)", [0.8, 0.9]),
         ("kmax(k=2)", [0.65, 0.7]),  # (0.8 + 0.5) / 2, (0.9 + 0.5) / 2
         ("kmax(k=3)", [1.4 / 3, 1.7 / 3]),

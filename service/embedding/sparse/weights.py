@@ -28,7 +28,7 @@ class ToWeights:
 
     most: int | None = None
 
-    def __call__(self, rows: Tensor, mask: Tensor) -> Sequence[SparseVector]:
+    def __call__(self, rows: Tensor, mask: Tensor, ids: Tensor) -> Sequence[SparseVector]:
         """Rows (texts, 1, vocabulary) -> the weights of each. One that is no number is kept, to be noticed."""
         return [self._weights(row) for row in rows[:, 0].float().numpy()]
 

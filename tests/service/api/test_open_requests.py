@@ -54,7 +54,7 @@ def busy(served: Deployment) -> Iterator[None]:
     batcher = served.models.get().encoder.batcher
     entered, opened = threading.Semaphore(0), threading.Event()
 
-    def hold(states: Any, mask: Any) -> list[None]:
+    def hold(states: Any, mask: Any, ids: Any) -> list[None]:
         entered.release()
         assert opened.wait(20)
         return [None] * len(mask)

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 
 import pooling
+from tests.support.classifiers import bert_classifier
+from tests.support.deployed import TINY
 from tests.support.servers import ROOT
 
 from .conftest import COMMAND
@@ -117,6 +119,24 @@ def test_check_bad_models(millpond, minilm, tmp_path):
     assert "models.undeclared" in undeclared and "declares no pooling" in undeclared and "'mean'" in undeclared
     assert "models.typo.pooling" in typo and "did you mean 'mean'" in typo
     assert "models.long.max_tokens: 1000 is more than the 512 positions" in long
+
+
+@pytest.mark.slow
+def test_check_rerankers(millpond, tmp_path):
+    folder = bert_classifier(tmp_path / "model", num_labels=3)
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"models: {{default: {{encoder: {TINY}}}}}\n"
+        "rerankers:\n"
+        f"  good: {{encoder: {folder}, activation: Tanh, max_tokens: 48}}\n"
+        f"  vectors: {{encoder: {TINY}}}\n"
+    )
+    result = millpond("config", "check", config)
+    assert result.returncode == 2
+    cells = [cell.strip() for cell in result.stdout.splitlines()[-1].split("  ") if cell.strip()]
+    assert cells == ["good", str(folder), "LABEL_0, LABEL_1, LABEL_2", "Tanh", "48"]
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith(f"error: {config}: rerankers.vectors: ") and "list it under `models`" in error
 
 
 def test_check_bad_keys(millpond, tmp_path):

@@ -26,7 +26,7 @@ def model(folder):
         yield models.get()
 
 
-def lengths(states, mask):
+def lengths(states, mask, ids):
     return mask.sum(1).tolist()
 
 

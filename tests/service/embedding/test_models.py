@@ -201,7 +201,7 @@ def test_requests_for_several_poolings_share_passes(declared, monkeypatch):
         run = a.encoder.batcher.run
         submitted = threading.Semaphore(0)
 
-        def hold(states, mask):
+        def hold(states, mask, ids):
             assert all(submitted.acquire(timeout=20) for _ in range(16))
             return [states[0].numpy()]
 

@@ -47,22 +47,22 @@ class Gate:
     def __init__(self):
         self.entered, self.open = threading.Event(), threading.Event()
 
-    def __call__(self, states, mask):
+    def __call__(self, states, mask, ids):
         self.entered.set()
         assert self.open.wait(20)
-        return mean(states, mask)
+        return mean(states, mask, ids)
 
 
-def mean(states, mask):
+def mean(states, mask, ids):
     kept = states * mask.unsqueeze(2)
     return list((kept.sum(1) / mask.sum(1, keepdim=True)).numpy())
 
 
-def first(states, mask):
+def first(states, mask, ids):
     return list(states[:, 0].numpy())
 
 
-def broken(states, mask):
+def broken(states, mask, ids):
     raise ValueError("this post-processing is broken")
 
 
@@ -98,7 +98,9 @@ def expected(runtime, rows, post_process) -> list[np.ndarray]:
     """Each row in a pass of its own, straight through the runtime."""
     return [
         post_process(
-            runtime.states(row[None], np.ones((1, len(row)), bool)), torch.ones(1, len(row), dtype=torch.bool)
+            runtime.states(row[None], np.ones((1, len(row)), bool)),
+            torch.ones(1, len(row), dtype=torch.bool),
+            torch.from_numpy(row[None]),
         )[0]
         for row in rows
     ]
@@ -137,9 +139,9 @@ def test_requests_with_different_post_processing_share_a_pass(runtime):
 def test_equal_post_processing_shares_a_call(runtime):
     calls = []
 
-    def counting(states, mask):
+    def counting(states, mask, ids):
         calls.append(len(states))
-        return first(states, mask)
+        return first(states, mask, ids)
 
     with batcher(runtime) as one:
         with held(one):
@@ -167,7 +169,7 @@ def test_failing_post_processing_fails_only_its_requests(runtime):
 
 def test_post_processing_that_loses_a_row_is_an_error(runtime):
     with batcher(runtime) as one, pytest.raises(ValueError, match="zip"):
-        one.submit(ids(4, 4), lambda states, mask: first(states, mask)[:-1]).result(20)
+        one.submit(ids(4, 4), lambda states, mask, ids: first(states, mask, ids)[:-1]).result(20)
 
 
 def test_a_failing_pass_fails_its_requests_and_the_stream_goes_on(runtime):
@@ -179,11 +181,11 @@ def test_a_failing_pass_fails_its_requests_and_the_stream_goes_on(runtime):
         assert_close(one.submit(ids(4), mean).result(20), expected(runtime, ids(4), mean))
 
 
-def bad_row(states, mask):
+def bad_row(states, mask, ids):
     """Fail beside or on a text of 13 tokens."""
     if 13 in mask.sum(1):
         raise ValueError("a text of 13 tokens")
-    return mean(states, mask)
+    return mean(states, mask, ids)
 
 
 def test_neighbours_of_a_failing_row_are_served(runtime):
@@ -202,9 +204,9 @@ def test_neighbours_are_run_again_by_request(runtime):
     with batcher(runtime) as one:
         calls = []
 
-        def counted(states, mask):
+        def counted(states, mask, ids):
             calls.append(len(states))
-            return bad_row(states, mask)
+            return bad_row(states, mask, ids)
 
         with held(one):
             poisoned = one.submit(ids(13, 12), counted)
@@ -243,10 +245,10 @@ def test_a_coroutine_learns_which_row_failed(runtime):
 def test_a_failure_that_does_not_come_back_fails_nobody(runtime):
     failures = iter([True])
 
-    def once(states, mask):
+    def once(states, mask, ids):
         if next(failures, False):
             raise ValueError("only this time")
-        return mean(states, mask)
+        return mean(states, mask, ids)
 
     with batcher(runtime) as one:
         assert_close(one.submit(ids(9, 8), once).result(20), expected(runtime, ids(9, 8), mean))
