@@ -125,9 +125,9 @@ def _nothing(states: Tensor, mask: Tensor, ids: Tensor) -> list[None]:
 def _measured(runtime: RuntimeConfig, task: Task) -> RuntimeConfig:
     """Return the config with no precision by itself that is not measured for what a task gives.
 
-    How far int8 and bf16 are from fp32 is told by vectors.
+    How far int8 and bf16 are from fp32 is told by vectors that are pooled of token states.
     """
-    if task.directional:
+    if task.per_token:
         return runtime
     if runtime.precision == "int8":
         raise ConfigError(

@@ -62,7 +62,7 @@ class Splade(Task):
     result = "weights of tokens (logits)"
     constant = "gives every text the same weights"
     per_token = False
-    directional = False
+    directional = True
 
     def __init__(self, strategy: Strategy = "max", activation: Activation = "relu") -> None:
         self._strategy: Strategy = strategy

@@ -15,6 +15,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 from transformers import PreTrainedTokenizerFast
 
+from service.checkpoint import find_folder
 from tests.support.checkpoints import DIM, byte_pairs, wordpiece
 
 _SIZES: dict[str, Any] = {
@@ -38,6 +39,19 @@ def distilbert_mlm(folder: Path) -> Path:
     tokenizer = wordpiece()
     sizes = {"vocab_size": len(tokenizer), "dim": DIM, "n_layers": 2, "n_heads": 3, "hidden_dim": 32}
     return _save("DistilBert", sizes | {"max_position_embeddings": 64}, tokenizer, folder)
+
+
+def minilm_mlm(folder: Path) -> Path:
+    """The encoder of all-MiniLM-L6-v2, and its vocabulary of 30,522 tokens, with a head of random weights."""
+    encoder = find_folder("bundled/all-MiniLM-L6-v2", None)
+    torch.manual_seed(13)
+    model = transformers.BertForMaskedLM.from_pretrained(encoder)
+    with torch.no_grad():
+        model.cls.predictions.transform.dense.weight.mul_(8)
+        model.get_output_embeddings().bias.fill_(-1.5)
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    return folder
 
 
 def sparse_encoder(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ from service.checkpoint import read_checkpoint, read_cross_encoder
 from service.config import Config, make_config
 from service.embedding.sparse import SparseEmbedder, SparseEmbeddings, SparseModels
 from service.errors import BrokenModel, CheckpointError, ConfigError, InvalidInput, Place, TooLong
+from tests.support import datasets
 from tests.support.checkpoints import TEXTS, edit, plain_bert, plain_llama, plain_t5, sentence_transformer
 from tests.support.classifiers import bert_classifier, cross_encoder
-from tests.support.splade import bert_mlm, distilbert_mlm, reference, roberta_mlm, rows, sparse_encoder
+from tests.support.splade import bert_mlm, distilbert_mlm, minilm_mlm, reference, roberta_mlm, rows, sparse_encoder
 
 LONG = "the wheel turns when water flows over it " * 12
 
@@ -99,6 +102,19 @@ def test_vectors_are_those_of_sentence_transformers(
         alone = [dense(embed(embedder, [text]), embedder.dim)[0] for text in TEXTS]
         close(alone, wanted)
         assert embedder.made == 2 * len(TEXTS) and embedder.active > 0
+
+
+@pytest.mark.slow
+def test_vectors_of_sentences_over_a_vocabulary_of_usual_size(tmp_path: Path) -> None:
+    with (datasets.folder() / "stsb-en" / "test.csv").open(encoding="utf-8") as file:
+        texts = list(dict.fromkeys(row["sentence1"] for row in islice(csv.DictReader(file), 60)))[:40]
+    folder = sparse_encoder(minilm_mlm(tmp_path / "plain"), tmp_path / "model")
+    wanted = rows(reference(folder), texts)
+    for backend in ("torch", "openvino"):
+        with loaded(folder, tmp_path, backend=backend, batching={"max_batch_tokens": 1024}) as embedder:
+            assert embedder.encoder.runtime.backend == backend
+            found = dense(embed(embedder, texts), embedder.dim)
+            assert np.abs(found - wanted).max() < 1e-4 < wanted.std()
 
 
 def test_a_folder_of_an_older_release(tmp_path: Path) -> None:
