@@ -45,12 +45,12 @@ def minilm_mlm(folder: Path) -> Path:
     """The encoder of all-MiniLM-L6-v2, and its vocabulary of 30,522 tokens, with a head of random weights."""
     encoder = find_folder("bundled/all-MiniLM-L6-v2", None)
     torch.manual_seed(13)
-    model = transformers.BertForMaskedLM.from_pretrained(encoder)
+    model: Any = transformers.BertForMaskedLM.from_pretrained(encoder)
     with torch.no_grad():
         model.cls.predictions.transform.dense.weight.mul_(8)
         model.get_output_embeddings().bias.fill_(-1.5)
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    transformers.AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
     return folder
 
 
