@@ -16,10 +16,7 @@ from service.api.schemas.sparse import EmbedSparseRequest, WeightBody
 from service.api.vectors import TRUNCATED, truncation
 from service.embedding.sparse import SparseVector
 from service.encoder import Tokenizer
-from service.errors import Place, TooLarge
 
-MOST_WEIGHTS: Final = 4_194_304
-"""Weights in one answer; as JSON, each is some 40 bytes."""
 _NONE: Final = problem(424, "No such model is served")
 
 router = APIRouter(tags=["text-embeddings-inference"], route_class=LeanRoute)
@@ -39,13 +36,6 @@ async def embed_sparse(body: EmbedSparseRequest, served: Served) -> Response:
         truncate=body.cut(model),
         where=places("inputs", several=several),
     )
-    total = sum(len(vector.indices) for vector in found.vectors)
-    if total > MOST_WEIGHTS:
-        raise TooLarge(
-            f"the inputs have {total} weights above 0 together; {MOST_WEIGHTS} are given at once. Send fewer texts.",
-            where=Place("inputs"),
-            limit=MOST_WEIGHTS,
-        )
     tokenizer = model.encoder.tokenizer if body.tokens else None
     return await response_in_parts(
         json_list_of(_weights(vector, tokenizer) for vector in found.vectors), headers=truncation(found.truncated)

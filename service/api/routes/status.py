@@ -11,7 +11,6 @@ from service import __version__
 from service.api.middleware.open_requests import OpenRequests, stopping
 from service.api.requests import Served
 from service.api.routes.embed import MOST_STATES
-from service.api.routes.sparse import MOST_WEIGHTS
 from service.api.routes.tei import MOST_LISTED
 from service.api.schemas.problem import problem
 from service.api.schemas.status import ReadyBody
@@ -20,6 +19,7 @@ from service.collections.vectorize import MOST_CHUNKS
 from service.cores import available_cores
 from service.deployment import Deployment
 from service.embedding.explain import MOST_TOKENS
+from service.embedding.sparse import MOST_WEIGHTS
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import Batcher, Encoder
 from service.encoder.reading import TOKENIZING_THREADS

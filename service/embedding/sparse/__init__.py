@@ -2,6 +2,6 @@
 
 from service.embedding.sparse.embedder import SparseEmbedder, SparseEmbeddings
 from service.embedding.sparse.models import SparseModels
-from service.embedding.sparse.weights import SparseVector
+from service.embedding.sparse.weights import MOST_WEIGHTS, SparseVector
 
-__all__ = ["SparseEmbedder", "SparseEmbeddings", "SparseModels", "SparseVector"]
+__all__ = ["MOST_WEIGHTS", "SparseEmbedder", "SparseEmbeddings", "SparseModels", "SparseVector"]

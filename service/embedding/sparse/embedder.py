@@ -12,10 +12,10 @@ import numpy as np
 from service.embedding.inputs import InputTokenizer, UnknownTokens
 from service.embedding.prompts import Purpose
 from service.embedding.sparse.recipe import SparseRecipe
-from service.embedding.sparse.weights import SparseVector, ToWeights
+from service.embedding.sparse.weights import MOST_WEIGHTS, SparseVector, ToWeights
 from service.encoder import Encoder, RowFailed
 from service.encoder.reading import Cut, Where
-from service.errors import BrokenModel, Place, brief
+from service.errors import BrokenModel, Place, TooLarge, brief
 
 _INPUTS: Final = partial(Place, "inputs")
 
@@ -46,7 +46,6 @@ class SparseEmbedder:
         self.active = 0
         """Weights in them."""
         self._inputs = InputTokenizer(encoder.tokenizer, recipe, self.unknown)
-        self._to_weights = ToWeights(recipe.declared.most_active)
 
     @property
     def name(self) -> str:
@@ -69,6 +68,7 @@ class SparseEmbedder:
         prompt_name: str | None = None,
         role: Purpose | None = None,
         truncate: Cut = None,
+        most: int = MOST_WEIGHTS,
         where: Where = _INPUTS,
     ) -> SparseEmbeddings:
         """Embed texts.
@@ -78,27 +78,37 @@ class SparseEmbedder:
             prompt_name: name of the prompt to use instead of the default one.
             role: what the texts are for, to choose a prompt if none is named.
             truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
+            most: most weights of all texts together.
             where: gives the place of a text, for errors.
 
         Raises:
             InvalidInput: a text has no token, or no prompt has this name.
             TooLong: a text is longer than the model takes and is not to be cut.
+            TooLarge: there are more weights than `most`.
             BrokenModel: the encoder failed on a text, or gave a weight that is no finite number.
             Unavailable: the queue is full, which is known before anything is tokenized.
             DeadlineExceeded: the request that this is for had no more time.
         """
         prompt = self._inputs.prompt(prompt_name, role)
+        to_weights = ToWeights(self.recipe.declared.most_active, most)
         with self.encoder.batcher.room(self._inputs.estimate(texts, prompt)) as room:
             read = await self._inputs.tokenize(texts, prompt, self._inputs.cut_at(truncate), where)
             try:
-                vectors = await self.encoder.batcher.run([text.ids for text in read], self._to_weights, room)
+                vectors = await self.encoder.batcher.run([text.ids for text in read], to_weights, room)
             except RowFailed as failed:
                 failure = brief(failed.reason, 200)
                 raise BrokenModel(self.name, where=where(failed.index), failure=failure) from failed.reason
+        if to_weights.count > most:
+            raise TooLarge(
+                f"the texts have {to_weights.count} weights above 0 together; {most} are given at once. Send fewer "
+                "texts.",
+                where=Place(where(0).field),
+                limit=most,
+            )
         for place, vector in enumerate(vectors):
             if not np.isfinite(vector.values).all():
                 raise BrokenModel(self.name, where=where(place), failure="with a weight that is not finite")
         self.made += len(vectors)
-        self.active += sum(len(vector.indices) for vector in vectors)
+        self.active += to_weights.count
         truncated = [place for place, text in enumerate(read) if text.full_length > len(text.ids)]
         return SparseEmbeddings(vectors, sum(len(text.ids) for text in read), truncated)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+MOST_WEIGHTS: Final = 4_194_304
+"""Weights that are made at once. A model that was not trained to give few gives a text thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +23,20 @@ class SparseVector:
     values: NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
 class ToWeights:
-    """Takes rows apart at the end of a pass, so that none is kept whole.
+    """Takes the rows of one request apart at the end of each pass, so that none is kept whole.
 
     Args:
-        most: how many of a row's weights are kept, the largest ones; None for all.
+        most_active: how many of a row's weights are kept, the largest ones; None for all.
+        most: how many weights are kept of all rows. Once there are more, rows are only counted.
     """
 
-    most: int | None = None
+    def __init__(self, most_active: int | None, most: int) -> None:
+        self._most_active = most_active
+        self._most = most
+        self._lock = threading.Lock()
+        self.count = 0
+        """Weights above 0 so far, of all rows."""
 
     def __call__(self, rows: Tensor, mask: Tensor, ids: Tensor) -> Sequence[SparseVector]:
         """Rows (texts, 1, vocabulary) -> the weights of each. One that is no number is kept, to be noticed."""
@@ -34,7 +44,10 @@ class ToWeights:
 
     def _weights(self, row: NDArray[np.float32]) -> SparseVector:
         indices = np.flatnonzero(~(row <= 0))
-        if self.most is not None and len(indices) > self.most:
-            largest = np.argpartition(-row[indices], self.most - 1)[: self.most]
-            indices = np.sort(indices[largest])
-        return SparseVector(indices, row[indices])
+        most = self._most_active
+        if most is not None and len(indices) > most:
+            indices = np.sort(indices[np.argpartition(-row[indices], most - 1)[:most]])
+        with self._lock:
+            self.count += len(indices)
+            kept = indices if self.count <= self._most else indices[:0]
+        return SparseVector(kept, row[kept])

@@ -133,11 +133,6 @@ def test_bad_input(served: Deployed, path: str, body: Any, status: int, words: l
     problem(served.post(path, body), status, *words)
 
 
-def test_more_weights_than_are_given_at_once(served: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.routes.sparse.MOST_WEIGHTS", 9)
-    problem(served.post("/embed_sparse", {"inputs": TEXTS}), 413, "weights above 0 together; 9 are given at once")
-
-
 def test_what_is_told_of_sparse_models(served: Deployed) -> None:
     answer(served.post("/embed_sparse", {"inputs": TEXTS}))
     info = answer(served.get("/info"))

@@ -23,7 +23,7 @@ from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 from service.checkpoint import read_checkpoint, read_cross_encoder
 from service.config import Config, make_config
 from service.embedding.sparse import SparseEmbedder, SparseEmbeddings, SparseModels
-from service.errors import BrokenModel, CheckpointError, ConfigError, InvalidInput, Place, TooLong
+from service.errors import BrokenModel, CheckpointError, ConfigError, InvalidInput, Place, TooLarge, TooLong
 from tests.support import datasets
 from tests.support.checkpoints import TEXTS, edit, plain_bert, plain_llama, plain_t5, sentence_transformer
 from tests.support.classifiers import bert_classifier, cross_encoder
@@ -222,6 +222,16 @@ def test_many_requests_at_once(tmp_path: Path) -> None:
     with loaded(folder, tmp_path) as embedder:
         for at, found in enumerate(asyncio.run(every(embedder))):
             close(dense(found, embedder.dim), wanted[at:])
+
+
+def test_more_weights_than_are_given_at_once(tmp_path: Path) -> None:
+    folder = sparse_encoder(bert_mlm(tmp_path / "plain"), tmp_path / "model")
+    active = int((rows(reference(folder), TEXTS) > 0).sum())
+    with loaded(folder, tmp_path) as embedder:
+        assert sum(len(vector.indices) for vector in embed(embedder, TEXTS, most=active).vectors) == active
+        with pytest.raises(TooLarge, match=f"{active} weights above 0 together; {active - 1} are given") as caught:
+            embed(embedder, TEXTS, most=active - 1)
+        assert caught.value.where == Place("inputs")
 
 
 def test_passes_are_small_enough_for_their_logits(tmp_path: Path) -> None:
