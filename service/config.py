@@ -150,6 +150,20 @@ class RerankerConfig(_Section):
     )
 
 
+class SparseConfig(_Section):
+    """One served sparse encoder, which gives a text weights of its vocabulary's tokens."""
+
+    encoder: str = Field(min_length=1, description="`bundled/NAME`, a folder, or a Hugging Face id.")
+    revision: str | None = Field(default=None, description="Commit, tag or branch of a Hugging Face id.")
+    max_tokens: _Count | Literal["declared"] = "declared"
+    prompts: dict[str, str] | Literal["declared"] = "declared"
+    trust_remote_code: bool = False
+    truncate: bool = Field(
+        default=False,
+        description="Cut a text that is too long, where a request does not say, instead of refusing it.",
+    )
+
+
 class RuntimeConfig(_Section):
     """What runs the encoder."""
 
@@ -278,12 +292,21 @@ class Config(_Section):
 
     models: dict[str, ModelConfig] = Field(min_length=1)
     rerankers: dict[str, RerankerConfig] = Field(default={}, description="Cross-encoders by name.")
+    sparse: dict[str, SparseConfig] = Field(default={}, description="Sparse encoders by name.")
     runtime: RuntimeConfig = RuntimeConfig()
     batching: BatchingConfig = BatchingConfig()
     store: StoreConfig = StoreConfig()
     server: ServerConfig = ServerConfig()
     tls: TLSConfig = TLSConfig()
     access: AccessConfig = AccessConfig()
+
+    def use_of(self, name: str) -> str | None:
+        """Say what is served under a name, and which routes it is for; None where nothing is."""
+        if name in self.models:
+            return f"{name!r} makes vectors: it is for '/embed', '/similarity' and searches"
+        if name in self.rerankers:
+            return f"{name!r} scores pairs of texts: it is for '/rerank' and '/predict'"
+        return f"{name!r} makes sparse vectors: it is for '/embed_sparse'" if name in self.sparse else None
 
     def unexposed(self) -> Config:
         """Return the same deployment for this process alone, which reaches it without keys, hosts and prefixes."""
@@ -298,7 +321,7 @@ _RELOADED: Final = {
 """The keys that can change while a config is served."""
 
 
-_NAMED: Final = ("models", "rerankers")
+_NAMED: Final = ("models", "rerankers", "sparse")
 """Sections of what is named by who writes a config."""
 
 

@@ -16,6 +16,7 @@ from service.config import Config, reloaded
 from service.cores import cores
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
+from service.embedding.sparse import SparseModels
 from service.embedding.token_ids import Read, reader
 from service.encoder import Encoders
 from service.encoder.runtimes.machine import threads
@@ -37,7 +38,7 @@ class Reloaded:
 
 @dataclass(eq=False)
 class Deployment:
-    """The served models and rerankers, collections and examinations of the former, and the keys of clients.
+    """The served models, rerankers and sparse models, collections and examinations of the first, and clients' keys.
 
     `config` changes when another one is reloaded. `read` reads it again from where it came; None where it came from
     nowhere.
@@ -46,6 +47,7 @@ class Deployment:
     config: Config
     models: Models
     rerankers: Rerankers
+    sparse: SparseModels
     collections: CollectionService
     examinations: Examinations
     keys: Keyring
@@ -56,7 +58,7 @@ class Deployment:
     @property
     def encoders(self) -> Encoders:
         """All encoders, each once."""
-        return Encoders(self.models.encoders | self.rerankers.encoders)
+        return Encoders(self.models.encoders | self.rerankers.encoders | self.sparse.encoders)
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +121,9 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
         models = Models(config)
         unless_opened.callback(models.close)
         rerankers = Rerankers(config)
+        unless_opened.callback(rerankers.close)
+        sparse = SparseModels(config)
         unless_opened.pop_all()
     collections = CollectionService(models, rerankers, engine)
-    return Deployment(config, models, rerankers, collections, Examinations(models), keys, token_ids, read)
+    examinations = Examinations(models)
+    return Deployment(config, models, rerankers, sparse, collections, examinations, keys, token_ids, read)

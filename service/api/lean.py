@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors
-from service.api.middleware.observe import EMBEDDING, RANKING
+from service.api.middleware.observe import EMBEDDING, RANKING, SPARSE
 from service.api.requests import NotJSON, ReadingRoute, declared_length, is_json, read
 from service.api.routing import path_below_root
 from service.deployment import Deployment
@@ -107,6 +107,8 @@ class LeanPaths:
         served: Deployment = self._owner.state.deployment
         if path in RANKING:
             return served.rerankers.encoders
+        if path in SPARSE:
+            return served.sparse.encoders
         return served.models.encoders if path in EMBEDDING else None
 
     def _matching(self, scope: Scope) -> LeanRoute | None:

@@ -109,6 +109,7 @@ class _DeploymentCollector(Collector):
         yield from self._of_encoders()
         yield from self._of_models()
         yield from self._of_rerankers()
+        yield from self._of_sparse()
         yield from self._of_collections()
 
     def _of_requests(self) -> Iterator[Metric]:
@@ -225,6 +226,19 @@ class _DeploymentCollector(Collector):
         yield _gauge("millpond_reranker_info", "A served reranker.", labels, told)
         scored = [((name,), each.scored) for name, each in rerankers]
         yield _counter("millpond_scored", "Texts and pairs of texts scored.", ("reranker",), scored)
+
+    def _of_sparse(self) -> Iterator[Metric]:
+        models = [*self._served.sparse]
+        told = [
+            ((name, each.encoder.checkpoint.name, each.encoder.runtime.backend, each.encoder.runtime.precision), 1)
+            for name, each in models
+        ]
+        labels = ("sparse", "encoder", "backend", "precision")
+        yield _gauge("millpond_sparse_info", "A served sparse model.", labels, told)
+        made = [((name,), each.made) for name, each in models]
+        yield _counter("millpond_sparse_vectors", "Sparse vectors made.", ("sparse",), made)
+        active = [((name,), each.active) for name, each in models]
+        yield _counter("millpond_sparse_weights", "Weights above 0 in sparse vectors.", ("sparse",), active)
 
     def _of_collections(self) -> Iterator[Metric]:
         collections = self._served.collections

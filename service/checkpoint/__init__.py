@@ -7,6 +7,7 @@ from service.checkpoint.folder import BUNDLED, find_folder
 from service.checkpoint.hashing import sha256, sha256_now
 from service.checkpoint.hub import HUB_FILES
 from service.checkpoint.readme import quoted_prompts
+from service.checkpoint.sparse_encoder import SparseEncoder, read_sparse_encoder
 
 __all__ = [
     "BUNDLED",
@@ -18,12 +19,14 @@ __all__ = [
     "Checkpoint",
     "CrossEncoder",
     "HeadModule",
+    "SparseEncoder",
     "UnknownModule",
     "find_folder",
     "quoted_prompts",
     "read_checkpoint",
     "read_cross_encoder",
     "read_json",
+    "read_sparse_encoder",
     "sha256",
     "sha256_now",
 ]

@@ -14,7 +14,8 @@ from typing import Any, Final
 from service.checkpoint.adapter import Adapter, read_adapter
 from service.checkpoint.declarations import (
     LEARNED_POOLINGS,
-    TRANSFORMER_CONFIGS,
+    MLM_TRANSFORMER,
+    SPLADE_POOLING,
     LayerSettings,
     LearnedPoolingSettings,
     ModelSettings,
@@ -141,8 +142,8 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             layers than there are weights.
     """
     found = bare(name, revision)
-    _check_embeds(found)
     modules = read_modules(found.folder / "modules.json")
+    _check_embeds(found, modules)
     found = replace(found, matryoshka=matryoshka_dims(found.config, found.folder))
     if found.table is not None:
         return replace(found, **_of_static(found, found.table, modules))
@@ -185,13 +186,19 @@ def checked(found: Checkpoint) -> Checkpoint:
     return found
 
 
-def _check_embeds(found: Checkpoint) -> None:
-    """Refuse what sentence-transformers has saved as a cross-encoder."""
+def _check_embeds(found: Checkpoint, modules: Sequence[Module]) -> None:
+    """Refuse what sentence-transformers has saved as a cross-encoder, and what makes sparse vectors."""
     path = found.folder / "config_sentence_transformers.json"
     if (read_json(path) or {}).get("model_type") == CROSS_ENCODER:
         raise CheckpointError(
             f"{found.folder}: is a cross-encoder, which scores pairs of texts and makes no vectors. List it under "
             "`rerankers` in the config, not under `models`."
+        )
+    first, second = ([module.kind for module in modules] + ["", ""])[:2]
+    if first == MLM_TRANSFORMER or second == SPLADE_POOLING:
+        raise CheckpointError(
+            f"{found.folder}: is a sparse encoder, which makes weights of its vocabulary's tokens and no dense "
+            "vectors. List it under `sparse` in the config, not under `models`."
         )
 
 
@@ -225,8 +232,7 @@ def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
 
 def _declared(found: Checkpoint, modules: Sequence[Module]) -> dict[str, Any]:
     """Read what a sentence-transformers folder adds to a plain encoder, as fields of `Checkpoint`."""
-    given = (found.transformer / each for each in TRANSFORMER_CONFIGS if (found.transformer / each).exists())
-    texts = TransformerSettings.read(next(given, found.transformer / TRANSFORMER_CONFIGS[0]))
+    texts = TransformerSettings.read(TransformerSettings.file_in(found.transformer))
     declared = _modules_after(found.folder, modules, {}) | _of_model(found.folder)
     asked = bool(found.config.get("output_hidden_states")) if texts.hidden_states is None else texts.hidden_states
     if "layers" in declared and not asked:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from service.checkpoint.checkpoint import CROSS_ENCODER, Checkpoint, UnknownModule, bare, checked
 from service.checkpoint.declarations import (
+    SPLADE_POOLING,
     TRANSFORMER_CONFIGS,
     ClassifierSettings,
     ModelSettings,
@@ -85,9 +86,11 @@ def _check_kind(found: Checkpoint, modules: list[str], saved: ModelSettings) -> 
     embeds = saved.model_type != CROSS_ENCODER and bool(modules[1:])
     if embeds or not found.classifies:
         what = ", ".join(architectures) or "of no architecture that its config.json names"
+        section = "sparse" if SPLADE_POOLING in modules else "models"
         raise CheckpointError(
             f"{found.folder}: is no cross-encoder: it is {what}, and rerankers are sequence classifiers "
-            f"({_CLASSIFIER}). If it makes embeddings, list it under `models` in the config, not under `rerankers`."
+            f"({_CLASSIFIER}). If it makes embeddings, list it under `{section}` in the config, not under "
+            "`rerankers`."
         )
 
 

@@ -33,13 +33,15 @@ LEARNED_POOLING: Final = "millpond.LearnedPooling"
 """The module of ours that may stand where sentence-transformers' Pooling does."""
 LEARNED_POOLINGS: Final = (LEARNED_POOLING, "pooling.sentence_transformers.LearnedPooling")
 """All names under which it is read: first today's, then that of earlier releases."""
-
-FIRST_MODULES: Final = ("Transformer", "StaticEmbedding")
-"""What a model may begin with."""
 TRANSFORMER_CONFIGS: Final = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+MLM_TRANSFORMER: Final = "MLMTransformer"
+"""An older name of a Transformer whose task is fill-mask."""
+SPLADE_POOLING: Final = "SpladePooling"
+FIRST_MODULES: Final = ("Transformer", "StaticEmbedding", MLM_TRANSFORMER)
+"""What a model may begin with."""
 _POOLINGS: Final = {
     "cls": "cls",
     "max": "max",
@@ -151,6 +153,12 @@ class TransformerSettings(Declaration):
     document_length: None = None
     query_expansion: None = None
 
+    @staticmethod
+    def file_in(folder: Path) -> Path:
+        """Return the file in the folder of a transformer, which need not be there."""
+        given = (folder / name for name in TRANSFORMER_CONFIGS if (folder / name).exists())
+        return next(given, folder / TRANSFORMER_CONFIGS[0])
+
     @property
     def hidden_states(self) -> bool | None:
         """Whether the encoder is asked for the states of all layers; None where its own config says."""
@@ -196,6 +204,24 @@ class ClassifierSettings(TransformerSettings):
 
     transformer_task: Literal["sequence-classification"] = "sequence-classification"  # type: ignore[assignment]
     module_output_name: Literal["scores"] = "scores"  # type: ignore[assignment]
+
+
+class MaskedLMSettings(TransformerSettings):
+    """The same file of a masked language model: how texts enter it."""
+
+    output: ClassVar[str] = "logits"
+    gives: ClassVar[str] = "token logits"
+
+    transformer_task: Literal["fill-mask"] = "fill-mask"  # type: ignore[assignment]
+
+
+class SpladeSettings(Declaration):
+    """The `config.json` of a SpladePooling module."""
+
+    pooling_strategy: Literal["max", "sum"] = "max"
+    activation_function: Literal["relu", "log1p_relu"] = "relu"
+    word_embedding_dimension: Any = None
+    embedding_dimension: Any = None
 
 
 class PoolingSettings(Declaration):
@@ -279,6 +305,7 @@ class ModelSettings(Declaration):
     similarity_fn_name: str | None = None
     model_type: str | None = None
     activation_fn: str | None = None
+    max_active_dims: _Count | None = None
 
     @property
     def similarity(self) -> str:
@@ -321,7 +348,8 @@ def read_modules(path: Path) -> list[Module]:
     if not modules or modules[0].kind not in FIRST_MODULES:
         first = modules[0].type if modules else "nothing"
         raise CheckpointError(
-            f"{path}: must begin with a Transformer module, not {first}. Known are {' and '.join(FIRST_MODULES)}."
+            f"{path}: must begin with a Transformer module, not {first}. Known are a Transformer with its pooling, "
+            "StaticEmbedding, and for sparse vectors SpladePooling; what chooses between several models is not."
         )
     for module in modules:
         if Path(module.path).is_absolute() or ".." in Path(module.path).parts:

@@ -9,13 +9,15 @@ import typer
 from rich.table import Column, Table
 
 from service.cli.console import Failure, out, warn
-from service.config import ModelConfig, RerankerConfig, load_config
+from service.config import ModelConfig, RerankerConfig, SparseConfig, load_config
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
     from service.embedding.recipe import Recipe
+    from service.embedding.sparse.recipe import SparseRecipe
 
 _OF_RERANKERS: Final = ("reranker", "encoder", "labels", "activation", "max tokens")
+_OF_SPARSE: Final = ("sparse model", "encoder", "strategy", "activation", "max tokens", "prompts")
 
 app = typer.Typer(no_args_is_help=True, help="Look at a deployment's YAML file.")
 
@@ -60,7 +62,20 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
         except ServiceError as error:
             at = "" if str(error).startswith("rerankers.") else f"rerankers.{name}: "
             errors.append(f"{file}: {at}{error}")
-    for each in (table, ranking):
+    sparse = Table(*(Column(header, overflow="fold") for header in _OF_SPARSE), box=None, pad_edge=False)
+    for name, sparse_model in settings.sparse.items():
+        try:
+            made = _resolve_sparse(name, sparse_model, settings.runtime.cache)
+        except ServiceError as error:
+            at = "" if str(error).startswith("sparse.") else f"sparse.{name}: "
+            errors.append(f"{file}: {at}{error}")
+            continue
+        notes += [f"sparse.{name}: {note}" for note in made.warnings]
+        declared = made.declared
+        prompts = ", ".join(f"{key}: {prompt!r}" for key, prompt in made.prompts.items()) or "none"
+        folder = str(declared.checkpoint.folder)
+        sparse.add_row(name, folder, declared.strategy, declared.activation, str(made.max_tokens), prompts)
+    for each in (table, ranking, sparse):
         if each.row_count:
             out.print(each)
     for note in notes:
@@ -94,3 +109,15 @@ def _resolve_reranker(name: str, settings: RerankerConfig, cache: Path | None) -
     found = resolve(name, settings, declared, source.tokenizer, source.anatomy.positions)
     activation = type(found.activation).__name__
     return str(declared.checkpoint.folder), ", ".join(found.labels), activation, str(found.max_tokens)
+
+
+def _resolve_sparse(name: str, settings: SparseConfig, cache: Path | None) -> SparseRecipe:
+    from service.checkpoint import read_sparse_encoder
+    from service.embedding.sparse.recipe import resolve
+    from service.encoder.loading import Source
+    from service.encoder.splade import Splade
+
+    declared = read_sparse_encoder(settings.encoder, settings.revision)
+    task = Splade(declared.strategy, declared.activation)
+    source = Source(declared.checkpoint, cache, trust_remote_code=settings.trust_remote_code, task=task)
+    return resolve(name, settings, declared, source.tokenizer, source.anatomy.positions)

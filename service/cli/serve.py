@@ -64,6 +64,9 @@ def serve(
         for name, reranker in served.rerankers:
             activation = type(reranker.recipe.activation).__name__
             say(f"reranker {name}: {', '.join(reranker.recipe.labels)}, {activation}")
+        for name, sparse in served.sparse:
+            declared = sparse.recipe.declared
+            say(f"sparse model {name}: {declared.strategy} of {declared.activation}, {sparse.dim} tokens")
         url_host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
         address = f"{'https' if tls else 'http'}://{url_host}:{listener.getsockname()[1]}{settings.server.root_path}"
         say(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from service.arrays import Ids
 from service.embedding.prompts import OTHER_TASKS, ROLE_NAMES, Purpose, purpose, role_prompts
-from service.embedding.recipe import Recipe
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import TokenizedText, Tokenizer
 from service.encoder.reading import BYTES_OF_A_TOKEN, SHORT, TOKENIZING, Cut, Where, check_text, parts, tokens_of
@@ -23,6 +23,38 @@ Inputs = Sequence[str | Sequence[int]]
 """Texts, each as it is written or as its token ids."""
 Fit = Callable[[TokenizedText, Place, int], TokenizedText]
 """Makes a text fit that is too long for the model: the text, its place, how many tokens at its front must stay."""
+
+
+class Reading(Protocol):
+    """What a recipe says of how texts are read; see its own fields."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest text."""
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Prompts by name."""
+
+    @property
+    def default_prompt(self) -> str | None:
+        """The name of the prompt used if none is asked for."""
+
+    @property
+    def include_prompt(self) -> bool:
+        """Whether the prompt's tokens take part in what is made of a text."""
+
+    @property
+    def token_id(self) -> int | None:
+        """The id of the one token that is pooled, where the pooling is of one."""
+
+    @property
+    def truncate(self) -> bool:
+        """Whether a text that is too long is cut unless a request says otherwise."""
 
 
 class UnknownTokens:
@@ -47,7 +79,7 @@ class UnknownTokens:
 class InputTokenizer:
     """Tokenizes inputs as a recipe says: up to its longest text, and leaving a prompt out of pooling or not."""
 
-    def __init__(self, tokenizer: Tokenizer, recipe: Recipe, unknown: UnknownTokens) -> None:
+    def __init__(self, tokenizer: Tokenizer, recipe: Reading, unknown: UnknownTokens) -> None:
         self._tokenizer = tokenizer
         self._recipe = recipe
         self._of_role = role_prompts(recipe.prompts)
@@ -232,9 +264,9 @@ class InputTokenizer:
             "the prompt spells a special token."
         )
         raise InvalidInput(
-            f"{where} has {f'{count} tokens' if count else 'no token'} {name}, and pooling "
-            f"{self._recipe.pooler.spec} of model {self._recipe.name!r} takes the one. Write it once, in the prompt "
-            f"or in the text.{'' if count else spelled}",
+            f"{where} has {f'{count} tokens' if count else 'no token'} {name}, and the "
+            f"pooling of model {self._recipe.name!r} takes the one. Write it once, in the prompt or in the text."
+            f"{'' if count else spelled}",
             where=where,
         )
 

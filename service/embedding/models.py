@@ -36,7 +36,7 @@ class Models:
         self.encoders = Encoders()
         """The encoders, each once."""
         self._models: dict[str, Embedder] = {}
-        self._rerankers = frozenset(config.rerankers)
+        self._config = config
         try:
             for name in config.models:
                 self._models[name] = Embedder(*load(name, config, self.encoders))
@@ -59,11 +59,9 @@ class Models:
                 none, or not given by the model's encoder.
         """
         model = self._models.get(self.default if name is None else name)
-        if model is None and name in self._rerankers:
+        if model is None and (use := self._config.use_of(name or "")):
             raise UnknownModel(
-                f"{name!r} scores pairs of texts: it is for '/rerank' and '/predict'; models that make vectors are "
-                f"{', '.join(map(repr, self._models))}.",
-                where=Place("model"),
+                f"{use}; models that make vectors are {', '.join(map(repr, self._models))}.", where=Place("model")
             )
         if model is None:
             raise UnknownModel(

@@ -83,15 +83,16 @@ class Encoder:
             )
         if self.trial.equal_lengths:
             logger.warning("%s reads padding, so only texts of equal length share a pass", checkpoint.name)
-        self.max_state_bytes = _state_bytes(batching, self.runtime)
+        most = self.runtime.footprint.most_tokens(batching.max_batch_tokens)
+        self.max_state_bytes = _state_bytes(batching, self.runtime, most)
         """Most memory of the passes under way, and again of states that requests hold on to."""
-        self._max_batch_tokens = batching.max_batch_tokens
+        self._max_batch_tokens = most
         self._states = StateBudget(self.max_state_bytes)
         self.batcher = Batcher(
             self.runtime,
-            shapes=self.trial.shapes(self.runtime, batching.max_batch_tokens, self.anatomy.positions or _LONGEST),
+            shapes=self.trial.shapes(self.runtime, most, self.anatomy.positions or _LONGEST),
             pad_id=self.tokenizer.pad_id,
-            max_batch_tokens=batching.max_batch_tokens,
+            max_batch_tokens=most,
             max_queued_tokens=batching.max_queued_tokens,
             max_queued_seconds=batching.max_queued_seconds,
             max_state_bytes=self.max_state_bytes,
@@ -146,9 +147,9 @@ def _nothing(states: Tensor, mask: Tensor, ids: Tensor) -> list[None]:
 def _measured(runtime: RuntimeConfig, task: Task) -> RuntimeConfig:
     """Return the config with no precision by itself that is not measured for what a task gives.
 
-    How far int8 and bf16 are from fp32 is told by vectors.
+    How far int8 and bf16 are from fp32 is told by vectors that are pooled of token states.
     """
-    if task.directional:
+    if task.per_token:
         return runtime
     if runtime.precision == "int8":
         raise ConfigError(
@@ -158,8 +159,9 @@ def _measured(runtime: RuntimeConfig, task: Task) -> RuntimeConfig:
     return runtime.model_copy(update={"precision": "fp32"}) if runtime.precision == "auto" else runtime
 
 
-def _state_bytes(batching: BatchingConfig, runtime: Runtime) -> int:
+def _state_bytes(batching: BatchingConfig, runtime: Runtime, most: int) -> int:
+    """Return the memory that passes may take, of so many tokens at most."""
     if batching.max_state_bytes != "auto":
         return batching.max_state_bytes
-    width = min(batching.max_batch_tokens, _ORDINARY)
-    return max(_STATE_BYTES, runtime.streams * runtime.footprint.of_pass(batching.max_batch_tokens // width, width))
+    width = min(most, _ORDINARY)
+    return max(_STATE_BYTES, runtime.streams * runtime.footprint.of_pass(most // width, width))

@@ -23,6 +23,10 @@ _INTERMEDIATES_AT_ONCE: Final = 2
 _SCORES_AT_ONCE: Final = 2
 _COPIES: Final = 2
 """Of the states of each layer that a pass carries: as it computes them, and as they are given on or mixed."""
+_EXTRA_BYTES: Final = 2**27
+"""Most bytes of a pass beside those of layers, unless `_ENOUGH` tokens take more."""
+_ENOUGH: Final = 128
+"""Tokens that keep a core busy while it reads the weights of a large vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -33,29 +37,41 @@ class Footprint:
         token: bytes for each token.
         pair: bytes for each pair of tokens of a row.
         state: bytes of a token's state.
+        extra: bytes among those of a token that are not held by layers, such as its logits.
     """
 
     token: int
     pair: int
     state: int = 0
+    extra: int = 0
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], *, fused_attention: bool) -> Self:
+    def of(cls, config: Mapping[str, Any], *, fused_attention: bool, numbers: int = 0) -> Self:
         """Estimate it from an encoder's config.json.
 
         Args:
             config: the config; sizes that it does not give are assumed to be the usual ones.
             fused_attention: whether attention is computed in blocks. Otherwise the scores of all heads are in memory.
+            numbers: what a token has in memory beside what layers do, such as its logits.
         """
         hidden = _first(config, _HIDDEN, 768)
         intermediate = _first(config, _INTERMEDIATE, 4 * hidden)
         heads = _first(config, _HEADS, max(hidden // 64, 1))
         mask = _FLOAT
         return cls(
-            token=_FLOAT * (_STATES_AT_ONCE * hidden + _INTERMEDIATES_AT_ONCE * intermediate),
+            token=_FLOAT * (_STATES_AT_ONCE * hidden + _INTERMEDIATES_AT_ONCE * intermediate + numbers),
             pair=mask if fused_attention else mask + _FLOAT * _SCORES_AT_ONCE * heads,
             state=_FLOAT * hidden,
+            extra=_FLOAT * numbers,
         )
+
+    def most_tokens(self, asked: int) -> int:
+        """Return how many tokens a pass had best have at most, where so many are asked for.
+
+        They are fewer where each has much in memory beside what layers hold: larger passes would not be faster, and
+        those of all streams would take gigabytes.
+        """
+        return min(asked, max(_EXTRA_BYTES // self.extra, _ENOUGH)) if self.extra else asked
 
     def of_pass(self, rows: int, width: int) -> int:
         """Return the bytes of a pass over `rows` texts of `width` tokens."""

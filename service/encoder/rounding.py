@@ -26,12 +26,12 @@ _FILE: Final = "agreement.json"
 def agreement_of(source: Source, runtime: Runtime, config: RuntimeConfig) -> Agreement | None:
     """Return how near a runtime's vectors are to those in float32, from the cache where they were measured before.
 
-    None in float32 itself, for a runtime that does not compute in it, and where an encoder gives no vectors.
+    None in float32 itself, for a runtime that does not compute in it, and where an encoder gives no token states.
 
     Raises:
         CheckpointError: they are too far away.
     """
-    if runtime.agreement is not None or runtime.precision == "fp32" or not source.task.directional:
+    if runtime.agreement is not None or runtime.precision == "fp32" or not source.task.per_token:
         return runtime.agreement
 
     def build(folder: Path) -> None:

@@ -13,7 +13,7 @@ from service.checkpoint import Checkpoint
 from service.encoder.tokenizer import Tokenizer
 from service.errors import CheckpointError
 
-_TEXT_ENCODERS: Final = {"t5", "mt5", "umt5"}
+ENCODER_DECODERS: Final = {"t5", "mt5", "umt5"}
 """Model types of which only the encoder is loaded, whatever their config says."""
 
 
@@ -61,6 +61,10 @@ class Task(ABC):
     def size(self, config: Any) -> int:
         """Return the dimensions of a row by a config of transformers, for modules that cannot be asked."""
 
+    def numbers(self, dim: int) -> int:
+        """Return how many numbers a pass holds for a token beside those of layers, where rows have `dim`."""
+        return 0
+
     @abstractmethod
     def wrap(self, module: Any) -> torch.nn.Module:
         """Return a module from token ids and mask, both (batch, time), to results (batch, rows, dim)."""
@@ -101,7 +105,7 @@ class TokenStates(Task):
         from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
         kind = checkpoint.config.get("model_type")
-        if not checkpoint.config.get("is_encoder_decoder") and kind not in _TEXT_ENCODERS:
+        if not checkpoint.config.get("is_encoder_decoder") and kind not in ENCODER_DECODERS:
             return AutoModel
         if kind not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES and not trust_remote_code:
             raise CheckpointError(
@@ -210,7 +214,7 @@ class Scores(Task):
         from transformers import AutoModelForSequenceClassification
 
         kind = checkpoint.config.get("model_type")
-        if checkpoint.config.get("is_encoder_decoder") or kind in _TEXT_ENCODERS:
+        if checkpoint.config.get("is_encoder_decoder") or kind in ENCODER_DECODERS:
             raise CheckpointError(
                 f"{checkpoint.encoder}: is an encoder with a decoder ({kind}), and texts are scored by encoders "
                 "or decoders alone here. Choose another model."

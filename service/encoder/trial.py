@@ -106,7 +106,8 @@ def tried(source: Source, runtime: Runtime, config: RuntimeConfig) -> Trial:
     }
 
     def build(folder: Path) -> None:
-        table = tokenizer.vocab_size * runtime.dim
+        # A row of the table of tokens is read and not multiplied, and where results are states, as wide as they.
+        table = tokenizer.vocab_size * runtime.dim if source.task.per_token else 0
         longest = _longest(runtime, limit or UNBOUNDED, count(source.checkpoint.weight_files()) - table)
         with ThreadPoolExecutor(1) as thread:  # what a runtime keeps for a thread ends with it
             trial = thread.submit(_try, source, runtime, longest).result()

@@ -26,7 +26,7 @@ class Rerankers:
     def __init__(self, config: Config) -> None:
         self.encoders = Encoders()
         """The encoders, each once."""
-        self._models = tuple(config.models)
+        self._config = config
         self._rerankers: dict[str, Reranker] = {}
         try:
             for name, settings in config.rerankers.items():
@@ -54,9 +54,10 @@ class Rerankers:
             )
         if asked not in self._rerankers:
             served = f"rerankers are {', '.join(map(repr, self._rerankers))}"
+            use = self._config.use_of(asked)
             raise UnknownModel(
-                f"{asked!r} makes vectors: it is for '/embed', '/similarity' and searches; {served}."
-                if asked in self._models
+                f"{use}; {served}."
+                if use
                 else f"no reranker is named {shortened(asked)}; {served}.{did_you_mean(asked, self._rerankers)}",
                 where=Place(field),
             )

@@ -15,6 +15,7 @@ from service.errors import ConfigError
 
 MODEL = "models: {default: {encoder: some/model}}\n"
 RERANKER = "rerankers: {default: {encoder: some/ranker}}\n"
+SPARSE = "sparse: {default: {encoder: some/splade}}\n"
 HASH = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 KEY = KeyConfig(hash=HASH, scopes=[])
 ARCHITECTURE = """
@@ -106,6 +107,12 @@ def test_defaults(load):
         ("MILLPOND_RERANKERS__DEFAULT__MAX_TOKENS", "65", "rerankers.default.max_tokens", 65),
         ("MILLPOND_RERANKERS__DEFAULT__TRUST_REMOTE_CODE", "true", "rerankers.default.trust_remote_code", True),
         ("MILLPOND_RERANKERS__DEFAULT__TRUNCATE", "true", "rerankers.default.truncate", True),
+        ("MILLPOND_SPARSE__DEFAULT__ENCODER", "008", "sparse.default.encoder", "008"),
+        ("MILLPOND_SPARSE__DEFAULT__REVISION", "12", "sparse.default.revision", "12"),
+        ("MILLPOND_SPARSE__DEFAULT__MAX_TOKENS", "65", "sparse.default.max_tokens", 65),
+        ("MILLPOND_SPARSE__DEFAULT__PROMPTS__QUERY", "q: ", "sparse.default.prompts", {"query": "q: "}),
+        ("MILLPOND_SPARSE__DEFAULT__TRUST_REMOTE_CODE", "true", "sparse.default.trust_remote_code", True),
+        ("MILLPOND_SPARSE__DEFAULT__TRUNCATE", "true", "sparse.default.truncate", True),
         ("MILLPOND_RUNTIME__PRECISION", "bf16", "runtime.precision", "bf16"),
         ("MILLPOND_RUNTIME__THREADS", "3", "runtime.threads", 3),
         ("MILLPOND_RUNTIME__DEVICE", "cuda", "runtime.device", "cuda"),
@@ -145,7 +152,7 @@ def test_defaults(load):
     ],
 )
 def test_environment_twins(load, name, text, keys, value):
-    found = load(MODEL + RERANKER, {name: text})
+    found = load(MODEL + RERANKER + SPARSE, {name: text})
     for key in keys.split("."):
         found = found[key] if isinstance(found, dict) else getattr(found, key)
     assert found == value
@@ -153,15 +160,16 @@ def test_environment_twins(load, name, text, keys, value):
 
 def test_every_key_has_a_tested_twin():
     """A key added to the config must be added to the test above."""
-    from service.config import Config, ModelConfig, RerankerConfig
+    from service.config import Config, ModelConfig, RerankerConfig, SparseConfig
 
     mark = next(mark for mark in test_environment_twins.pytestmark if mark.name == "parametrize")
     tested = {case[2] for case in mark.args[1]}
     sections = {name: field.annotation for name, field in Config.model_fields.items()}
-    del sections["models"], sections["rerankers"]
+    del sections["models"], sections["rerankers"], sections["sparse"]
     expected = {f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
     expected |= {f"models.default.{key}" for key in ModelConfig.model_fields}
-    assert tested == expected | {f"rerankers.default.{key}" for key in RerankerConfig.model_fields}
+    expected |= {f"rerankers.default.{key}" for key in RerankerConfig.model_fields}
+    assert tested == expected | {f"sparse.default.{key}" for key in SparseConfig.model_fields}
 
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

@@ -18,6 +18,8 @@ Observer = Callable[[Observed], None]
 
 RANKING: Final = frozenset({"/predict", "/rerank"})
 """Routes that score texts."""
+SPARSE: Final = frozenset({"/embed_sparse"})
+"""Routes to sparse vectors."""
 EMBEDDING: Final = frozenset(
     {
         "/",
@@ -70,7 +72,7 @@ class Observe:
                 request.status = message["status"]
                 request.route = self._route(scope)
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request.id.encode())]
-                if request.texts and request.status == 200 and request.route in EMBEDDING | RANKING:
+                if request.texts and request.status == 200 and request.route in EMBEDDING | RANKING | SPARSE:
                     message["headers"] += self._times(request)
             await send(message)
 

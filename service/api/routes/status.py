@@ -19,6 +19,7 @@ from service.collections.vectorize import MOST_CHUNKS
 from service.cores import available_cores
 from service.deployment import Deployment
 from service.embedding.explain import MOST_TOKENS
+from service.embedding.sparse import MOST_WEIGHTS
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import Batcher, Encoder
 from service.encoder.reading import TOKENIZING_THREADS
@@ -48,7 +49,7 @@ async def ready(request: Request, served: Served) -> ReadyBody:
 
 @router.get("/info")
 async def info(served: Served) -> dict[str, Any]:
-    """Models, their poolings and fingerprints, rerankers, and the limits of this deployment.
+    """Models, their poolings and fingerprints, rerankers, sparse models, and the limits of this deployment.
 
     What text-embeddings-inference tells of its one model stands beside, of the default model.
     """
@@ -91,6 +92,24 @@ async def info(served: Served) -> dict[str, Any]:
             }
             for name, reranker in served.rerankers
         },
+        "default_sparse": served.sparse.default,
+        "sparse": {
+            name: {
+                "encoder": model.encoder.checkpoint.name,
+                "strategy": model.recipe.declared.strategy,
+                "activation": model.recipe.declared.activation,
+                "most_active": model.recipe.declared.most_active,
+                "dimension": model.dim,
+                "max_tokens": model.recipe.max_tokens,
+                "truncate": model.recipe.truncate,
+                "prompts": model.recipe.prompts,
+                "default_prompt": model.recipe.default_prompt,
+                **_of_encoder(model.encoder),
+                "unknown_tokens": model.unknown.count,
+                "warnings": list(model.recipe.warnings),
+            }
+            for name, model in served.sparse
+        },
         "poolings": list(pooling.available()),
         "token_ids": config.server.token_ids,
         "limits": {
@@ -104,6 +123,7 @@ async def info(served: Served) -> dict[str, Any]:
             "shutdown_timeout": config.server.shutdown_timeout,
             "max_token_states": MOST_STATES,
             "max_listed_tokens": MOST_LISTED,
+            "max_sparse_weights": MOST_WEIGHTS,
             "max_explained_tokens": MOST_TOKENS,
             "max_windowed_tokens": MOST_WINDOWED,
             "max_chunks": MOST_CHUNKS,
@@ -135,7 +155,7 @@ def _as_tei(served: Deployment) -> dict[str, Any]:
 
 
 def _of_encoder(encoder: Encoder) -> dict[str, Any]:
-    """Return what is told of what computes a model, or a reranker."""
+    """Return what is told of what computes a model, or a reranker, or sparse vectors."""
     return {
         "backend": encoder.runtime.backend,
         "precision": encoder.runtime.precision,

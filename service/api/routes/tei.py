@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
@@ -12,7 +12,7 @@ from service.api.requests import Served, check_count, places
 from service.api.responses import json_list, json_list_of, response_in_parts
 from service.api.routes.embed import embed_inputs
 from service.api.schemas.fields import listed
-from service.api.schemas.problem import UNKNOWN_MODEL, Problem
+from service.api.schemas.problem import UNKNOWN_MODEL
 from service.api.schemas.tei import (
     DecodeRequest,
     Pairing,
@@ -23,7 +23,7 @@ from service.api.schemas.tei import (
 )
 from service.api.vectors import TRUNCATED, truncation
 from service.encoder import TokenizedText, Tokenizer
-from service.errors import Place, TooLarge, UnsupportedTask
+from service.errors import Place, TooLarge
 from service.similarity import COSINE
 
 MOST_LISTED: Final = 262_144
@@ -113,19 +113,6 @@ async def decode(body: DecodeRequest, served: Served) -> Response:
 async def ping() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
-
-
-_UNSUPPORTED: Final[dict[str, Any]] = {
-    "status_code": 424,
-    "response_model": Problem,
-    "response_description": "No such model is served",
-}
-
-
-@status_router.post("/embed_sparse", **_UNSUPPORTED)
-async def embed_sparse() -> NoReturn:
-    """Not served: this is for models whose vectors are sparse."""
-    raise UnsupportedTask("no model here makes sparse vectors; all make dense vectors. '/embed' gives those.")
 
 
 def _tokens(tokenizer: Tokenizer, text: str, tokenized: TokenizedText, *, framed: bool) -> Iterator[bytes]:

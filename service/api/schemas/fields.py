@@ -13,6 +13,7 @@ from service.embedding.embedder import Embedder
 from service.embedding.inputs import Inputs
 from service.embedding.output_types import OutputType
 from service.embedding.prompts import Purpose
+from service.embedding.sparse import SparseEmbedder
 from service.encoder import Side
 from service.encoder.reading import Cut
 from service.errors import InvalidInput, Place
@@ -145,7 +146,7 @@ class TextOptions(Body):
     user: _Unused = None
     options: _Unused = None
 
-    def cut(self, model: Embedder) -> Cut:
+    def cut(self, model: Embedder | SparseEmbedder) -> Cut:
         """Return the side at which a model's texts that are too long are cut; False where none may be.
 
         Raises:
@@ -164,7 +165,7 @@ class TextOptions(Body):
         side: Side = "left" if self.truncation_direction.lower() == "left" else "right"
         return side
 
-    def purpose(self, model: Embedder) -> tuple[str | None, Purpose | None]:
+    def purpose(self, model: Embedder | SparseEmbedder) -> tuple[str | None, Purpose | None]:
         """Return the name of the prompt that is asked for, and the role of the texts, None where either is not given.
 
         Raises:

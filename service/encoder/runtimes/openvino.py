@@ -111,6 +111,7 @@ class OpenVINORuntime(Runtime):
         threads: cores to use; all by default.
         agreement: for int8, how near its vectors are to those of float32.
         config: the encoder's config.json, for what a pass takes in memory.
+        task: what the graph computes.
     """
 
     backend = "openvino"
@@ -125,6 +126,7 @@ class OpenVINORuntime(Runtime):
         threads: int | None = None,
         agreement: Agreement | None = None,
         config: Mapping[str, Any] = MappingProxyType({}),
+        task: Task = TOKEN_STATES,
     ) -> None:
         import openvino
 
@@ -137,7 +139,8 @@ class OpenVINORuntime(Runtime):
         model = core.read_model(graph)
         self.dim = int(model.output(0).get_partial_shape()[2].get_length())
         fused = any(node.get_type_name() == "ScaledDotProductAttention" for node in model.get_ops())
-        self.footprint = Footprint.of({"hidden_size": self.dim, **config}, fused_attention=fused)
+        sizes = {"hidden_size": self.dim, **config} if task.per_token else config
+        self.footprint = Footprint.of(sizes, fused_attention=fused, numbers=task.numbers(self.dim))
         self._plain = _Compiled(core, model, graph, precision, self.streams)
 
     @property
@@ -178,7 +181,12 @@ class OpenVINORuntime(Runtime):
                 logger.warning("runtime.precision: int8: %s", advice)
         try:
             return cls(
-                graph, precision, threads=threads(config), agreement=agreement, config=source.checkpoint.config
+                graph,
+                precision,
+                threads=threads(config),
+                agreement=agreement,
+                config=source.checkpoint.config,
+                task=source.task,
             )
         except RuntimeError as error:  # what a graph that OpenVINO cannot run is to it
             reason = f"OpenVINO does not run it ({brief(error, 200)})"

@@ -61,13 +61,14 @@ class TorchRuntime(Runtime):
         self._cores = threads or available_cores()
         self._device = torch.device(device)
         config = module.config.get_text_config()
-        self.footprint = Footprint.of(config.to_dict(), fused_attention=config._attn_implementation != "eager")
         self._states = task.wrap(module.to(self._device))
         self._layers = EveryLayer(module)
         with torch.inference_mode():
             few = torch.ones((1, 8), dtype=torch.int64, device=self._device)  # some architectures fail on one alone
             self.dim = int(self._states(few, few).shape[2])
             self.depth = _depth(self._layers, few)
+            fused = config._attn_implementation != "eager"
+            self.footprint = Footprint.of(config.to_dict(), fused_attention=fused, numbers=task.numbers(self.dim))
             before = _hanging(module)
             more = torch.ones((1, 9), dtype=torch.int64, device=self._device)
             self._states(more, more)

@@ -10,6 +10,7 @@ import pooling
 from tests.support.classifiers import bert_classifier
 from tests.support.deployed import TINY
 from tests.support.servers import ROOT
+from tests.support.splade import bert_mlm, sparse_encoder
 
 from .conftest import COMMAND
 
@@ -137,6 +138,30 @@ def test_check_rerankers(millpond, tmp_path):
     assert cells == ["good", str(folder), "LABEL_0, LABEL_1, LABEL_2", "Tanh", "48"]
     error = result.stderr.splitlines()[-1]
     assert error.startswith(f"error: {config}: rerankers.vectors: ") and "list it under `models`" in error
+
+
+@pytest.mark.slow
+def test_check_sparse(millpond, tmp_path):
+    plain = bert_mlm(tmp_path / "plain")
+    folder = sparse_encoder(plain, tmp_path / "model", "sum", prompts={"query": "q: "})
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"models: {{default: {{encoder: {TINY}}}}}\n"
+        "sparse:\n"
+        f"  good: {{encoder: {folder}, max_tokens: 48}}\n"
+        f"  plain: {{encoder: {plain}}}\n"
+        f"  vectors: {{encoder: {TINY}}}\n"
+    )
+    result = millpond("config", "check", config)
+    assert result.returncode == 2
+    good, bare = (
+        [cell.strip() for cell in line.split("  ") if cell.strip()] for line in result.stdout.splitlines()[-2:]
+    )
+    assert good == ["good", str(folder), "sum", "relu", "48", "document: '', query: 'q: '"]
+    assert bare == ["plain", str(plain), "max", "relu", "64", "none"]
+    warning, error = result.stderr.splitlines()[-2:]
+    assert "sparse.plain: " in warning and "declares no sparse vectors" in warning
+    assert error.startswith(f"error: {config}: sparse.vectors: ") and "list it under `models`" in error
 
 
 def test_check_bad_keys(millpond, tmp_path):

@@ -26,6 +26,16 @@ def test_other_names_for_the_sizes():
     assert Footprint.of({}, fused_attention=True).token == 4 * (10 * 768 + 2 * 4 * 768)
 
 
+def test_logits_count_and_make_passes_smaller():
+    states, logits = (Footprint.of(BERT, fused_attention=True, numbers=numbers) for numbers in (0, 2 * 30_522))
+    assert logits.of_pass(3, 7) == states.of_pass(3, 7) + 3 * 7 * 4 * 2 * 30_522
+    assert states.most_tokens(8192) == 8192
+    assert logits.most_tokens(8192) == 2**27 // (4 * 2 * 30_522)
+    assert logits.most_tokens(100) == 100
+    huge = Footprint.of(BERT, fused_attention=True, numbers=2 * 250_000)
+    assert huge.most_tokens(8192) == 128
+
+
 def test_who_does_not_fit_waits_for_those_before():
     async def run():
         budget, events = StateBudget(100), []
