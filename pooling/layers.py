@@ -143,6 +143,8 @@ def build(spec: Any, depth: int | None) -> Layers:
     if not isinstance(spec, Mapping) or not ({"use"} <= spec.keys() or {"last"} <= spec.keys()):
         raise PoolingError(f"{_short(spec)} names no layers; {_FORMS}")
     key = "use" if "use" in spec else "last"
+    if "weights" in spec:
+        raise PoolingError("weights of layers are those that a checkpoint declares: give declared")
     if unknown := [name for name in spec if name not in (key, "by")]:
         raise PoolingError(f"{_short(unknown[0])} does not go with {key!r}; {_FORMS}")
     if spec.get("by", "mean") != "mean":

@@ -244,7 +244,7 @@ class Conflict(ServiceError):
         super().__init__(
             f"collection {name!r} exists under another definition ({'; '.join(differences)}). "
             "Ask for the stored definition, choose another name, drop the collection first, or, to change its model, "
-            "pooling, chunking or similarity, reindex it.",
+            "pooling, layers, chunking or similarity, reindex it.",
             stored=dict(stored),
             asked=dict(asked),
         )

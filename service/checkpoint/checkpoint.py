@@ -102,6 +102,15 @@ class Checkpoint:
         return self.adapter.base if self.adapter else self.transformer
 
     @property
+    def layerless(self) -> str | None:
+        """Why there are no states of other layers than the last that could be pooled; None where there may be."""
+        if self.table is not None:
+            return "is a static model, which has no layers"
+        if self.of_tokens:
+            return f"declares a {self.of_tokens[0].kind} of each token, which is for the states of the last layer"
+        return None
+
+    @property
     def classifies(self) -> bool:
         """Whether it has a head that classifies texts, or scores pairs of them."""
         return any(name.endswith("ForSequenceClassification") for name in self.config.get("architectures") or [])

@@ -108,11 +108,19 @@ def define(
         UnknownModel, InvalidInput: as `Models.get` does; or the model declares a similarity that is not known.
     """
     embedder = models.get(model, spec, layers)
+    if chunking is not None and chunking.mode == "late":
+        embedder.require_late()
+    # What is the model's own is that, however it was spelled.
     if embedder.fingerprint == models.get(model).fingerprint:
-        spec = layers = None  # the model's own, however they were spelled
+        spec = layers = None
+    elif spec is not None and layers is not None:
+        if embedder.fingerprint == models.get(model, spec).fingerprint:
+            layers = None
+        elif embedder.fingerprint == models.get(model, None, layers).fingerprint:
+            spec = None
     parts = dict(embedder.fingerprint_parts)
     if layers is not None:
-        parts["asked_layers"] = layers if layers == "declared" else embedder.recipe.layers.spec
+        parts["asked_layers"] = "declared" if embedder.recipe.layers_declared else embedder.recipe.layers.spec
     if similarity is None:
         similarity = _declared_similarity(embedder)
     pooling = parts.pop("pooling")

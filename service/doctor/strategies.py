@@ -19,7 +19,7 @@ from service.doctor.findings import Evidence, Strategy
 from service.embedding.embedder import Embedder, TokenStates
 from service.embedding.postprocessing import complete
 from service.embedding.recipe import Recipe
-from service.errors import InvalidInput
+from service.errors import InvalidInput, Place
 
 FIXED: Final = ("cls", "mean", "max", "last", "weighted_mean", "gem(p=3.0)", "mean_sqrt_len")
 """The poolings that a checkpoint could be served with by mistake."""
@@ -51,6 +51,9 @@ async def vectors_under(
     for start in range(0, len(texts), _BLOCK):
         some = texts[start : start + _BLOCK]
         async with embedder.token_states(some, truncate="right", max_total=sys.maxsize) as found:
+            for recipe in recipes.values():
+                for place, text in enumerate(found, start):
+                    recipe.require_pooled(text.ids[text.left_out :], Place("texts", place))
             for name, vectors in (await asyncio.to_thread(_pooled, recipes, found)).items():
                 blocks[name].append(vectors)
     return {name: np.concatenate(vectors) for name, vectors in blocks.items()}

@@ -268,6 +268,7 @@ class Embedder:
 
             block = texts[places.start : places.stop]
             found = self._inputs.tokenize_here(block, prompt, self._inputs.cut_at("right"), where)
+            self._require_pooled(found, prompt, where)
             return [text.ids for text in found]
 
         unprompted = WithoutPrompt(post_process, self._inputs.unpooled(prompt))
@@ -320,6 +321,7 @@ class Embedder:
         to_vectors = WithoutPrompt(self._to_vectors(normalize, dimensions), self._inputs.unpooled(prompt))
         with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
             texts = await self._inputs.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where)
+            self._require_pooled(texts, prompt, where)
             vectors = await self._run([text.ids for text in texts], to_vectors, where, room)
             self.made[self.recipe.pooler.name] += len(vectors)
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
@@ -431,7 +433,7 @@ class Embedder:
                 so much that they have more than `MOST_COVERED` characters together.
         """
         if mode == "late":
-            self._check_late()
+            self.require_late()
         prompt = self.prompt(prompt_name, role)
         to_vectors = self._to_vectors(normalize, dimensions)
         with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
@@ -478,7 +480,9 @@ class Embedder:
         self, inputs: Sequence[str], *, role: Role | None = None, truncate: Cut = None, where: Where = _INPUTS
     ) -> None:
         """Raise what `embed` would because of its inputs, and embed nothing."""
-        await self._uncounted.tokenize(inputs, self.prompt(role=role), self._inputs.cut_at(truncate), where)
+        prompt = self.prompt(role=role)
+        texts = await self._uncounted.tokenize(inputs, prompt, self._inputs.cut_at(truncate), where)
+        self._require_pooled(texts, prompt, where)
 
     async def check_spans(
         self,
@@ -494,7 +498,7 @@ class Embedder:
     ) -> None:
         """Raise what `embed_spans` would because of its inputs and their spans, and embed nothing."""
         if mode == "late":
-            self._check_late()
+            self.require_late()
         prompt = self.prompt(role=role)
         texts = await self._uncounted.tokenize(inputs, prompt, whole, where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]
@@ -509,7 +513,15 @@ class Embedder:
         tokenizer = self.encoder.tokenizer
         return len(span.encode()) < most or len(tokenizer.encode([span])[0].ids) - tokenizer.num_special < most
 
-    def _check_late(self) -> None:
+    def _require_pooled(self, texts: Sequence[TokenizedText], prompt: str, where: Where) -> None:
+        """Raise `InvalidInput` unless each text has what the pooling takes, as `Recipe.require_pooled` does."""
+        if self.recipe.token_id is not None:
+            left_out = self._inputs.unpooled(prompt)
+            for place, text in enumerate(texts):
+                self.recipe.require_pooled(text.ids[left_out:], where(place))
+
+    def require_late(self) -> None:
+        """Raise `InvalidInput` where spans of a whole text have nothing that the pooling takes."""
         if self.recipe.token_id is not None:
             raise InvalidInput(
                 f"pooling {self.recipe.pooler.spec} of model {self.name!r} takes the state of one special token, and "

@@ -145,6 +145,7 @@ async def explain(
         for name, states in zip(names, found, strict=True):
             for embedder in embedders:
                 _check_size(states, embedder.recipe, Place(name))
+                embedder.recipe.require_pooled(states.ids[states.left_out :], Place(name))
         if matrices and other is not None:
             _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
         explanations = [

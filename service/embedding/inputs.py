@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-import numpy as np
-
-from service.arrays import Ids
 from service.embedding.prompts import OTHER_TASKS, ROLE_NAMES, Purpose, purpose, role_prompts
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import TokenizedText, Tokenizer
@@ -47,10 +44,6 @@ class Reading(Protocol):
     @property
     def include_prompt(self) -> bool:
         """Whether the prompt's tokens take part in what is made of a text."""
-
-    @property
-    def token_id(self) -> int | None:
-        """The id of the one token that is pooled, where the pooling is of one."""
 
     @property
     def truncate(self) -> bool:
@@ -248,27 +241,7 @@ class InputTokenizer:
         for place, text in enumerate(texts):
             if len(text.ids) > self._recipe.max_tokens:
                 texts[place] = fit(text, where(start + place), front)
-        if self._recipe.token_id is not None:
-            left_out = 0 if self._recipe.include_prompt else front
-            for place, text in enumerate(texts):
-                self._require_token(text.ids[left_out:], self._recipe.token_id, where(start + place))
         return texts
-
-    def _require_token(self, ids: Ids, token: int, where: Place) -> None:
-        """Raise `InvalidInput` unless the token that is pooled is among the ids of a text, once."""
-        if (count := int((ids == token).sum())) == 1:
-            return
-        name = self._tokenizer.tokens(np.array([token]))[0]
-        spelled = (
-            f" A text that spells {name} has it as a token only if the model has parse_special_tokens: true, or if "
-            "the prompt spells a special token."
-        )
-        raise InvalidInput(
-            f"{where} has {f'{count} tokens' if count else 'no token'} {name}, and the "
-            f"pooling of model {self._recipe.name!r} takes the one. Write it once, in the prompt or in the text."
-            f"{'' if count else spelled}",
-            where=where,
-        )
 
 
 def whole(text: TokenizedText, where: Place, front: int) -> TokenizedText:

@@ -24,7 +24,8 @@ def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe
     declared_or(settings.pooling, checkpoint, f"models.{name}")
     layered = needs_layers(name, settings, checkpoint)
     trusted, parsed = settings.trust_remote_code, settings.parse_special_tokens
-    key = (checkpoint.transformer.resolve(), checkpoint.lower_case, trusted, parsed)
+    of_tokens = tuple(module.folder.resolve() for module in checkpoint.of_tokens)
+    key = (checkpoint.transformer.resolve(), of_tokens, checkpoint.lower_case, trusted, parsed)
     if key not in encoders:
         logger.info("loading %s from %s", settings.encoder, checkpoint.transformer)
         encoders[key] = Encoder(

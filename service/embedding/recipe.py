@@ -13,6 +13,7 @@ from torch import Tensor
 import pooling
 from pooling import Pooler, PoolingError, Token, layers, masks
 from pooling.layers import LAST, Layers, LayerSpec, NoLayersError
+from service.arrays import Ids
 from service.checkpoint import Checkpoint, quoted_prompts
 from service.config import ModelConfig
 from service.embedding.head import Head
@@ -86,6 +87,21 @@ class Recipe:
         """Narrow the mask (rows, time) of the tokens `ids` (rows, time) to those that the pooling is to be given."""
         return mask if self.token_id is None else masks.only(mask, ids, self.token_id)
 
+    def require_pooled(self, ids: Ids, where: Place) -> None:
+        """Raise `InvalidInput` unless a text's ids, but those left out, have the one token that is pooled once."""
+        if not isinstance(self.pooler, Token) or (count := int((ids == self.token_id).sum())) == 1:
+            return
+        spelled = (
+            f" A text that spells {self.pooler.token} has it as a token only if the model has parse_special_tokens: "
+            "true, or if the prompt spells a special token."
+        )
+        raise InvalidInput(
+            f"{where} has {f'{count} tokens' if count else 'no token'} {self.pooler.token}, and pooling "
+            f"{self.pooler.spec} of model {self.name!r} takes the one. Write it once, in the prompt or in the text."
+            f"{'' if count else spelled}",
+            where=where,
+        )
+
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
@@ -134,6 +150,10 @@ class Recipe:
         try:
             return replace(self, layers=declared_layers(spec, self.checkpoint, depth))
         except NoLayersError:
+            if reason := self.checkpoint.layerless:
+                raise InvalidInput(
+                    f"layers: model {self.name!r} {reason}. Leave it out.", where=Place("layers")
+                ) from None
             raise InvalidInput(
                 f"layers: the encoder of model {self.name!r} runs without the states of its layers, which cost time "
                 "and memory. Ask for 'last', or give some model of this encoder `layers` in the config, or set "

@@ -105,7 +105,7 @@ class Encoder:
     @property
     def depth(self) -> int | None:
         """How many transformer layers it gives the states of; None: those of the last layer alone."""
-        return None if self.checkpoint.of_tokens else self.runtime.depth
+        return None if self.checkpoint.layerless else self.runtime.depth
 
     def carry_layers(self) -> int:
         """Make ready to give the states of other layers than the last, and return how many there are; takes seconds.
@@ -113,11 +113,8 @@ class Encoder:
         Raises:
             ConfigError, CheckpointError: the runtime or the architecture cannot.
         """
-        if self.checkpoint.of_tokens:
-            raise CheckpointError(
-                f"{self.checkpoint.name}: declares a {self.checkpoint.of_tokens[0].kind} of each token behind "
-                "the last layer, so states of other layers are none that it pools. Leave `layers` out."
-            )
+        if reason := self.checkpoint.layerless:
+            raise CheckpointError(f"{self.checkpoint.name}: {reason}. Leave `layers` out.")
         if self.runtime.depth is None:
             self.runtime.carry_layers(self._source)
         assert self.runtime.depth is not None

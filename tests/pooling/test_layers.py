@@ -80,7 +80,7 @@ def test_states_side_by_side():
         ({}, "names no layers"),
         ({"by": "mean"}, "names no layers"),
         ({"use": [1], "last": 2}, "'last' does not go with 'use'"),
-        ({"use": [1], "weights": [1]}, "'weights' does not go with 'use'"),
+        ({"use": [1], "weights": [1]}, "give declared"),
         ({"use": []}, "use: [] lists no layers"),
         ({"use": "first"}, "use: 'first' lists no layers"),
         ({"use": 2}, "use: 2 lists no layers"),

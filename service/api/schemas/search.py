@@ -77,7 +77,9 @@ class RerankBody(Body):
     def _check_one(self) -> Self:
         if (self.by is None) == (self.model is None):
             raise PydanticCustomError(
-                "rerank", "'rerank' takes either \"by\": \"maxsim\" or the name of a reranker as 'model'."
+                "rerank",
+                "give either 'by', which is 'maxsim', or 'model', the name of a reranker; given are {given}",
+                {"given": "both" if self.by else "neither"},
             )
         return self
 

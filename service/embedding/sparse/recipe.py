@@ -38,10 +38,6 @@ class SparseRecipe:
         """Whether the prompt's tokens give weights too: always, as in sentence-transformers."""
         return True
 
-    @property
-    def token_id(self) -> None:
-        """Which token alone counts: none does, as all do."""
-
 
 def resolve(
     name: str, settings: SparseConfig, declared: SparseEncoder, tokenizer: Tokenizer, positions: int | None

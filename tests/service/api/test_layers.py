@@ -69,6 +69,7 @@ def test_an_explanation_names_its_layers(tiny):
         ({"use": [0], "by": "max"}, "by: 'max' is not known"),
         ({"last": 0}, "last: 0 is not how many"),
         ({"deep": 1}, "names no layers"),
+        ({"use": [0, 1], "weights": [0.5, 0.5]}, "give declared"),
         ({"use": [{"a": [None]}]}, "is no layer"),
     ],
 )
@@ -118,3 +119,26 @@ def test_a_collection_of_a_model_with_layers_is_refused_without_them(tmp_path):
         refusal = problem(served.post("/collections/mixed/search", {"query": "wheel"}), 409, "now None")
         assert refusal["differences"]["layers"]["served"] is None
         assert served.get("/info").json()["models"]["tiny"]["layers"] == "last"
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ({"pooling": "cls", "layers": FIRST_LAST}, {"pooling": "cls"}),
+        ({"layers": "last"}, {"layers": "last", "pooling": "mean"}),
+        ({"layers": "declared"}, {"layers": "last"}),
+    ],
+)
+def test_a_collection_is_the_same_however_its_vectors_are_spelled(tmp_path, first, again):
+    with deployed(tmp_path, layers=FIRST_LAST, pooling="mean") as served:
+        assert served.request("PUT", "/collections/one", json=first).status_code == 201
+        assert served.request("PUT", "/collections/one", json=again).status_code == 200
+        assert served.request("PUT", "/collections/other", json=again).status_code == 201
+        assert served.request("PUT", "/collections/other", json=first).status_code == 200
+
+
+def test_chunks_that_hold_no_special_token_are_refused_with_their_collection(tiny):
+    asked = {"pooling": "token('[CLS]')", "chunking": {"tokens": 5}}
+    problem(tiny.request("PUT", "/collections/late", json=asked), 422, "special tokens are in no span")
+    early = {**asked, "chunking": {"tokens": 5, "mode": "early"}}
+    assert tiny.request("PUT", "/collections/early", json=early).status_code == 201

@@ -11,7 +11,16 @@ from transformers import AutoModel, AutoTokenizer
 
 from service.embedding.explain import explain
 from service.errors import ConfigError, InvalidInput
-from tests.support.checkpoints import TEXTS, close, embed, plain_bert, plain_llama, sentence_transformer, served
+from tests.support.checkpoints import (
+    TEXTS,
+    close,
+    embed,
+    plain_bert,
+    plain_llama,
+    sentence_transformer,
+    served,
+    token_states,
+)
 
 MASK = "token('[MASK]')"
 PROMPT = "the wheel means [MASK]: "
@@ -64,6 +73,28 @@ def test_tokens_that_frame_a_text(bert, tmp_path):
         assert close(embed(models, TEXTS, "token('[SEP]')"), embed(models, TEXTS, "last"))
     with served(plain_llama(tmp_path / "llama"), pooling="last") as models:
         assert close(embed(models, TEXTS, {"strategy": "token", "token": "</s>"}), embed(models, TEXTS))
+
+
+def test_what_is_not_pooled_need_not_have_it(bert):
+    with served(bert, pooling=MASK, parse_special_tokens=True) as models:
+        model = models.get()
+        assert len(asyncio.run(model.tokenize(["the wheel"]))[0].ids) == 4
+        assert len(token_states(model, ["a [MASK] and a [MASK]"], max_total=99)[0].tokens) == 7
+        text = "the [MASK] wheel. Grain [MASK] turns."
+        (found,) = asyncio.run(model.embed_spans([text], [[(0, 17), (18, 37)]], mode="early", most=9))
+        assert close(found.vectors, states_of(bert, [text[:17], text[18:]], "[MASK]"))
+        with pytest.raises(InvalidInput, match=r"no token \[MASK\]"):
+            asyncio.run(model.embed_spans([text], [[(0, 3)]], mode="early", most=9))
+
+
+@pytest.mark.parametrize("poolings", [["mean", MASK], [MASK, "mean"]])
+@pytest.mark.parametrize(("text", "says"), [("a wheel", "text has no token"), ("[MASK] [MASK]", "text has 2 tokens")])
+def test_every_pooling_of_an_explanation_is_checked(bert, poolings, text, says):
+    with (
+        served(bert, pooling="mean", parse_special_tokens=True) as models,
+        pytest.raises(InvalidInput, match=says),
+    ):
+        asyncio.run(explain(models, text, poolings=poolings))
 
 
 def test_an_explanation_gives_it_all(bert):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
-from service.errors import CheckpointError
+from service.config import Config
+from service.embedding.models import Models
+from service.errors import CheckpointError, InvalidInput
 from tests.support.checkpoints import (
     DIM,
     TEXTS,
@@ -117,3 +121,40 @@ def test_a_layer_of_tokens_behind_pooling_does_nothing_and_is_refused(folder, tm
     edit(plain / "3_Dense" / "config.json", module_input_name=TOKENS, module_output_name=TOKENS)
     assert len(modules) == 6
     refused(plain, "3_Dense", "is not the pooled vector")
+
+
+@pytest.mark.parametrize("order", [("with", "without"), ("without", "with")])
+def test_a_model_of_the_encoder_alone_beside_them(folder, tmp_path, order):
+    """Both may be of one folder of weights, and share no states."""
+    apart = tmp_path / "model"
+    shutil.copytree(folder, apart)
+    modules = json.loads((apart / "modules.json").read_text())
+    (apart / "0_Transformer").mkdir()
+    for file in [each for each in apart.iterdir() if each.is_file() and each.name != "modules.json"]:
+        file.rename(apart / "0_Transformer" / file.name)
+    modules[0]["path"] = "0_Transformer"
+    (apart / "modules.json").write_text(json.dumps(modules))
+    settings = {
+        "with": {"encoder": str(apart)},
+        "without": {"encoder": str(apart / "0_Transformer"), "pooling": "mean"},
+    }
+    runtime = {"backend": "torch", "precision": "fp32", "threads": 1}
+    config = Config.model_validate({"models": {name: settings[name] for name in order}, "runtime": runtime})
+    both = Models(config)
+    try:
+        found = {name: asyncio.run(both.get(name).embed(TEXTS)).vectors for name in order}
+    finally:
+        both.close()
+    assert close(found["with"], reference(folder).encode(TEXTS))
+    with served(apart / "0_Transformer", pooling="mean") as models:
+        assert close(found["without"], embed(models, TEXTS))
+
+
+def test_layers_of_the_encoder_are_not_asked_for_beside_them(folder):
+    with served(folder) as models, pytest.raises(InvalidInput, match=r"declares a Dense of each token.*Leave it out"):
+        models.get(None, None, {"use": ["first"]})
+    with (
+        pytest.raises(CheckpointError, match=r"declares a Dense of each token.*Leave `layers` out"),
+        served(folder, layers={"use": ["first"]}),
+    ):
+        pass
