@@ -24,8 +24,8 @@ router = APIRouter(tags=["text-embeddings-inference"], route_class=LeanRoute)
 @router.post("/rerank", response_model=list[RankBody], responses=UNKNOWN_MODEL | TRUNCATED | _NONE)
 async def rerank(body: RerankRequest, served: Served) -> Response:
     """Texts by how well they answer a query, the best first, with the score that a cross-encoder gives each pair."""
-    reranker = served.rerankers.get(body.model)
     check_count(served, len(body.texts), "texts")
+    reranker = served.rerankers.get(body.model)
     found = await reranker.rank(body.query, body.texts, truncate=body.cut(reranker))
     scores = _scores(found, body, reranker)[:, 0]
 
@@ -44,9 +44,9 @@ async def rerank(body: RerankRequest, served: Served) -> Response:
 )
 async def predict(body: PredictRequest, served: Served) -> Response:
     """The labels of each text, or pair of texts, with their scores, the highest first."""
-    reranker = served.rerankers.get(body.model)
     items, several = body.items
     check_count(served, len(items) if body.inputs else 0, "inputs")
+    reranker = served.rerankers.get(body.model)
     found = await reranker.predict(items, truncate=body.cut(reranker), where=places("inputs", several=several))
 
     def labelled(scores: NDArray[np.float32]) -> list[dict[str, Any]]:

@@ -25,9 +25,9 @@ router = APIRouter(tags=["text-embeddings-inference"], route_class=LeanRoute)
 @router.post("/embed_sparse", response_model=list[list[WeightBody]], responses=UNKNOWN_MODEL | TRUNCATED | _NONE)
 async def embed_sparse(body: EmbedSparseRequest, served: Served) -> Response:
     """The weights above 0 of each text, in the order of the vocabulary; with `tokens`, which tokens they are of."""
-    model = served.sparse.get(body.model)
     texts, several = listed(body.inputs)
     check_count(served, len(texts), "inputs")
+    model = served.sparse.get(body.model)
     prompt_name, role = body.purpose(model)
     found = await model.embed(
         texts,
