@@ -218,10 +218,7 @@ class _DeploymentCollector(Collector):
 
     def _of_rerankers(self) -> Iterator[Metric]:
         rerankers = [*self._served.rerankers]
-        told = [
-            ((name, each.encoder.checkpoint.name, each.encoder.runtime.backend, each.encoder.runtime.precision), 1)
-            for name, each in rerankers
-        ]
+        told = [(_runs_on(name, each.encoder), 1) for name, each in rerankers]
         labels = ("reranker", "encoder", "backend", "precision")
         yield _gauge("millpond_reranker_info", "A served reranker.", labels, told)
         scored = [((name,), each.scored) for name, each in rerankers]
@@ -229,10 +226,7 @@ class _DeploymentCollector(Collector):
 
     def _of_sparse(self) -> Iterator[Metric]:
         models = [*self._served.sparse]
-        told = [
-            ((name, each.encoder.checkpoint.name, each.encoder.runtime.backend, each.encoder.runtime.precision), 1)
-            for name, each in models
-        ]
+        told = [(_runs_on(name, each.encoder), 1) for name, each in models]
         labels = ("sparse", "encoder", "backend", "precision")
         yield _gauge("millpond_sparse_info", "A served sparse model.", labels, told)
         made = [((name,), each.made) for name, each in models]
@@ -299,6 +293,11 @@ def _reason(status: int) -> str:
     if status in (429, 503):
         return "overloaded"
     return "validation" if status < 500 else "inference"
+
+
+def _runs_on(name: str, encoder: Encoder) -> tuple[str, ...]:
+    """Return the labels of a model that are told of its encoder."""
+    return name, encoder.checkpoint.name, encoder.runtime.backend, encoder.runtime.precision
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:

@@ -23,15 +23,12 @@ def load(name: str, config: Config, encoders: Encoders) -> tuple[Encoder, Recipe
     # If the config has yet to choose a pooling, say so before minutes of loading weights.
     declared_or(settings.pooling, checkpoint, f"models.{name}")
     layered = needs_layers(name, settings, checkpoint)
-    trusted, parsed = settings.trust_remote_code, settings.parse_special_tokens
-    of_tokens = tuple(module.folder.resolve() for module in checkpoint.of_tokens)
-    key = (checkpoint.transformer.resolve(), of_tokens, checkpoint.lower_case, trusted, parsed)
-    if key not in encoders:
-        logger.info("loading %s from %s", settings.encoder, checkpoint.transformer)
-        encoders[key] = Encoder(
-            checkpoint, config.runtime, config.batching, trust_remote_code=trusted, parse_special_tokens=parsed
-        )
-    encoder = encoders[key]
+    encoder = encoders.load(
+        checkpoint,
+        config,
+        trust_remote_code=settings.trust_remote_code,
+        parse_special_tokens=settings.parse_special_tokens,
+    )
     if layered:
         encoder.carry_layers()
     recipe = resolve(name, settings, checkpoint, encoder.tokenizer, encoder.anatomy, encoder.depth)

@@ -7,12 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.encoder.tokenizer import FEW, Side, TokenizedText, Tokenizer
+from service.encoder.tokenizer import BRIEF, FEW, Side, TokenizedText, Tokenizer
 
 Item = str | tuple[str, str]
 """A text, or two that are read together."""
-_SHORT: Final = 16_384
-"""Characters up to which encoding one after the other takes some milliseconds at most."""
 
 
 class PairTokenizer:
@@ -59,7 +57,7 @@ _SIDES: Final[tuple[Side, ...]] = ("left", "right")
 
 def _ids(backend: Any, items: Sequence[Item]) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
     # `encode` holds the interpreter's lock, so a long text would stop every other thread meanwhile.
-    if len(items) <= FEW and sum(map(characters, items)) <= _SHORT:
+    if len(items) <= FEW and sum(map(characters, items)) <= BRIEF:
         encodings = [backend.encode(item) if isinstance(item, str) else backend.encode(*item) for item in items]
     else:
         encodings = backend.encode_batch_fast(list(items))

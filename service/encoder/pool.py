@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from service.config import BatchingConfig
+from service.checkpoint import Checkpoint
+from service.config import BatchingConfig, Config
 from service.encoder.encoder import Encoder
+from service.encoder.task import TOKEN_STATES, Task
+
+logger = logging.getLogger(__name__)
 
 
 class Encoders(dict[tuple[Any, ...], Encoder]):
-    """Loaded encoders, by folder and loading options."""
+    """Loaded encoders, by all that tells one from another: the folder, what is computed, and loading options."""
+
+    def load(
+        self,
+        checkpoint: Checkpoint,
+        config: Config,
+        task: Task = TOKEN_STATES,
+        *,
+        trust_remote_code: bool = False,
+        parse_special_tokens: bool = False,
+    ) -> Encoder:
+        """Return the encoder of a checkpoint, one that was loaded before where there is; errors as of `Encoder`."""
+        options = {"trust_remote_code": trust_remote_code, "parse_special_tokens": parse_special_tokens}
+        of_tokens = tuple(module.folder.resolve() for module in checkpoint.of_tokens)
+        folders = checkpoint.transformer.resolve(), of_tokens
+        key = (*task.key.values(), *folders, checkpoint.lower_case, *options.values())
+        if key not in self:
+            logger.info("loading %s from %s", checkpoint.name, checkpoint.transformer)
+            self[key] = Encoder(checkpoint, config.runtime, config.batching, task=task, **options)
+        return self[key]
 
     @property
     def alive(self) -> bool:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from service.checkpoint import Checkpoint
-from service.encoder.task import ENCODER_DECODERS, Task
-from service.errors import CheckpointError
+from service.encoder.task import Task, refuse_encoder_decoder
 
 Strategy = Literal["max", "sum"]
 """How the weights that the tokens of a text give become one, by sentence-transformers' names."""
@@ -81,12 +80,7 @@ class Splade(Task):
         """
         from transformers import AutoModelForMaskedLM
 
-        kind = checkpoint.config.get("model_type")
-        if checkpoint.config.get("is_encoder_decoder") or kind in ENCODER_DECODERS:
-            raise CheckpointError(
-                f"{checkpoint.transformer}: is an encoder with a decoder ({kind}), and sparse vectors are made by "
-                "masked language models without one. Choose another model."
-            )
+        refuse_encoder_decoder(checkpoint, "sparse vectors are made by masked language models without one")
         return AutoModelForMaskedLM
 
     def needs(self, weight: str) -> bool:

@@ -13,7 +13,7 @@ from service.checkpoint import Checkpoint
 from service.encoder.tokenizer import Tokenizer
 from service.errors import CheckpointError
 
-ENCODER_DECODERS: Final = {"t5", "mt5", "umt5"}
+_ENCODER_DECODERS: Final = {"t5", "mt5", "umt5"}
 """Model types of which only the encoder is loaded, whatever their config says."""
 
 
@@ -74,6 +74,26 @@ class Task(ABC):
         return results[mask.bool()] if self.per_token else results[:, 0]
 
 
+def _has_decoder(checkpoint: Checkpoint) -> bool:
+    return (
+        bool(checkpoint.config.get("is_encoder_decoder")) or checkpoint.config.get("model_type") in _ENCODER_DECODERS
+    )
+
+
+def refuse_encoder_decoder(checkpoint: Checkpoint, instead: str) -> None:
+    """Raise `CheckpointError` for an encoder with a decoder, on which a result would depend as well.
+
+    Args:
+        checkpoint: the checkpoint.
+        instead: what results are made by, in a clause.
+    """
+    if _has_decoder(checkpoint):
+        kind = checkpoint.config.get("model_type")
+        raise CheckpointError(
+            f"{checkpoint.encoder}: is an encoder with a decoder ({kind}), and {instead}. Choose another model."
+        )
+
+
 class StatesOnly(torch.nn.Module):
     """Token ids and mask, both (batch, time) -> states (batch, time, dim)."""
 
@@ -104,9 +124,9 @@ class TokenStates(Task):
         from transformers import AutoModel, AutoModelForTextEncoding
         from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
-        kind = checkpoint.config.get("model_type")
-        if not checkpoint.config.get("is_encoder_decoder") and kind not in ENCODER_DECODERS:
+        if not _has_decoder(checkpoint):
             return AutoModel
+        kind = checkpoint.config.get("model_type")
         if kind not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES and not trust_remote_code:
             raise CheckpointError(
                 f"{checkpoint.encoder}: is an encoder with a decoder ({kind}), and transformers does not load "
@@ -213,12 +233,7 @@ class Scores(Task):
         """
         from transformers import AutoModelForSequenceClassification
 
-        kind = checkpoint.config.get("model_type")
-        if checkpoint.config.get("is_encoder_decoder") or kind in ENCODER_DECODERS:
-            raise CheckpointError(
-                f"{checkpoint.encoder}: is an encoder with a decoder ({kind}), and texts are scored by encoders "
-                "or decoders alone here. Choose another model."
-            )
+        refuse_encoder_decoder(checkpoint, "texts are scored by encoders or decoders alone here")
         return AutoModelForSequenceClassification
 
     def needs(self, weight: str) -> bool:

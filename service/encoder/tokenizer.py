@@ -37,7 +37,7 @@ FEW: Final = 8
 """Texts up to which encoding one after the other is faster than over all cores."""
 MANY_WORDS: Final = 64
 """The same where words are kept with their ids."""
-_SHORT: Final = 16_384
+BRIEF: Final = 16_384
 """Characters up to which that takes some milliseconds at most."""
 
 
@@ -201,7 +201,7 @@ class Tokenizer:
         if self._words is not None and not offsets and backend is self._backend:
             return [self._tokenized(np.array(ids, dtype=np.int64)) for ids in self._words.encode(prompted)]
         # `encode` holds the interpreter's lock, so a long text would stop every other thread meanwhile.
-        if len(prompted) <= FEW and sum(map(len, prompted)) <= _SHORT:
+        if len(prompted) <= FEW and sum(map(len, prompted)) <= BRIEF:
             encodings = [backend.encode(text) for text in prompted]
         elif offsets:
             encodings = backend.encode_batch(prompted)

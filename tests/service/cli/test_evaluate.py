@@ -16,7 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from service.cli import app
+from service.cli import app, evaluation
 from service.cli.console import Failure
 from service.errors import ServiceError
 from tests.support import checkpoints
@@ -227,7 +227,8 @@ def test_what_cannot_be_cut_so(bert, beir, pairs, labels):
         assert said.startswith(f"--chunking '{written}': ") and words in said
 
 
-def test_re_ranked(bert, beir, tmp_path):
+def test_re_ranked(bert, beir, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation.out, "width", 10_000)  # each row is one line, whatever runs the test
     arguments = [
         "evaluate",
         bert,
@@ -244,7 +245,8 @@ def test_re_ranked(bert, beir, tmp_path):
     [row] = found["data"][0]["reranked"]
     assert (row["strategy"], found["choice"]) == ("mean, maxsim", "mean")
     score = row["scores"]["ndcg@10"]
-    assert re.search(rf"^mean, .* {100 * score['value']:.2f}\b", result.stdout, re.M)
+    shown = f"{100 * score['value']:.2f} ({100 * score['low']:.2f} to {100 * score['high']:.2f})"
+    assert re.search(rf"^mean, maxsim +{re.escape(shown)}", result.stdout, re.M)
     assert '"rerank": {"by": "maxsim", "depth": 5}' in found["advice"]
 
 
