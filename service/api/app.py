@@ -23,6 +23,7 @@ from service.api.needs import Needs
 from service.api.routes import (
     admin,
     collections,
+    compare,
     docs,
     doctor,
     documents,
@@ -50,6 +51,7 @@ Errors are problem documents (RFC 9457); under `/v1` they have OpenAI's shape.
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     embed.router,
     explain.router,
+    compare.router,
     openai.router,
     openai.models_router,
     tei.router,
