@@ -30,6 +30,7 @@ from service.api.routes import (
     embed,
     explain,
     export,
+    lab,
     metrics,
     names,
     openai,
@@ -70,6 +71,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     admin.router,
     collections.search_router,
     docs.router,
+    lab.router,
 )
 
 
