@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Up to four processes; tests of a file, which share its servers, stay together while they can.
 PYTEST = $(BIN)/python $(MEASURED) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help run test test-slow test-all test-peers clients contract coverage check lint audit types install install-dev torch bench loadtest clean
+.PHONY: help run test test-slow test-all test-peers clients contract coverage check lint audit types install install-dev torch bench lab loadtest clean
 
 help:  ## Show this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ coverage: install-dev  ## Run test and report how much of pooling/ and service/ 
 	$(BIN)/coverage report
 
 check: lint audit types coverage test-slow  ## Run what .ci/run does: lint, audit, types, test with its coverage, test-slow.
+
+lab:  ## Bundle the web page from lab/ into the package; needs npm.
+	cd lab && npm ci --ignore-scripts && npm run types && npm run build
 
 lint: install-dev  ## Check style with ruff, and the import contract with import-linter.
 	$(BIN)/ruff check .

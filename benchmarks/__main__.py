@@ -43,6 +43,7 @@ TITLES: Final[Mapping[str, str]] = {
     "chunking": "Late and early chunking",
     "coldstart": "Cold start and memory",
     "http_profile": "The event loop under load",
+    "lab": "The lab",
     "gpu": "A GPU",
 }
 """Of the results, by the module that measures them."""

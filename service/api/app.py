@@ -23,12 +23,14 @@ from service.api.needs import Needs
 from service.api.routes import (
     admin,
     collections,
+    compare,
     docs,
     doctor,
     documents,
     embed,
     explain,
     export,
+    lab,
     metrics,
     names,
     openai,
@@ -50,6 +52,7 @@ Errors are problem documents (RFC 9457); under `/v1` they have OpenAI's shape.
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     embed.router,
     explain.router,
+    compare.router,
     openai.router,
     openai.models_router,
     tei.router,
@@ -68,6 +71,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     admin.router,
     collections.search_router,
     docs.router,
+    lab.router,
 )
 
 

@@ -35,10 +35,10 @@ MOST_ENTRIES: Final = 2**19
 PAIRS: Final = 10
 """Token pairs that are listed for two texts."""
 
-# One thread, with one core: an explanation briefly needs much memory, and those who embed need the other cores.
-_EXPLAINING: Final = ThreadPoolExecutor(
+EXPLAINING: Final = ThreadPoolExecutor(
     max_workers=1, thread_name_prefix="explain", initializer=torch.set_num_threads, initargs=(1,)
 )
+"""One thread, with one core: an explanation briefly needs much memory, and those who embed need the other cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +126,10 @@ async def explain(
     Raises:
         ServiceError: as `Embedder.embed`, or the request exceeds a limit.
     """
-    if not 1 <= len(poolings) <= MOST_STRATEGIES:
-        raise InvalidInput(
-            f"{len(poolings)} poolings are asked for; one request takes from 1 to {MOST_STRATEGIES}.",
-            where=Place("pooling"),
-        )
+    require_count(poolings)
     if matrices and other is None:
         raise InvalidInput("a matrix is of the tokens of two texts; send 'other' too.", where=Place("matrix"))
-    embedders = [_embedder(models, model, spec, layers) for spec in poolings]
+    embedders = [embedder_of(models, model, spec, layers) for spec in poolings]
     names = ["text"] if other is None else ["text", "other"]
     async with embedders[0].token_states(
         [text] if other is None else [text, other],
@@ -144,12 +140,12 @@ async def explain(
     ) as found:
         for name, states in zip(names, found, strict=True):
             for embedder in embedders:
-                _check_size(states, embedder.recipe, Place(name))
+                require_size(states, embedder.recipe, Place(name))
                 embedder.recipe.require_pooled(states.ids[states.left_out :], Place(name))
         if matrices and other is not None:
             _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
         explanations = [
-            await asyncio.get_running_loop().run_in_executor(_EXPLAINING, partial(_explain, embedder.recipe, *found))
+            await asyncio.get_running_loop().run_in_executor(EXPLAINING, partial(_explain, embedder.recipe, *found))
             for embedder in embedders
         ]
     recipe = embedders[0].recipe
@@ -157,7 +153,17 @@ async def explain(
     return Explained(recipe.name, recipe.layers.spec, recipe.head.spec, found[0], second, explanations)
 
 
-def _embedder(models: Models, name: str | None, spec: Spec | None, layers: LayerSpec | None) -> Embedder:
+def require_count(poolings: Sequence[Spec | None]) -> None:
+    """Raise `InvalidInput` for no pooling, or more than one request takes."""
+    if not 1 <= len(poolings) <= MOST_STRATEGIES:
+        raise InvalidInput(
+            f"{len(poolings)} poolings are asked for; one request takes from 1 to {MOST_STRATEGIES}.",
+            where=Place("pooling"),
+        )
+
+
+def embedder_of(models: Models, name: str | None, spec: Spec | None, layers: LayerSpec | None) -> Embedder:
+    """Return a model's embedder under a pooling that may be its own; raises `ServiceError` as `Models.get`."""
     own = models.get(name)
     pooler = own.recipe.pooler
     learned = any(isinstance(part, Pooler) and part.learned for part in pooler.modules())
@@ -165,7 +171,8 @@ def _embedder(models: Models, name: str | None, spec: Spec | None, layers: Layer
     return models.get(name, None if learned and spec == pooler.spec else spec, layers)
 
 
-def _check_size(text: TokenStates, recipe: Recipe, where: Place) -> None:
+def require_size(text: TokenStates, recipe: Recipe, where: Place) -> None:
+    """Raise `TooLarge` for a text whose terms have too many numbers under a pooling."""
     tokens, dimensions = len(text.tokens), recipe.pooler.output_dim
     if tokens * dimensions > MOST_NUMBERS:
         raise TooLarge(
@@ -189,13 +196,13 @@ def _check_entries(entries: int) -> None:
 
 def _explain(recipe: Recipe, text: TokenStates, other: TokenStates | None = None) -> Explanation:
     with torch.inference_mode():
-        shares = _shares(recipe, text)
+        shares = shares_of(recipe, text)
         pair = None if other is None else _pair(recipe, text, other)
     return Explanation(recipe.pooler.spec, shares, pair)
 
 
 def _pair(recipe: Recipe, text: TokenStates, other: TokenStates) -> Pair:
-    first, second = (recipe.pooler.terms(*_pooled(recipe, one)) for one in (text, other))
+    first, second = (recipe.pooler.terms(*pooled(recipe, one)) for one in (text, other))
     matrix = algebra.similarity(first, second)[0]
     served = complete(recipe, torch.cat([first.sum(1), second.sum(1)]).float())
     return Pair(
@@ -203,18 +210,19 @@ def _pair(recipe: Recipe, text: TokenStates, other: TokenStates) -> Pair:
         served_similarity=torch.cosine_similarity(served[0], served[1], dim=0).item(),
         exact=recipe.pooler.exact,
         contributions=_floats(matrix.sum(1)),
-        other_shares=_shares(recipe, other),
+        other_shares=shares_of(recipe, other),
         other_contributions=_floats(matrix.sum(0)),
         matrix=_floats(matrix),
         strongest=algebra.strongest(matrix, PAIRS),
     )
 
 
-def _shares(recipe: Recipe, text: TokenStates) -> Floats:
-    return _floats(_finite(recipe, algebra.shares(recipe.pooler, *_pooled(recipe, text))[0]))
+def shares_of(recipe: Recipe, text: TokenStates) -> Floats:
+    """Return the share of each token, (tokens,); raises `BrokenModel` where one is not finite."""
+    return _floats(_finite(recipe, algebra.shares(recipe.pooler, *pooled(recipe, text))[0]))
 
 
-def _pooled(recipe: Recipe, text: TokenStates) -> tuple[Tensor, Tensor]:
+def pooled(recipe: Recipe, text: TokenStates) -> tuple[Tensor, Tensor]:
     """Return states (1, tokens, dim), in double precision so that sums are exact, and the mask of those pooled."""
     states = torch.from_numpy(text.states).double().unsqueeze(0)
     mask = torch.ones(states.shape[:2], dtype=torch.bool)

@@ -24,7 +24,7 @@ _CACHED: Final = {"cache-control": "max-age=86400"}
 @router.get("/docs")
 async def docs(request: Request) -> Response:
     """Swagger UI over the OpenAPI document."""
-    root = _root(request)
+    root = root_path(request)
     return get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
         title="Millpond",
@@ -38,7 +38,7 @@ async def docs(request: Request) -> Response:
 @router.get("/redoc")
 async def redoc(request: Request) -> Response:
     """Redoc over the OpenAPI document."""
-    root = _root(request)
+    root = root_path(request)
     return get_redoc_html(
         openapi_url=f"{root}/openapi.json",
         title="Millpond",
@@ -57,6 +57,7 @@ async def file(file: str) -> Response:
     return Response(content, headers=_CACHED, media_type=_TYPES[file])
 
 
-def _root(request: Request) -> str:
+def root_path(request: Request) -> str:
+    """Return the prefix that all paths have, without a slash at its end."""
     root: Any = request.scope.get("root_path", "")
     return str(root).rstrip("/")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from service.api.lean import LeanRoute
 from service.api.requests import Served, check_count, places
 from service.api.responses import json_list, json_list_of, response_in_parts
+from service.api.routes.docs import root_path
 from service.api.routes.embed import embed_inputs
 from service.api.schemas.fields import listed
 from service.api.schemas.problem import UNKNOWN_MODEL
@@ -108,11 +110,18 @@ async def decode(body: DecodeRequest, served: Served) -> Response:
     return await response_in_parts(json_list(texts))
 
 
-@status_router.get("/", summary="Alive")
 @status_router.get("/ping", summary="Alive")
 async def ping() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
+
+
+@status_router.get("/", summary="Alive", response_model=dict[str, str])
+async def root(request: Request) -> Any:
+    """The process answers; a browser is led to the lab."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse(f"{root_path(request)}/lab")
+    return await ping()
 
 
 def _tokens(tokenizer: Tokenizer, text: str, tokenized: TokenizedText, *, framed: bool) -> Iterator[bytes]:

@@ -1,0 +1,76 @@
+// The public HTTP API, which everything on the page comes from.
+
+export type Token = { token: string; start: number | null; end: number | null };
+export type ComparedText = { tokens: Token[]; prompt: number; truncated: boolean };
+export type TextView = { shares: number[]; norm: number; vector: number[] };
+export type View = { pooling: string; dimension: number; texts: TextView[]; cosines: number[][] };
+export type Compared = { model: string; head: string | null; limit: number; texts: ComparedText[]; views: View[] };
+
+export type Model = {
+  encoder: string;
+  pooling: string;
+  declared_pooling: string | null;
+  normalize: boolean;
+  dimension: number;
+  max_tokens: number;
+  prompts: Record<string, string>;
+  default_prompt: string | null;
+  fingerprint: string;
+  backend: string;
+  precision: string;
+  streams: number;
+  tokens_per_second: number | null;
+  warnings: string[];
+};
+export type Info = {
+  version: string;
+  cores: number;
+  default_model: string;
+  models: Record<string, Model>;
+  poolings: string[];
+};
+
+/** What the service says of a request that it refuses, in its own words. */
+export class Refused extends Error {
+  constructor(
+    readonly status: number,
+    detail: string,
+  ) {
+    super(detail);
+  }
+}
+
+/** The service does not answer. */
+export class Offline extends Error {
+  constructor() {
+    super(`No answer from ${location.origin}. It may be starting again: what you wrote is kept, and is sent once it answers.`);
+  }
+}
+
+let key = "";
+
+/** Send this key from now on. It is kept in this page's memory alone. */
+export function useKey(value: string): void {
+  key = value.trim();
+}
+
+/** Send a request, and return the JSON of its answer. Paths are relative to where the page is served. */
+export async function ask<Answer>(path: string, body?: unknown, signal?: AbortSignal): Promise<Answer> {
+  const headers: Record<string, string> = key ? { authorization: `Bearer ${key}` } : {};
+  if (body !== undefined) headers["content-type"] = "application/json";
+  let answer: Response;
+  try {
+    answer = await fetch(path, {
+      method: body === undefined ? "GET" : "POST",
+      headers,
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      ...(signal ? { signal } : {}),
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Offline();
+  }
+  if (answer.ok) return (await answer.json()) as Answer;
+  const problem = (await answer.json().catch(() => null)) as { detail?: string } | null;
+  throw new Refused(answer.status, problem?.detail ?? `The service answered ${answer.status} ${answer.statusText}.`);
+}

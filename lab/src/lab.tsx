@@ -1,0 +1,51 @@
+import { render } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { ask, type Info } from "./api";
+import { Health } from "./health";
+import { useLatest } from "./latest";
+import { Problem } from "./problem";
+import { Texts } from "./texts";
+
+const PANELS = { texts: { title: "Look at texts", of: Texts }, health: { title: "Health", of: Health } };
+type Name = keyof typeof PANELS;
+
+function named(): Name {
+  const name = location.hash.slice(1);
+  return name in PANELS ? (name as Name) : "texts";
+}
+
+function Lab() {
+  const [panel, setPanel] = useState<Name>(named());
+  const [tries, setTries] = useState(0);
+  useEffect(() => {
+    const change = () => setPanel(named());
+    addEventListener("hashchange", change);
+    return () => removeEventListener("hashchange", change);
+  }, []);
+  const { answer, error } = useLatest({ tries }, (_, signal) => ask<Info>("info", undefined, signal));
+  const Panel = PANELS[panel].of;
+  return (
+    <>
+      <header>
+        <h1>Millpond lab</h1>
+        <nav aria-label="Panels">
+          {Object.entries(PANELS).map(([name, { title }]) => (
+            <a key={name} href={`#${name}`} aria-current={name === panel ? "page" : undefined}>
+              {title}
+            </a>
+          ))}
+        </nav>
+      </header>
+      <main>
+        {error && <Problem error={error} onKey={() => setTries(tries + 1)} />}
+        {answer ? <Panel info={answer} /> : !error && <p class="note">Asking the service …</p>}
+      </main>
+    </>
+  );
+}
+
+const root = document.getElementById("lab");
+if (root) {
+  root.replaceChildren();
+  render(<Lab />, root);
+}

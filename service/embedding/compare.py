@@ -1,0 +1,142 @@
+"""Texts side by side under several poolings: each token's share, the vectors, and how alike they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from pooling.layers import LayerSpec
+from service.arrays import Floats
+from service.embedding.embedder import TokenStates
+from service.embedding.explain import (
+    EXPLAINING,
+    MOST_TOKENS,
+    embedder_of,
+    pooled,
+    require_count,
+    require_size,
+    shares_of,
+)
+from service.embedding.models import Models
+from service.embedding.postprocessing import complete
+from service.embedding.recipe import Recipe, Spec
+from service.encoder.reading import Cut
+from service.errors import BrokenModel, InvalidInput, Place
+
+MOST_COMPARED: Final = 64
+"""Most texts of one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Texts under one pooling.
+
+    Args:
+        pooling: the pooling.
+        shares: of each text, the share of each of its tokens, (tokens,); each adds up to one.
+        norms: the length of each pooled vector, before any head and before it is normalised, (texts,).
+        vectors: the vectors as they are served, (texts, dim).
+        cosines: of each two of them, (texts, texts).
+    """
+
+    pooling: str
+    shares: list[Floats]
+    norms: Floats
+    vectors: Floats
+    cosines: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What texts are under several poolings.
+
+    Args:
+        model: the model's name.
+        layers: whose states are pooled, as `Layers.spec` has it.
+        head: the layers between the pooled vector and the one served; may be empty.
+        limit: the tokens of the longest text that the model takes.
+        texts: the tokens of each text.
+        views: one a pooling, in the order asked for.
+    """
+
+    model: str
+    layers: str | dict[str, Any]
+    head: str
+    limit: int
+    texts: list[TokenStates]
+    views: list[View]
+
+
+async def compare(
+    models: Models,
+    texts: Sequence[str],
+    *,
+    poolings: Sequence[Spec | None] = (None,),
+    layers: LayerSpec | None = None,
+    model: str | None = None,
+    truncate: Cut = None,
+    prompt_name: str | None = None,
+) -> Compared:
+    """Compare texts under each of several poolings, from one pass over the encoder.
+
+    Args:
+        models: the served models.
+        texts: the texts.
+        poolings: the poolings; None is the model's own.
+        layers: whose states each of them pools; None are the model's own.
+        model: name of the model; None is the default one.
+        truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
+        prompt_name: name of the prompt to use instead of the default one.
+
+    Raises:
+        ServiceError: as `Embedder.embed`, or the request exceeds a limit.
+    """
+    require_count(poolings)
+    if not 1 <= len(texts) <= MOST_COMPARED:
+        raise InvalidInput(
+            f"{len(texts)} texts are sent; one request compares from 1 to {MOST_COMPARED}.", where=Place("texts")
+        )
+    embedders = [embedder_of(models, model, spec, layers) for spec in poolings]
+    where = partial(Place, "texts")
+    async with embedders[0].token_states(
+        texts, prompt_name=prompt_name, truncate=truncate, max_total=MOST_TOKENS, where=where
+    ) as found:
+        for index, states in enumerate(found):
+            for embedder in embedders:
+                require_size(states, embedder.recipe, where(index))
+                embedder.recipe.require_pooled(states.ids[states.left_out :], where(index))
+        views = [
+            await asyncio.get_running_loop().run_in_executor(EXPLAINING, partial(_view, embedder.recipe, found))
+            for embedder in embedders
+        ]
+    recipe = embedders[0].recipe
+    return Compared(recipe.name, recipe.layers.spec, recipe.head.spec, recipe.max_tokens, found, views)
+
+
+def _view(recipe: Recipe, texts: Sequence[TokenStates]) -> View:
+    with torch.inference_mode():
+        shares = [shares_of(recipe, text) for text in texts]
+        # Each by itself: texts of other lengths beside it would need padding.
+        vectors = torch.cat([recipe.pooler(*pooled(recipe, text)) for text in texts]).float()
+        served = complete(recipe, vectors)
+        if not torch.isfinite(served).all():
+            raise BrokenModel(recipe.name)
+        return View(
+            recipe.pooler.spec,
+            shares,
+            torch.linalg.vector_norm(vectors, dim=1).numpy(),
+            served.numpy(),
+            _cosines(served).numpy(),
+        )
+
+
+def _cosines(vectors: Tensor) -> Tensor:
+    """Vectors (texts, dim) -> the cosine of each two (texts, texts), 0 where one has no length."""
+    units = torch.nn.functional.normalize(vectors.double(), dim=1)
+    return (units @ units.T).clamp(-1, 1).float()
