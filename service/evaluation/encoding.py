@@ -39,14 +39,14 @@ class Encoding:
 
     Args:
         model: whose encoder runs, and whose prompts are used.
-        embedders: the poolings, over the same encoder.
+        poolings: what makes vectors of its states.
     """
 
-    def __init__(self, model: Embedder, embedders: Sequence[Embedder]) -> None:
+    def __init__(self, model: Embedder, poolings: Sequence[ToVectors]) -> None:
         self._model = model
-        self._embedders = embedders
+        self._poolings = poolings
         self._tokenizer = model.encoder.tokenizer
-        self._layers = Stack(tuple(sorted({layer for each in embedders for layer in each.recipe.layers.used})))
+        self._layers = Stack(tuple(sorted({layer for each in poolings for layer in each.recipe.layers.used})))
 
     def vectors(self, part: Part, folder: Path, advance: Advance) -> list[Vectors]:
         """Embed texts with each pooling, in one pass of the encoder.
@@ -59,8 +59,8 @@ class Encoding:
         """
         folder.mkdir(parents=True)
         found: list[Vectors] = [
-            np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float32, (len(part.texts), embedder.dim))
-            for number, embedder in enumerate(self._embedders)
+            np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float32, (len(part.texts), pooling.dim))
+            for number, pooling in enumerate(self._poolings)
         ]
         for text, row in enumerate(self._run(part, self._all_at_once(), advance, self._layers)):
             for vectors, vector in zip(found, row, strict=True):
@@ -140,7 +140,7 @@ class Encoding:
             return [_unit(np.stack(vectors)) for vectors in zip(*rows, strict=True)]
 
     def _all_at_once(self) -> _AllAtOnce:
-        return _AllAtOnce(self._embedders, self._layers)
+        return _AllAtOnce(self._poolings, self._layers)
 
     def _timed(self, part: Part, post_process: PostProcess, advance: Advance, layers: LayerStates) -> float:
         began = time.perf_counter()
@@ -156,17 +156,17 @@ class Encoding:
 class _AllAtOnce:
     """Converts states of layers side by side to the vectors of every pooling; `seconds` of each are summed."""
 
-    def __init__(self, embedders: Sequence[Embedder], layers: Stack) -> None:
-        self._post_processes = [ToVectors(embedder.recipe) for embedder in embedders]
+    def __init__(self, poolings: Sequence[ToVectors], layers: Stack) -> None:
+        self._poolings = poolings
         self._layers = layers
         self._lock = threading.Lock()
-        self.seconds = np.zeros(len(embedders))
+        self.seconds = np.zeros(len(poolings))
 
     def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[tuple[Vectors, ...]]:
         by_layer = self._layers.split(states)
         found, moments = [], [time.perf_counter()]
-        for post_process in self._post_processes:
-            found.append(post_process(post_process.recipe.layers(by_layer), mask, ids))
+        for pooling in self._poolings:
+            found.append(pooling(pooling.recipe.layers(by_layer), mask, ids))
             moments.append(time.perf_counter())
         with self._lock:
             self.seconds += np.diff(moments)
