@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -150,7 +151,9 @@ class Encoding:
 
     def _run(self, part: Part, post_process: PostProcess, advance: Advance, layers: LayerStates) -> Iterator[Any]:
         prompt = self._model.prompt(role=part.role)
-        return self._model.run(part.texts, post_process, prompt=prompt, layers=layers, advance=advance)
+        recipes = [pooling.recipe for pooling in self._poolings]
+        run = partial(self._model.run, prompt=prompt, layers=layers, poolings=recipes, advance=advance)
+        return run(part.texts, post_process)
 
 
 class _AllAtOnce:

@@ -227,6 +227,11 @@ def test_what_are_no_dimensions(bert, pairs, beir):
         assert said == f"--dimensions {written!r}: write it as numbers with commas, 256,128,64."
 
 
+def test_texts_without_the_token_that_is_pooled(bert, pairs):
+    said = problem(bert, "--pairs", pairs, "--pooling", "mean", "--pooling", 'token("[MASK]")')
+    assert said.startswith(f"{pairs}: the text ") and "has no token [MASK], and pooling token('[MASK]')" in said
+
+
 def test_in_spans_without_a_declaration(llama, beir, tmp_path):
     arguments = ["evaluate", llama, "--retrieval", beir, "--chunking", "sentence", "--json", tmp_path / "found.json"]
     result = CliRunner().invoke(app, list(map(str, arguments)))
