@@ -96,7 +96,6 @@ def train(
                 warn(note)
             with lone_model(model, max_tokens) as embedder:
                 recipe = embedder.recipe
-                fitting.check(recipe)
                 stack = None
                 if layers:
                     depth = embedder.encoder.carry_layers()

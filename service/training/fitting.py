@@ -63,7 +63,7 @@ def default_under_layers(recipe: Recipe) -> list[str]:
     return ["mean" if any(True for _ in recipe.pooler.parameters()) else recipe.pooler.spec]
 
 
-def check(recipe: Recipe) -> None:
+def _check(recipe: Recipe) -> None:
     """Raise `ConfigError` where nothing can be fitted to a model.
 
     The states are of other layers than the checkpoint declares, as will the folder that is written; or the model is
@@ -85,8 +85,10 @@ def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
     """Build the poolers to fit, each once.
 
     Raises:
-        ConfigError: one cannot be built, has no parameters, or does not fit the head.
+        ConfigError: one cannot be built, has no parameters, or does not fit the head; or nothing can be fitted to
+            the model.
     """
+    _check(recipe)
     poolers: dict[str, Pooler] = {}
     for spec in specs:
         pooler = _built(spec, recipe)
@@ -118,6 +120,7 @@ def build_over_layers(specs: Sequence[str], recipe: Recipe, depth: int) -> list[
     Raises:
         ConfigError: as `build` does, or a pooling has parameters of its own to fit.
     """
+    _check(recipe)
     starts = {"equal weights": [1 / (depth + 1)] * (depth + 1), "the last": [0.0] * depth + [1.0]}
     found: list[Pooler] = []
     for spec in specs:
