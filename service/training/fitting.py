@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 import pooling
-from pooling import Pooler, PoolingError
+from pooling import Pooler, PoolingError, Token
 from pooling.training import (
     Epoch,
     LayerWeights,
@@ -125,6 +125,8 @@ def build_over_layers(specs: Sequence[str], recipe: Recipe, depth: int) -> list[
     found: list[Pooler] = []
     for spec in specs:
         pooler = _built(spec, recipe)
+        if isinstance(pooler, Token):
+            raise ConfigError(f"--pooling {spec!r}: takes one token's state, which is not told apart in training.")
         if any(True for _ in pooler.parameters()):
             raise ConfigError(
                 f"--pooling {spec!r}: is fitted itself, and --layers fits the weights of layers alone. Give it with "

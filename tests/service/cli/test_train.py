@@ -222,6 +222,7 @@ def test_bad_data(run, data, tmp_path, change, message):
             ("--pooling", "multihead_attention(heads=7, split_heads=true)"),
             "split heads must divide the dimension, 24",
         ),
+        (("--layers", "--pooling", 'token("[MASK]")'), "takes one token's state, which is not told apart"),
         (("--layers", "--pooling", "gem"), "--pooling 'gem': is fitted itself, and --layers fits the weights of"),
         (("--max-tokens", "900"), "--max-tokens: 900 is more than the 64 positions"),
         (("--model", "nowhere"), "encoder 'nowhere': there is no such folder"),
