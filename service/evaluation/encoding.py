@@ -19,7 +19,7 @@ from pooling.layers import LAST, LayerStates, Stack
 from pooling.tasks import Part
 from service.arrays import Vectors
 from service.embedding.embedder import Embedder
-from service.embedding.postprocessing import ToVectors
+from service.embedding.postprocessing import ToVectors, WithoutPrompt
 from service.encoder import PostProcess
 from service.encoder.tokenizer import pad
 from service.evaluation.report import Speed
@@ -113,31 +113,35 @@ class Encoding:
         tokens = sum(map(len, self.ids(part.texts)))
         return Speed(len(part.texts), tokens, min(alone), min(together)), (seconds / min(alone)).tolist()
 
-    def padding(self, texts: Sequence[str]) -> list[float]:
+    def padding(self, part: Part) -> list[float]:
         """Measure the largest change that padding makes to a component of a unit vector, for each pooling.
 
-        Each text is embedded alone, and in a batch of all that is padded beyond the longest text, as far as the
-        model's length allows.
+        Each text is embedded alone, after its prompt, and in a batch of all that is padded beyond the longest text, as
+        far as the model's length allows.
         """
         with ThreadPoolExecutor(1) as thread:  # a runtime changes settings of its thread
-            return thread.submit(self._padding, texts).result()
+            return thread.submit(self._padding, part).result()
 
-    def _padding(self, texts: Sequence[str]) -> list[float]:
-        ids = self.ids(texts)
-        width = min(max(map(len, ids)) + _PADDING, self._model.recipe.max_tokens)
-        padded = self._unit_vectors(*pad(ids, self._tokenizer.pad_id, width))
-        alone = [self._unit_vectors(row[None], np.ones((1, len(row)), np.bool_)) for row in ids]
+    def _padding(self, part: Part) -> list[float]:
+        prompt, limit = self._model.prompt(role=part.role), self._model.recipe.max_tokens
+        front = self._tokenizer.prompt_length(prompt) if prompt else 0
+        encoded = self._tokenizer.encode(part.texts, prompt=prompt)
+        ids = [self._tokenizer.truncate(text, limit, front=front).ids for text in encoded]
+        skip = 0 if self._model.recipe.include_prompt else front
+        width = min(max(map(len, ids)) + _PADDING, limit)
+        padded = self._unit_vectors(*pad(ids, self._tokenizer.pad_id, width), skip)
+        alone = [self._unit_vectors(row[None], np.ones((1, len(row)), np.bool_), skip) for row in ids]
         return [
             max(float(np.abs(rows[text] - single[strategy][0]).max()) for text, single in enumerate(alone))
             for strategy, rows in enumerate(padded)
         ]
 
-    def _unit_vectors(self, ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> list[Vectors]:
+    def _unit_vectors(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], skip: int) -> list[Vectors]:
         runtime = self._model.encoder.runtime
         runtime.prepare_thread()
         with torch.inference_mode():
             states = self._layers(runtime.by_layer(ids, mask, self._layers.used))
-            rows = self._all_at_once()(states, torch.from_numpy(mask), torch.from_numpy(ids))
+            rows = WithoutPrompt(self._all_at_once(), skip)(states, torch.from_numpy(mask), torch.from_numpy(ids))
             return [_unit(np.stack(vectors)) for vectors in zip(*rows, strict=True)]
 
     def _all_at_once(self) -> _AllAtOnce:

@@ -232,7 +232,8 @@ def _measure(
             advance(1)
     chosen = np.sort(np.random.default_rng(0).permutation(task.size)[:_PERTURBED])
     with stages.stage("robustness", 1 + robustness.VERSIONS) as advance:
-        padding = encoding.padding([first.texts[text] for text in _spread(len(first.texts), _PADDED)])
+        few = [first.texts[text] for text in _spread(len(first.texts), _PADDED)]
+        padding = encoding.padding(Part(few, first.role))
         advance(1)
         robust = robustness.measure(encoding, task, chosen, vectors, advance)
     timed = _timed(first, encoding)

@@ -55,9 +55,18 @@ def test_each_pooling_has_the_vectors_that_it_would_be_served_with(folder, role,
 def test_padding_moves_nothing(folder, sentences):
     with served(folder, pooling="mean") as models:
         model = models.get()
-        moved = Encoding(model, poolings(model)).padding(sentences(20))
+        moved = Encoding(model, poolings(model)).padding(Part(sentences(20), "query"))
         assert len(moved) == len(SPECS)
         assert max(moved) < 1e-5
+
+
+def test_a_token_of_the_prompt_is_there_beside_padding(tmp_path, sentences):
+    prompts = {"query": "the wheel means [MASK]: "}
+    folder = sentence_transformer(plain_bert(tmp_path / "plain"), tmp_path / "model", prompts=prompts)
+    with served(folder) as models:
+        masked = [ToVectors(models.get(None, "token('[MASK]')").recipe)]
+        (moved,) = Encoding(models.get(), masked).padding(Part(sentences(20), "query"))
+    assert 0 <= moved < 1e-5
 
 
 def test_spans_are_the_characters_of_tokens_as_far_as_they_are_read(model):
