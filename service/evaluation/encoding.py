@@ -116,8 +116,8 @@ class Encoding:
     def padding(self, part: Part) -> list[float]:
         """Measure the largest change that padding makes to a component of a unit vector, for each pooling.
 
-        Each text is embedded alone, after its prompt, and in a batch of all that is padded beyond the longest text, as
-        far as the model's length allows.
+        Each text is embedded alone, after its prompt, and in a batch of all that is padded beyond the longest text,
+        as far as the model's length allows.
         """
         with ThreadPoolExecutor(1) as thread:  # a runtime changes settings of its thread
             return thread.submit(self._padding, part).result()
