@@ -73,6 +73,8 @@ class Component(nn.Module, ABC):
     summary: ClassVar[str]
     good_for: ClassVar[str]
     weak_at: ClassVar[str]
+    example: ClassVar[str] = ""
+    """How it is written, where an option has no default."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -202,6 +202,7 @@ class Windows(Segments):
     """Local pooling: one token per window of `size` tokens that count, a window every `stride` tokens."""
 
     name = "window"
+    example = "window(size=8, stride=4) > mean"
     summary = "stage: one token for each window"
     good_for = "local pooling before global pooling"
     weak_at = "short texts, of which it leaves one window"
@@ -221,6 +222,7 @@ class Adaptive(Segments):
     """Local pooling to `n` tokens regardless of length, with the segments of PyTorch's adaptive pooling."""
 
     name = "adaptive"
+    example = "adaptive(n=3) > mean"
     summary = "stage: n tokens, one for each nth part of the text"
     good_for = "giving each part of a text the same weight"
     weak_at = "texts shorter than n, whose tokens it repeats"

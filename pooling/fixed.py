@@ -60,6 +60,7 @@ class Token(Cls):
     """
 
     name = "token"
+    example = 'token("[MASK]")'
     summary = "the state of a special token that a text has once"
     good_for = "encoders trained for it (PromptBERT's `[MASK]`)"
     weak_at = "encoders that were not; each text needs the token, which stands in a prompt as a rule"

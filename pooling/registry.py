@@ -167,7 +167,7 @@ def _instantiate(name: str, options: dict[str, Any], dim: int) -> Component:
             f"{name} has no option {_short(unknown[0])}{hint}; accepted: {describe_options(cls) or 'none'}"
         )
     if missing := [option for option, default in accepted.items() if default is REQUIRED and option not in options]:
-        raise PoolingError(f"{name} needs {', '.join(missing)}")
+        raise PoolingError(f"{name} needs {', '.join(missing)}{f', as in {cls.example}' if cls.example else ''}")
     try:
         return cls(dim, **options)
     except (TypeError, ValueError) as error:

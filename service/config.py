@@ -343,6 +343,8 @@ def reloaded(served: Config, read: Config) -> tuple[Config, list[str], list[str]
     return served.model_copy(update=sections), changed, restart
 
 
+MOST_BYTES: Final = 10_000_000
+"""Of a file that is read whole to be understood: a config, or one of those in which a model declares something."""
 _MOST_NESTED: Final = 100
 _MOST_DIGITS: Final = 400
 _MOST_VALUES: Final = 100_000
@@ -523,6 +525,19 @@ def _encodes(text: str | Path) -> bool:
     return True
 
 
+def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a whole file of at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, or is larger, and maybe endless, as a device is.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(f"it has more than {most // 1_000_000} MB")
+    return content
+
+
 def _read_yaml(
     path: Path,
     *,
@@ -532,7 +547,7 @@ def _read_yaml(
 ) -> dict[str, Any]:
     """Read a mapping; errors say what to do where the file is `absent`, and which `shape` it should have."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file. {absent}") from None
     except (OSError, UnicodeDecodeError) as error:

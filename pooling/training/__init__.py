@@ -5,6 +5,7 @@ by and test on; `fit` fits a pooler; `assess` tells whether it is better than po
 """
 
 from pooling.training.fit import Epoch, Settings, Split, TrainingError, averaged, fit, followed_by
+from pooling.training.layer_weights import LayerWeights
 from pooling.training.objectives import objective
 from pooling.training.significance import Verdict, assess
 from pooling.training.splits import Splits, read_splits
@@ -13,6 +14,7 @@ from pooling.training.states import DType, States, StatesError, Writer
 __all__ = [
     "DType",
     "Epoch",
+    "LayerWeights",
     "Settings",
     "Split",
     "Splits",

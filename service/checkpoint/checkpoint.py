@@ -39,6 +39,7 @@ TOKENS: Final = "token_embeddings"
 CROSS_ENCODER: Final = "CrossEncoder"
 """What sentence-transformers calls the kind of model."""
 _POOLER_FILE: Final = "pooler.json"
+_MOST_LABELS: Final = 65_536
 _CAUSAL_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 _CAUSAL_TYPES: Final = {
     *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gpt2", "gpt_neox", "phi", "opt", "bloom"),
@@ -234,6 +235,12 @@ def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
     kind, architectures = config.get("model_type"), config.get("architectures")
     if kind is not None and not isinstance(kind, str):
         raise CheckpointError(f"{path}: model_type must be a string, not {shortened(kind)}.")
+    labels = config.get("num_labels")
+    if isinstance(labels, int) and labels > _MOST_LABELS:  # transformers makes a name of each
+        raise CheckpointError(
+            f"{path}: num_labels is {labels}, and the most that is followed is {_MOST_LABELS}. Correct it, or get "
+            "the file anew."
+        )
     names = architectures if isinstance(architectures, list) else [None]
     if architectures is not None and not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{path}: architectures must be a list of strings, not {shortened(architectures)}.")

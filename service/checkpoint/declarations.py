@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from service.checkpoint import arguments
-from service.config import expected
+from service.config import expected, read_file
 from service.errors import CheckpointError
 from service.similarity import COSINE
 
@@ -68,7 +68,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         CheckpointError: it holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_file(path).decode())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -342,7 +342,7 @@ def read_modules(path: Path) -> list[Module]:
     if not path.exists():
         return []
     try:
-        modules = TypeAdapter(list[Module]).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        modules = TypeAdapter(list[Module]).validate_python(json.loads(read_file(path).decode()))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not a list of modules: {' '.join(str(error).split())}.") from None
     if not modules or modules[0].kind not in FIRST_MODULES:

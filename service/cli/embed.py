@@ -44,6 +44,7 @@ def embed(
     api_key: options.ApiKey = None,
     model: options.Model = None,
     pooling: options.Pooling = None,
+    layers: options.Layers = None,
     truncate: options.Truncate = False,
     prompt_name: options.PromptName = None,
     dimensions: Annotated[
@@ -55,7 +56,13 @@ def embed(
     output: Annotated[Path | None, typer.Option(help="A file to write instead of standard output.")] = None,
 ) -> None:
     """Embed texts: the arguments, the lines of a file, or those of standard input. One vector a text, in order."""
-    asked = {"model": model, "pooling": pooling, "prompt_name": prompt_name, "dimensions": dimensions}
+    asked = {
+        "model": model,
+        "pooling": pooling,
+        "layers": options.parse_layers(layers),
+        "prompt_name": prompt_name,
+        "dimensions": dimensions,
+    }
     settings = {key: value for key, value in asked.items() if value is not None} | {"truncate": truncate}
     named = _texts(texts, input_file)
     if form == "npy" and output is None and sys.stdout.isatty():

@@ -65,6 +65,13 @@ def evaluate(
             "of the poolings that are given, or of the model's own.",
         ),
     ] = False,
+    dimensions: Annotated[
+        str | None,
+        typer.Option(
+            help="Score vectors cut to so many leading dimensions too, 256,128,64, from the same pass: a curve of "
+            "the same poolings; by default of the dimensions that the checkpoint declares."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Of a folder.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs, queries or texts.")] = None,
     max_tokens: options.MaxTokens = None,
@@ -94,9 +101,11 @@ def evaluate(
         require(f"--{option}", *paths)
     spans = None if chunking is None else _chunking(chunking, asked)
     depth = None if rerank is None else _depth(rerank, asked, chunking)
+    kept = None if dimensions is None else _dimensions(dimensions)
     for option, given in (("--chunking", chunking), ("--rerank", rerank)):
-        if layers and given is not None:
-            raise Failure(f"--layers: goes without {option}. Compare the two in runs of their own.", 2)
+        for curve, wanted in (("--layers", layers), ("--dimensions", kept is not None)):
+            if wanted and given is not None:
+                raise Failure(f"{curve}: goes without {option}. Compare the two in runs of their own.", 2)
     try:
         tasks = [
             (str(path), _task(option, path, split, limit))
@@ -114,10 +123,12 @@ def evaluate(
             if spans is not None or depth is not None:
                 defaults = () if embedder.recipe.checkpoint.pooling is not None else ("mean",)
             strategies = evaluation.choose(embedder, pooling or [], pooler or [], notes.append, defaults)
-            by_layers: list[evaluation.OverLayers] = []
-            if layers:
-                curves = [each for each in strategies if pooling or each.name == embedder.recipe.pooler.spec]
-                by_layers = evaluation.over_layers(curves, embedder.encoder.carry_layers())
+            curves = [each for each in strategies if pooling or each.name == embedder.recipe.pooler.spec]
+            by_layers = evaluation.over_layers(curves, embedder.encoder.carry_layers()) if layers else []
+            if kept is None and spans is None and depth is None:
+                most = min((each.embedder.dim for each in curves), default=0)
+                kept = [each for each in embedder.recipe.checkpoint.matryoshka if each <= most]
+            by_dimensions = evaluation.leading(curves, kept or [])
             by_spans = [] if spans is None else evaluation.both_modes(strategies, spans)
             again = None if depth is None else evaluation.Reranking(embedder, depth)
             report = evaluation.evaluate(
@@ -125,6 +136,7 @@ def evaluate(
                 strategies,
                 tasks,
                 by_layers=by_layers,
+                by_dimensions=by_dimensions,
                 by_spans=by_spans,
                 reranking=again,
                 notes=notes,
@@ -206,6 +218,13 @@ def _chunking(given: str, asked: Mapping[str, Sequence[Path]]) -> Chunking:
             2,
         ) from None
     return Chunking(found.parsed(), "late")
+
+
+def _dimensions(given: str) -> list[int]:
+    parts = [part.strip() for part in given.split(",")]
+    if not all(part.isascii() and part.isdecimal() and 0 < len(part) < 7 for part in parts):
+        raise Failure(f"--dimensions {shortened(given)}: write it as numbers with commas, 256,128,64.", 2)
+    return [int(part) for part in parts]
 
 
 def _depth(given: str, asked: Mapping[str, Sequence[Path]], chunking: str | None) -> int:

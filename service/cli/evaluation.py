@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from textwrap import indent
 from typing import Final
 
@@ -12,7 +11,7 @@ from rich.text import Text
 from service.cli.console import out, say
 from service.evaluation.comparison import Score
 from service.evaluation.perturbations import CUT, FILLER, NOISE, Perturbation
-from service.evaluation.report import DataSet, Report, Row, Scored
+from service.evaluation.report import AXES, Curve, DataSet, Report, Row
 
 _SHOWN: Final = (
     Perturbation(NOISE, 0.2),
@@ -32,8 +31,8 @@ def print_report(report: Report) -> None:
     for data in report.data:
         say(f"\n{data.name}: {data.kind}, {data.size} {data.items}, {data.texts} texts\n")
         out.print(_scores(report, data))
-        for pooling, curve in data.curves.items():
-            say(f"\n{data.metrics[0]} of {pooling} by layer, where 0 are the embeddings\n")
+        for curve in data.curves:
+            say(f"\n{data.metrics[0]} of {curve.pooling} {AXES[curve.axis]}\n")
             out.print(_curve(curve, data.metrics[0]))
         say(f"\n{data.metrics[0]} lost when texts are spoiled, over {data.sample} {data.items}; what vectors hold\n")
         out.print(_details(data))
@@ -62,14 +61,14 @@ def _scores(report: Report, data: DataSet) -> Table:
     return table
 
 
-def _curve(curve: Sequence[Scored], metric: str) -> Table:
-    table = _table("layer", metric, "")
+def _curve(curve: Curve, metric: str) -> Table:
+    table = _table(curve.axis, metric, "")
     table.columns[-1].justify = "left"
-    highest = max(each.scores[metric].value for each in curve)
-    for layer, each in enumerate(curve):
+    highest = max(each.scores[metric].value for _, each in curve.points)
+    for at, each in curve.points:
         score = each.scores[metric]
         bar = round(_BAR * max(score.value, 0.0) / highest) if highest > 0 else 0
-        table.add_row(str(layer), _score(score), "▇" * bar)
+        table.add_row(str(at), _score(score), "▇" * bar)
     return table
 
 

@@ -30,6 +30,7 @@ def explain(
         list[str] | None,
         typer.Option("--pooling", "-p", help="A pooling to explain, once for each; the model's own unless given."),
     ] = None,
+    layers: options.Layers = None,
     truncate: options.Truncate = False,
     prompt_name: options.PromptName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer instead of bars.")] = False,
@@ -38,7 +39,13 @@ def explain(
     ] = None,
 ) -> None:
     """Show which tokens of a text make its vector, or with a second text what makes the two similar."""
-    asked: dict[str, Any] = {"other": other, "model": model, "pooling": poolings or None, "prompt_name": prompt_name}
+    asked: dict[str, Any] = {
+        "other": other,
+        "model": model,
+        "pooling": poolings or None,
+        "layers": options.parse_layers(layers),
+        "prompt_name": prompt_name,
+    }
     body = {key: value for key, value in asked.items() if value is not None}
     body |= {"text": text, "truncate": truncate, "matrix": html is not None and other is not None}
     names = {"text": "the text", "other": "the other text"}

@@ -46,8 +46,13 @@ Pooling = Annotated[
         help="Another pooling than the model's own: cls, 'gem(p=3)', 'mean + max'. See `millpond poolings`."
     ),
 ]
-
-
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="Other layers than the model's own whose states are pooled, as a config says it: last, "
+        "'{use: [first, last]}', '{last: 4}'."
+    ),
+]
 Rerank = Annotated[
     str | None,
     typer.Option(
@@ -55,6 +60,26 @@ Rerank = Annotated[
         "model=NAME; with ,depth=50 for how many."
     ),
 ]
+
+
+def parse_layers(option: str | None) -> str | dict[str, Any] | None:
+    """Parse `--layers`, which is written as in a config, to the `layers` of a request; or raise `Failure`."""
+    if option is None:
+        return None
+    import yaml
+
+    try:
+        found = yaml.safe_load(option)
+        orjson.dumps(found)  # YAML has values that JSON lacks, such as sets
+    except (yaml.YAMLError, ValueError, TypeError):
+        found = None
+    if not isinstance(found, str | dict):
+        raise Failure(
+            f"--layers {shortened(option)}: names no layers. Write it as last, '{{use: [first, last]}}' or "
+            "'{last: 4}'.",
+            2,
+        )
+    return found
 
 
 def parse_rerank(option: str | None) -> dict[str, Any] | None:

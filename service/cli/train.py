@@ -15,6 +15,7 @@ from service.cli.console import Failure, Interrupted, err, out, progress_bar, re
 from service.cli.single import lone_model
 
 if TYPE_CHECKING:
+    from pooling.layers import Stack
     from pooling.training import Epoch, Splits
     from service.embedding.embedder import Embedder
     from service.training.fitting import Report
@@ -38,6 +39,14 @@ def train(
             help="What to fit, such as 'attention'; several times to try several. By default a set of them."
         ),
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="Fit the weights of the encoder's layers instead, under a pooling that has nothing to fit: by "
+            "default the model's own, else the mean.",
+        ),
+    ] = False,
     dev: Annotated[
         Path | None, typer.Option(help="To choose by; a tenth of train is held out where there is none.")
     ] = None,
@@ -73,6 +82,7 @@ def train(
     """
     for option, path in (("--train", train), ("--dev", dev), ("--test", test)):
         require(option, path)
+    from pooling.layers import Stack
     from pooling.tasks import DataError
     from pooling.training import Settings, StatesError, read_splits
     from service.training import fitting
@@ -86,8 +96,15 @@ def train(
                 warn(note)
             with lone_model(model, max_tokens) as embedder:
                 recipe = embedder.recipe
-                poolers = fitting.build(pooling or fitting.default_poolings(recipe.pooler.dim), recipe)
-                found = _states(embedder, splits, cache, states, cache_limit)
+                stack = None
+                if layers:
+                    depth = embedder.encoder.carry_layers()
+                    stack = Stack(tuple(range(depth + 1)))
+                    specs = pooling or fitting.default_under_layers(recipe)
+                    poolers = fitting.build_over_layers(specs, recipe, depth)
+                else:
+                    poolers = fitting.build(pooling or fitting.default_poolings(recipe.pooler.dim), recipe)
+                found = _states(embedder, splits, cache, states, cache_limit, stack)
             del embedder  # to free its weights
             pooler, report = fitting.train(
                 recipe, splits, found, poolers, settings, seeds=seeds, on_epoch=_print_epoch
@@ -102,16 +119,21 @@ def train(
             f"Interrupted: nothing is written to {output}. Run the same command again to go on; token states that "
             "are in the cache are not made anew."
         ) from None
-    _print(report, model, output, max_tokens)
+    _print(report, model, output, max_tokens, layers)
 
 
 def _states(
-    model: Embedder, splits: Splits, cache: Path | None, dtype: Literal["float16", "float32"], limit: float
+    model: Embedder,
+    splits: Splits,
+    cache: Path | None,
+    dtype: Literal["float16", "float32"],
+    limit: float,
+    layers: Stack | None,
 ) -> CachedStates:
     from service.encoder.artifacts import Artifacts
     from service.training.state_cache import StateCache, size
 
-    store = StateCache(model, Artifacts(cache), dtype=dtype, limit=int(limit * 1e9))
+    store = StateCache(model, Artifacts(cache), dtype=dtype, limit=int(limit * 1e9), layers=layers)
     shards = store.plan([part for task in (splits.train, splits.dev, splits.test) for part in task.parts])
     store.make_room(shards)
     texts, missing = sum(len(shard.part.texts) for shard in shards), store.missing(shards)
@@ -128,7 +150,7 @@ def _print_epoch(spec: str, seed: int | None, epoch: Epoch) -> None:
     err.print(f"{spec}: {which}: {loss}dev {epoch.score:.2f}")
 
 
-def _print(report: Report, model: str, output: Path, max_tokens: int | None) -> None:
+def _print(report: Report, model: str, output: Path, max_tokens: int | None, layers: bool) -> None:
     verdict = report.verdict
     splits = (Column(split, justify="right") for split in report.scores[verdict.pooling])
     table = Table(Column(f"{report.metric} x 100", overflow="fold"), *splits, box=None, pad_edge=False)
@@ -144,7 +166,10 @@ def _print(report: Report, model: str, output: Path, max_tokens: int | None) -> 
     settings: dict[str, Any] = {"encoder": shlex.quote(model) if " " in model else model}
     if verdict.worth_it:
         say(f"{verdict.pooling} is worth having: {lead}.")
-        settings["pooling"] = f"{{weights: {output / 'pooler'}}}"
+        if layers:
+            settings["encoder"] = output
+        else:
+            settings["pooling"] = f"{{weights: {output / 'pooler'}}}"
     else:
         why = "which is worse" if verdict.high < 0 else "which is within noise"
         say(f"Use pooling: {verdict.other}. {verdict.pooling} has {lead}, {why}.")
@@ -155,6 +180,6 @@ def _print(report: Report, model: str, output: Path, max_tokens: int | None) -> 
     for key, value in settings.items():
         say(f"    {key}: {value}")
     say(
-        f"\n{output} is the whole model with the fitted pooler, for encoder: {output}, or "
-        f"SentenceTransformer({str(output)!r}, trust_remote_code=True)."
+        f"\n{output} is the whole model with the fitted {'weights' if layers else 'pooler'}, for encoder: {output}, "
+        f"or SentenceTransformer({str(output)!r}, trust_remote_code=True)."
     )

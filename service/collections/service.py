@@ -426,8 +426,8 @@ class CollectionService:
         collection = self.get(name)
         if rerank is not None:
             depth = rerank.of(k, len(queries))
-            unread = queries if ranking.mode == "keyword" else ()  # in the other modes, they are embedded
-            reranker = await self._reranker(rerank, collection, unread, where, truncate=truncate)
+            embedded = ranking.mode != "keyword"
+            reranker = await self._reranker(rerank, collection, queries, where, embedded=embedded, truncate=truncate)
             first = partial(self.by_text, ranking=ranking, grouped=grouped, exact=exact, truncate=truncate)
             before = refinement.before_reranking
             stage = await first(name, queries, depth, condition, refinement=before, where=where)
@@ -478,7 +478,8 @@ class CollectionService:
                     where=Place("rerank"),
                 )
             depth = rerank.of(k, 1)
-            reranker = await self._reranker(rerank, collection, [text], lambda _: Place("query"), truncate=truncate)
+            read = partial(self._reranker, embedded=False, truncate=truncate)
+            reranker = await read(rerank, collection, [text], lambda _: Place("query"))
             first = partial(self.by_vector, ranking=ranking, text=text, grouped=grouped, truncate=truncate)
             stage = await first(name, vector, depth, condition, refinement=refinement.before_reranking)
             return await self._reranked(collection, reranker, ranking, k, refinement, text, stage)
@@ -548,9 +549,10 @@ class CollectionService:
         self,
         rerank: Rerank,
         collection: Collection,
-        unread: Sequence[str],
+        queries: Sequence[str],
         where: Callable[[int], Place],
         *,
+        embedded: bool,
         truncate: bool,
     ) -> Reranker:
         """Return what scores hits of a collection anew: the reranker that is named, or its own encoder.
@@ -558,18 +560,22 @@ class CollectionService:
         Args:
             rerank: what is asked for.
             collection: the collection.
-            unread: queries that the first search does not embed, which are checked here.
+            queries: the queries, which are checked here as far as the first search does not do it.
             where: gives the place of one of those.
+            embedded: whether the first search embeds them.
             truncate: whether one that is too long is cut.
 
         Raises:
             UnknownModel, UnsupportedTask: no reranker has the name, or none is served.
             InvalidInput: the collection has no encoder, or a query has no token.
-            TooLong: a query is longer than the encoder takes.
+            TooLong: a query is longer than the reranker or the encoder takes.
             FingerprintMismatch: the models served now are others than those that the collection was made with.
         """
         if rerank.model is not None:
-            return self._rerankers.get(rerank.model, "rerank.model")
+            named = self._rerankers.get(rerank.model, "rerank.model")
+            if not truncate:
+                await named.check(queries, where)
+            return named
         if collection.definition.model is None:
             raise InvalidInput(
                 f"collection {collection.name!r} holds foreign vectors, and no model is named whose token states "
@@ -578,8 +584,8 @@ class CollectionService:
                 where=Place("rerank"),
             )
         embedder = self._embedder(collection.name, collection.definition)
-        if unread:
-            await embedder.check(unread, role="query", truncate="right" if truncate else None, where=where)
+        if not embedded:
+            await embedder.check(queries, role="query", truncate="right" if truncate else None, where=where)
         return MaxSim(embedder)
 
     async def _reranked(

@@ -241,6 +241,7 @@ class Embedder:
         *,
         prompt: str = "",
         layers: LayerStates | None = None,
+        poolings: Sequence[Recipe] = (),
         batch_size: int = _BLOCK,
         advance: Callable[[int], object] = lambda _: None,
     ) -> Iterator[Any]:
@@ -254,6 +255,7 @@ class Embedder:
                 prompt that is not pooled, to one result per row. Called in the encoder's threads.
             prompt: put before each text.
             layers: whose states `post_process` is given; by default those that the recipe pools.
+            poolings: what `post_process` pools by beside the recipe, for which each text must have what it takes.
             batch_size: texts that are queued at a time.
             advance: called with the number of further texts that are done.
 
@@ -268,7 +270,8 @@ class Embedder:
 
             block = texts[places.start : places.stop]
             found = self._inputs.tokenize_here(block, prompt, self._inputs.cut_at("right"), where)
-            self._require_pooled(found, prompt, where)
+            for recipe in (self.recipe, *poolings):
+                self._require_pooled(found, prompt, where, recipe)
             return [text.ids for text in found]
 
         unprompted = WithoutPrompt(post_process, self._inputs.unpooled(prompt))
@@ -513,12 +516,15 @@ class Embedder:
         tokenizer = self.encoder.tokenizer
         return len(span.encode()) < most or len(tokenizer.encode([span])[0].ids) - tokenizer.num_special < most
 
-    def _require_pooled(self, texts: Sequence[TokenizedText], prompt: str, where: Where) -> None:
-        """Raise `InvalidInput` unless each text has what the pooling takes, as `Recipe.require_pooled` does."""
-        if self.recipe.token_id is not None:
+    def _require_pooled(
+        self, texts: Sequence[TokenizedText], prompt: str, where: Where, recipe: Recipe | None = None
+    ) -> None:
+        """Raise `InvalidInput` unless each text has what a pooling takes, as `Recipe.require_pooled` does."""
+        recipe = recipe or self.recipe
+        if recipe.token_id is not None:
             left_out = self._inputs.unpooled(prompt)
             for place, text in enumerate(texts):
-                self.recipe.require_pooled(text.ids[left_out:], where(place))
+                recipe.require_pooled(text.ids[left_out:], where(place))
 
     def require_late(self) -> None:
         """Raise `InvalidInput` where spans of a whole text have nothing that the pooling takes."""

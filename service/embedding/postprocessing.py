@@ -52,6 +52,11 @@ class ToVectors:
     normalize: bool | None = None
     dimensions: int | None = None
 
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return self.recipe.dim if self.dimensions is None else self.dimensions
+
     def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Vectors]:
         """States (rows, time, dim), mask and ids (rows, time) -> vectors (rows, dimensions)."""
         return list(self.complete(self.recipe.pooler(states, self.recipe.pooled(mask, ids))))

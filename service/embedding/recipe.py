@@ -289,7 +289,12 @@ def resolve(
 
 
 def _require_token(pooler: Pooler, checkpoint: Checkpoint, special_tokens: Mapping[str, int]) -> None:
-    """Raise `PoolingError` if the pooling is of a token that the tokenizer does not know as a special one."""
+    """Raise `PoolingError` if the pooling is of a token that tells nothing here, or is no special one."""
+    if isinstance(pooler, Token) and checkpoint.table is not None:
+        raise PoolingError(
+            f"{checkpoint.name} is a static model, whose tokenizer puts no {pooler.token} around a text, and where "
+            "the vector of a token is the same in every text. Choose mean, or another pooling of all tokens"
+        )
     if isinstance(pooler, Token) and pooler.token not in special_tokens:
         raise PoolingError(
             f"{pooler.token!r} is no special token of {checkpoint.name}, which has "

@@ -9,6 +9,7 @@ import tokenizers
 from safetensors import SafetensorError, safe_open
 
 from service.arrays import Floats
+from service.config import read_file
 from service.encoder.anatomy import Anatomy
 from service.encoder.tokenizer import TokenizerSpec
 from service.errors import CheckpointError, brief
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 LONGEST: Final = 8_192
 """Most tokens of a text where the model sets no limit: the mean over more of them tells little of any."""
 _FILE: Final = "tokenizer.json"
+_MOST_BYTES: Final = 500_000_000
 _PADDING: Final = ("[PAD]", "<pad>")
 
 
@@ -31,7 +33,7 @@ def read_tokenizer(checkpoint: Checkpoint, table: Table) -> TokenizerSpec:
     """
     path = checkpoint.transformer / _FILE
     try:
-        backend: Any = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        backend: Any = tokenizers.Tokenizer.from_str(read_file(path, _MOST_BYTES).decode())
     except Exception as error:  # the library raises nothing more particular
         raise CheckpointError(
             f"{path}: cannot be read as a tokenizer ({brief(error, 300)}). Get it anew; a static model has no other."

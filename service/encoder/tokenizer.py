@@ -32,6 +32,8 @@ Side = Literal["left", "right"]
 _NO_LIMIT: Final = 1_000_000
 """transformers writes a number beyond this for "no limit"."""
 _UNIGRAM: Final = re.compile(r'"type":\s*"Unigram",\s*"unk_id":\s*(\d+)')
+_FILES: Final = ("tokenizer*", "*vocab*", "*.model")
+"""Files of which a folder with a tokenizer has some."""
 _REMEDY: Final = "Get tokenizer.json anew, or save it there (`tokenizer.save_pretrained(folder)`)."
 FEW: Final = 8
 """Texts up to which encoding one after the other is faster than over all cores."""
@@ -112,6 +114,12 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
     """
     from transformers import AutoTokenizer
 
+    if checkpoint.adapter is not None and not any(any(checkpoint.transformer.glob(each)) for each in _FILES):
+        raise CheckpointError(
+            f"{checkpoint.transformer}: an adapter is read with the tokenizer beside it, and there is none. Copy the "
+            f"base model's tokenizer files there, from {checkpoint.encoder}, or save it there "
+            "(`tokenizer.save_pretrained(folder)`)."
+        )
     try:
         loaded: Any = AutoTokenizer.from_pretrained(checkpoint.transformer, trust_remote_code=trust_remote_code)
         backend = loaded.backend_tokenizer

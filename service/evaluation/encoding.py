@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from pooling.layers import LAST, LayerStates, Stack
 from pooling.tasks import Part
 from service.arrays import Vectors
 from service.embedding.embedder import Embedder
-from service.embedding.postprocessing import ToVectors
+from service.embedding.postprocessing import ToVectors, WithoutPrompt
 from service.encoder import PostProcess
 from service.encoder.tokenizer import pad
 from service.evaluation.report import Speed
@@ -39,14 +40,14 @@ class Encoding:
 
     Args:
         model: whose encoder runs, and whose prompts are used.
-        embedders: the poolings, over the same encoder.
+        poolings: what makes vectors of its states.
     """
 
-    def __init__(self, model: Embedder, embedders: Sequence[Embedder]) -> None:
+    def __init__(self, model: Embedder, poolings: Sequence[ToVectors]) -> None:
         self._model = model
-        self._embedders = embedders
+        self._poolings = poolings
         self._tokenizer = model.encoder.tokenizer
-        self._layers = Stack(tuple(sorted({layer for each in embedders for layer in each.recipe.layers.used})))
+        self._layers = Stack(tuple(sorted({layer for each in poolings for layer in each.recipe.layers.used})))
 
     def vectors(self, part: Part, folder: Path, advance: Advance) -> list[Vectors]:
         """Embed texts with each pooling, in one pass of the encoder.
@@ -59,8 +60,8 @@ class Encoding:
         """
         folder.mkdir(parents=True)
         found: list[Vectors] = [
-            np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float32, (len(part.texts), embedder.dim))
-            for number, embedder in enumerate(self._embedders)
+            np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float32, (len(part.texts), pooling.dim))
+            for number, pooling in enumerate(self._poolings)
         ]
         for text, row in enumerate(self._run(part, self._all_at_once(), advance, self._layers)):
             for vectors, vector in zip(found, row, strict=True):
@@ -112,35 +113,39 @@ class Encoding:
         tokens = sum(map(len, self.ids(part.texts)))
         return Speed(len(part.texts), tokens, min(alone), min(together)), (seconds / min(alone)).tolist()
 
-    def padding(self, texts: Sequence[str]) -> list[float]:
+    def padding(self, part: Part) -> list[float]:
         """Measure the largest change that padding makes to a component of a unit vector, for each pooling.
 
-        Each text is embedded alone, and in a batch of all that is padded beyond the longest text, as far as the
-        model's length allows.
+        Each text is embedded alone, after its prompt, and in a batch of all that is padded beyond the longest text,
+        as far as the model's length allows.
         """
         with ThreadPoolExecutor(1) as thread:  # a runtime changes settings of its thread
-            return thread.submit(self._padding, texts).result()
+            return thread.submit(self._padding, part).result()
 
-    def _padding(self, texts: Sequence[str]) -> list[float]:
-        ids = self.ids(texts)
-        width = min(max(map(len, ids)) + _PADDING, self._model.recipe.max_tokens)
-        padded = self._unit_vectors(*pad(ids, self._tokenizer.pad_id, width))
-        alone = [self._unit_vectors(row[None], np.ones((1, len(row)), np.bool_)) for row in ids]
+    def _padding(self, part: Part) -> list[float]:
+        prompt, limit = self._model.prompt(role=part.role), self._model.recipe.max_tokens
+        front = self._tokenizer.prompt_length(prompt) if prompt else 0
+        encoded = self._tokenizer.encode(part.texts, prompt=prompt)
+        ids = [self._tokenizer.truncate(text, limit, front=front).ids for text in encoded]
+        skip = 0 if self._model.recipe.include_prompt else front
+        width = min(max(map(len, ids)) + _PADDING, limit)
+        padded = self._unit_vectors(*pad(ids, self._tokenizer.pad_id, width), skip)
+        alone = [self._unit_vectors(row[None], np.ones((1, len(row)), np.bool_), skip) for row in ids]
         return [
             max(float(np.abs(rows[text] - single[strategy][0]).max()) for text, single in enumerate(alone))
             for strategy, rows in enumerate(padded)
         ]
 
-    def _unit_vectors(self, ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> list[Vectors]:
+    def _unit_vectors(self, ids: NDArray[np.int64], mask: NDArray[np.bool_], skip: int) -> list[Vectors]:
         runtime = self._model.encoder.runtime
         runtime.prepare_thread()
         with torch.inference_mode():
             states = self._layers(runtime.by_layer(ids, mask, self._layers.used))
-            rows = self._all_at_once()(states, torch.from_numpy(mask), torch.from_numpy(ids))
+            rows = WithoutPrompt(self._all_at_once(), skip)(states, torch.from_numpy(mask), torch.from_numpy(ids))
             return [_unit(np.stack(vectors)) for vectors in zip(*rows, strict=True)]
 
     def _all_at_once(self) -> _AllAtOnce:
-        return _AllAtOnce(self._embedders, self._layers)
+        return _AllAtOnce(self._poolings, self._layers)
 
     def _timed(self, part: Part, post_process: PostProcess, advance: Advance, layers: LayerStates) -> float:
         began = time.perf_counter()
@@ -150,23 +155,25 @@ class Encoding:
 
     def _run(self, part: Part, post_process: PostProcess, advance: Advance, layers: LayerStates) -> Iterator[Any]:
         prompt = self._model.prompt(role=part.role)
-        return self._model.run(part.texts, post_process, prompt=prompt, layers=layers, advance=advance)
+        recipes = [pooling.recipe for pooling in self._poolings]
+        run = partial(self._model.run, prompt=prompt, layers=layers, poolings=recipes, advance=advance)
+        return run(part.texts, post_process)
 
 
 class _AllAtOnce:
     """Converts states of layers side by side to the vectors of every pooling; `seconds` of each are summed."""
 
-    def __init__(self, embedders: Sequence[Embedder], layers: Stack) -> None:
-        self._post_processes = [ToVectors(embedder.recipe) for embedder in embedders]
+    def __init__(self, poolings: Sequence[ToVectors], layers: Stack) -> None:
+        self._poolings = poolings
         self._layers = layers
         self._lock = threading.Lock()
-        self.seconds = np.zeros(len(embedders))
+        self.seconds = np.zeros(len(poolings))
 
     def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[tuple[Vectors, ...]]:
         by_layer = self._layers.split(states)
         found, moments = [], [time.perf_counter()]
-        for post_process in self._post_processes:
-            found.append(post_process(post_process.recipe.layers(by_layer), mask, ids))
+        for pooling in self._poolings:
+            found.append(pooling(pooling.recipe.layers(by_layer), mask, ids))
             moments.append(time.perf_counter())
         with self._lock:
             self.seconds += np.diff(moments)

@@ -21,11 +21,12 @@ from service.encoder.progress import Progress, no_progress
 from service.errors import InvalidInput
 from service.evaluation import information, robustness
 from service.evaluation.advice import advise, advise_reranking, advise_spans
-from service.evaluation.comparison import Comparison, Score, compare
+from service.evaluation.comparison import Comparison, Difference, Score, compare
+from service.evaluation.dimensions import Leading
 from service.evaluation.encoding import SPEED_PASSES, Advance, Encoding
 from service.evaluation.information import Information
 from service.evaluation.layers import OverLayers
-from service.evaluation.report import DataSet, Layered, Perturbed, Report, Row, Scored
+from service.evaluation.report import Cut, DataSet, Layered, Perturbed, Report, Row, Scored
 from service.evaluation.reranking import Reranking
 from service.evaluation.spans import BySpans
 from service.evaluation.strategies import Strategy
@@ -47,14 +48,14 @@ class _Measured:
 
     Args:
         comparison: of all strategies.
-        further: by strategy over whole documents, the fields that `Row` adds to `Scored`.
+        besides: by strategy over whole documents, the fields that `Row` adds to `Scored`.
         spans: how many strategies over spans follow those; what was re-ranked comes last.
         data: makes the `DataSet`, of which it lacks the reference and what is compared with it.
         truncated: how many texts are longer than the model takes.
     """
 
     comparison: Comparison
-    further: list[tuple[dict[str, list[Perturbed]], float, Information | None, float]]
+    besides: list[tuple[dict[str, list[Perturbed]], float, Information | None, float]]
     spans: int
     data: partial[DataSet]
     truncated: int
@@ -89,6 +90,7 @@ def evaluate(
     tasks: Sequence[tuple[str, Task]],
     *,
     by_layers: Sequence[OverLayers] = (),
+    by_dimensions: Sequence[Leading] = (),
     by_spans: Sequence[BySpans] = (),
     reranking: Reranking | None = None,
     notes: Sequence[str] = (),
@@ -103,6 +105,7 @@ def evaluate(
         strategies: to compare.
         tasks: the data sets, by name.
         by_layers: strategies over other layers, whose scores are compared as well; from the same pass.
+        by_dimensions: strategies cut to their leading dimensions, likewise; they take no part in the advice.
         by_spans: to compare as well, if every data set is a retrieval; of the same strategies.
         reranking: of every strategy over whole documents, to compare as well, if every data set is a retrieval.
         notes: sentences for the report.
@@ -112,8 +115,9 @@ def evaluate(
         ServiceError: a text has no token, or a vector is not finite.
     """
     tasks, followed = _by_declared_similarity(model, tasks)
+    further = (*by_layers, *by_dimensions)
     encoding, every = (
-        Encoding(model, [strategy.embedder for strategy in some]) for some in (strategies, (*strategies, *by_layers))
+        Encoding(model, [strategy.to_vectors for strategy in some]) for some in (strategies, (*strategies, *further))
     )
     measured = []
     for name, task in tasks:
@@ -124,7 +128,7 @@ def evaluate(
                         encoding,
                         every,
                         strategies,
-                        by_layers,
+                        further,
                         by_spans,
                         reranking,
                         task,
@@ -147,7 +151,7 @@ def evaluate(
     sentence = advice.sentence
     if reranking is not None:
         sentence += advise_reranking(advice.strategy, reranking.name(advice.strategy), reranking.depth, comparisons)
-    compared = (*strategies, *by_layers, *by_spans)
+    compared = (*strategies, *further, *by_spans)
     limit, read = model.recipe.max_tokens, "not read but in spans" if by_spans else "not read"
     truncated = [
         f"{name}: {each.truncated} texts are longer than {limit} tokens; what is beyond was {read}."
@@ -159,7 +163,7 @@ def evaluate(
         declared=declared,
         runtime=f"{model.encoder.runtime.backend} {model.encoder.runtime.precision}",
         strategies=tuple(each.summary() for each in compared),
-        data=tuple(_data_set(each, declared or advice.strategy, by_layers) for each in measured),
+        data=tuple(_data_set(each, declared or advice.strategy, by_layers, by_dimensions) for each in measured),
         choice=advice.strategy,
         advice=sentence,
         yaml=next(each.yaml for each in compared if each.name == advice.strategy),
@@ -185,7 +189,7 @@ def _measure(
     encoding: Encoding,
     every: Encoding,
     strategies: Sequence[Strategy],
-    by_layers: Sequence[OverLayers],
+    further: Sequence[Strategy],
     by_spans: Sequence[BySpans],
     reranking: Reranking | None,
     task: Task,
@@ -215,7 +219,7 @@ def _measure(
         for own in scored:
             outcomes.append(task.outcomes(own))
             advance(1)
-        names = [each.name for each in (*strategies, *by_layers, *by_spans)]
+        names = [each.name for each in (*strategies, *further, *by_spans)]
         if reranking is not None:
             names += [reranking.name(strategy.name) for strategy in strategies]
         comparison = compare(task, names, np.stack([*outcomes, *of_spans, *anew]))
@@ -228,7 +232,8 @@ def _measure(
             advance(1)
     chosen = np.sort(np.random.default_rng(0).permutation(task.size)[:_PERTURBED])
     with stages.stage("robustness", 1 + robustness.VERSIONS) as advance:
-        padding = encoding.padding([first.texts[text] for text in _spread(len(first.texts), _PADDED)])
+        few = [first.texts[text] for text in _spread(len(first.texts), _PADDED)]
+        padding = encoding.padding(Part(few, first.role))
         advance(1)
         robust = robustness.measure(encoding, task, chosen, vectors, advance)
     timed = _timed(first, encoding)
@@ -246,8 +251,8 @@ def _measure(
         seconds=stages.seconds,
         sample=len(chosen),
     )
-    further = list(zip(robust, padding, retained, shares[: len(strategies)], strict=True))
-    return _Measured(comparison, further, len(by_spans), data, encoding.truncated(texts))
+    besides = list(zip(robust, padding, retained, shares[: len(strategies)], strict=True))
+    return _Measured(comparison, besides, len(by_spans), data, encoding.truncated(texts))
 
 
 def _outcomes_by_spans(
@@ -275,7 +280,9 @@ def _spread(count: int, most: int) -> Indices:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
-def _data_set(measured: _Measured, reference: str, by_layers: Sequence[OverLayers]) -> DataSet:
+def _data_set(
+    measured: _Measured, reference: str, by_layers: Sequence[OverLayers], by_dimensions: Sequence[Leading]
+) -> DataSet:
     comparison = measured.comparison
     low, high = comparison.intervals()
     differences = comparison.against(reference)
@@ -284,13 +291,23 @@ def _data_set(measured: _Measured, reference: str, by_layers: Sequence[OverLayer
         figures = zip(comparison.scores[number].tolist(), low[number].tolist(), high[number].tolist(), strict=True)
         scores = dict(zip(comparison.metrics, (Score(*each) for each in figures), strict=True))
         scored.append(Scored(strategy, scores, None if strategy == reference else differences[strategy]))
-    whole = zip(scored, measured.further, strict=False)
-    rows = tuple(Row(each.strategy, each.scores, each.difference, *further) for each, further in whole)
+    whole = zip(scored, measured.besides, strict=False)
+    rows = tuple(Row(each.strategy, each.scores, each.difference, *besides) for each, besides in whole)
     others = scored[len(rows) :]
     layered = tuple(
-        Layered(each.strategy, each.scores, each.difference, over.pooling, over.layer, over.summary().layers)
+        Layered(*_fields(each), over.pooling, over.own, over.layer, over.summary().layers)
         for each, over in zip(others, by_layers, strict=False)
     )
     others = others[len(layered) :]
+    cuts = tuple(
+        Cut(*_fields(each), kept.pooling, kept.embedder.dim, kept.dimensions)
+        for each, kept in zip(others, by_dimensions, strict=False)
+    )
+    others = others[len(cuts) :]
     by_spans, anew = tuple(others[: measured.spans]), tuple(others[measured.spans :])
-    return measured.data(reference=reference, rows=rows, by_layers=layered, by_spans=by_spans, reranked=anew)
+    further = {"by_layers": layered, "by_dimensions": cuts, "by_spans": by_spans, "reranked": anew}
+    return measured.data(reference=reference, rows=rows, **further)
+
+
+def _fields(scored: Scored) -> tuple[str, dict[str, Score], Difference | None]:
+    return scored.strategy, scored.scores, scored.difference

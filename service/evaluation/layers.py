@@ -22,10 +22,12 @@ class OverLayers(Strategy):
     Args:
         pooling: the name of the same strategy over the last layer.
         layer: the layer; None for a mean of several.
+        own: the layer of the strategy itself, likewise.
     """
 
     pooling: str = field(kw_only=True)
     layer: int | None = field(kw_only=True)
+    own: int | None = field(kw_only=True)
 
 
 def over_layers(strategies: Sequence[Strategy], depth: int) -> list[OverLayers]:
@@ -48,5 +50,8 @@ def over_layers(strategies: Sequence[Strategy], depth: int) -> list[OverLayers]:
 def _over(strategy: Strategy, used: Layers, depth: int) -> OverLayers:
     embedder = strategy.embedder
     over = Embedder(embedder.encoder, replace(embedder.recipe, layers=used, declared=False))
-    layer = used.used[0] % (depth + 1) if len(used.used) == 1 else None
-    return OverLayers(f"{strategy.name}, {used}", over, strategy.weights, pooling=strategy.name, layer=layer)
+    layer, own = (
+        each.used[0] % (depth + 1) if len(each.used) == 1 else None for each in (used, embedder.recipe.layers)
+    )
+    name = f"{strategy.name}, {used}"
+    return OverLayers(name, over, strategy.weights, pooling=strategy.name, layer=layer, own=own)

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.evaluation.comparison import Score
 from service.evaluation.perturbations import LABELS
-from service.evaluation.report import DataSet, Report, Row
+from service.evaluation.report import AXES, Axis, DataSet, Report, Row
 from service.pages import render
 
 
@@ -23,7 +23,7 @@ def page(report: Report, command: str | None = None) -> str:
 
 
 def _plots(data: DataSet) -> tuple[Any, ...]:
-    """Return the bars of scores and differences, the label and lines of each perturbation, and the lines by layer."""
+    """Return the bars of scores and differences, the label and lines of each perturbation, and the curves."""
     compared = data.compared_best_first
     scores = _bars((row.strategy, row.scores[data.metrics[0]], "") for row in compared)
     differences = _bars(
@@ -33,12 +33,14 @@ def _plots(data: DataSet) -> tuple[Any, ...]:
     return scores, differences, spoiled, _curves(data)
 
 
-def _curves(data: DataSet) -> list[dict[str, Any]]:
+def _curves(data: DataSet) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Return axis, heading and lines of each axis that there are curves along."""
     metric = data.metrics[0]
-    return [
-        {"label": pooling, "points": [(layer, 100 * each.scores[metric].value) for layer, each in enumerate(curve)]}
-        for pooling, curve in data.curves.items()
-    ]
+    by_axis: dict[Axis, list[dict[str, Any]]] = {}
+    for curve in data.curves:
+        points = [(at, 100 * each.scores[metric].value) for at, each in curve.points]
+        by_axis.setdefault(curve.axis, []).append({"label": curve.pooling, "points": points})
+    return [(axis, AXES[axis], lines) for axis, lines in by_axis.items()]
 
 
 def _bars(found: Iterable[tuple[str, Score, str]]) -> list[dict[str, Any]]:

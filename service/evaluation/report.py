@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from service.evaluation.comparison import Difference, Score
 from service.evaluation.information import Information
 
 FORMAT: Final = 1
+
+Axis = Literal["layer", "dimensions"]
+AXES: Final[dict[Axis, str]] = {
+    "layer": "by layer, where 0 are the embeddings",
+    "dimensions": "by leading dimensions, normalised anew",
+}
+"""How the scores along each axis are headed."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +52,70 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Layered(Scored):
-    """The scores of a strategy over other layers than the last.
+class Varied(Scored):
+    """The scores of a variant of a strategy, which may be a point of a curve.
 
     Args:
-        pooling: the strategy's name over the last layer.
+        pooling: the strategy's name.
+        own: where on the curve the strategy itself is; None for nowhere.
+    """
+
+    pooling: str
+    own: int | None
+
+    @property
+    def place(self) -> int | None:
+        """Where on the curve it is; None for nowhere."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Layered(Varied):
+    """The scores of a strategy over other layers than its own.
+
+    Args:
         layer: its layer; None for a mean of several.
         layers: the same as `Layers.spec` has it.
     """
 
-    pooling: str
     layer: int | None
     layers: str | dict[str, Any]
+
+    @property
+    def place(self) -> int | None:
+        """The layer."""
+        return self.layer
+
+
+@dataclass(frozen=True)
+class Cut(Varied):
+    """The scores of a strategy of which the leading dimensions alone are kept.
+
+    Args:
+        dimensions: how many are kept.
+    """
+
+    dimensions: int
+
+    @property
+    def place(self) -> int:
+        """How many are kept."""
+        return self.dimensions
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The scores of a pooling along an axis.
+
+    Args:
+        pooling: its name.
+        axis: what is counted along it.
+        points: number and scores of each point, in ascending order.
+    """
+
+    pooling: str
+    axis: Axis
+    points: tuple[tuple[int, Scored], ...]
 
 
 @dataclass(frozen=True)
@@ -108,6 +167,7 @@ class DataSet:
         seconds: of each stage; `embedding` is the one pass with all strategies, the others follow it.
         sample: number of items that were perturbed to measure robustness.
         by_layers: scores over other layers, where those were compared; the rows are over those of the model.
+        by_dimensions: scores of the leading dimensions alone, where those were compared.
         by_spans: scores over spans of documents, where those were compared; the rows are over whole documents.
         reranked: scores after the first documents were scored anew, where that was compared.
     """
@@ -124,6 +184,7 @@ class DataSet:
     seconds: dict[str, float]
     sample: int
     by_layers: tuple[Layered, ...] = ()
+    by_dimensions: tuple[Cut, ...] = ()
     by_spans: tuple[Scored, ...] = ()
     reranked: tuple[Scored, ...] = ()
 
@@ -134,8 +195,8 @@ class DataSet:
 
     @property
     def compared(self) -> Sequence[Scored]:
-        """Everything that was scored: whole documents, over other layers, over spans, and re-ranked."""
-        return *self.rows, *self.by_layers, *self.by_spans, *self.reranked
+        """Everything that was scored: whole documents, over other layers, cut, over spans, and re-ranked."""
+        return *self.rows, *self.by_layers, *self.by_dimensions, *self.by_spans, *self.reranked
 
     @property
     def compared_best_first(self) -> list[Scored]:
@@ -143,17 +204,18 @@ class DataSet:
         return sorted(self.compared, key=self._order)
 
     @property
-    def curves(self) -> dict[str, list[Scored]]:
-        """By pooling, the scores over each layer in turn, from the embeddings to the last one."""
-        curves: dict[str, list[Scored]] = {}
-        for each in self.by_layers:
-            if each.layer is not None:
-                curves.setdefault(each.pooling, []).append(each)
-        over_last = {each.pooling for each in self.by_layers if each.layers == "last"}
-        for row in self.rows:  # over the last layer, unless the model's are others
-            if row.strategy in curves and row.strategy not in over_last:
-                curves[row.strategy].append(row)
-        return curves
+    def curves(self) -> list[Curve]:
+        """The scores of each pooling by layer, from the embeddings to the last one, and by leading dimensions."""
+        found: dict[tuple[Axis, str], dict[int, Scored]] = {}
+        rows = {row.strategy: row for row in self.rows}
+        axes: dict[Axis, Sequence[Varied]] = {"layer": self.by_layers, "dimensions": self.by_dimensions}
+        for axis, variants in axes.items():
+            for each in variants:
+                points = found.setdefault((axis, each.pooling), {})
+                for place, scored in ((each.place, each), (each.own, rows[each.pooling])):
+                    if place is not None:
+                        points[place] = scored
+        return [Curve(pooling, axis, tuple(sorted(points.items()))) for (axis, pooling), points in found.items()]
 
     def _order(self, scored: Scored) -> float:
         return -scored.scores[self.metrics[0]].value
@@ -211,10 +273,11 @@ class Report:
         found = {"format": FORMAT, **asdict(self)}
         for written, data in zip(found["data"], self.data, strict=True):
             written["speed"]["ratio"] = data.speed.ratio
-            rows = (*written["rows"], *written["by_layers"], *written["by_spans"], *written["reranked"])
+            optional_fields = ("by_layers", "by_dimensions", "by_spans", "reranked")
+            rows = [row for field in ("rows", *optional_fields) for row in written[field]]
             for row_written, row in zip(rows, data.compared, strict=True):
                 row_written["verdict"] = row.difference.verdict if row.difference else None
-            for optional in ("by_layers", "by_spans", "reranked"):
+            for optional in optional_fields:
                 if not written[optional]:
                     del written[optional]
         return found

@@ -12,6 +12,7 @@ import pooling
 from pooling import PoolingError
 from pooling.layers import LAST
 from service.embedding.embedder import Embedder
+from service.embedding.postprocessing import ToVectors
 from service.embedding.recipe import load_pooler
 from service.errors import CheckpointError, InvalidInput
 from service.evaluation.report import StrategySummary
@@ -36,6 +37,11 @@ class Strategy:
     name: str
     embedder: Embedder
     weights: str | None = None
+
+    @property
+    def to_vectors(self) -> ToVectors:
+        """What makes its vectors of token states."""
+        return ToVectors(self.embedder.recipe)
 
     @property
     def yaml(self) -> str:

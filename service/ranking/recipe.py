@@ -16,6 +16,8 @@ from service.encoder.length import most_tokens
 from service.errors import CheckpointError, ConfigError
 
 _MODULES: Final = "torch.nn."
+_PROBE: Final = torch.tensor([[-8.0], [-1.0], [-0.1], [0.1], [1.0], [8.0]])
+"""Single scores as classifiers give them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,8 @@ def _activation(settings: RerankerConfig, declared: CrossEncoder, at: str) -> nn
         scores = torch.zeros((1, len(declared.labels)))
         if module(scores).shape != scores.shape:
             raise ValueError(f"{name!r} gives something else than a number a score")
+        if len(declared.labels) == 1 and len(set(module(_PROBE).flatten().tolist())) == 1:
+            raise ValueError(f"{name!r} of a single score is the same for every text, so it ranks none")
     except Exception as error:  # modules take any arguments, and fail in their own ways
         if own:
             raise ConfigError(f"{at}.activation: {error}. Give one such as Sigmoid or Identity.") from None

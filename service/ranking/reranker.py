@@ -103,6 +103,26 @@ class Reranker:
         cut = ("right" if self.recipe.truncate else False) if truncate is None else truncate
         return await self._scored(items, cut, where)
 
+    async def check(self, queries: Sequence[str], where: Where) -> None:
+        """Raise `TooLong` if a query leaves no room for a text beside it, so that `score` would cut it."""
+        limit = self.recipe.max_tokens
+        short = limit - self.encoder.tokenizer.num_special_of_pair()
+        for at, query in enumerate(queries):
+            if len(query.encode(errors="replace")) < short:  # a token has a byte or more
+                continue
+            check_text(query, where(at), "rank by")
+            work = partial(self._tokenizer.encode, [(query, "")])
+            (alone,) = await asyncio.get_running_loop().run_in_executor(TOKENIZING, work)
+            if alone.full_length >= limit:
+                raise TooLong(
+                    f"{where(at)} has {alone.full_length} tokens with the special ones of a pair, and reranker "
+                    f'{self.name!r} takes {limit} of it and a text together. Send "truncate": true to rank by what '
+                    "fits, or ask more briefly.",
+                    where=where(at),
+                    length=alone.full_length,
+                    limit=limit,
+                )
+
     def _require_rank(self, query: str) -> None:
         """Raise `UnsupportedTask` if there is more than one score a pair, `InvalidInput` if the query is none."""
         labels = self.recipe.labels

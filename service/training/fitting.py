@@ -14,9 +14,10 @@ import numpy as np
 from torch import Tensor
 
 import pooling
-from pooling import Pooler, PoolingError
+from pooling import Pooler, PoolingError, Token
 from pooling.training import (
     Epoch,
+    LayerWeights,
     Settings,
     Split,
     Splits,
@@ -57,13 +58,16 @@ def default_poolings(dim: int) -> list[str]:
     return ["gated", "attention", f"multihead_attention(heads={heads}, split_heads=true, projection=true)"]
 
 
-def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
-    """Build the poolers to fit, each once.
+def default_under_layers(recipe: Recipe) -> list[str]:
+    """Return the pooling under which weights of layers are fitted by default: the model's own, or the mean."""
+    return ["mean" if any(True for _ in recipe.pooler.parameters()) else recipe.pooler.spec]
 
-    Raises:
-        ConfigError: one cannot be built, has no parameters, or does not fit the head; or the states are of other
-            layers than the checkpoint declares, as will the folder that is written; or the model is static, whose
-            folder has no place for a fitted pooling.
+
+def _check(recipe: Recipe) -> None:
+    """Raise `ConfigError` where nothing can be fitted to a model.
+
+    The states are of other layers than the checkpoint declares, as will the folder that is written; or the model is
+    static, whose folder has no place for a fitted pooling.
     """
     if not recipe.layers_declared:
         raise ConfigError(
@@ -75,19 +79,61 @@ def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
             f"{recipe.checkpoint.name}: is a static model, whose folder declares no pooling, so no fitted one can be "
             "saved with it. Fit one to an encoder."
         )
+
+
+def build(specs: Sequence[str], recipe: Recipe) -> list[Pooler]:
+    """Build the poolers to fit, each once.
+
+    Raises:
+        ConfigError: one cannot be built, has no parameters, or does not fit the head; or nothing can be fitted to
+            the model.
+    """
+    _check(recipe)
     poolers: dict[str, Pooler] = {}
     for spec in specs:
-        try:
-            pooler = pooling.build(spec, recipe.pooler.dim)
-            recipe.with_pooler(pooler)
-        except (PoolingError, CheckpointError) as error:
-            raise ConfigError(f"--pooling {spec!r}: {error}") from None
+        pooler = _built(spec, recipe)
         if not any(True for _ in pooler.parameters()):
             raise ConfigError(
                 f"--pooling {spec!r}: has nothing to fit; attention, gated, multihead_attention and gem have."
             )
         poolers[pooler.spec] = pooler
     return list(poolers.values())
+
+
+def _built(spec: str, recipe: Recipe) -> Pooler:
+    try:
+        pooler = pooling.build(spec, recipe.pooler.dim)
+        recipe.with_pooler(pooler)
+    except (PoolingError, CheckpointError) as error:
+        raise ConfigError(f"--pooling {spec!r}: {error}") from None
+    return pooler
+
+
+def build_over_layers(specs: Sequence[str], recipe: Recipe, depth: int) -> list[Pooler]:
+    """Build poolings over a mean of layers whose weights are to be fitted: from equal ones, and from the last alone.
+
+    Args:
+        specs: poolings without parameters.
+        recipe: of the model.
+        depth: how many layers its encoder has.
+
+    Raises:
+        ConfigError: as `build` does, or a pooling has parameters of its own to fit.
+    """
+    _check(recipe)
+    starts = {"equal weights": [1 / (depth + 1)] * (depth + 1), "the last": [0.0] * depth + [1.0]}
+    found: list[Pooler] = []
+    for spec in specs:
+        pooler = _built(spec, recipe)
+        if isinstance(pooler, Token):
+            raise ConfigError(f"--pooling {spec!r}: takes one token's state, which is not told apart in training.")
+        if any(True for _ in pooler.parameters()):
+            raise ConfigError(
+                f"--pooling {spec!r}: is fitted itself, and --layers fits the weights of layers alone. Give it with "
+                "a pooling that has no parameters, such as mean."
+            )
+        found += [LayerWeights(f"{pooler.spec}, layers from {name}", pooler, start) for name, start in starts.items()]
+    return found
 
 
 def train(
@@ -115,9 +161,10 @@ def train(
         ConfigError: the loss is not finite.
     """
     fit_to, dev, test = (Split(task, states.of(task.parts)) for task in (splits.train, splits.dev, splits.test))
+    widen = _over(recipe, states.states.dim // recipe.pooler.dim)
     fitted = {pooler.spec: _fit(pooler, recipe, fit_to, dev, settings, seeds, on_epoch) for pooler in poolers}
     best = max(fitted, key=lambda name: fitted[name][0])
-    encoders = _fixed(recipe) | {name: _encode(recipe, pooler) for name, (_, pooler) in fitted.items()}
+    encoders = _fixed(recipe, widen) | {name: _encode(recipe, pooler) for name, (_, pooler) in fitted.items()}
     scores, outcomes = {}, {}
     for name, encode in encoders.items():
         found = test.outcomes(encode)
@@ -130,7 +177,11 @@ def train(
 
 def save(folder: Path, recipe: Recipe, pooler: Pooler, report: Report, about: dict[str, Any]) -> None:
     """Write the model with the pooler, and beside the pooler a record of its training."""
-    export.save(folder, recipe.checkpoint, pooler, recipe.max_tokens)
+    if isinstance(pooler, LayerWeights):
+        weights: list[float] = pooler.layer_weights.tolist()
+        export.save(folder, recipe.checkpoint, pooler.pooler, recipe.max_tokens, weights)
+    else:
+        export.save(folder, recipe.checkpoint, pooler, recipe.max_tokens)
     record = about | asdict(report) | {"worth_it": report.verdict.worth_it}
     (folder / export.POOLER / "training.json").write_text(json.dumps(record, indent=2) + "\n")
 
@@ -156,11 +207,21 @@ def _fit(
     return max(found, key=lambda each: each[0])
 
 
-def _fixed(recipe: Recipe) -> dict[str, Encode]:
+def _over(recipe: Recipe, layers: int) -> Callable[[Pooler], Pooler]:
+    """Return what gives a pooling the model's own layers of states of so many; of one, those are its own."""
+    if layers == 1:
+        return lambda pooler: pooler
+    weights = [0.0] * layers
+    for layer, weight in recipe.layers.weights:
+        weights[layer] = weight
+    return lambda pooler: LayerWeights(pooler.spec, pooler, weights)
+
+
+def _fixed(recipe: Recipe, widen: Callable[[Pooler], Pooler]) -> dict[str, Encode]:
     """Return the poolings that a fitted one must beat: those without parameters, and the declared one."""
     further = () if recipe.checkpoint.pooling in (None, *FIXED) else ("declared",)
     recipes = {name: recipe.with_pooling(name) for name in (*FIXED, *further)}
-    return {name: _encode(each, each.pooler) for name, each in recipes.items()}
+    return {name: _encode(each, widen(each.pooler)) for name, each in recipes.items()}
 
 
 def _encode(recipe: Recipe, pooler: Pooler) -> Encode:

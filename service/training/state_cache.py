@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pooling.layers import LAST
+from pooling.layers import LAST, Stack
 from pooling.tasks import DataError, Part, Role
 from pooling.training import DType, States, Writer
 from service.embedding.embedder import Embedder
@@ -60,10 +61,15 @@ class StateCache:
         artifacts: the folder cache to store states in.
         dtype: of the stored states.
         limit: bytes that all states in the cache may take; beyond, the least recently used ones are removed.
+        layers: whose states to store, side by side; by default those that the model pools.
     """
 
-    def __init__(self, model: Embedder, artifacts: Artifacts, *, dtype: DType, limit: int) -> None:
+    def __init__(
+        self, model: Embedder, artifacts: Artifacts, *, dtype: DType, limit: int, layers: Stack | None = None
+    ) -> None:
         self._model, self._artifacts, self._dtype, self._limit = model, artifacts, dtype, limit
+        self._layers = layers
+        self._dim = model.encoder.dim * (1 if layers is None else len(layers.used))
 
     def plan(self, parts: Sequence[Part]) -> list[Shard]:
         """Cut parts into shards, each text once.
@@ -132,8 +138,9 @@ class StateCache:
 
         def build(folder: Path) -> None:
             prompt = self._model.prompt(role=part.role)
-            with Writer(folder, self._model.encoder.dim, self._dtype) as writer:
-                for states in self._model.run(part.texts, _unpadded, prompt=prompt, advance=more):
+            with Writer(folder, self._dim, self._dtype) as writer:
+                run = partial(self._model.run, prompt=prompt, layers=self._layers, advance=more)
+                for states in run(part.texts, _unpadded):
                     writer.add(states)
 
         folder = self._artifacts.get(_KIND, shard.key, build)
@@ -161,11 +168,16 @@ class StateCache:
             "prompt": prompt,
             "include_prompt": self._model.recipe.include_prompt,
             "dtype": self._dtype,
-            **({} if self._model.recipe.layers == LAST else {"layers": self._model.recipe.layers.spec}),
+            **self._of_layers(),
             "texts": hashlib.sha256(json.dumps(part.texts).encode()).hexdigest(),
         }
-        bytes_per_token = self._model.encoder.dim * np.dtype(self._dtype).itemsize
+        bytes_per_token = self._dim * np.dtype(self._dtype).itemsize
         return Shard(part, key, tokens * bytes_per_token)
+
+    def _of_layers(self) -> dict[str, Any]:
+        if self._layers is not None:
+            return {"side_by_side": self._layers.used}
+        return {} if self._model.recipe.layers == LAST else {"layers": self._model.recipe.layers.spec}
 
     def _folder(self, shard: Shard) -> Path:
         return self._artifacts.path(_KIND, shard.key)
@@ -177,8 +189,8 @@ def size(count: int) -> str:
 
 
 def _unpadded(states: Tensor, mask: Tensor, ids: Tensor) -> list[NDArray[np.float32]]:
-    """Return the states of each text without those of padding."""
-    return [state[kept].float().numpy() for state, kept in zip(states, mask, strict=True)]
+    """Return the states of each text without those of padding, (tokens, any): of several layers side by side."""
+    return [state[kept].flatten(1).float().numpy() for state, kept in zip(states, mask, strict=True)]
 
 
 def _batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -490,6 +490,8 @@ def test_missing_and_unreadable_files(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("encoder: é".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin.yaml: cannot be read"):
         load_config(tmp_path / "latin.yaml", env={})
+    with pytest.raises(ConfigError, match=r"/dev/zero: cannot be read: it has more than 10 MB"):
+        load_config("/dev/zero", env={})
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")

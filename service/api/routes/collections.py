@@ -229,7 +229,8 @@ async def search_default(body: SearchRequest, served: Served) -> Response:
 def _reindex(progress: Progress) -> ReindexBody:
     fields = {key: getattr(progress, key) for key in ("state", "done", "total", "texts_per_second", "error")}
     for side, definition in (("from", progress.source), ("to", progress.target)):
-        fields[side] = {"chunking": None, **definition.to_json(), "similarity": definition.similarity.name}
+        as_stored = {"layers": None, "chunking": None, **definition.to_json()}
+        fields[side] = as_stored | {"similarity": definition.similarity.name}
     return ReindexBody.model_validate(fields)
 
 

@@ -219,6 +219,7 @@ class DefinitionBody(BaseModel):
 
     model: str | None
     pooling: str | None
+    layers: dict[str, JsonValue] | None = Field(description="null: the last layer's alone are pooled.")
     fingerprint: str
     chunking: dict[str, JsonValue] | None = Field(description="null: one vector a document.")
     similarity: str

@@ -107,7 +107,9 @@ def test_a_collection_is_searched_under_its_own_layers_alone(tmp_path):
         assert refusal["differences"]["layers"]["stored"] is None
         assert served.post("/collections/mixed/search", {"query": TEXTS[1]}).json()["hits"][0]["id"] == "1"
     with deployed(tmp_path) as served:
-        assert served.post("/collections/mixed/reindex", {"layers": "last"}).status_code == 202
+        begun = served.post("/collections/mixed/reindex", {"layers": "last"})
+        assert begun.status_code == 202
+        assert begun.json()["from"]["layers"] == made.json()["layers"] and begun.json()["to"]["layers"] is None
 
 
 def test_a_collection_of_a_model_with_layers_is_refused_without_them(tmp_path):

@@ -105,7 +105,7 @@ def test_another_model_or_pooling(
     assert now["texts_per_second"] > 0
     for side, described in (("from", before), ("to", after)):
         told = {key: described[key] for key in ("model", "pooling", "fingerprint", "similarity")}
-        assert now[side] == told | {"chunking": None}
+        assert now[side] == told | {"layers": None, "chunking": None}
     assert (after["model"], after["pooling"], after["dimension"], after["count"]) == (model, pooling, dimension, 5)
     assert after["created"] == before["created"]
     anew = f"{collection}-anew"

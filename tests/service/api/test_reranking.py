@@ -268,6 +268,20 @@ def test_foreign_vectors_are_scored_by_a_reranker(app: FastAPI, rerankers: dict[
     ask(app, "DELETE", path)
 
 
+@pytest.mark.parametrize("rerank", [{"by": "maxsim"}, {"model": "quality"}])
+def test_a_query_that_is_too_long_is_cut_only_where_that_is_asked_for(
+    app: FastAPI, collection: str, rerank: dict[str, Any]
+) -> None:
+    long = "the wheel turns " * 25
+    vector = search(app, collection, query="wheel", k=1, include=["vector"])["hits"][0]["vector"]
+    for asked in ({"mode": "keyword"}, {"mode": "hybrid"}, {"mode": "hybrid", "vector": vector}):
+        body = {"query": long, "rerank": rerank, **asked}
+        answer = ask(app, "POST", f"{collection}/search", json=body)
+        found = problem(answer, 413, "query", "tokens", '"truncate": true')
+        assert found["place"] == {"field": "query"}
+        assert search(app, collection, **body, truncate=True)["hits"]
+
+
 @pytest.mark.parametrize(
     ("rerank", "status", "says"),
     [

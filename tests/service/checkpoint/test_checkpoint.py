@@ -80,6 +80,13 @@ def test_unknown_modules(model, kind, place):
     refused(model, "modules.json", kind, "Known are Transformer")
 
 
+@pytest.mark.parametrize("name", ["modules.json", "config.json", "1_Pooling/config.json"])
+def test_a_file_without_an_end(model, name):
+    (model / name).unlink()
+    (model / name).symlink_to("/dev/zero")
+    refused(model, name, "it has more than 10 MB")
+
+
 def test_module_order(model):
     at = "sentence_transformers.models."
     set_modules(model, at + "Transformer", at + "Dense", at + "Pooling")

@@ -10,6 +10,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import yaml
+from typer.testing import CliRunner
+
+from service.cli import app
+from tests.support.deployed import TINY
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "service"]
@@ -52,6 +57,24 @@ def asking(millpond, side_by_side):
         return millpond(*arguments, env={"MILLPOND_URL": side_by_side.url}, **options)
 
     return run
+
+
+class Here:
+    """Runs a command in this process over a tiny model of its own."""
+
+    def __init__(self, folder):
+        self.store, self._config = folder / "store", folder / "tiny.yaml"
+        runtime = {"backend": "torch", "precision": "fp32", "threads": 1}
+        models = {"tiny": {"encoder": str(TINY)}}
+        self._config.write_text(yaml.safe_dump({"models": models, "runtime": runtime}))
+
+    def __call__(self, command, *arguments):
+        return CliRunner().invoke(app, [command, "--config", str(self._config), *arguments])
+
+
+@pytest.fixture
+def here(tmp_path):
+    return Here(tmp_path)
 
 
 @pytest.fixture

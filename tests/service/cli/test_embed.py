@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from service.cli.console import Failure
+from tests.support.deployed import deployed
 from tests.support.servers import ROOT
 
 from .conftest import COMMAND
@@ -49,6 +51,24 @@ def test_in_process_equals_over_http(asking, millpond, tmp_path):
     inside = millpond(*options, "--config", SIDE_BY_SIDE, env={"MILLPOND_RUNTIME__PRECISION": "fp32"})
     np.testing.assert_allclose(vectors(inside), vectors(asking(*options)), atol=1e-6)
     assert vectors(inside).shape == (2, 64)
+
+
+@pytest.mark.parametrize("written", ["{use: [first, last], by: mean}", '{"use": [1, 2]}'])
+def test_other_layers_are_written_as_in_a_config(here, written):
+    with deployed(here.store, layers={"use": ["first", "last"]}) as served:
+        wanted = served.post("/embed", {"inputs": TEXTS}).json()
+    lines = here("embed", *TEXTS, "--layers", written).stdout.splitlines()
+    np.testing.assert_allclose([json.loads(line) for line in lines], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("command", ["embed", "explain"])
+def test_what_names_no_layers(here, command):
+    for written in ("[1, 2]", "2", "{use: [1", "!!set {1}", ""):
+        said = here(command, "x", "--layers", written).exception
+        assert isinstance(said, Failure) and f"--layers {written!r}: names no layers. Write it as last, " in str(said)
+    for written in ("first", "{use: [99]}"):
+        said = here(command, "x", "--layers", written).exception
+        assert isinstance(said, Failure) and "layers" in str(said)
 
 
 def test_npy(asking, tmp_path, expected):

@@ -199,6 +199,39 @@ def test_a_curve_by_layer(millpond, bert, pairs, tmp_path):
     assert "goes without --chunking" in problem(bert, "--retrieval", tmp_path, "--layers", "--chunking", "sentence")
 
 
+@pytest.mark.slow
+def test_a_curve_by_dimensions(bert, pairs):
+    """Of those that the checkpoint declares, or that are asked for."""
+
+    def curve(*options):
+        arguments = ["evaluate", bert, "--pairs", pairs, "--pooling", "mean", "--limit", "20", *options]
+        found = CliRunner().invoke(app, list(map(str, arguments))).stdout
+        _, *after = found.split("spearman of mean by leading dimensions, normalised anew\n\n")
+        return re.findall(r"^(\d+) +-?\d+\.\d+ \(", after[0], re.M) if after else None
+
+    assert curve("--dimensions", "4,12") == ["4", "12", "24"]
+    assert curve() is None
+    checkpoints.edit(bert / "config.json", matryoshka_dims=[24, 6])
+    try:
+        assert curve() == ["6", "24"]
+    finally:
+        checkpoints.edit(bert / "config.json", matryoshka_dims=None)
+
+
+def test_what_are_no_dimensions(bert, pairs, beir):
+    asked = ["--dimensions", "4", "--rerank", "maxsim"]
+    assert "--dimensions: goes without --rerank" in problem(bert, "--retrieval", beir, *asked)
+    assert "mean has 24; give numbers from 1 to 24" in problem(bert, "--pairs", pairs, "--dimensions", "25,6")
+    for written in ("declared", "4,", "-4", "4.5", ""):
+        said = problem(bert, "--pairs", pairs, "--dimensions", written)
+        assert said == f"--dimensions {written!r}: write it as numbers with commas, 256,128,64."
+
+
+def test_texts_without_the_token_that_is_pooled(bert, pairs):
+    said = problem(bert, "--pairs", pairs, "--pooling", "mean", "--pooling", 'token("[MASK]")')
+    assert said.startswith(f"{pairs}: the text ") and "has no token [MASK], and pooling token('[MASK]')" in said
+
+
 def test_in_spans_without_a_declaration(llama, beir, tmp_path):
     arguments = ["evaluate", llama, "--retrieval", beir, "--chunking", "sentence", "--json", tmp_path / "found.json"]
     result = CliRunner().invoke(app, list(map(str, arguments)))

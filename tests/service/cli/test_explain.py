@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tests.support.deployed import deployed
 from tests.support.servers import ROOT
 
 TEXT, OTHER = "A man is playing a harp & <b>.", "Someone plays the harp."
@@ -52,6 +53,16 @@ def test_json_is_the_service_s_answer(asking, side_by_side):
     result = asking("explain", TEXT, OTHER, "--json", "-p", "gem(p=3)")
     body = {"text": TEXT, "other": OTHER, "pooling": ["gem(p=3)"]}
     assert json.loads(result.stdout) == side_by_side.http.post("/explain", json=body).json()
+
+
+def test_other_layers(here):
+    with deployed(here.store) as served:
+        body = {"text": TEXT, "pooling": ["max"], "layers": {"last": 2}}
+        wanted = served.post("/explain", body).json()
+    found = json.loads(here("explain", TEXT, "-p", "max", "--layers", "{last: 2}", "--json").stdout)
+    assert found["layers"] == wanted["layers"]
+    shares = [[each["share"] for each in answer["explanations"][0]["tokens"]] for answer in (found, wanted)]
+    assert shares[0] == pytest.approx(shares[1])
 
 
 def test_two_texts(asking, tmp_path):

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
@@ -221,6 +222,8 @@ def test_bad_data(run, data, tmp_path, change, message):
             ("--pooling", "multihead_attention(heads=7, split_heads=true)"),
             "split heads must divide the dimension, 24",
         ),
+        (("--layers", "--pooling", 'token("[MASK]")'), "takes one token's state, which is not told apart"),
+        (("--layers", "--pooling", "gem"), "--pooling 'gem': is fitted itself, and --layers fits the weights of"),
         (("--max-tokens", "900"), "--max-tokens: 900 is more than the 64 positions"),
         (("--model", "nowhere"), "encoder 'nowhere': there is no such folder"),
         (("--train", "nowhere.csv"), "nowhere.csv: No such file or directory"),
@@ -293,6 +296,58 @@ def test_the_figures_are_those_of_the_served_model(run, data, tmp_path):
     found = 100 * spearmanr(np.sum(left * right, axis=1), [row[2] for row in pairs]).statistic
     record = json.loads((tmp_path / "out" / "pooler" / "training.json").read_text())
     assert record["scores"]["attention"]["test"] == pytest.approx(found, abs=0.05)
+
+
+def scored_by(models, path, seed, count):
+    """Write pairs whose scores are the cosines that a model gives them."""
+    pairs = [row[:2] for row in rows(count, seed)]
+    left, right = (checkpoints.embed(models, [pair[side] for pair in pairs], normalize=True) for side in (0, 1))
+    cosines = np.sum(left * right, axis=1)
+    lines = [f"{one},{other},{cosine}" for (one, other), cosine in zip(pairs, cosines, strict=True)]
+    path.write_text("\n".join(["sentence1,sentence2,score", *lines]) + "\n")
+
+
+@pytest.mark.slow
+def test_weights_of_layers(run, bert, data, tmp_path):
+    """Fitted to what the first layer alone says; what is written is a WeightedLayerPooling."""
+    from scipy.stats import spearmanr
+
+    with checkpoints.served(bert, pooling="mean", layers={"use": [1]}) as models:
+        for seed, (split, count) in enumerate((("train", 200), ("dev", 60), ("test", 80))):
+            scored_by(models, data / f"{split}.csv", seed, count)
+    status, out, err = run("--train", data, "--layers", "--learning-rate", 0.02, "--states", "float32")
+    assert status == 0, err
+    record = json.loads((tmp_path / "out" / "pooler" / "training.json").read_text())
+    starts = ["mean, layers from equal weights", "mean, layers from the last"]
+    assert record["fitted"] == starts and all(f"\n{start} (fitted)" in out for start in starts)
+    chosen = record["verdict"]["pooling"]
+    assert chosen == max(starts, key=lambda name: record["scores"][name]["dev"])
+    assert record["worth_it"] and f"\n    encoder: {tmp_path / 'out'}\n\n" in out
+    weights = load_file(tmp_path / "out" / "layers" / "model.safetensors")["layer_weights"]
+    assert weights.argmax() == 1
+
+    pairs = list(rows(80, 2))
+    sides = [[row[side] for row in pairs] for side in (0, 1)]
+    wanted = [float(line.rpartition(",")[2]) for line in (data / "test.csv").read_text().splitlines()[1:]]
+
+    def score(served):
+        left, right = (checkpoints.embed(served, texts, normalize=True) for texts in sides)
+        return 100 * spearmanr(np.sum(left * right, axis=1), wanted).statistic
+
+    with checkpoints.served(bert, pooling="mean") as models:
+        plain = models.get().fingerprint
+        assert record["scores"]["mean"]["test"] == pytest.approx(score(models), abs=0.05)
+    with checkpoints.served(tmp_path / "out") as models:
+        assert record["scores"][chosen]["test"] == pytest.approx(score(models), abs=0.05)
+        assert models.get().recipe.layers.used == (0, 1, 2) and models.get().fingerprint != plain
+        found = checkpoints.embed(models, sides[0])
+    wanted = SentenceTransformer(str(tmp_path / "out"), device="cpu", trust_remote_code=True).encode(sides[0])
+    assert checkpoints.close(found, wanted)
+
+    status, out, err = run("--train", data, "--layers", "--epochs", 1, model=tmp_path / "out", output="again")
+    assert status == 0, err
+    kinds = [module["type"] for module in json.loads((tmp_path / "again" / "modules.json").read_text())]
+    assert [kind.rpartition(".")[2] for kind in kinds] == ["Transformer", "WeightedLayerPooling", "LearnedPooling"]
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from tests.support.checkpoints import (
     plain_llama,
     sentence_transformer,
     served,
+    static,
     token_states,
 )
 
@@ -136,6 +137,17 @@ def test_a_token_that_the_tokenizer_does_not_have(bert):
         pass
     with served(bert, pooling="mean") as models, pytest.raises(InvalidInput, match="'wheel' is no special token"):
         embed(models, TEXTS, "token('wheel')")
+
+
+def test_a_static_model_has_none_around_a_text(tmp_path):
+    folder, says = static(tmp_path / "static"), r"is a static model, whose tokenizer puts no \[CLS\] around a text"
+    with (
+        pytest.raises(ConfigError, match=rf"models.default.pooling: .*{says}"),
+        served(folder, pooling="token('[CLS]')"),
+    ):
+        pass
+    with served(folder) as models, pytest.raises(InvalidInput, match=says):
+        embed(models, TEXTS, "token('[CLS]')")
 
 
 def test_spans_of_a_whole_text_hold_no_special_token(bert):

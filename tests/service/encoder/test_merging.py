@@ -116,6 +116,12 @@ def test_an_adapter_of_another_base(base, folder, tmp_path):
     refused(folder, str(folder / CONFIG), "does not describe an adapter of BertModel")
 
 
+def test_an_adapter_without_a_tokenizer(base, folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    refused(folder, str(folder), f"Copy the base model's tokenizer files there, from {base}")
+
+
 def test_a_damaged_adapter(folder):
     weights = load_file(folder / WEIGHTS)
     edit(folder / CONFIG, a_new_key=1)

@@ -10,6 +10,7 @@ import pytest
 
 from pooling.tasks import Part
 from service.embedding.embedder import Embedder
+from service.embedding.postprocessing import ToVectors
 from service.evaluation.encoding import SPEED_PASSES, Encoding
 from tests.support.checkpoints import TEXTS, plain_bert, plain_llama, sentence_transformer, served
 
@@ -18,6 +19,10 @@ SPECS = ["mean", "cls", "last", "max", "mean + max"]
 
 def embedders(model):
     return [Embedder(model.encoder, model.recipe.with_pooling(spec)) for spec in SPECS]
+
+
+def poolings(model):
+    return [ToVectors(each.recipe) for each in embedders(model)]
 
 
 @pytest.fixture(params=["bert", "llama", "prompted"])
@@ -35,7 +40,7 @@ def test_each_pooling_has_the_vectors_that_it_would_be_served_with(folder, role,
     texts = [*TEXTS, *sentences(150)]
     with served(folder, pooling="mean") as models:
         model = models.get()
-        encoding = Encoding(model, embedders(model))
+        encoding = Encoding(model, poolings(model))
         done = []
         found = encoding.vectors(Part(texts, role), tmp_path / "vectors", done.append)
         few = encoding.few_vectors(Part(texts, role))
@@ -50,13 +55,22 @@ def test_each_pooling_has_the_vectors_that_it_would_be_served_with(folder, role,
 def test_padding_moves_nothing(folder, sentences):
     with served(folder, pooling="mean") as models:
         model = models.get()
-        moved = Encoding(model, embedders(model)).padding(sentences(20))
+        moved = Encoding(model, poolings(model)).padding(Part(sentences(20), "query"))
         assert len(moved) == len(SPECS)
         assert max(moved) < 1e-5
 
 
+def test_a_token_of_the_prompt_is_there_beside_padding(tmp_path, sentences):
+    prompts = {"query": "the wheel means [MASK]: "}
+    folder = sentence_transformer(plain_bert(tmp_path / "plain"), tmp_path / "model", prompts=prompts)
+    with served(folder) as models:
+        masked = [ToVectors(models.get(None, "token('[MASK]')").recipe)]
+        (moved,) = Encoding(models.get(), masked).padding(Part(sentences(20), "query"))
+    assert 0 <= moved < 1e-5
+
+
 def test_spans_are_the_characters_of_tokens_as_far_as_they_are_read(model):
-    encoding = Encoding(model, [model])
+    encoding = Encoding(model, [ToVectors(model.recipe)])
     text = "The wheel turns. " * 40
     [few, many] = encoding.spans(["a mill", text])
     words = ["a mill"[start:end] for start, end in few]
@@ -67,7 +81,7 @@ def test_spans_are_the_characters_of_tokens_as_far_as_they_are_read(model):
 
 
 def test_what_poolings_cost_is_measured_over_all_texts(model, sentences):
-    encoding = Encoding(model, embedders(model))
+    encoding = Encoding(model, poolings(model))
     done = []
     speed, shares = encoding.speed(Part(sentences(40)), done.append)
     assert (speed.texts, speed.tokens) == (40, sum(len(ids) for ids in encoding.ids(sentences(40))))

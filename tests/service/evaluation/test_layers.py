@@ -51,8 +51,8 @@ def test_each_layer_is_scored_as_it_would_be_alone(models, sentences):
         assert scores[strategy.name] == pytest.approx(
             spearmanr(cosines(alone, data), data.scores).statistic, abs=1e-3
         )
-    (curve,) = found.curves.values()
-    assert [each.strategy for each in curve] == [*names[:4], "mean"]
+    (curve,) = found.curves
+    assert [(at, each.strategy) for at, each in curve.points] == list(enumerate([*names[:4], "mean"]))
 
     assert report.choice == "mean, layer 1"
     assert yaml.safe_load(report.yaml) == {"pooling": "mean", "layers": {"use": [1], "by": "mean"}}
@@ -72,5 +72,17 @@ def test_a_model_over_other_layers_is_compared_with_its_last(tmp_path, sentences
         data = Similarity(tuple(sentences(20)), tuple(sentences(20, seed=1)), tuple(range(20)))
         report = evaluate(model, [own], [("data", data)], by_layers=layered)
     assert yaml.safe_load(own.yaml) == {"pooling": "mean", "layers": {"use": [3, 4], "by": "mean"}}
-    (curve,) = report.data[0].curves.values()
-    assert [each.layers for each in curve] == [*({"use": [layer], "by": "mean"} for layer in range(4)), "last"]
+    (curve,) = report.data[0].curves
+    assert [each.layers for _, each in curve.points] == [
+        *({"use": [layer], "by": "mean"} for layer in range(4)),
+        "last",
+    ]
+
+
+def test_a_model_over_one_layer_has_its_place_on_the_curve(models, sentences):
+    model = models.get(layers={"use": [2]})
+    (own,) = choose(model, ["mean"], [], print)
+    data = Similarity(tuple(sentences(20)), tuple(sentences(20, seed=1)), tuple(range(20)))
+    report = evaluate(model, [own], [("data", data)], by_layers=over_layers([own], model.encoder.carry_layers()))
+    (curve,) = report.data[0].curves
+    assert [at for at, _ in curve.points] == [0, 1, 2, 3, 4] and curve.points[2][1].strategy == "mean"

@@ -212,6 +212,16 @@ def with_weights(folder):
     return folder
 
 
+def with_softmax_of_one(folder):
+    edit(bert_classifier(folder) / "config.json", sentence_transformers={"activation_fn": "torch.nn.Softmax"})
+    return folder
+
+
+def with_a_thousand_million_labels(folder):
+    edit(bert_classifier(folder) / "config.json", id2label=None, label2id=None, num_labels=10**9)
+    return folder
+
+
 def with_other_types(folder):
     bert_classifier(folder)
     path = folder / "tokenizer.json"
@@ -228,6 +238,8 @@ def with_other_types(folder):
         (with_wrong_labels, "id2label must name each score by its number"),
         (with_a_function, 'mine.Squash" is not a module of torch.nn. Set rerankers.ranker.activation'),
         (with_weights, "has weights, and none are saved"),
+        (with_softmax_of_one, "the same for every text, so it ranks none. Set rerankers.ranker.activation to one"),
+        (with_a_thousand_million_labels, "num_labels is 1000000000, and the most that is followed is 65536"),
         (with_other_types, "template of pairs gives"),
     ],
 )
@@ -241,6 +253,7 @@ def test_what_cannot_be_followed_is_refused(tmp_path, make, said):
     [
         ({"activation": "Sigmoit"}, "rerankers.ranker.activation: .*Sigmoit"),
         ({"activation": "Linear"}, "rerankers.ranker.activation"),
+        ({"activation": "Softmax"}, "rerankers.ranker.activation: .*is the same for every text"),
         ({"max_tokens": 1000}, "rerankers.ranker.max_tokens: 1000 is more than the 64 positions"),
         ({"max_tokens": 3}, "leaves no room beside the 3 special tokens"),
         ({"precision": "int8"}, "int8 is measured by vectors"),
