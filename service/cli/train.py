@@ -85,6 +85,7 @@ def train(
             for note in splits.notes:
                 warn(note)
             with lone_model(model, max_tokens) as embedder:
+                embedder.require_one_route("the fitting of a pooling")
                 recipe = embedder.recipe
                 poolers = fitting.build(pooling or fitting.default_poolings(recipe.pooler.dim), recipe)
                 found = _states(embedder, splits, cache, states, cache_limit)

@@ -24,14 +24,14 @@ from service.embedding import bulk, fingerprint, late
 from service.embedding.chunking import Mode
 from service.embedding.inputs import Fit, Inputs, InputTokenizer, UnknownTokens, whole
 from service.embedding.late import Spans, WhereSpan
-from service.embedding.loading import Branch, load
+from service.embedding.loading import Branch, load, require_equal_sizes
 from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
 from service.embedding.prompts import Purpose, Role, role_of_prompt
 from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
 from service.encoder import Encoder, Encoders, PostProcess, Room, RowFailed, TokenizedText
 from service.encoder.reading import Cut, Where
-from service.errors import BrokenModel, CheckpointError, InvalidInput, Place, TooLong, brief, shortened
+from service.errors import BrokenModel, InvalidInput, Place, TooLong, brief, shortened
 from service.process import prepare_process
 
 _INPUTS: Final = partial(Place, "inputs")
@@ -177,6 +177,9 @@ class Embedder:
             InvalidInput: it has routes, and none for what is said of the texts.
         """
         return self
+
+    def require_one_route(self, what: str) -> None:
+        """Raise `InvalidInput` if the model has routes; `what` is what is done with one encoder alone."""
 
     def changed(self, change: Callable[[Embedder], Recipe]) -> Embedder:
         """Return an embedder with the same encoder and what `change` makes of its recipe."""
@@ -500,10 +503,15 @@ class Embedder:
         return embedded
 
     async def tokenize(
-        self, texts: Sequence[str], *, prompt_name: str | None = None, where: Where = _INPUTS
+        self,
+        texts: Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        role: Purpose | None = None,
+        where: Where = _INPUTS,
     ) -> list[TokenizedText]:
         """Return the whole texts as the encoder reads them, with offsets; arguments and errors as for `embed`."""
-        prompt = self.prompt(prompt_name)
+        prompt = self.prompt(prompt_name, role)
         return await self._uncounted.tokenize(texts, prompt, lambda text, *_: text, where, offsets=True)
 
     async def decode(self, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool, where: Where) -> list[str]:
@@ -606,13 +614,7 @@ class RoutedEmbedder(Embedder):
         main = branches.default or branches.document
         super().__init__(main.encoder, main.recipe, main.unknown, main.made)
         self._branches = branches
-        sizes = {name: each.dim for name, each in branches.named().items()}
-        if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{size} dimensions on the route {name}" for name, size in sizes.items())
-            raise CheckpointError(
-                f"{self.name}: vectors have {told}, so they cannot be compared. Train the model, or choose poolings, "
-                "so that they have as many on each."
-            )
+        require_equal_sizes(self.name, {name: each.dim for name, each in branches.named().items()})
 
     @classmethod
     def of_branches(cls, branches: Routes[Branch]) -> Self:
@@ -660,6 +662,14 @@ class RoutedEmbedder(Embedder):
                 where=Place("prompt_name"),
             )
         return default
+
+    def require_one_route(self, what: str) -> None:
+        """Raise `InvalidInput`, since there are several."""
+        folders = {name: each.encoder.checkpoint.transformer for name, each in self.routes.items()}
+        raise InvalidInput(
+            f"{what} is of one encoder, and model {self.name!r} has a Router, whose routes may have one each: "
+            f"{', '.join(f'{name} in {folder}' for name, folder in folders.items())}. Name the folder of one of them."
+        )
 
     def changed(self, change: Callable[[Embedder], Recipe]) -> Embedder:
         """Return one with the same encoders and what `change` makes of the recipe of each route.
@@ -739,10 +749,10 @@ class RoutedEmbedder(Embedder):
         return await own.embed_spans(inputs, spans, prompt_name=prompt_name, role=role, **options)
 
     async def tokenize(
-        self, texts: Sequence[str], *, prompt_name: str | None = None, where: Where = _INPUTS
+        self, texts: Sequence[str], *, prompt_name: str | None = None, role: Purpose | None = None, **options: Any
     ) -> list[TokenizedText]:
-        """Return texts as the encoder of the default route reads them."""
-        return await self.of(None, prompt_name).tokenize(texts, prompt_name=prompt_name, where=where)
+        """Return texts as the encoder of their role reads them."""
+        return await self.of(role, prompt_name).tokenize(texts, prompt_name=prompt_name, role=role, **options)
 
     async def decode(self, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool, where: Where) -> list[str]:
         """Return the texts of token ids of the default route."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from service.checkpoint import Checkpoint, Routes, read_model
 from service.config import Config
 from service.embedding.recipe import Recipe, declared_or, needs_layers, resolve
 from service.encoder import Encoder, Encoders
+from service.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -48,3 +50,13 @@ def load(name: str, config: Config, encoders: Encoders) -> Branch | Routes[Branc
         for warning in recipe.warnings:
             logger.warning("models.%s: %s%s", name, f"{route}: " if route else "", warning)
     return found
+
+
+def require_equal_sizes(name: str, sizes: Mapping[str, int]) -> None:
+    """Raise `CheckpointError` unless the vectors of all routes of a model are of the same size, here by route."""
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{size} dimensions on the route {route}" for route, size in sizes.items())
+        raise CheckpointError(
+            f"models.{name}: vectors have {told}, so they cannot be compared. Train the model, or choose poolings, "
+            "so that they have as many on each."
+        )
