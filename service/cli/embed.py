@@ -46,6 +46,7 @@ def embed(
     pooling: options.Pooling = None,
     truncate: options.Truncate = False,
     prompt_name: options.PromptName = None,
+    input_type: options.InputType = None,
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Keep the first dimensions only, normalised anew.")
     ] = None,
@@ -55,7 +56,8 @@ def embed(
     output: Annotated[Path | None, typer.Option(help="A file to write instead of standard output.")] = None,
 ) -> None:
     """Embed texts: the arguments, the lines of a file, or those of standard input. One vector a text, in order."""
-    asked = {"model": model, "pooling": pooling, "prompt_name": prompt_name, "dimensions": dimensions}
+    asked: dict[str, Any] = {"model": model, "pooling": pooling, "prompt_name": prompt_name}
+    asked |= {"input_type": input_type, "dimensions": dimensions}
     settings = {key: value for key, value in asked.items() if value is not None} | {"truncate": truncate}
     named = _texts(texts, input_file)
     if form == "npy" and output is None and sys.stdout.isatty():

@@ -657,18 +657,24 @@ class RoutedEmbedder(Embedder):
         if meant is not None and self._branches.of(meant) is not default:
             raise InvalidInput(
                 f"prompt {prompt_name!r} is one of a {meant}, and a prompt alone does not choose the route of model "
-                f"{self.name!r}: such texts would go the one of texts whose role is not said. Send 'input_type': "
-                f"'{meant}' (in Python: role).",
+                f"{self.name!r}: such texts would go the one of texts whose role is not said. Send 'input_type' "
+                f"{meant} instead (in Python: role).",
                 where=Place("prompt_name"),
             )
         return default
 
     def require_one_route(self, what: str) -> None:
         """Raise `InvalidInput`, since there are several."""
-        folders = {name: each.encoder.checkpoint.transformer for name, each in self.routes.items()}
+        routes = {name: each.recipe.checkpoint for name, each in self.routes.items()}
+        alone = [
+            f"{one.transformer} ({name})"
+            for name, one in routes.items()
+            if one.transformer != one.folder and one.table is None
+        ]
+        remedy = f"the encoder of one alone: {' or '.join(alone)}" if alone else "a model without a Router"
         raise InvalidInput(
-            f"{what} is of one encoder, and model {self.name!r} has a Router, whose routes may have one each: "
-            f"{', '.join(f'{name} in {folder}' for name, folder in folders.items())}. Name the folder of one of them."
+            f"{what} is of one encoder, and model {self.name!r} has a Router, which sends texts of different roles "
+            f"different ways. Name {remedy}."
         )
 
     def changed(self, change: Callable[[Embedder], Recipe]) -> Embedder:

@@ -10,42 +10,26 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Router
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, StaticEmbedding, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from starlette.applications import Starlette
 
 from service.api import create_app
 from service.config import Config
 from service.deployment import open_deployment
 from tests.support.applications import ask
-from tests.support.checkpoints import DIM, TEXTS, close, edit, plain_bert, reference, wordpiece
+from tests.support.checkpoints import DIM, TEXTS, close, edit, reference, routed
 
 QUERY, DOCUMENT = TEXTS[3], TEXTS[1]
 
 
-def save(folder: Path, *after: torch.nn.Module, default: str | None = "document") -> Path:
-    torch.manual_seed(21)
-    router = Router.for_query_document(
-        [StaticEmbedding(wordpiece(), embedding_dim=DIM)],
-        [Transformer(str(plain_bert(folder / "plain"))), Pooling(DIM, "cls")],
-        default_route=default,
-        allow_empty_key=False,
-    )
-    prompts = {"query": "query: ", "document": "passage: "}
-    SentenceTransformer(modules=[router, *after], device="cpu", prompts=prompts).save(str(folder / "model"))
-    return folder / "model"
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("routes"), Dense(DIM, 16), Normalize())
+    return routed(tmp_path_factory.mktemp("routes"), Dense(DIM, 16), Normalize())
 
 
 @pytest.fixture(scope="module")
 def app(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starlette]:
-    mute = save(tmp_path_factory.mktemp("mute"), default=None)
+    mute = routed(tmp_path_factory.mktemp("mute"), default=None)
     config = {
         "models": {"default": {"encoder": str(folder)}, "mute": {"encoder": str(mute)}},
         "store": {"path": str(tmp_path_factory.mktemp("store") / "store")},
@@ -94,7 +78,7 @@ def test_a_role_that_is_not_said_is_asked_for(app: Starlette) -> None:
 
 def test_a_prompt_of_the_other_role_is_refused(app: Starlette) -> None:
     problem = said(ask(app, "POST", "/embed", json={"inputs": TEXTS, "prompt_name": "query"}), 422)
-    assert problem["where"] == "prompt_name" and "'input_type': 'query'" in problem["detail"]
+    assert problem["where"] == "prompt_name" and "'input_type' query instead" in problem["detail"]
 
 
 def test_documents_and_queries_of_a_collection(app: Starlette, folder: Path) -> None:

@@ -157,7 +157,7 @@ def test_the_first_route_is_the_default_one_where_none_is_named(copy: Path) -> N
 
 def test_a_prompt_of_the_other_role_is_no_route(two: Path) -> None:
     with load(two) as ours:
-        with pytest.raises(InvalidInput, match=r"'query' is one of a query.*'input_type': 'query'"):
+        with pytest.raises(InvalidInput, match=r"'query' is one of a query.*'input_type' query instead"):
             ours.encode(TEXTS, prompt_name="query")
         found = ours.encode(TEXTS, prompt_name="document")
         assert close(found, reference(two).encode(TEXTS, prompt_name="document"))
