@@ -27,6 +27,7 @@ from service.process import prepare_process
 TITLES: Final[Mapping[str, str]] = {
     "throughput": "Throughput, latency and memory over HTTP",
     "soak": "Memory and latency over time",
+    "kinds": "Memory and latency of other kinds of model",
     "indexing": "Indexing and search",
     "search": "A million vectors",
     "lean": "Millions of vectors in little memory",
@@ -37,6 +38,8 @@ TITLES: Final[Mapping[str, str]] = {
     "reranking": "Hits re-ranked by late interaction",
     "ranking": "Re-ranking",
     "quality": "Quality",
+    "static": "A static model",
+    "parity": "Equal to sentence-transformers",
     "chunking": "Late and early chunking",
     "coldstart": "Cold start and memory",
     "http_profile": "The event loop under load",

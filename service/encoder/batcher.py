@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 _QUICK_BYTES: Final = 8 * QUICK
 """Most bytes of the body of a quick request, in any script, what stands around its texts included."""
-_AT_ONCE: Final = 2_048
-"""Tokens of a request of which the event loop makes means by itself: a millisecond of work."""
 _WARM_WIDTH: Final = 32
 """Widest pass that is warmed up: longer texts are rarer, and a pass over them is long beside its compilation."""
 _WARM_TOKENS: Final = 512
@@ -170,10 +168,6 @@ class Batcher:
         Raises:
             Unavailable: the queue is full, or the service is stopping.
         """
-        if (found := self._at_once(ids, post_process)) is not None:
-            done: Future[list[Any]] = Future()
-            done.set_result(found[0])
-            return done
         job = Job(ids, post_process, layers=layers)
         self._put(job)
         return cast("Future[list[Any]]", job.future)
@@ -195,8 +189,6 @@ class Batcher:
             DeadlineExceeded: it took too long; what has not run yet is dropped.
         """
         require_time()
-        if room is not None and (results := await self._soon(ids, post_process)) is not None:
-            return results
         job = Job(ids, post_process, asyncio.get_running_loop(), layers)
         self._put(job, room)
         count_tokens(job.tokens)
@@ -261,69 +253,10 @@ class Batcher:
             self._for_streams.notify_all()
             self._for_express.notify_all()
         for job in waiting:
-            job.fail(_stopping())
+            job.fail(stopping())
         deliver(waiting)
         for thread in self._threads:
             thread.join()
-
-    async def _soon(self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess) -> list[Any] | None:
-        """Do as `_at_once` for a request that has a place: here if it is small, else on a thread."""
-        if not self._runtime.gives_means:
-            return None
-        tokens = sum(map(len, ids))
-        if tokens <= _AT_ONCE:
-            found = self._at_once(ids, post_process)
-        else:
-            work = asyncio.get_running_loop().run_in_executor(None, self._at_once, ids, post_process)
-            found = await in_time(work)
-        if found is None:
-            return None
-        count_tokens(tokens)
-        results, phases = found
-        if (request := observed()) is not None:
-            request.phases += phases
-        return results
-
-    def _at_once(
-        self, ids: Sequence[NDArray[np.int64]], post_process: PostProcess
-    ) -> tuple[list[Any], list[Phase]] | None:
-        """Compute a request in the calling thread, where that takes less time than to queue it.
-
-        So it does where the runtime gives means and the request needs no more. None for any other, and for one that
-        fails, which the queue knows how to find the row at fault of.
-
-        Raises:
-            Unavailable: the service is stopping.
-        """
-        of_means = getattr(post_process, "of_means", None) if self._runtime.gives_means else None
-        if of_means is None:
-            return None
-        if self._closed:
-            raise _stopping()
-        if not ids:
-            return [], []
-        begun = perf_counter()
-        try:
-            with torch.inference_mode():
-                means = self._runtime.means(ids)
-                computed = perf_counter()
-                results = list(of_means(means))
-        except Exception:  # the queue says what it was
-            return None
-        ended = perf_counter()
-        lengths = list(map(len, ids))
-        tokens = sum(lengths)
-        with self._lock:
-            self.passes += 1
-            self.figures.lengths.update(lengths)
-            self.figures.add(len(ids), tokens / len(ids), tokens, computed - begun, ended - computed)
-        sizes = {"texts": len(ids), "tokens": tokens}
-        return results, [
-            Phase("queue", begun, begun),
-            Phase("inference", begun, ended),
-            Phase("pass", begun, computed, sizes),
-            Phase("pooling", computed, ended),
-        ]
 
     def _put(self, job: Job, room: Room | None = None) -> None:
         if not job.rows:
@@ -334,7 +267,7 @@ class Batcher:
                 admitted = Room(self._admit(job.tokens))
                 job.future.add_done_callback(lambda _: self._release(admitted))
             elif self._closed:
-                raise _stopping()
+                raise stopping()
             else:
                 room.cost = self._admission.correct(room.cost, job.tokens)
             self._queue.put(job)
@@ -344,7 +277,7 @@ class Batcher:
     def _admit(self, tokens: int) -> int:
         """Return what a request counts for that is taken, with the lock held."""
         if self._closed:
-            raise _stopping()
+            raise stopping()
         return self._admission.take(tokens, self._waiting())
 
     def _release(self, room: Room) -> None:
@@ -533,5 +466,6 @@ class _Pass:
     begun: float | None
 
 
-def _stopping() -> Unavailable:
+def stopping() -> Unavailable:
+    """Return the error of what comes, or still waits, when the queue is closed."""
     return Unavailable("the service is stopping; send the request again in a moment.", retry_after=5)

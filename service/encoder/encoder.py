@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from torch import Tensor
@@ -13,10 +13,11 @@ from torch import Tensor
 from service.checkpoint import Checkpoint
 from service.config import BatchingConfig, RuntimeConfig
 from service.encoder.batcher import Batcher
+from service.encoder.direct import DirectBatcher
 from service.encoder.loading import Source
 from service.encoder.memory import StateBudget
 from service.encoder.rounding import agreement_of
-from service.encoder.runtimes.base import Runtime
+from service.encoder.runtimes.base import MeansRuntime, Runtime
 from service.encoder.runtimes.registry import load_runtime
 from service.encoder.task import TOKEN_STATES, Task
 from service.encoder.trial import tried
@@ -88,14 +89,18 @@ class Encoder:
         """Most memory of the passes under way, and again of states that requests hold on to."""
         self._max_batch_tokens = most
         self._states = StateBudget(self.max_state_bytes)
-        self.batcher = Batcher(
-            self.runtime,
-            shapes=self.trial.shapes(self.runtime, most, self.anatomy.positions or _LONGEST),
-            pad_id=self.tokenizer.pad_id,
-            max_batch_tokens=most,
-            max_queued_tokens=batching.max_queued_tokens,
-            max_queued_seconds=batching.max_queued_seconds,
-            max_state_bytes=self.max_state_bytes,
+        limits: dict[str, Any] = {
+            "shapes": self.trial.shapes(self.runtime, most, self.anatomy.positions or _LONGEST),
+            "pad_id": self.tokenizer.pad_id,
+            "max_batch_tokens": most,
+            "max_queued_tokens": batching.max_queued_tokens,
+            "max_queued_seconds": batching.max_queued_seconds,
+            "max_state_bytes": self.max_state_bytes,
+        }
+        self.batcher = (
+            DirectBatcher(self.runtime, **limits)
+            if isinstance(self.runtime, MeansRuntime)
+            else Batcher(self.runtime, **limits)
         )
 
     def hold_states(self, tokens: int) -> AbstractAsyncContextManager[None]:

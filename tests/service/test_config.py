@@ -460,6 +460,7 @@ def test_what_is_no_mapping(refused, text, words):
     assert words in message
 
 
+@pytest.mark.slow
 def test_a_long_file_without_aliases_is_taken(load):
     pooling = load(MODEL.replace("model}", f"model, pooling: [{'mean, ' * 110_000}]}}")).models["default"].pooling
     assert len(pooling) == 110_000

@@ -46,7 +46,7 @@ class ToWeights:
         indices = np.flatnonzero(~(row <= 0))
         most = self._most_active
         if most is not None and len(indices) > most:
-            indices = np.sort(indices[np.argpartition(-row[indices], most - 1)[:most]])
+            indices = np.sort(indices[np.argpartition(row[indices], -most)[-most:]])  # NaN counts as the largest
         with self._lock:
             self.count += len(indices)
             kept = indices if self.count <= self._most else indices[:0]

@@ -41,8 +41,7 @@ class Runtime(ABC):
     own, for a small request that should not wait for a stream. `agreement` is, for int8, how near its vectors are
     to those of float32. `footprint` estimates the memory of a pass. A `stateful` one leaves something behind in a
     pass, such as a recurrent state or the frequencies for its width: it computes one pass at a time, and its texts
-    share one only with texts of their length. One that `gives_means` makes them in less time than it takes to queue
-    a request, so that requests which need no more are computed where they come from.
+    share one only with texts of their length.
     """
 
     backend: ClassVar[str]
@@ -60,7 +59,6 @@ class Runtime(ABC):
     stateful: bool = False
     depth: int | None = None
     """How many transformer layers it gives the states of; None: those of the last layer alone."""
-    gives_means: bool = False
 
     @property
     def version(self) -> str:
@@ -86,13 +84,6 @@ class Runtime(ABC):
             longest: most tokens of a row.
         """
         return AnyShape()
-
-    def means(self, rows: Sequence[Ids]) -> Tensor:
-        """Token ids of texts, one array a text, none empty -> the means of their states (texts, dim).
-
-        Only of a runtime that `gives_means`.
-        """
-        raise NotImplementedError
 
     def prepare_thread(self) -> None:
         """Prepare the calling thread; each thread does so once, before its first `states`."""
@@ -136,3 +127,11 @@ class Runtime(ABC):
     ) -> Mapping[int, Tensor]:
         """As `by_layer`, where other layers than the last are wanted; the last one's states are those of `states`."""
         raise NotImplementedError
+
+
+class MeansRuntime(Runtime):
+    """A runtime that makes the means of states in less time than it takes to queue a request for them."""
+
+    @abstractmethod
+    def means(self, rows: Sequence[Ids]) -> Tensor:
+        """Token ids of texts, one array a text, none empty -> the means of their states (texts, dim)."""

@@ -15,14 +15,14 @@ from service.arrays import Floats, Ids
 from service.config import RuntimeConfig
 from service.encoder.loading import Source
 from service.encoder.memory import Footprint
-from service.encoder.runtimes.base import Runtime
+from service.encoder.runtimes.base import MeansRuntime
 from service.encoder.runtimes.machine import threads
 from service.encoder.table import load_table
 
 _FLOAT: Final = 4
 
 
-class StaticRuntime(Runtime):
+class StaticRuntime(MeansRuntime):
     """A table with a row for each token, in float32 on the CPU whatever the config says of other encoders.
 
     A mean over tokens is made without laying their states out: in a fraction of the time of a switch of threads.
@@ -34,7 +34,6 @@ class StaticRuntime(Runtime):
 
     backend = "static"
     rank = 0
-    gives_means = True
     merit = "it is a static model, of which rows are looked up"
 
     def __init__(self, table: Floats, threads: int) -> None:

@@ -23,6 +23,7 @@ from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 from service.checkpoint import read_checkpoint, read_cross_encoder
 from service.config import Config, make_config
 from service.embedding.sparse import SparseEmbedder, SparseEmbeddings, SparseModels
+from service.embedding.sparse.weights import MOST_WEIGHTS, ToWeights
 from service.errors import BrokenModel, CheckpointError, ConfigError, InvalidInput, Place, TooLarge, TooLong
 from tests.support import datasets
 from tests.support.checkpoints import TEXTS, edit, plain_bert, plain_llama, plain_t5, sentence_transformer
@@ -272,6 +273,15 @@ def test_a_weight_that_is_no_number(tmp_path: Path) -> None:
         with pytest.raises(BrokenModel, match=r"weight that is not finite.*") as caught:
             embed(embedder, ["the wheel turns", "Grain"])
         assert caught.value.where == Place("inputs", 1)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+@pytest.mark.parametrize("most_active", [None, 1, 3])
+def test_a_weight_that_is_no_number_is_among_the_most_active(broken: float, most_active: int | None) -> None:
+    row = torch.tensor([0.5, 3.0, 0.0, broken, 2.0, 1.0])
+    [vector] = ToWeights(most_active, MOST_WEIGHTS)(row[None, None], torch.ones(1, 1), torch.zeros(1, 1))
+    assert not np.isfinite(vector.values[vector.indices == 3]).any() and 3 in vector.indices
+    assert len(vector.indices) == (most_active or 5)
 
 
 def of_embeddings(folder: Path) -> Path:

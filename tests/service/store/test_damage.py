@@ -377,6 +377,7 @@ Store(Path(sys.argv[1])).close()
 """
 
 
+@pytest.mark.slow
 def test_a_kill_amid_the_first_start_hinders_no_other(tmp_path):
     for moment in range(1, 40):
         folder = tmp_path / str(moment)
