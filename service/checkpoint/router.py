@@ -78,7 +78,7 @@ class RouterSettings(Declaration):
 
     def route(self, task: Task | None) -> str | None:
         """Return the route of a text, as sentence-transformers finds it; None where there is none."""
-        mappings: dict[Any, str] = {
+        mappings: dict[tuple[str | None, str | tuple[str, ...] | None], str] = {
             _asked(key): route for key, route in (self.parameters.get("route_mappings") or {}).items()
         }
         for key in ((task, _MODALITY), (task, None), (None, _MODALITY), (None, None)):
@@ -148,15 +148,16 @@ def all_modules(folder: Path, modules: Sequence[Module]) -> Iterator[Module]:
                 yield from inside
 
 
-def _asked(key: str) -> tuple[Any, Any]:
-    """Read the key of a route mapping: a task and a modality, either of which may be None."""
+def _asked(key: str) -> tuple[str | None, str | tuple[str, ...] | None]:
+    """Read the key of a route mapping: a task, and a modality or several; either may be None."""
     try:
         task, modality = ast.literal_eval(key)
+        names = [task, *(modality if isinstance(modality, tuple) else [modality])]
+        if all(each is None or isinstance(each, str) for each in names):
+            return task, tuple(sorted(modality)) if isinstance(modality, tuple) else modality
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise ValueError(
-            f"route_mappings has the key {shortened(key)}, and should have such as \"('query', 'text')\""
-        ) from None
-    return task, tuple(sorted(modality)) if isinstance(modality, tuple) else modality
+        pass
+    raise ValueError(f"route_mappings has the key {shortened(key)}, and should have such as \"('query', 'text')\"")
 
 
 def _listed(structure: dict[str, list[str]]) -> str:

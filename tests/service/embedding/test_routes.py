@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import (
@@ -199,6 +200,18 @@ def changed_queries(folder: Path) -> None:
     edit(folder / "query_1_Pooling" / "config.json", pooling_mode="max")
 
 
+def other_weights_of_queries(folder: Path) -> None:
+    other_weights(folder / "query_0_Transformer" / "model.safetensors")
+
+
+def other_weights_of_documents(folder: Path) -> None:
+    other_weights(folder / "document_0_Transformer" / "model.safetensors")
+
+
+def other_weights(path: Path) -> None:
+    save_file({name: weights + 0.01 for name, weights in load_file(path).items()}, path, {"format": "pt"})
+
+
 def changed_documents(folder: Path) -> None:
     edit(folder / "document_1_Pooling" / "config.json", pooling_mode="max")
 
@@ -216,7 +229,13 @@ def fingerprint(folder: Path) -> str:
         return ours.fingerprint
 
 
-@pytest.mark.parametrize("change", [changed_queries, changed_documents, another_default, swapped])
+CHANGES = [
+    *(changed_queries, changed_documents, other_weights_of_queries, other_weights_of_documents),
+    *(another_default, swapped),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_whatever_changes_a_vector_changes_the_fingerprint(two: Path, copy: Path, change: Any) -> None:
     before = fingerprint(copy)
     assert before == fingerprint(two)
@@ -254,6 +273,18 @@ def by_an_unreadable_key(folder: Path) -> None:
     parameters(folder, route_mappings={"query": "query"})
 
 
+def by_a_key_of_a_list(folder: Path) -> None:
+    parameters(folder, route_mappings={"(['query'], None)": "query"})
+
+
+def without_routes(folder: Path) -> None:
+    edit(folder / "router_config.json", structure={})
+
+
+def with_routes_in_a_list(folder: Path) -> None:
+    edit(folder / "router_config.json", structure=[["query"]])
+
+
 def to_no_route(folder: Path) -> None:
     parameters(folder, default_route="passage")
 
@@ -289,6 +320,9 @@ def with_a_sparse_route(folder: Path) -> None:
         (through_what_is_not_named, "a route through 'other', whose type it does not name"),
         (out_of_the_folder, "leads out of the model folder"),
         (by_an_unreadable_key, "has the key 'query', and should have such as"),
+        (by_a_key_of_a_list, "has the key .*'query'.*, and should have such as"),
+        (without_routes, r"router_config.json: structure"),
+        (with_routes_in_a_list, r"router_config.json: structure"),
         (to_no_route, "names the route 'passage', and has the routes 'query', 'document'"),
         (with_an_unknown_parameter, "has .'temperature'., which may change the route. Known are"),
         (with_an_unknown_module, "the route of a query: .*LSTM.*is not one that can be followed"),
