@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 
 from service.embedding.embedder import Embedder
+from service.embedding.late_interaction import MaxSim
 from service.errors import CheckpointError, InvalidInput
 from tests.support.checkpoints import DIM, TEXTS, close, edit, plain_bert, reference, wordpiece
 
@@ -86,9 +88,24 @@ def nested(folder: Path) -> list[torch.nn.Module]:
     return [router]
 
 
+def two_in_a_row(folder: Path) -> list[torch.nn.Module]:
+    routers = [Router.for_query_document([dense(size)], [dense(size)]) for size in (DIM, 16)]
+    return [transformer(folder), Pooling(DIM), *routers]
+
+
+def an_encoder_named_twice(folder: Path) -> list[torch.nn.Module]:
+    encoder = transformer(folder)
+    return [Router.for_query_document([encoder, Pooling(DIM)], [encoder, Pooling(DIM, "cls")])]
+
+
+def layers_of_tokens(folder: Path) -> list[torch.nn.Module]:
+    queries, documents = (Dense(DIM, 16, module_input_name="token_embeddings") for _ in range(2))
+    return [transformer(folder), Router.for_query_document([queries], [documents]), Pooling(16)]
+
+
 KINDS: list[Make] = [
     *(static_queries, two_encoders, shared_pooling, shared_encoder, one_way_for_nothing, mapped_names),
-    *(a_third_by_default, nested),
+    *(a_third_by_default, nested, two_in_a_row, an_encoder_named_twice, layers_of_tokens),
 ]
 
 
@@ -164,8 +181,9 @@ def test_a_prompt_of_the_other_role_is_no_route(two: Path) -> None:
         assert close(found, reference(two).encode(TEXTS, prompt_name="document"))
 
 
-def test_an_encoder_that_routes_share_is_loaded_once(tmp_path: Path) -> None:
-    with load(save(shared_encoder, tmp_path)) as ours:
+@pytest.mark.parametrize("make", [shared_encoder, two_in_a_row, an_encoder_named_twice])
+def test_an_encoder_that_routes_share_is_loaded_once(tmp_path: Path, make: Make) -> None:
+    with load(save(make, tmp_path)) as ours:
         query, document = ours.of("query"), ours.of("document")
         assert query is not document
         assert query.encoder is document.encoder
@@ -191,6 +209,17 @@ def test_an_asym_of_earlier_releases(copy: Path) -> None:
     with load(copy) as ours:
         assert close(ours.encode_document(TEXTS), reference(copy).encode_document(TEXTS))
         assert close(ours.encode(TEXTS), ours.encode(TEXTS, role="query", prompt=""))
+
+
+def test_states_of_other_sizes_are_not_compared(tmp_path: Path) -> None:
+    def make(folder: Path) -> list[torch.nn.Module]:
+        queries = [StaticEmbedding(wordpiece(), embedding_dim=16)]
+        return [Router.for_query_document(queries, [transformer(folder), Pooling(DIM), dense()])]
+
+    with load(save(make, tmp_path)) as ours:
+        assert ours.dim == 16
+        with pytest.raises(InvalidInput, match="16 numbers for queries and 24 for documents"):
+            asyncio.run(MaxSim(ours).score(TEXTS[0], TEXTS))
 
 
 # Fingerprints
