@@ -45,6 +45,7 @@ async def embedded(inputs: str | Sequence[Any], options: VectorOptions, served: 
     where = places(field, several=several)
     model = served.models.get(options.model, options.pooling, options.layers)
     prompt_name, role = options.purpose(model)
+    model = model.of(role, prompt_name)
     embeddings = await model.embed(
         await read_ids(texts, served.token_ids, model.encoder.tokenizer, where),
         prompt_name=prompt_name,

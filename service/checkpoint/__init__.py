@@ -7,6 +7,7 @@ from service.checkpoint.folder import BUNDLED, find_folder
 from service.checkpoint.hashing import sha256, sha256_now
 from service.checkpoint.hub import HUB_FILES
 from service.checkpoint.readme import quoted_prompts
+from service.checkpoint.routes import Routes, read_model
 from service.checkpoint.sparse_encoder import SparseEncoder, read_sparse_encoder
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Checkpoint",
     "CrossEncoder",
     "HeadModule",
+    "Routes",
     "SparseEncoder",
     "UnknownModule",
     "find_folder",
@@ -26,6 +28,7 @@ __all__ = [
     "read_checkpoint",
     "read_cross_encoder",
     "read_json",
+    "read_model",
     "read_sparse_encoder",
     "sha256",
     "sha256_now",

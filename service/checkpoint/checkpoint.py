@@ -151,8 +151,13 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         CheckpointError: missing, damaged, without whole safetensors, or declaring what is not known here or more
             layers than there are weights.
     """
-    found = bare(name, revision)
-    modules = read_modules(found.folder / "modules.json")
+    folder = find_folder(name, revision)
+    return followed(name, folder, read_modules(folder / "modules.json"))
+
+
+def followed(name: str, folder: Path, modules: Sequence[Module]) -> Checkpoint:
+    """Read all that a model in a folder declares whose modules are these; errors as for `read_checkpoint`."""
+    found = _begun(name, folder, modules)
     _check_embeds(found, modules)
     found = replace(found, matryoshka=matryoshka_dims(found.config, found.folder))
     if found.table is not None:
@@ -163,7 +168,10 @@ def read_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 def bare(name: str, revision: str | None) -> Checkpoint:
     """Find a model and read its first module's config alone; raises `CheckpointError`."""
     folder = find_folder(name, revision)
-    modules = read_modules(folder / "modules.json")
+    return _begun(name, folder, read_modules(folder / "modules.json"))
+
+
+def _begun(name: str, folder: Path, modules: Sequence[Module]) -> Checkpoint:
     transformer = folder / (modules[0].path if modules else "")
     adapter = read_adapter(transformer)
     encoder = adapter.base if adapter else transformer

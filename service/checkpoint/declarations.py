@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -42,6 +43,8 @@ MLM_TRANSFORMER: Final = "MLMTransformer"
 SPLADE_POOLING: Final = "SpladePooling"
 FIRST_MODULES: Final = ("Transformer", "StaticEmbedding", MLM_TRANSFORMER)
 """What a model may begin with."""
+ROUTERS: Final = ("Router", "Asym")
+"""The module that chooses others by what a text is for, by today's name and by that of earlier releases."""
 _POOLINGS: Final = {
     "cls": "cls",
     "max": "max",
@@ -333,11 +336,11 @@ class Module(BaseModel):
         return name if package.partition(".")[0] == "sentence_transformers" else self.type
 
 
-def read_modules(path: Path) -> list[Module]:
+def listed_modules(path: Path) -> list[Module]:
     """Read `modules.json` in the file's order, which is the one that counts; empty where there is no such file.
 
     Raises:
-        CheckpointError: it is damaged, does not begin with a known module, or leads out of the model folder.
+        CheckpointError: it is damaged, or leads out of the model folder.
     """
     if not path.exists():
         return []
@@ -345,13 +348,39 @@ def read_modules(path: Path) -> list[Module]:
         modules = TypeAdapter(list[Module]).validate_python(json.loads(read_file(path).decode()))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not a list of modules: {' '.join(str(error).split())}.") from None
+    for module in modules:
+        require_inside(path, module.path)
+    return modules
+
+
+def read_modules(path: Path) -> list[Module]:
+    """Read the `modules.json` of a model of one encoder, as `listed_modules` does; and check what it begins with.
+
+    Raises:
+        CheckpointError: it is damaged, does not begin with a known module, or leads out of the model folder.
+    """
+    modules = listed_modules(path)
+    if modules or path.exists():
+        check_first(path, modules)
+    return modules
+
+
+def check_first(path: Path, modules: Sequence[Module]) -> None:
+    """Raise `CheckpointError` unless the modules of a `modules.json` begin with one that a model may begin with."""
+    if modules and modules[0].kind in ROUTERS:
+        raise CheckpointError(
+            f"{path}: begins with a {modules[0].kind}, which chooses between several models by what a text is for. "
+            "That is followed for the dense vectors of what is listed under `models`, and nowhere else."
+        )
     if not modules or modules[0].kind not in FIRST_MODULES:
         first = modules[0].type if modules else "nothing"
         raise CheckpointError(
             f"{path}: must begin with a Transformer module, not {first}. Known are a Transformer with its pooling, "
-            "StaticEmbedding, and for sparse vectors SpladePooling; what chooses between several models is not."
+            "StaticEmbedding, a Router between such, and for sparse vectors SpladePooling."
         )
-    for module in modules:
-        if Path(module.path).is_absolute() or ".." in Path(module.path).parts:
-            raise CheckpointError(f"{path}: path {module.path!r} leads out of the model folder.")
-    return modules
+
+
+def require_inside(path: Path, relative: str) -> None:
+    """Raise `CheckpointError` where the path of a module, as the file `path` names it, leads out of the folder."""
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise CheckpointError(f"{path}: path {relative!r} leads out of the model folder.")

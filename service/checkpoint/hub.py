@@ -12,8 +12,9 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from service.checkpoint.declarations import Module, read_modules
+from service.checkpoint.declarations import Module, check_first, listed_modules
 from service.checkpoint.hashing import sha256
+from service.checkpoint.router import all_modules, has_router
 from service.errors import CheckpointError, brief
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ HUB_FILES: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py", "*.ji
 """Patterns of the files that are downloaded from the hub; pickled weights are not among them."""
 
 _MODULES: Final = "modules.json"
-_DECLARATIONS: Final = [_MODULES, "config.json", "adapter_config.json"]
+_DECLARATIONS: Final = [_MODULES, "config.json", "adapter_config.json", "router_config.json"]
 _WHOLE: Final = "model.safetensors"
 _INDEX: Final = "model.safetensors.index.json"
 _SHARDS: Final = "model-*-of-*.safetensors"
@@ -120,12 +121,14 @@ def _fetched(name: str, revision: str | None, *, local_files_only: bool = False)
     """Return the folder of a revision after downloading what is missing of it; of a commit, unless all is there."""
     folder = _cached(name, revision)
     files = _listed(name, folder) if folder else None
+    if folder and files and not all((folder / each).exists() for each in _DECLARATIONS if each in files):
+        files = None  # an earlier release needed fewer of them
     if files is None and not local_files_only:
         folder = _snapshot(name, revision, _DECLARATIONS)
         files = _listed(name, folder)
     if folder is None or files is None:  # not there, or by a client that kept no list, or where none can be written
         return _snapshot(name, revision, HUB_FILES, local_files_only=local_files_only)
-    wanted = needed(files, read_modules(folder / _MODULES))
+    wanted = needed(files, _modules(folder))
     _check_weights(name, files, wanted)
     missing = [file for file in wanted if not (folder / file).exists()]
     if missing:
@@ -138,6 +141,15 @@ def _fetched(name: str, revision: str | None, *, local_files_only: bool = False)
         if file.endswith(".safetensors"):
             _check_sum(folder / file)
     return folder
+
+
+def _modules(folder: Path) -> list[Module]:
+    """Return the modules of a folder, those of routes among them; raises `CheckpointError`."""
+    path = folder / _MODULES
+    modules = listed_modules(path)
+    if path.exists() and not has_router(modules):
+        check_first(path, modules)
+    return list(all_modules(folder, modules))
 
 
 def _snapshot(name: str, revision: str | None, patterns: list[str], *, local_files_only: bool = False) -> Path:

@@ -13,6 +13,7 @@ from service.config import ModelConfig, RerankerConfig, SparseConfig, load_confi
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
+    from service.checkpoint import Checkpoint
     from service.embedding.recipe import Recipe
     from service.embedding.sparse.recipe import SparseRecipe
 
@@ -40,21 +41,22 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
     errors: list[str] = []
     for name, model in settings.models.items():
         try:
-            found = _resolve(name, model, settings.runtime.cache)
+            resolved = _resolve(name, model, settings.runtime.cache)
         except ServiceError as error:
             at = "" if str(error).startswith("models.") else f"models.{name}: "
             errors.append(f"{file}: {at}{error}")
             continue
-        notes += [f"models.{name}: {note}" for note in found.warnings]
-        table.add_row(
-            name,
-            str(found.checkpoint.folder),
-            "declared" if model.pooling == "declared" else found.pooler.spec,
-            found.checkpoint.pooling or "none",
-            "yes" if found.normalize else "no",
-            str(found.max_tokens),
-            ", ".join(f"{key}: {prompt!r}" for key, prompt in found.prompts.items()) or "none",
-        )
+        for route, found in resolved.items():
+            notes += [f"models.{name}: {route and f'{route}: '}{note}" for note in found.warnings]
+            table.add_row(
+                f"{name} ({route})" if route else name,
+                str(found.checkpoint.transformer if route else found.checkpoint.folder),
+                "declared" if model.pooling == "declared" else found.pooler.spec,
+                found.checkpoint.pooling or "none",
+                "yes" if found.normalize else "no",
+                str(found.max_tokens),
+                ", ".join(f"{key}: {prompt!r}" for key, prompt in found.prompts.items()) or "none",
+            )
     ranking = Table(*(Column(header, overflow="fold") for header in _OF_RERANKERS), box=None, pad_edge=False)
     for name, reranker in settings.rerankers.items():
         try:
@@ -84,13 +86,24 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file.")]) -> None:
         raise Failure("\n".join(errors), 2)
 
 
-def _resolve(name: str, model: ModelConfig, cache: Path | None) -> Recipe:
-    from service.checkpoint import read_checkpoint
+def _resolve(name: str, model: ModelConfig, cache: Path | None) -> dict[str, Recipe]:
+    """Return the recipe of a model, or those of its routes by name."""
+    from service.checkpoint import Checkpoint, read_model
+    from service.embedding.loading import require_equal_sizes
+
+    read = read_model(model.encoder, model.revision)
+    if isinstance(read, Checkpoint):
+        return {"": _resolve_route(name, model, read, cache)}
+    found = {route: _resolve_route(name, model, each, cache) for route, each in read.named().items()}
+    require_equal_sizes(name, {route: recipe.dim for route, recipe in found.items()})
+    return found
+
+
+def _resolve_route(name: str, model: ModelConfig, checkpoint: Checkpoint, cache: Path | None) -> Recipe:
     from service.embedding.recipe import needs_layers, resolve
     from service.encoder.loading import Source
     from service.encoder.probe import LAYERS
 
-    checkpoint = read_checkpoint(model.encoder, model.revision)
     source = Source(checkpoint, cache, trust_remote_code=model.trust_remote_code)
     depth = next((checkpoint.config[key] for key in LAYERS if isinstance(checkpoint.config.get(key), int)), None)
     if needs_layers(name, model, checkpoint) and depth is None:  # the encoder will tell once it is loaded

@@ -47,6 +47,7 @@ def embed(
     layers: options.Layers = None,
     truncate: options.Truncate = False,
     prompt_name: options.PromptName = None,
+    input_type: options.InputType = None,
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Keep the first dimensions only, normalised anew.")
     ] = None,
@@ -61,6 +62,7 @@ def embed(
         "pooling": pooling,
         "layers": options.parse_layers(layers),
         "prompt_name": prompt_name,
+        "input_type": input_type,
         "dimensions": dimensions,
     }
     settings = {key: value for key, value in asked.items() if value is not None} | {"truncate": truncate}

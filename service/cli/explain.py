@@ -33,6 +33,10 @@ def explain(
     layers: options.Layers = None,
     truncate: options.Truncate = False,
     prompt_name: options.PromptName = None,
+    input_type: options.InputType = None,
+    other_input_type: Annotated[
+        str | None, typer.Option(help="The same of the other text by itself: of a query and a document, say.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer instead of bars.")] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write a page too, with the tokens shaded and, of two texts, a heat map.")
@@ -45,6 +49,8 @@ def explain(
         "pooling": poolings or None,
         "layers": options.parse_layers(layers),
         "prompt_name": prompt_name,
+        "input_type": input_type,
+        "other_input_type": other_input_type,
     }
     body = {key: value for key, value in asked.items() if value is not None}
     body |= {"text": text, "truncate": truncate, "matrix": html is not None and other is not None}

@@ -39,6 +39,12 @@ Chunking = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="A model of the service; its default one unless given.")]
 PromptName = Annotated[str | None, typer.Option(help="A prompt of the model, put before each text.")]
+InputType = Annotated[
+    str | None,
+    typer.Option(
+        help="What the texts are for, query or document, which chooses the prompt, and the route of a Router."
+    ),
+]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="The longest text; by default as declared.")]
 Pooling = Annotated[
     str | None,

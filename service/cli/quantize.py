@@ -15,6 +15,7 @@ from service.config import Config, ModelConfig, load_config
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
+    from service.checkpoint import Checkpoint
     from service.encoder import Runtime
 
 
@@ -38,7 +39,7 @@ def quantize(
     errors: list[str] = []
     for name, asked in encoders.items():
         try:
-            done[asked.encoder] = _quantize(asked, settings)
+            done |= _quantize(asked, settings)
         except ServiceError as error:
             errors.append(f"{config}: models.{name}: {error}")
         except KeyboardInterrupt:
@@ -59,18 +60,27 @@ def _encoders(settings: Config, only: str | None) -> dict[str, ModelConfig]:
     return {name: asked[name] for name in sorted(distinct.values(), key=list(asked).index)}
 
 
-def _quantize(asked: ModelConfig, settings: Config) -> Runtime:
-    from service.checkpoint import read_checkpoint
+def _quantize(asked: ModelConfig, settings: Config) -> dict[str, Runtime]:
+    """Quantise the encoder of a model, or those of its routes, and return each by its name."""
+    from service.checkpoint import Checkpoint, read_model
+
+    read = read_model(asked.encoder, asked.revision)
+    if isinstance(read, Checkpoint):
+        return {asked.encoder: _quantize_route(asked, read, settings)}
+    distinct = {route.name: route for route in read.named().values() if route.table is None}
+    return {name: _quantize_route(asked, route, settings) for name, route in distinct.items()}
+
+
+def _quantize_route(asked: ModelConfig, checkpoint: Checkpoint, settings: Config) -> Runtime:
     from service.encoder.loading import Source
     from service.encoder.runtimes.registry import load_runtime
 
-    checkpoint = read_checkpoint(asked.encoder, asked.revision)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
-        task = bar.add_task(asked.encoder, total=None)
+        task = bar.add_task(checkpoint.name, total=None)
 
         def show(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{asked.encoder}: {stage}", completed=done, total=total)
+            bar.update(task, description=f"{checkpoint.name}: {stage}", completed=done, total=total)
 
         cache, trust = settings.runtime.cache, asked.trust_remote_code
         source = Source(checkpoint, cache, trust_remote_code=trust, progress=show)

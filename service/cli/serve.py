@@ -59,7 +59,8 @@ def serve(
         open_many_files()
         served = open_deployment(settings, read_again)
         for name, model in served.models:
-            pooling = model.recipe.pooler.spec
+            poolings = {route: each.recipe.pooler.spec for route, each in model.routes.items()}
+            pooling = ", ".join(f"{route} {each}" for route, each in poolings.items()) or model.recipe.pooler.spec
             say(f"model {name}: {pooling}, {model.dim} dimensions, fingerprint {model.fingerprint}")
         for name, reranker in served.rerankers:
             activation = type(reranker.recipe.activation).__name__

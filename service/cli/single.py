@@ -48,12 +48,14 @@ def lone_model(model: str, max_tokens: int | None, *, served: bool = False) -> E
 
     With `served`, load it as a config that only names it would, with what the environment says of the runtime.
     """
-    from service.checkpoint import read_checkpoint
+    from service.checkpoint import Checkpoint, read_model
     from service.embedding.models import Models
 
+    checkpoint = read_model(model)
+    undeclared = isinstance(checkpoint, Checkpoint) and checkpoint.pooling is None
     values: dict[str, Any] = {
         "encoder": model,
-        "pooling": "mean" if read_checkpoint(model).pooling is None else "declared",
+        "pooling": "mean" if undeclared else "declared",
         "max_tokens": max_tokens or "declared",
     }
     runtime = {} if served else {"backend": "torch", "precision": "fp32"}

@@ -95,6 +95,7 @@ def train(
             for note in splits.notes:
                 warn(note)
             with lone_model(model, max_tokens) as embedder:
+                embedder.require_one_route("the fitting of a pooling")
                 recipe = embedder.recipe
                 stack = None
                 if layers:

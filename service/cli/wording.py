@@ -26,6 +26,9 @@ _REMEDIES: Final[tuple[tuple[str, str], ...]] = (
     ("say 'all' (true) in its place", "say --all in its place"),
     (' ("rebuild": true)', ""),
     ('(`--truncate`, "truncate": true)', "(--truncate)"),
+    ("Send 'input_type' ", "Give --input-type "),
+    ("'input_type' query or document", "--input-type query or document"),
+    (" (in Python: role)", ""),
     ("send 'other' too", "give a second text"),
     ("; create it first.", "; `millpond index` creates it."),
     (

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from service.embedding.recipe import Spec
     from service.store import Document
 
+_OPTIONAL: Final = ("layers", "query", "default_route")
+"""Parts that the fingerprints of some models have."""
 FOREIGN: Final = "foreign"
 """The fingerprint of vectors of which no model is known."""
 
@@ -236,7 +238,7 @@ def mismatch(
             stored=before,
             served=served,
         )
-    keys = dict.fromkeys([*served, *(["layers"] if "layers" in before else [])])
+    keys = dict.fromkeys([*served, *(part for part in _OPTIONAL if part in before)])
     differences = {
         key: {"stored": before.get(key), "served": served.get(key)}
         for key in keys

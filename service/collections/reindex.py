@@ -168,7 +168,7 @@ class Reindex:
             if len(self._refused) == _MOST_REFUSED:
                 raise InvalidInput(_refusal(self._refused)) from None
         else:
-            precision = self._embedder.encoder.runtime.precision
+            precision = self._embedder.of("document").encoder.runtime.precision
             await self._write(self._collection.put_rebuilt, self.target, keys, vectors, precision)
             self._embedded += len(keys)
             self._missing = max((self._missing or 0) - len(keys), 0)

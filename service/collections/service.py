@@ -323,7 +323,7 @@ class CollectionService:
             to_store = [item.document for item in changed.values()]
             reindex = self.reindexes.last.get(collection)
             also = await reindex.vectors(to_store, truncate=truncate) if reindex and reindex.running else None
-            precision = embedder.encoder.runtime.precision if embedder and texts else None
+            precision = embedder.of("document").encoder.runtime.precision if embedder and texts else None
             store = partial(collection.upsert, to_store, embedded, under=definition, also=also, precision=precision)
             still = partial(collection.unchanged, documents, given)
             if await self._collections.write(_store, still, unchanged, store, together=_small(to_store)):
@@ -685,7 +685,8 @@ class CollectionService:
         except ServiceError as error:
             logger.warning("%s", error.detail)
         else:
-            declared, served = embedder.recipe.checkpoint.similarity, embedder.encoder.runtime.precision
+            of_documents = embedder.of("document")
+            declared, served = of_documents.recipe.checkpoint.similarity, of_documents.encoder.runtime.precision
             filled = collection.precisions()
             if filled and served not in filled:
                 logger.warning(

@@ -23,7 +23,7 @@ class Examinations:
     def __init__(self, models: Models) -> None:
         self._models = models
         self._tasks: dict[str, asyncio.Task[Report]] = {}
-        self._reference: dict[Path, Vectors] = {}
+        self._reference: dict[tuple[Path, str | None], Vectors] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def report(self, name: str | None = None) -> Report:
@@ -54,8 +54,8 @@ class Examinations:
         async with self._one_at_a_time:
             return await examine(embedder, reference=self._encode, model=embedder.name)
 
-    async def _encode(self, folder: Path, texts: Sequence[str]) -> Vectors:
-        """Encode with sentence-transformers, once per folder: all models are examined with the same texts."""
-        if folder not in self._reference:
-            self._reference[folder] = await reference.apart(folder, texts)
-        return self._reference[folder]
+    async def _encode(self, folder: Path, texts: Sequence[str], task: str | None) -> Vectors:
+        """Encode with sentence-transformers, once per folder and task: all are examined with the same texts."""
+        if (folder, task) not in self._reference:
+            self._reference[folder, task] = await reference.apart(folder, texts, task)
+        return self._reference[folder, task]

@@ -13,11 +13,11 @@ from service.arrays import Vectors
 from service.checkpoint import UnknownModule
 from service.config import ModelConfig
 from service.doctor import checks, probe
-from service.doctor.findings import Finding, Report, refused, summed_up
+from service.doctor.findings import Finding, Report, Strategy, refused, summed_up
 from service.doctor.published import published
 from service.doctor.reference import NoReference, Reference
 from service.doctor.strategies import alternatives, compared, cosines, vectors_under
-from service.embedding.embedder import Embedder
+from service.embedding.embedder import Embedder, RoutedEmbedder
 from service.embedding.head import Head
 from service.embedding.recipe import Recipe, needs_layers, resolve
 from service.encoder.quantization import calibration_texts
@@ -38,21 +38,27 @@ async def examine(
     model: str | None = None,
     texts: Sequence[str] | None = None,
     unknown: Sequence[UnknownModule] = (),
+    task: str | None = None,
     progress: Callable[[str], object] = lambda stage: None,
 ) -> Report:
-    """Examine a loaded model.
+    """Examine a loaded model, and of one with a Router each of its routes.
 
     Args:
         model: what the report calls the model; its encoder's name by default.
         texts: texts like those that will be served, at least one with a token that the encoder knows; packaged ones
             by default.
         unknown: modules that were left out of the folder.
+        task: what the texts are for, where the embedder is that of a route.
 
     Raises:
         InvalidInput: none of the texts has a token.
         Unavailable: the queue is full.
     """
-    recipe, checkpoint = embedder.recipe, embedder.encoder.checkpoint
+    if isinstance(embedder, RoutedEmbedder):
+        return await _each_route(
+            embedder, reference, model or str(embedder.recipe.checkpoint.folder), texts, progress
+        )
+    recipe, checkpoint = embedder.recipe, embedder.recipe.checkpoint
     precision = embedder.encoder.runtime.precision
     known = await asyncio.to_thread(published, checkpoint)  # reads the weights if they have changed
     usable = readable(embedder, neutral_texts() if texts is None else texts)
@@ -71,7 +77,7 @@ async def examine(
     declared = Embedder(embedder.encoder, await asyncio.to_thread(_as_declared, embedder))
     ours = served if declared.fingerprint == embedder.fingerprint else await _embed(declared, sample)
     progress("sentence-transformers' vectors")
-    agreement = await _agreement(ours, reference, declared, sample)
+    agreement = await _agreement(ours, reference, declared, sample, task)
 
     progress("the other strategies")
     recipes = {name: of for name, of in alternatives(recipe).items() if of.head.output_dim == recipe.head.output_dim}
@@ -104,6 +110,33 @@ async def examine(
     return Report(
         model, declares(declared.recipe), serves(embedder), findings, strategies, summed_up(model, sound, findings)
     )
+
+
+async def _each_route(
+    embedder: RoutedEmbedder,
+    reference: Reference,
+    model: str,
+    texts: Sequence[str] | None,
+    progress: Callable[[str], object],
+) -> Report:
+    """Examine each route as a model of its own, and name it before whatever is found there."""
+    declared: dict[str, Any] = {"default route": embedder.default_route}
+    served: dict[str, Any] = {"default route": embedder.default_route, "fingerprint": embedder.fingerprint}
+    findings: list[Finding] = []
+    strategies: list[Strategy] = []
+    for route, branch in embedder.routes.items():
+
+        def show(stage: str, route: str = route) -> object:
+            return progress(f"{route}: {stage}")
+
+        task = None if route == "default" else route
+        found = await examine(branch, reference=reference, model=model, texts=texts, task=task, progress=show)
+        declared |= {f"{route}: {name}": value for name, value in found.declared.items()}
+        served |= {f"{route}: {name}": value for name, value in found.served.items()}
+        findings += [replace(finding, name=f"{route}: {finding.name}") for finding in found.findings]
+        strategies += [replace(each, pooling=f"{route}: {each.pooling}") for each in found.strategies]
+    sound = f"with the routes {', '.join(embedder.routes)}"
+    return Report(model, declared, served, findings, strategies, summed_up(model, sound, findings))
 
 
 def neutral_texts() -> list[str]:
@@ -159,7 +192,7 @@ def serves(embedder: Embedder) -> dict[str, Any]:
 
 def _as_declared(embedder: Embedder) -> Recipe:
     """Return the recipe without overrides; without a declared pooling the mean, as sentence-transformers has it."""
-    encoder, checkpoint = embedder.encoder, embedder.encoder.checkpoint
+    encoder, checkpoint = embedder.encoder, embedder.recipe.checkpoint
     settings = ModelConfig(encoder=checkpoint.name, pooling="declared" if checkpoint.pooling else "mean")
     try:
         if needs_layers("declared", settings, checkpoint):
@@ -175,9 +208,11 @@ async def _embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
     return np.concatenate([(await embedder.embed(batch, truncate="right")).vectors for batch in batches])
 
 
-async def _agreement(ours: Vectors, reference: Reference, declared: Embedder, texts: Sequence[str]) -> Finding:
+async def _agreement(
+    ours: Vectors, reference: Reference, declared: Embedder, texts: Sequence[str], task: str | None
+) -> Finding:
     try:
-        theirs = await reference(declared.encoder.checkpoint.folder, texts)
+        theirs = await reference(declared.recipe.checkpoint.folder, texts, task)
     except NoReference as error:
         return Finding(
             "agreement",
@@ -208,10 +243,10 @@ async def _without_head(embedder: Embedder, texts: Sequence[str], served: Vector
 
 async def _without_prompt(embedder: Embedder, texts: Sequence[str]) -> float | None:
     """Return the mean cosine of vectors with and without the default prompt, else the first one; None without any."""
-    prompts = {name: text for name, text in embedder.encoder.checkpoint.prompts.items() if text}
+    prompts = {name: text for name, text in embedder.recipe.checkpoint.prompts.items() if text}
     if not prompts:
         return None
-    name = embedder.encoder.checkpoint.default_prompt
+    name = embedder.recipe.checkpoint.default_prompt
     name = name if name in prompts else next(iter(prompts))
     prompted = replace(embedder.recipe, prompts=prompts, default_prompt=name)
     unprompted = replace(embedder.recipe, prompts={}, default_prompt=None)

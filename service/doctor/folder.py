@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from service.checkpoint import Checkpoint, UnknownModule, read_checkpoint
+from service.checkpoint import Checkpoint, Routes, UnknownModule, read_model
 from service.config import make_config
 from service.embedding.embedder import Embedder
 from service.embedding.models import Models
@@ -28,9 +28,12 @@ def opened(folder: Path) -> Iterator[tuple[Embedder, list[UnknownModule]]]:
     """
     with TemporaryDirectory(prefix="millpond-") as temporary:
         checkpoint, unknown = _read(folder, Path(temporary))
-        pooling = "declared" if checkpoint.pooling else "weighted_mean" if checkpoint.causal else "mean"
+        name, pooling = str(folder), "declared"
+        if isinstance(checkpoint, Checkpoint):
+            name = checkpoint.name
+            pooling = "declared" if checkpoint.pooling else "weighted_mean" if checkpoint.causal else "mean"
         settings = make_config(
-            {"models": {"default": {"encoder": checkpoint.name, "pooling": pooling}}},
+            {"models": {"default": {"encoder": name, "pooling": pooling}}},
             "the examination",
             env=of_runtime(os.environ),
             overrides={"runtime.precision": "fp32"},
@@ -39,12 +42,12 @@ def opened(folder: Path) -> Iterator[tuple[Embedder, list[UnknownModule]]]:
             yield embedder, unknown
 
 
-def _read(folder: Path, copy: Path) -> tuple[Checkpoint, list[UnknownModule]]:
+def _read(folder: Path, copy: Path) -> tuple[Checkpoint | Routes[Checkpoint], list[UnknownModule]]:
     """Read the folder's checkpoint; if it has unknown modules, that of a copy without them."""
     unknown: list[UnknownModule] = []
     while True:
         try:
-            return read_checkpoint(str(copy if unknown else folder)), unknown
+            return read_model(str(copy if unknown else folder)), unknown
         except UnknownModule as error:
             if not unknown:
                 for item in folder.iterdir():

@@ -60,6 +60,11 @@ async def identify(
     Raises:
         EndpointError: the server fails, or gives vectors of a size that no variant gives.
     """
+    if embedder.routes:
+        raise EndpointError(
+            f"{model} has a Router, and a server's vectors are compared with those of one encoder. Examine the "
+            "folder without --url, or compare with the folder of one route."
+        )
     known = published(embedder.encoder.checkpoint)
     expected = known.pooling if known else embedder.encoder.checkpoint.pooling
     texts = _texts(embedder)

@@ -1,7 +1,7 @@
 """Reference vectors by sentence-transformers: the proof that a checkpoint is followed.
 
-`python -m service.doctor.reference FOLDER` makes them in a process of its own, from texts as JSON on standard input
-to a NumPy array on standard output, so that a running service spends neither its time nor its memory on that.
+`python -m service.doctor.reference FOLDER [TASK]` makes them in a process of its own, from texts as JSON on standard
+input to a NumPy array on standard output, so that a running service spends neither its time nor its memory on that.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from service.arrays import Vectors
 from service.checkpoint import LEARNED_POOLINGS
 
-Reference = Callable[[Path, Sequence[str]], Awaitable[Vectors]]
-"""From a folder and texts to vectors (texts, dim); raises `NoReference`."""
+Reference = Callable[[Path, Sequence[str], str | None], Awaitable[Vectors]]
+"""From a folder, texts and what they are for to vectors (texts, dim); raises `NoReference`."""
 
 
 _PATIENCE: Final = 600.0
@@ -33,15 +33,15 @@ class NoReference(Exception):
     """sentence-transformers does not load or run this folder; the message says why."""
 
 
-async def here(folder: Path, texts: Sequence[str]) -> Vectors:
+async def here(folder: Path, texts: Sequence[str], task: str | None = None) -> Vectors:
     """Encode in this process."""
-    return await asyncio.to_thread(encode, folder, texts)
+    return await asyncio.to_thread(encode, folder, texts, task)
 
 
-async def apart(folder: Path, texts: Sequence[str]) -> Vectors:
+async def apart(folder: Path, texts: Sequence[str], task: str | None = None) -> Vectors:
     """Encode in a process of its own, which uses one core."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", __name__, str(folder)),
+        *(sys.executable, "-m", __name__, str(folder), *([] if task is None else [task])),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -62,8 +62,8 @@ async def apart(folder: Path, texts: Sequence[str]) -> Vectors:
     return found
 
 
-def encode(folder: Path, texts: Sequence[str]) -> Vectors:
-    """Run `SentenceTransformer(folder).encode(texts)`, each text alone, on the CPU in float32.
+def encode(folder: Path, texts: Sequence[str], task: str | None = None) -> Vectors:
+    """Run `SentenceTransformer(folder).encode(texts, task=task)`, each text alone, on the CPU in float32.
 
     Raises:
         NoReference: the folder cannot be loaded or run.
@@ -78,7 +78,7 @@ def encode(folder: Path, texts: Sequence[str]) -> Vectors:
                 str(folder), device="cpu", local_files_only=True, trust_remote_code=_runs_ours_alone(folder)
             ).float()
             # One at a time, so that nothing is padded: to some architectures a text beside longer ones is another.
-            vectors = model.encode(list(texts), batch_size=1, show_progress_bar=False)
+            vectors = model.encode(list(texts), batch_size=1, show_progress_bar=False, task=task)
             found: Vectors = np.asarray(vectors, dtype=np.float32)
     except Exception as error:  # it raises many kinds of errors for unknown folders
         raise NoReference(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
@@ -109,7 +109,7 @@ def _main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     torch.set_num_threads(1)
     try:
-        vectors = encode(Path(sys.argv[1]), json.load(sys.stdin))
+        vectors = encode(Path(sys.argv[1]), json.load(sys.stdin), *sys.argv[2:])
     except NoReference as error:
         raise SystemExit(str(error)) from None
     np.save(sys.stdout.buffer, vectors)

@@ -17,6 +17,7 @@ from service.embedding.embedder import TokenStates
 from service.embedding.explain import (
     EXPLAINING,
     MOST_TOKENS,
+    Asked,
     embedder_of,
     pooled,
     require_count,
@@ -81,7 +82,7 @@ async def compare(
     layers: LayerSpec | None = None,
     model: str | None = None,
     truncate: Cut = None,
-    prompt_name: str | None = None,
+    asked: Asked = (None, None),
 ) -> Compared:
     """Compare texts under each of several poolings, from one pass over the encoder.
 
@@ -92,7 +93,7 @@ async def compare(
         layers: whose states each of them pools; None are the model's own.
         model: name of the model; None is the default one.
         truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
-        prompt_name: name of the prompt to use instead of the default one.
+        asked: the prompt's name, and what the texts are for.
 
     Raises:
         ServiceError: as `Embedder.embed`, or the request exceeds a limit.
@@ -102,10 +103,11 @@ async def compare(
         raise InvalidInput(
             f"{len(texts)} texts are sent; one request compares from 1 to {MOST_COMPARED}.", where=Place("texts")
         )
-    embedders = [embedder_of(models, model, spec, layers) for spec in poolings]
+    prompt_name, role = asked
+    embedders = [embedder_of(models, model, spec, layers).of(role, prompt_name) for spec in poolings]
     where = partial(Place, "texts")
     async with embedders[0].token_states(
-        texts, prompt_name=prompt_name, truncate=truncate, max_total=MOST_TOKENS, where=where
+        texts, prompt_name=prompt_name, role=role, truncate=truncate, max_total=MOST_TOKENS, where=where
     ) as found:
         for index, states in enumerate(found):
             for embedder in embedders:

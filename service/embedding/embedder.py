@@ -18,14 +18,15 @@ from rich.progress import Progress
 from pooling import EmptyTextError, PoolingError
 from pooling.layers import LayerStates
 from service.arrays import Ids, Vectors
-from service.config import make_config
+from service.checkpoint import Routes
+from service.config import Config, make_config
 from service.embedding import bulk, fingerprint, late
 from service.embedding.chunking import Mode
 from service.embedding.inputs import Fit, Inputs, InputTokenizer, UnknownTokens, whole
 from service.embedding.late import Spans, WhereSpan
-from service.embedding.loading import load
+from service.embedding.loading import Branch, load, require_equal_sizes
 from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
-from service.embedding.prompts import Purpose, Role
+from service.embedding.prompts import Purpose, Role, role_of_prompt
 from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
 from service.encoder import Encoder, Encoders, PostProcess, Room, RowFailed, TokenizedText
@@ -105,7 +106,7 @@ class Embedder:
         pooling: Spec = "declared",
         runtime: Mapping[str, Any] | None = None,
         **settings: Any,
-    ) -> Self:
+    ) -> Embedder:
         """Load a model from its name alone; use it in a `with` block, or close it in the end.
 
         Args:
@@ -123,10 +124,16 @@ class Embedder:
         config = make_config({"models": {"default": model}, "runtime": runtime or {}}, "Embedder.load", env={})
         encoders = Encoders()
         try:
-            return cls(*load("default", config, encoders))
+            return cls.of_config("default", config, encoders)
         except BaseException:
             encoders.close()
             raise
+
+    @staticmethod
+    def of_config(name: str, config: Config, encoders: Encoders) -> Embedder:
+        """Load the model of this name in a config; arguments and errors as for `loading.load`."""
+        found = load(name, config, encoders)
+        return RoutedEmbedder.of_branches(found) if isinstance(found, Routes) else Embedder(*found)
 
     def close(self) -> None:
         """Stop the encoder's queue, for every embedder that shares the encoder."""
@@ -147,6 +154,36 @@ class Embedder:
     def dim(self) -> int:
         """Dimensions of a vector."""
         return self.recipe.dim
+
+    @property
+    def routes(self) -> Mapping[str, Embedder]:
+        """The embedder of each route by name, where the model has a Router; else none."""
+        return {}
+
+    @property
+    def declared(self) -> bool:
+        """Whether the pooling is the one that the checkpoint declares."""
+        return self.recipe.declared
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know, in sentences."""
+        return list(self.recipe.warnings)
+
+    def of(self, role: Purpose | None = None, prompt_name: str | None = None) -> Embedder:
+        """Return the embedder of texts of a role, or of texts of which it is not said: itself, unless it has routes.
+
+        Raises:
+            InvalidInput: it has routes, and none for what is said of the texts.
+        """
+        return self
+
+    def require_one_route(self, what: str) -> None:
+        """Raise `InvalidInput` if the model has routes; `what` is what is done with one encoder alone."""
+
+    def changed(self, change: Callable[[Embedder], Recipe]) -> Embedder:
+        """Return an embedder with the same encoder and what `change` makes of its recipe."""
+        return Embedder(self.encoder, change(self), self.unknown, self.made)
 
     def prompt(self, name: str | None = None, role: Purpose | None = None) -> str:
         """Return the text of the prompt that a request chooses by name or role, as `InputTokenizer.prompt` does."""
@@ -469,10 +506,15 @@ class Embedder:
         return embedded
 
     async def tokenize(
-        self, texts: Sequence[str], *, prompt_name: str | None = None, where: Where = _INPUTS
+        self,
+        texts: Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        role: Purpose | None = None,
+        where: Where = _INPUTS,
     ) -> list[TokenizedText]:
         """Return the whole texts as the encoder reads them, with offsets; arguments and errors as for `embed`."""
-        prompt = self.prompt(prompt_name)
+        prompt = self.prompt(prompt_name, role)
         return await self._uncounted.tokenize(texts, prompt, lambda text, *_: text, where, offsets=True)
 
     async def decode(self, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool, where: Where) -> list[str]:
@@ -559,6 +601,192 @@ class Embedder:
         if dimensions is not None:
             _check_dimensions(self.recipe, dimensions, self.dim, "dimensions")
         return ToVectors(self.recipe, self.recipe.normalize if normalize is None else normalize, dimensions)
+
+
+class RoutedEmbedder(Embedder):
+    """A model with a Router: an embedder for queries, one for documents, and maybe one for what was not said.
+
+    Where no role is given, texts go the default route, as in sentence-transformers. Its own `encoder` and `recipe`
+    are those of that route, or of documents where there is none.
+
+    Args:
+        branches: the embedders of the routes; they share `unknown` and `made`.
+
+    Raises:
+        CheckpointError: their vectors are not of the same size.
+    """
+
+    def __init__(self, branches: Routes[Embedder]) -> None:
+        main = branches.default or branches.document
+        super().__init__(main.encoder, main.recipe, main.unknown, main.made)
+        self._branches = branches
+        require_equal_sizes(self.name, {name: each.dim for name, each in branches.named().items()})
+
+    @classmethod
+    def of_branches(cls, branches: Routes[Branch]) -> Self:
+        """Make one of encoders and recipes; errors as above."""
+        unknown, made = UnknownTokens(), Counter[str]()
+        return cls(branches.map(lambda branch: Embedder(*branch, unknown, made)))
+
+    @property
+    def routes(self) -> Mapping[str, Embedder]:
+        """The embedders of `query`, `document` and `default`, each once, by the first of these names."""
+        return self._branches.named()
+
+    @property
+    def default_route(self) -> str | None:
+        """The route of texts of which it is not said what they are for; None where that has to be said."""
+        return self._branches.default_name
+
+    @property
+    def declared(self) -> bool:
+        """Whether every pooling is the one that the checkpoint declares."""
+        return all(each.declared for each in self.routes.values())
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know of each route, in sentences."""
+        return [f"{name}: {warning}" for name, each in self.routes.items() for warning in each.warnings]
+
+    def of(self, role: Purpose | None = None, prompt_name: str | None = None) -> Embedder:
+        """Return the embedder of the role's route, or of the default one."""
+        if role == "query" or role == "document":
+            return self._branches.of(role)
+        default = self._branches.default
+        if default is None:
+            raise InvalidInput(
+                f"model {self.name!r} has a route for queries and one for documents, and none by default, so it must "
+                "be said what the texts are for: 'input_type' query or document (in Python: role).",
+                where=Place("input_type"),
+            )
+        meant = role_of_prompt(prompt_name)
+        if meant is not None and self._branches.of(meant) is not default:
+            raise InvalidInput(
+                f"prompt {prompt_name!r} is one of a {meant}, and a prompt alone does not choose the route of model "
+                f"{self.name!r}: such texts would go the one of texts whose role is not said. Send 'input_type' "
+                f"{meant} instead (in Python: role).",
+                where=Place("prompt_name"),
+            )
+        return default
+
+    def require_one_route(self, what: str) -> None:
+        """Raise `InvalidInput`, since there are several."""
+        routes = {name: each.recipe.checkpoint for name, each in self.routes.items()}
+        alone = [
+            f"{one.transformer} ({name})"
+            for name, one in routes.items()
+            if one.transformer != one.folder and one.table is None
+        ]
+        remedy = f"the encoder of one alone: {' or '.join(alone)}" if alone else "a model without a Router"
+        raise InvalidInput(
+            f"{what} is of one encoder, and model {self.name!r} has a Router, which sends texts of different roles "
+            f"different ways. Name {remedy}."
+        )
+
+    def changed(self, change: Callable[[Embedder], Recipe]) -> Embedder:
+        """Return one with the same encoders and what `change` makes of the recipe of each route.
+
+        Raises:
+            CheckpointError: the vectors are then not of the same size.
+        """
+        return RoutedEmbedder(self._branches.map(lambda branch: branch.changed(change)))
+
+    def close(self) -> None:
+        """Stop the queues of all encoders."""
+        for each in self.routes.values():
+            each.close()
+
+    @cached_property
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """The parts of documents, beside those of queries, and which route is the default one."""
+        branches = self._branches
+        query = {name: part for name, part in branches.query.fingerprint_parts.items() if name != "scheme"}
+        third = branches.default_name == "default" and branches.default
+        default = third.fingerprint_parts if third else branches.default_name
+        return {**branches.document.fingerprint_parts, "query": query, "default_route": default}
+
+    def changes_since(self, older: str, texts: Callable[[], Iterable[str]]) -> list[str] | None:
+        """Return None: no earlier scheme had routes."""
+        return None
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        role: Role | None = None,
+        **options: Any,
+    ) -> Vectors:
+        """Embed texts by the route of their role."""
+        return self.of(role, prompt_name).encode(texts, prompt_name=prompt_name, role=role, **options)
+
+    def run(self, texts: Sequence[str], post_process: PostProcess, **options: Any) -> Iterator[Any]:
+        """Refuse to, since it is not said what the texts are for."""
+        raise InvalidInput(
+            f"model {self.name!r} has a Router, so texts go through an encoder of their role's. Ask `of(role)`."
+        )
+
+    async def embed(
+        self, inputs: Inputs, *, prompt_name: str | None = None, role: Purpose | None = None, **options: Any
+    ) -> Embeddings:
+        """Embed texts by the route of their role."""
+        return await self.of(role, prompt_name).embed(inputs, prompt_name=prompt_name, role=role, **options)
+
+    async def process(
+        self, texts: Sequence[str], post_process: PostProcess, *, role: Role, where: Where = _INPUTS
+    ) -> list[Any]:
+        """Run texts through the encoder of their role."""
+        return await self.of(role).process(texts, post_process, role=role, where=where)
+
+    @asynccontextmanager
+    async def token_states(
+        self, inputs: Inputs, *, prompt_name: str | None = None, role: Purpose | None = None, **options: Any
+    ) -> AsyncIterator[list[TokenStates]]:
+        """Give the states that the encoder of their role makes of texts."""
+        own = self.of(role, prompt_name)
+        async with own.token_states(inputs, prompt_name=prompt_name, role=role, **options) as found:
+            yield found
+
+    async def embed_spans(
+        self,
+        inputs: Sequence[str],
+        spans: Spans,
+        *,
+        prompt_name: str | None = None,
+        role: Purpose | None = None,
+        **options: Any,
+    ) -> list[SpanVectors]:
+        """Embed spans by the route of their texts' role."""
+        own = self.of(role, prompt_name)
+        return await own.embed_spans(inputs, spans, prompt_name=prompt_name, role=role, **options)
+
+    async def tokenize(
+        self, texts: Sequence[str], *, prompt_name: str | None = None, role: Purpose | None = None, **options: Any
+    ) -> list[TokenizedText]:
+        """Return texts as the encoder of their role reads them."""
+        return await self.of(role, prompt_name).tokenize(texts, prompt_name=prompt_name, role=role, **options)
+
+    async def decode(self, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool, where: Where) -> list[str]:
+        """Return the texts of token ids of the default route."""
+        return await self.of().decode(ids, skip_special_tokens=skip_special_tokens, where=where)
+
+    async def check(self, inputs: Sequence[str], *, role: Role | None = None, **options: Any) -> None:
+        """Raise what `embed` would because of its inputs, and embed nothing."""
+        await self.of(role).check(inputs, role=role, **options)
+
+    async def check_spans(
+        self, inputs: Sequence[str], spans: Spans, *, role: Role | None = None, **options: Any
+    ) -> None:
+        """Raise what `embed_spans` would because of its inputs and their spans, and embed nothing."""
+        await self.of(role).check_spans(inputs, spans, role=role, **options)
+
+    def reads_at_once(self, span: str) -> bool:
+        """Return whether a span of a document is surely no longer than what the encoder of such reads at once."""
+        return self.of("document").reads_at_once(span)
+
+    def require_late(self) -> None:
+        """Raise `InvalidInput` where spans of a whole document have nothing that the pooling takes."""
+        self.of("document").require_late()
 
 
 async def _apart(

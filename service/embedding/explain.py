@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -20,9 +21,13 @@ from service.arrays import Floats
 from service.embedding.embedder import Embedder, TokenStates
 from service.embedding.models import Models
 from service.embedding.postprocessing import complete
+from service.embedding.prompts import Purpose
 from service.embedding.recipe import Recipe, Spec
 from service.encoder.reading import Cut
 from service.errors import BrokenModel, InvalidInput, Place, TooLarge
+
+Asked = tuple[str | None, Purpose | None]
+"""The name of a prompt, and what a text is for; None where either is not said."""
 
 MOST_STRATEGIES: Final = 16
 """Most poolings in one request."""
@@ -105,12 +110,14 @@ async def explain(
     layers: LayerSpec | None = None,
     model: str | None = None,
     truncate: Cut = None,
-    prompt_name: str | None = None,
+    asked: Asked = (None, None),
+    asked_of_other: Asked | None = None,
     matrices: bool = False,
 ) -> Explained:
     """Explain a text's vector, or the similarity of two texts, under each of several poolings.
 
-    What is explained is the pooled vector, before any head of the checkpoint. The encoder runs once.
+    What is explained is the pooled vector, before any head of the checkpoint. The encoder runs once, or once for each
+    text where the two are for something else.
 
     Args:
         models: the served models.
@@ -120,7 +127,8 @@ async def explain(
         layers: whose states each of them pools; None are the model's own.
         model: name of the model; None is the default one.
         truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
-        prompt_name: name of the prompt to use instead of the default one.
+        asked: name of the prompt to use instead of the default one, and the role of the texts.
+        asked_of_other: the same of the other text; by default as of the text.
         matrices: whether the whole matrices are wanted, which limits their size.
 
     Raises:
@@ -130,27 +138,62 @@ async def explain(
     if matrices and other is None:
         raise InvalidInput("a matrix is of the tokens of two texts; send 'other' too.", where=Place("matrix"))
     embedders = [embedder_of(models, model, spec, layers) for spec in poolings]
-    names = ["text"] if other is None else ["text", "other"]
-    async with embedders[0].token_states(
-        [text] if other is None else [text, other],
-        prompt_name=prompt_name,
-        truncate=truncate,
-        max_total=MOST_TOKENS,
-        where=[Place(name) for name in names].__getitem__,
-    ) as found:
-        for name, states in zip(names, found, strict=True):
-            for embedder in embedders:
-                require_size(states, embedder.recipe, Place(name))
-                embedder.recipe.require_pooled(states.ids[states.left_out :], Place(name))
+    purposes = [("text", asked)] if other is None else [("text", asked), ("other", asked_of_other or asked)]
+    recipes = [[each.of(role, prompt).recipe for each in embedders] for _, (prompt, role) in purposes]
+    async with _states(embedders[0], [text] if other is None else [text, other], purposes, truncate) as found:
+        for (name, _), states, of_text in zip(purposes, found, recipes, strict=True):
+            for recipe in of_text:
+                require_size(states, recipe, Place(name))
+                recipe.require_pooled(states.ids[states.left_out :], Place(name))
         if matrices and other is not None:
             _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
+        for both in zip(*recipes, strict=True):
+            _check_comparable(both)
         explanations = [
-            await asyncio.get_running_loop().run_in_executor(EXPLAINING, partial(_explain, embedder.recipe, *found))
-            for embedder in embedders
+            await asyncio.get_running_loop().run_in_executor(EXPLAINING, partial(_explain, both, found))
+            for both in zip(*recipes, strict=True)
         ]
-    recipe = embedders[0].recipe
+    used = [of_text[0] for of_text in recipes]
     second = found[1] if other is not None else None
-    return Explained(recipe.name, recipe.layers.spec, recipe.head.spec, found[0], second, explanations)
+    head = _told([recipe.head.spec for recipe in used])
+    return Explained(used[0].name, used[0].layers.spec, head, found[0], second, explanations)
+
+
+@asynccontextmanager
+async def _states(
+    embedder: Embedder, texts: Sequence[str], purposes: Sequence[tuple[str, Asked]], truncate: Cut
+) -> AsyncIterator[list[TokenStates]]:
+    """Give the states of one text, or of two, of one pass where both are for the same."""
+    places = [Place(name) for name, _ in purposes]
+    states = partial(embedder.token_states, truncate=truncate)
+    prompt, role = purposes[0][1]
+    if purposes[0][1] == purposes[-1][1]:
+        where = places.__getitem__
+        async with states(texts, prompt_name=prompt, role=role, max_total=MOST_TOKENS, where=where) as found:
+            yield found
+        return
+    # Whoever holds the states of one text while waiting for memory for another's may wait for one that does the same.
+    one, other = (partial(states, [text], where=lambda _, at=at: at) for text, at in zip(texts, places, strict=True))
+    async with one(prompt_name=prompt, role=role, max_total=MOST_TOKENS) as first:
+        left = MOST_TOKENS - len(first[0].tokens)
+    prompt, role = purposes[1][1]
+    async with other(prompt_name=prompt, role=role, max_total=left) as second:
+        yield [*first, *second]
+
+
+def _check_comparable(recipes: Sequence[Recipe]) -> None:
+    sizes = [recipe.pooler.output_dim for recipe in recipes]
+    if len(set(sizes)) > 1:
+        raise InvalidInput(
+            f"the pooled vectors of 'text' and 'other' have {sizes[0]} and {sizes[1]} dimensions on their routes of "
+            f"model {recipes[0].name!r}, so no token has a part in the similarity of the two. Explain one at a time.",
+            where=Place("other"),
+        )
+
+
+def _told(specs: Sequence[str]) -> str:
+    """Say what is used for the texts: once where it is the same for both."""
+    return " / ".join(dict.fromkeys(specs))
 
 
 def require_count(poolings: Sequence[Spec | None]) -> None:
@@ -194,23 +237,26 @@ def _check_entries(entries: int) -> None:
         )
 
 
-def _explain(recipe: Recipe, text: TokenStates, other: TokenStates | None = None) -> Explanation:
+def _explain(recipes: Sequence[Recipe], texts: Sequence[TokenStates]) -> Explanation:
+    """Explain one text or two, each under the recipe of its own."""
     with torch.inference_mode():
-        shares = shares_of(recipe, text)
-        pair = None if other is None else _pair(recipe, text, other)
-    return Explanation(recipe.pooler.spec, shares, pair)
+        shares = shares_of(recipes[0], texts[0])
+        pair = _pair(recipes, texts) if texts[1:] else None
+    return Explanation(_told([recipe.pooler.spec for recipe in recipes]), shares, pair)
 
 
-def _pair(recipe: Recipe, text: TokenStates, other: TokenStates) -> Pair:
-    first, second = (recipe.pooler.terms(*pooled(recipe, one)) for one in (text, other))
+def _pair(recipes: Sequence[Recipe], texts: Sequence[TokenStates]) -> Pair:
+    recipe, of_other = recipes
+    _, other = texts
+    first, second = (of.pooler.terms(*pooled(of, one)) for of, one in zip(recipes, texts, strict=True))
     matrix = algebra.similarity(first, second)[0]
-    served = complete(recipe, torch.cat([first.sum(1), second.sum(1)]).float())
+    served = torch.cat([complete(recipe, first.sum(1).float()), complete(of_other, second.sum(1).float())])
     return Pair(
         similarity=_finite(recipe, matrix.sum()).item(),
         served_similarity=torch.cosine_similarity(served[0], served[1], dim=0).item(),
-        exact=recipe.pooler.exact,
+        exact=recipe.pooler.exact and of_other.pooler.exact,
         contributions=_floats(matrix.sum(1)),
-        other_shares=shares_of(recipe, other),
+        other_shares=shares_of(of_other, other),
         other_contributions=_floats(matrix.sum(0)),
         matrix=_floats(matrix),
         strongest=algebra.strongest(matrix, PAIRS),

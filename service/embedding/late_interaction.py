@@ -17,7 +17,7 @@ from service.arrays import Floats
 from service.embedding.embedder import Embedder
 from service.embedding.postprocessing import ToMaxSim, framed
 from service.embedding.prompts import Role
-from service.errors import EmptyInput, Place
+from service.errors import EmptyInput, InvalidInput, Place
 
 _OF_TEXTS: Final = partial(Place, "hits")
 _QUERY: Final = Place("query")
@@ -49,10 +49,22 @@ class MaxSim:
 
     @asynccontextmanager
     async def asked(self, queries: Sequence[str]) -> AsyncIterator[ToMaxSim]:
-        """Give what compares texts with queries, whose states are held within the `async with` block."""
+        """Give what compares texts with queries, whose states are held within the `async with` block.
+
+        Raises:
+            InvalidInput: the states of queries are not of the size of those of documents; and as `score` does.
+        """
         embedder = self._embedder
+        sizes = embedder.of("query").encoder.dim, embedder.of("document").encoder.dim
+        if sizes[0] != sizes[1]:
+            raise InvalidInput(
+                f"the token states of model {embedder.name!r} have {sizes[0]} numbers for queries and {sizes[1]} for "
+                "documents, since it has a Router, so late interaction cannot compare them. Leave 'rerank' out, or "
+                "name a reranker as rerank.model.",
+                where=Place("rerank"),
+            )
         front, back = self._frame("query")
-        most = len(queries) * embedder.recipe.max_tokens
+        most = len(queries) * embedder.of("query").recipe.max_tokens
         held = embedder.token_states(queries, role="query", truncate="right", max_total=most, where=lambda _: _QUERY)
         async with held as found:
             states = pad_sequence([torch.from_numpy(each.states) for each in found], batch_first=True)
@@ -76,4 +88,4 @@ class MaxSim:
 
     def _frame(self, role: Role) -> tuple[int, int]:
         """Return how many tokens stand before a text of this role, and how many after it."""
-        return self._embedder.encoder.tokenizer.frame_lengths(self._embedder.prompt(role=role))
+        return self._embedder.of(role).encoder.tokenizer.frame_lengths(self._embedder.prompt(role=role))

@@ -12,10 +12,9 @@ from typing import Any, Final
 from pooling.layers import LayerSpec
 from service.config import Config
 from service.embedding.embedder import Embedder
-from service.embedding.loading import load
-from service.embedding.recipe import Spec
+from service.embedding.recipe import Recipe, Spec
 from service.encoder import Encoders
-from service.errors import InvalidInput, Place, UnknownModel, did_you_mean, shortened
+from service.errors import CheckpointError, InvalidInput, Place, UnknownModel, did_you_mean, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class Models:
         self._config = config
         try:
             for name in config.models:
-                self._models[name] = Embedder(*load(name, config, self.encoders))
+                self._models[name] = Embedder.of_config(name, config, self.encoders)
         except BaseException:
             self.close()
             raise
@@ -69,7 +68,7 @@ class Models:
                 f"{did_you_mean(name or '', self._models)}",
                 where=Place("model"),
             )
-        if spec == "declared" and model.recipe.declared:
+        if spec == "declared" and model.declared:
             spec = None
         if spec is None and layers is None:
             return model
@@ -82,14 +81,25 @@ class Models:
         self.encoders.close()
 
     def _build_variant(self, model: Embedder, spec_json: str, layers_json: str) -> Embedder:
-        recipe = model.recipe
         spec, layers = json.loads(spec_json), json.loads(layers_json)
-        if spec is not None:
-            recipe = recipe.with_pooling(spec)
-        if layers is not None:
-            recipe = recipe.with_layers(layers, model.encoder.depth)
+        if layers is not None and model.routes:
+            raise InvalidInput(
+                f"layers: model {model.name!r} has a Router, and the layers of one route's encoder are not those of "
+                "another's. Leave it out.",
+                where=Place("layers"),
+            )
+
+        def changed(branch: Embedder) -> Recipe:
+            recipe = branch.recipe if spec is None else branch.recipe.with_pooling(spec)
+            return recipe if layers is None else recipe.with_layers(layers, branch.encoder.depth)
+
+        try:
+            found = model.changed(changed)
+        except CheckpointError as error:
+            raise InvalidInput(f"pooling {shortened(spec)}: {error.detail}", where=Place("pooling")) from None
+        recipe = found.recipe
         logger.info("model %r: built pooling %s of the %s on request", model.name, recipe.pooler.spec, recipe.layers)
-        return Embedder(model.encoder, recipe, model.unknown, model.made)
+        return found
 
 
 def _as_json(field: str, value: Any) -> str:

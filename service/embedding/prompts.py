@@ -46,13 +46,18 @@ def purpose(asked: str, prompts: Mapping[str, str]) -> tuple[str | None, Purpose
     None if it is not known.
     """
     name = _plain(asked)
-    role = next((role for role, names in ROLE_NAMES.items() if name in names), None)
+    role = role_of_prompt(asked)
     if role is not None:
         return None, role
     prompt = next((prompt for prompt in (asked, *prompts) if prompt in prompts and _plain(prompt) == name), None)
     if prompt is not None:
         return prompt, None
     return (None, "other") if name in OTHER_TASKS else None
+
+
+def role_of_prompt(name: str | None) -> Role | None:
+    """Return the role under whose names a prompt's name is; None for a name of no role, and for none."""
+    return next((role for role, names in ROLE_NAMES.items() if name and _plain(name) in names), None)
 
 
 def role_prompts(prompts: Mapping[str, str]) -> dict[Role, str]:

@@ -83,6 +83,7 @@ def choose(
     Raises:
         InvalidInput: a strategy cannot be built or is not fitted, or a saved pooler is for another encoder.
     """
+    model.require_one_route("an evaluation of poolings")
     for spec in specs:
         _check(spec, model.recipe.pooler.dim)
     found: dict[str, Strategy] = {}

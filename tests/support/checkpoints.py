@@ -15,6 +15,7 @@ import torch
 import transformers
 from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -244,6 +245,20 @@ def static(folder: Path, *head: torch.nn.Module, **settings: Any) -> Path:
     modules = [StaticEmbedding(wordpiece(), embedding_dim=DIM), *head]
     SentenceTransformer(modules=modules, device="cpu", **settings).save(str(folder))
     return folder
+
+
+def routed(folder: Path, *after: torch.nn.Module, default: str | None = "document") -> Path:
+    """Queries by a table, and documents by an encoder, as the installed sentence-transformers saves them."""
+    torch.manual_seed(21)
+    router = Router.for_query_document(
+        [StaticEmbedding(wordpiece(), embedding_dim=DIM)],
+        [Transformer(str(plain_bert(folder / "plain"))), Pooling(DIM, "cls")],
+        default_route=default,
+        allow_empty_key=False,
+    )
+    prompts = {"query": "query: ", "document": "passage: "}
+    SentenceTransformer(modules=[router, *after], device="cpu", prompts=prompts).save(str(folder / "model"))
+    return folder / "model"
 
 
 def model2vec(folder: Path, tensors: Mapping[str, np.ndarray] | None = None, **config: Any) -> Path:

@@ -11,6 +11,7 @@ from service.api.lean import LeanRoute
 from service.api.requests import Served
 from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.compare import ComparedBody, CompareRequest
+from service.api.schemas.fields import purpose
 from service.api.schemas.problem import UNKNOWN_MODEL
 from service.embedding.compare import View
 from service.embedding.compare import compare as compare_texts
@@ -29,7 +30,7 @@ async def compare(body: CompareRequest, served: Served) -> Response:
         layers=body.layers,
         model=body.model,
         truncate=None if body.truncate is None else body.truncate and "right",
-        prompt_name=body.prompt_name,
+        asked=purpose(served.models.get(body.model), body.prompt_name, input_type=body.input_type),
     )
     return await response_in_parts(
         json_object(

@@ -64,6 +64,7 @@ async def embed_all(body: EmbedAllRequest, served: Served) -> Response:
     check_count(served, len(texts), "inputs")
     model = served.models.get(body.model, layers=body.layers)
     prompt_name, role = body.purpose(model)
+    model = model.of(role, prompt_name)
     to_json = _states_alone if served.config.server.embed_all == "tei" else _states
     where = places("inputs", several=several)
     async with model.token_states(
@@ -110,6 +111,7 @@ async def embed_spans(body: EmbedSpansRequest, served: Served) -> Response:
     check_count(served, len(texts), "inputs")
     model = served.models.get(body.model, body.pooling, body.layers)
     prompt_name, role = body.purpose(model)
+    model = model.of(role, prompt_name)
     found = await model.embed_spans(
         texts,
         _spans(body, several, len(texts)),

@@ -11,6 +11,7 @@ from service.api.lean import LeanRoute
 from service.api.requests import Served
 from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.explain import ExplainedBody, ExplainRequest
+from service.api.schemas.fields import purpose
 from service.api.schemas.problem import UNKNOWN_MODEL
 from service.arrays import Floats
 from service.embedding.embedder import TokenStates
@@ -27,6 +28,9 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
     A share is a token's weight, all of them made to add up to one; where each dimension has weights of its own
     (max, gem, concatenations), the mean over the dimensions. Tokens of a prompt that are not pooled have none.
     """
+    model = served.models.get(body.model)
+    asked = purpose(model, body.prompt_name, input_type=body.input_type)
+    of_other = purpose(model, body.prompt_name, other_input_type=body.other_input_type)
     explained = await explain_texts(
         served.models,
         body.text,
@@ -35,7 +39,8 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
         layers=body.layers,
         model=body.model,
         truncate=None if body.truncate is None else body.truncate and "right",
-        prompt_name=body.prompt_name,
+        asked=asked,
+        asked_of_other=asked if body.other_input_type is None else of_other,
         matrices=body.matrix,
     )
     explanations = (

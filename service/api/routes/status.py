@@ -18,6 +18,7 @@ from service.collections.service import MOST_HITS
 from service.collections.vectorize import MOST_CHUNKS
 from service.cores import available_cores
 from service.deployment import Deployment
+from service.embedding.embedder import Embedder, RoutedEmbedder
 from service.embedding.explain import MOST_TOKENS
 from service.embedding.sparse import MOST_WEIGHTS
 from service.embedding.windows import MOST_WINDOWED
@@ -64,11 +65,11 @@ async def info(served: Served) -> dict[str, Any]:
                 "encoder": model.encoder.checkpoint.name,
                 "pooling": model.recipe.pooler.spec,
                 "layers": model.recipe.layers.spec,
-                "declared_pooling": model.encoder.checkpoint.pooling,
+                "declared_pooling": model.recipe.checkpoint.pooling,
                 "normalize": model.recipe.normalize,
-                "similarity": model.encoder.checkpoint.similarity,
+                "similarity": model.recipe.checkpoint.similarity,
                 "dimension": model.dim,
-                "matryoshka_dimensions": model.encoder.checkpoint.matryoshka,
+                "matryoshka_dimensions": model.recipe.checkpoint.matryoshka,
                 "max_tokens": model.recipe.max_tokens,
                 "truncate": model.recipe.truncate,
                 "prompts": model.recipe.prompts,
@@ -76,7 +77,8 @@ async def info(served: Served) -> dict[str, Any]:
                 "fingerprint": model.fingerprint,
                 **_of_encoder(model.encoder),
                 "unknown_tokens": model.unknown.count,
-                "warnings": list(model.recipe.warnings),
+                "warnings": model.warnings,
+                **_routes(model),
             }
             for name, model in served.models
         },
@@ -130,6 +132,25 @@ async def info(served: Served) -> dict[str, Any]:
             "max_hits": MOST_HITS,
         },
     }
+
+
+def _routes(model: Embedder) -> dict[str, Any]:
+    """Return what is told of each route of a model with a Router, and which is the default one."""
+    if not isinstance(model, RoutedEmbedder):
+        return {}
+    routes = {
+        name: {
+            "encoder": route.encoder.checkpoint.name,
+            "pooling": route.recipe.pooler.spec,
+            "normalize": route.recipe.normalize,
+            "max_tokens": route.recipe.max_tokens,
+            "fingerprint": route.fingerprint,
+            "backend": route.encoder.runtime.backend,
+            "precision": route.encoder.runtime.precision,
+        }
+        for name, route in model.routes.items()
+    }
+    return {"routes": routes, "default_route": model.default_route}
 
 
 def _as_tei(served: Deployment) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from service.api.requests import Served, check_count, places
 from service.api.responses import json_list, json_list_of, response_in_parts
 from service.api.routes.docs import root_path
 from service.api.routes.embed import embed_inputs
-from service.api.schemas.fields import listed
+from service.api.schemas.fields import listed, purpose
 from service.api.schemas.problem import UNKNOWN_MODEL
 from service.api.schemas.tei import (
     DecodeRequest,
@@ -58,6 +58,7 @@ async def _similarity(inputs: Pairing, options: SimilarityRequest | TaskRequest,
     check_count(served, len(inputs.sentences), _SENTENCES)
     model = served.models.get(options.model, options.pooling, options.layers)
     prompt_name, role = options.purpose(model)
+    model = model.of(role, prompt_name)
 
     def where(index: int) -> Place:
         name = f"{_SENTENCES}[{index - 1}]" if index else "inputs.source_sentence"
@@ -81,7 +82,9 @@ async def tokenize(body: TokenizeRequest, served: Served) -> Response:
     texts, several = listed(body.inputs)
     check_count(served, len(texts), "inputs")
     model = served.models.get(body.model)
-    found = await model.tokenize(texts, prompt_name=body.prompt_name, where=places("inputs", several=several))
+    prompt_name, role = purpose(model, body.prompt_name, input_type=body.input_type)
+    model = model.of(role, prompt_name)
+    found = await model.tokenize(texts, prompt_name=prompt_name, role=role, where=places("inputs", several=several))
     total = sum(text.full_length for text in found)
     if total > MOST_LISTED:
         raise TooLarge(
@@ -104,7 +107,9 @@ async def decode(body: DecodeRequest, served: Served) -> Response:
     several = bool(body.ids) and isinstance(body.ids[0], list)
     ids: Any = body.ids if several else [body.ids]
     check_count(served, len(ids) if body.ids else 0, "ids")
-    texts = await served.models.get(body.model).decode(
+    model = served.models.get(body.model)
+    _, role = purpose(model, None, input_type=body.input_type)
+    texts = await model.of(role).decode(
         ids, skip_special_tokens=body.skip_special_tokens, where=places("ids", several=several)
     )
     return await response_in_parts(json_list(texts))

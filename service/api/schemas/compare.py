@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field, JsonValue
 
 from service.api.requests import Body
-from service.api.schemas.fields import SENTENCES, LayersSpec, PoolingSpec, examples
+from service.api.schemas.fields import SENTENCES, InputType, LayersSpec, PoolingSpec, examples
 
 
 class CompareRequest(Body):
@@ -25,6 +25,7 @@ class CompareRequest(Body):
         default=None, description="Cut a text that is too long instead of refusing it; as configured unless given."
     )
     prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
+    input_type: InputType = None
     numbers: int = Field(default=8, ge=0, le=65_536, description="How many leading numbers of each vector are given.")
 
     @property

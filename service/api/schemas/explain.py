@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, JsonValue
 
 from service.api.requests import Body
-from service.api.schemas.fields import SENTENCES, LayersSpec, PoolingSpec, examples
+from service.api.schemas.fields import SENTENCES, InputType, LayersSpec, PoolingSpec, examples
 
 
 class ExplainRequest(Body):
@@ -28,6 +28,10 @@ class ExplainRequest(Body):
         default=None, description="Cut a text that is too long instead of refusing it; as configured unless given."
     )
     prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
+    input_type: InputType = None
+    other_input_type: str | None = Field(
+        default=None, description="The same of `other` by itself: of a query and a document, say."
+    )
     matrix: bool = Field(default=False, description="With `other`: give what each pair of tokens contributes.")
 
     @property

@@ -106,6 +106,15 @@ WrittenTexts = Annotated[
 ]
 """A text or several as they are written, where token ids would mean nothing."""
 
+InputType = Annotated[
+    str | None,
+    Field(
+        description="What the texts are for, which chooses the prompt where `prompt_name` does not, and the route of "
+        "a model with a Router: `query` or `document`, in any of the spellings that models and clients have, a task, "
+        "or a prompt's name."
+    ),
+]
+
 
 _Unused = Annotated[JsonValue, TOLERATED, Field(description="Accepted and not used.")]
 
@@ -124,6 +133,27 @@ def listed(inputs: str | Sequence[Any]) -> tuple[Inputs, bool]:
     return ([inputs], False) if single else (inputs, True)
 
 
+def purpose(
+    model: Embedder | SparseEmbedder, prompt_name: str | None, **fields: str | None
+) -> tuple[str | None, Purpose | None]:
+    """Return the name of the prompt that a request asks for, and the role of its texts, None where one is not given.
+
+    Args:
+        model: whose texts they are.
+        prompt_name: the prompt that is named; its texts have no role, except for a model with routes.
+        fields: what the texts are said to be for, by the name of the field that says so.
+
+    Raises:
+        InvalidInput: nothing is known that the texts are said to be for.
+    """
+    for field, said in fields.items():
+        if said is not None and prompt_name is None:
+            return model.purpose(said, Place(field))
+        if said is not None and isinstance(model, Embedder) and model.routes:
+            return prompt_name, model.purpose(said, Place(field))[1]
+    return prompt_name, None
+
+
 class TextOptions(Body):
     """How texts are read: by which model, with which prompt, and how long; and fields that mean nothing here."""
 
@@ -133,11 +163,7 @@ class TextOptions(Body):
     )
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
     prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
-    input_type: str | None = Field(
-        default=None,
-        description="What the texts are for, which chooses the prompt where `prompt_name` does not: `query` or "
-        "`document`, in any of the spellings that models and clients have, a task, or a prompt's name.",
-    )
+    input_type: InputType = None
     task: str | None = Field(default=None, description="Another name of `input_type`.")
     truncate_prompt_tokens: Annotated[int | None, TOLERATED] = Field(
         default=None, description="-1, or the model's longest text or more: as `truncate`."
@@ -171,10 +197,7 @@ class TextOptions(Body):
         Raises:
             InvalidInput: nothing is known that the texts are said to be for.
         """
-        for field, name in (("input_type", self.input_type), ("task", self.task)):
-            if name is not None and self.prompt_name is None:
-                return model.purpose(name, Place(field))
-        return self.prompt_name, None
+        return purpose(model, self.prompt_name, input_type=self.input_type, task=self.task)
 
 
 class VectorOptions(TextOptions):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 from service.api.requests import Body
 from service.api.schemas.fields import (
     SENTENCES,
+    InputType,
     LayersSpec,
     PoolingSpec,
     TextOptions,
@@ -77,6 +78,7 @@ class TokenizeRequest(Body):
     model: str | None = None
     add_special_tokens: bool = True
     prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
+    input_type: InputType = None
 
 
 class DecodeRequest(Body):
@@ -87,6 +89,7 @@ class DecodeRequest(Body):
     ids: TokenIds | Annotated[list[Annotated[list[TokenId], Field(fail_fast=True)]], Field(fail_fast=True)]
     model: str | None = None
     skip_special_tokens: bool = True
+    input_type: InputType = None
 
 
 class TokenBody(BaseModel):

@@ -67,7 +67,7 @@ def test_what_is_whole_is_read(model):
 @pytest.mark.parametrize(
     "kind",
     [
-        *("CNN", "LSTM", "WordWeights", "BoW", "Router", "StaticEmbedding"),
+        *("CNN", "LSTM", "WordWeights", "BoW", "StaticEmbedding"),
         "my_module.Projection",
         "other_package.models.Dense",
     ],

@@ -13,22 +13,24 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save
+from sentence_transformers.sentence_transformer.modules import Dense
 
 from service.checkpoint.declarations import Module
 from service.checkpoint.hub import needed
-from tests.support.checkpoints import plain_bert, sentence_transformer
+from tests.support.checkpoints import DIM, plain_bert, routed, sentence_transformer
 from tests.support.hub import Hub, altered, cut, status, truncated
 
 ROOT = Path(__file__).parents[3]
 NAME = "mill/pond"
 READ = """
 import logging, sys
-from service.checkpoint import read_checkpoint
+from service.checkpoint import read_model
 from service.errors import CheckpointError
 logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stdout)
 logging.getLogger("httpx2").setLevel("WARNING")
 try:
-    print("read", read_checkpoint(sys.argv[1], sys.argv[2] or None).folder)
+    found = read_model(sys.argv[1], sys.argv[2] or None)
+    print("read", getattr(found, "document", found).folder)
 except CheckpointError as error:
     print("refused", error)
 """
@@ -111,6 +113,20 @@ def test_only_what_is_needed_is_downloaded(hub, read, model):
 
 
 @pytest.mark.slow
+def test_the_routes_of_a_router_are_downloaded(hub, read, tmp_path):
+    model = routed(tmp_path, Dense(DIM, 8))
+    (model / "other").mkdir()
+    (model / "other" / "model.safetensors").write_bytes(b"of no module")
+    hub.add("mill/routes", model, "v1")
+    assert "read" in read(name="mill/routes")
+    fetched = hub.fetched()
+    assert {
+        f"{folder}/model.safetensors" for folder in ("query_0_StaticEmbedding", "document_0_Transformer")
+    } < fetched
+    assert {"router_config.json", "document_1_Pooling/config.json", "1_Dense/model.safetensors"} < fetched
+    assert "other/model.safetensors" not in fetched
+
+
 def test_progress_is_shown_and_logged(hub, read):
     assert re.search(r"INFO downloading mill/pond: \d files, 0\.\d MB", read())
     assert "Fetching 9 files: 100%" in read.progress

@@ -379,3 +379,23 @@ def test_evidence_is_paired():
     assert found["oracle"].interval[0] <= found["oracle"].gain <= found["oracle"].interval[1]
     again = probe.compare({"noise": noise, "oracle": oracle}, "noise")
     assert again["oracle"] == found["oracle"]
+
+
+def test_each_route_of_a_router_is_examined(tmp_path):
+    folder = checkpoints.routed(tmp_path, Normalize())
+    report = doctor(folder, TEXTS)
+    assert not report.faults, report.verdict
+    for route, modules in (
+        ("query", "StaticEmbedding > Normalize"),
+        ("document", "Transformer > Pooling > Normalize"),
+    ):
+        assert finding(report, f"{route}: agreement").severity == "ok"
+        assert modules in finding(report, f"{route}: modules").seen
+    assert report.served["query: pooling"] == "mean" and report.served["document: pooling"] == "cls"
+    assert report.served["default route"] == "document"
+
+
+def test_a_pooling_of_another_route_is_seen(tmp_path):
+    report = doctor_of_served(checkpoints.routed(tmp_path, Normalize()), pooling="mean")
+    assert finding(report, "document: pooling").severity != "ok"
+    assert finding(report, "query: pooling").severity == "ok"

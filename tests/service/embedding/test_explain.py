@@ -69,7 +69,7 @@ def test_a_prompt_that_is_not_pooled_has_no_share(bert, tmp_path, include_prompt
         bert, tmp_path / "model", "mean", Normalize(), include_prompt=include_prompt, prompts=prompts
     )
     with served(folder) as models:
-        found = explained(models, *TEXTS[:2], prompt_name="query", poolings=["mean", "max", "gem"])
+        found = explained(models, *TEXTS[:2], asked=("query", None), poolings=["mean", "max", "gem"])
         plain = explained(models, TEXTS[0])
         front = len(found.text.tokens) - len(plain.text.tokens) + 1  # [CLS] goes with it
         assert front > 3 and found.text.offsets[:front] == (None,) * front

@@ -357,7 +357,7 @@ def without_its_task(folder: Path) -> Path:
         (of_an_encoder_decoder, "an encoder with a decoder"),
         (without_a_head, "weights are missing"),
         (of_an_auto_encoder, "but Transformer, Pooling, SparseAutoEncoder. Known are a Transformer"),
-        (with_a_router, "must begin with a Transformer module, not .*Router.*SpladePooling"),
+        (with_a_router, "begins with a Router, which chooses .*under `models`, and nowhere else"),
         (with_two_poolings, "module .*SpladePooling.* is not one that can be followed here after what stands"),
         (with_another_strategy, "pooling_strategy: input should be 'max' or 'sum', not 'mean'"),
         (without_its_pooling, "is missing, so the declared pooling is not known"),
