@@ -100,7 +100,7 @@ def test_every_pooling_of_an_explanation_is_checked(bert, poolings, text, says):
 
 def test_an_explanation_gives_it_all(bert):
     with served(bert, pooling="mean", prompts={"query": PROMPT}) as models:
-        found = asyncio.run(explain(models, TEXTS[0], prompt_name="query", poolings=[MASK, "mean"]))
+        found = asyncio.run(explain(models, TEXTS[0], asked=("query", None), poolings=[MASK, "mean"]))
     shares = dict(zip(found.text.tokens, found.explanations[0].shares, strict=True))
     assert shares["[MASK]"] == 1 and sum(shares.values()) == 1
 
