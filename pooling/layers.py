@@ -127,6 +127,13 @@ class Stack:
         return dict(zip(self.used, stacked.unbind(2), strict=True))
 
 
+def require_form(spec: Any) -> Any:
+    """Return what a config or a request says of layers; raises `PoolingError` for what no layers are written as."""
+    if not isinstance(spec, str | Mapping):
+        raise PoolingError(f"{_short(spec)} names no layers; {_FORMS}")
+    return spec
+
+
 def build(spec: Any, depth: int | None) -> Layers:
     """Make layers of what a config or a request says.
 

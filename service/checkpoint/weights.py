@@ -70,15 +70,16 @@ def check_whole(files: Iterable[Path]) -> None:
 
 
 def not_finite(
-    files: Iterable[Path], config: Mapping[str, Any], vocabulary: int | None = None
+    files: Iterable[Path], config: Mapping[str, Any], vocabulary: int | None = None, *, heads: bool = False
 ) -> tuple[Path, str] | None:
     """Return the first tensor that holds NaN or infinity where a text may read it, as file and name, if there is one.
 
-    Heads are not read, nor types of tokens but the first, nor rows of the vocabulary beyond the tokenizer's.
+    Neither types of tokens but the first are read, nor rows of the vocabulary beyond the tokenizer's.
 
     Args:
         config: the encoder's config.json.
         vocabulary: one more than the highest id of a token.
+        heads: whether layers that follow an encoder for one task are read too.
     """
     from safetensors import safe_open
 
@@ -86,7 +87,9 @@ def not_finite(
     for path in files:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  # it is no mapping
-                if _HEADS.search(name) or (decoder and name.removeprefix("model.").startswith(decoder)):
+                if _HEADS.search(name) and not heads:
+                    continue
+                if decoder and name.removeprefix("model.").startswith(decoder):
                     continue
                 tensor = file.get_tensor(name)
                 if _TYPES.search(name):

@@ -58,7 +58,7 @@ def check_module(module: Any, checkpoint: Checkpoint, task: Task) -> None:
             f"{at} gives {task.result} of {shape} for 2 x {_TOKENS} tokens, not one a {each}. {remedy}."
         )
     if not states.isfinite().all():
-        raise not_finite_states(checkpoint, at, precision)
+        raise not_finite_states(checkpoint, at, precision, task)
     if torch.equal(*states[:, -1]):
         layers = next((f" ({name} is 0)" for name in LAYERS if checkpoint.config.get(name) == 0), "")
         raise CheckpointError(
@@ -67,15 +67,16 @@ def check_module(module: Any, checkpoint: Checkpoint, task: Task) -> None:
         )
 
 
-def not_finite_states(checkpoint: Checkpoint, what: str, precision: str) -> CheckpointError:
+def not_finite_states(checkpoint: Checkpoint, what: str, precision: str, task: Task) -> CheckpointError:
     """Return the error of an encoder that gives no numbers, naming the weights that are none."""
-    found = not_finite(checkpoint.weight_files(), checkpoint.config)
+    found = not_finite(checkpoint.weight_files(), checkpoint.config, heads=not task.per_token)
     if found is None:
         remedy = "Choose another model" if precision == "fp32" else "Set runtime.precision to fp32"
-        return CheckpointError(f"{what} gives states that are not finite in {precision}. {remedy}.")
+        return CheckpointError(f"{what} gives {task.result} that are not finite in {precision}. {remedy}.")
     path, name = found
     return CheckpointError(
-        f"{what} gives states that are not finite: {path.name} holds NaN or infinity in {name}. Get the file anew."
+        f"{what} gives {task.result} that are not finite: {path.name} holds NaN or infinity in {name}. Get the file "
+        "anew."
     )
 
 

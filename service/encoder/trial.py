@@ -162,7 +162,12 @@ def _try(source: Source, runtime: Runtime, longest: int) -> Trial:
                 f"{name}: on {runtime.backend} in {runtime.precision}, {fault}: they are {difference:.1e} apart, and "
                 f"{bound:.0e} is allowed. To serve it, {remedy}."
             )
-    broken = not_finite(source.checkpoint.weight_files(), source.checkpoint.config, source.tokenizer.vocab_size)
+    broken = not_finite(
+        source.checkpoint.weight_files(),
+        source.checkpoint.config,
+        source.tokenizer.vocab_size,
+        heads=not source.task.per_token,
+    )
     return Trial(
         checked_to=len(long),
         limit=source.anatomy.positions,
@@ -199,18 +204,18 @@ class _Passes:
         self._passed = max(self._passed, states.shape[1])
         found = [self._compared(states[row, : len(text)]) for row, text in enumerate(texts)]
         if not all(np.isfinite(vectors).all() for vectors in found):
-            checkpoint = self._source.checkpoint
-            raise not_finite_states(
-                checkpoint, f"{checkpoint.name} at {states.shape[1]} tokens", self._runtime.precision
-            )
+            raise self._broken(f"{self._source.checkpoint.name} at {states.shape[1]} tokens")
         return found
+
+    def _broken(self, what: str) -> CheckpointError:
+        source = self._source
+        return not_finite_states(source.checkpoint, what, self._runtime.precision, source.task)
 
     def give_numbers(self, texts: Sequence[Ids]) -> NDArray[np.bool_]:
         """Return for texts of equal length whether their states are finite, where some are, (texts,)."""
         found: NDArray[np.bool_] = np.asarray(np.isfinite(self._states(texts)).all((1, 2)))
         if not found.any():
-            checkpoint = self._source.checkpoint
-            raise not_finite_states(checkpoint, checkpoint.name, self._runtime.precision)
+            raise self._broken(self._source.checkpoint.name)
         return found
 
     def _states(self, texts: Sequence[Ids], *, wide: bool = False) -> Floats:

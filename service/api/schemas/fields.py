@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, overload
 
-from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema
 
+from pooling.layers import require_form
 from service.api.requests import TOLERATED, Body
 from service.collections.protocols import NAME
 from service.embedding.embedder import Embedder
@@ -26,6 +27,7 @@ PoolingSpec = Annotated[
 
 LayersSpec = Annotated[
     str | dict[str, Any],
+    BeforeValidator(require_form),
     Field(
         description='Other layers than the model\'s own whose states are pooled: `last`, `{"use": ["first", "last"], '
         '"by": "mean"}`, where 0 is the embeddings and `first` is 1, or `{"last": 4, "by": "mean"}`.'

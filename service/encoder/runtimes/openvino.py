@@ -162,8 +162,9 @@ class OpenVINORuntime(Runtime):
         try:
             graph = source.artifact("graph", {"openvino": version("openvino"), "check": CHECK}, build) / GRAPH
         except ConversionError as error:
-            if not_finite(source.checkpoint.weight_files(), source.checkpoint.config):
-                broken = not_finite_states(source.checkpoint, name, "fp32")
+            heads = not source.task.per_token
+            if not_finite(source.checkpoint.weight_files(), source.checkpoint.config, heads=heads):
+                broken = not_finite_states(source.checkpoint, name, "fp32", source.task)
                 if precision == "int8":
                     raise broken from None
                 raise Unfit(broken, f"the weights hold NaN or infinity, and the graph does too ({error})") from None

@@ -81,7 +81,7 @@ def test_what_is_no_layer_is_refused_by_its_field(tiny, layers, words):
 
 @pytest.mark.parametrize("layers", [3, [1, 2], True])
 def test_what_has_no_form_of_layers(tiny, layers):
-    assert "layers" in problem(tiny.post("/embed", {"inputs": TEXTS, "layers": layers}), 422)["detail"]
+    assert "{last: 4, by: mean}" in problem(tiny.post("/embed", {"inputs": TEXTS, "layers": layers}), 422)["detail"]
 
 
 def test_a_collection_is_searched_under_its_own_layers_alone(tmp_path):

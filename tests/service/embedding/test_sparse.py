@@ -275,6 +275,17 @@ def test_a_weight_that_is_no_number(tmp_path: Path) -> None:
         assert caught.value.where == Place("inputs", 1)
 
 
+def test_a_head_that_is_no_number_is_named(tmp_path: Path) -> None:
+    folder = sparse_encoder(bert_mlm(tmp_path / "plain"), tmp_path / "model")
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["cls.predictions.bias"][7] = torch.inf
+    save_file(weights, path, {"format": "pt"})
+    said = r"weights of tokens .* model.safetensors holds NaN or infinity in cls.predictions.bias"
+    with pytest.raises(CheckpointError, match=said), loaded(folder, tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
 @pytest.mark.parametrize("most_active", [None, 1, 3])
 def test_a_weight_that_is_no_number_is_among_the_most_active(broken: float, most_active: int | None) -> None:

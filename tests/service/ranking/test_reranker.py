@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from service.config import make_config
 from service.errors import CheckpointError, ConfigError, InvalidInput, Place, TooLong, UnsupportedTask
@@ -217,6 +218,15 @@ def with_softmax_of_one(folder):
     return folder
 
 
+def with_a_bias_that_is_no_number(folder):
+    cross_encoder(bert_classifier(folder / "plain"), folder / "model")
+    path = folder / "model" / "model.safetensors"
+    weights = load_file(path)
+    weights["classifier.bias"][0] = torch.nan
+    save_file(weights, path, {"format": "pt"})
+    return folder / "model"
+
+
 def with_a_thousand_million_labels(folder):
     edit(bert_classifier(folder) / "config.json", id2label=None, label2id=None, num_labels=10**9)
     return folder
@@ -240,6 +250,7 @@ def with_other_types(folder):
         (with_weights, "has weights, and none are saved"),
         (with_softmax_of_one, "the same for every text, so it ranks none. Set rerankers.ranker.activation to one"),
         (with_a_thousand_million_labels, "num_labels is 1000000000, and the most that is followed is 65536"),
+        (with_a_bias_that_is_no_number, "scores .* model.safetensors holds NaN or infinity in classifier.bias"),
         (with_other_types, "template of pairs gives"),
     ],
 )
