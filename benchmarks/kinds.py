@@ -53,7 +53,7 @@ class Asked(Millpond):
 
 def run(report: Report) -> None:
     """Measure, and fill the report."""
-    seconds = report.size(120, 20)
+    seconds = report.size(60, 20)
     found: dict[str, Soak] = {}
     with tempfile.TemporaryDirectory(prefix="millpond-benchmark-") as name:
         for server in kinds(Path(name)):

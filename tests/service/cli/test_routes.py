@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(
-        app, [*map(str, arguments)], env={"MILLPOND_RUNTIME__BACKEND": "torch", "COLUMNS": "200"}
+        app, [*map(str, arguments)], env={"MILLPOND_RUNTIME__BACKEND": "torch", "COLUMNS": "400"}
     )
 
 
