@@ -30,7 +30,7 @@ const LESSONS: Record<string, { rows: Row[]; more: string[] }> = {
   "Between the mean and the max": { rows: rows([1], [0.5], [2], [0.3]), more: ["gem(p=1)", "gem(p=10)"] },
   "Windows and segments": {
     rows: rows([0.2], [0.8], [0.1], [0.9]),
-    more: ["window(2, 2) > max", "piecewise(n=2)", "piecewise(n=2, by=mean)"],
+    more: ["window(2, 2, by=max) > mean", "piecewise(n=2)", "piecewise(n=2, by=mean)"],
   },
   "Seven tokens in two segments": {
     rows: rows([0], [1], [2], [3], [4], [5], [6]),
@@ -130,7 +130,21 @@ export function Laboratory() {
               ))}
             </select>
           </label>
-          <States of={written} onChange={change} onAll={setWritten} />
+          <div class="scrolled" tabIndex={0} role="region" aria-label="Token states">
+            <States of={written} onChange={change} />
+          </div>
+          <p>
+            <button
+              type="button"
+              onClick={() => setWritten([...written, { state: Array<number>(dim).fill(0), counts: true }])}
+              disabled={written.length >= 32}
+            >
+              One token more
+            </button>{" "}
+            <button type="button" onClick={() => setWritten(written.slice(0, -1))} disabled={written.length < 2}>
+              One less
+            </button>
+          </p>
         </div>
         <fieldset>
           <legend>Disturb it</legend>
@@ -218,65 +232,55 @@ function Slider({ name, value, least = 0, most, step, unit = "", onChange }: Sli
   );
 }
 
-type StatesProps = { of: Row[]; onChange: (token: number, to: Partial<Row>) => void; onAll: (to: Row[]) => void };
+type StatesProps = { of: Row[]; onChange: (token: number, to: Partial<Row>) => void };
 
-function States({ of, onChange, onAll }: StatesProps) {
+function States({ of, onChange }: StatesProps) {
   const dim = of[0]?.state.length ?? 1;
   return (
-    <>
-      <table class="states">
-        <thead>
-          <tr>
-            <th scope="col">token</th>
-            {Array.from({ length: dim }, (_, place) => (
-              <th scope="col" key={place}>
-                number {place + 1}
-              </th>
-            ))}
-            <th scope="col">counts</th>
-          </tr>
-        </thead>
-        <tbody>
-          {of.map((row, token) => (
-            <tr key={token}>
-              <th scope="row">{token + 1}</th>
-              {row.state.map((number, place) => (
-                <td key={place}>
-                  <input
-                    type="number"
-                    step="any"
-                    value={number}
-                    aria-label={`Token ${token + 1}, number ${place + 1}`}
-                    onInput={(event) => {
-                      const to = event.currentTarget.valueAsNumber;
-                      if (Number.isFinite(to)) {
-                        onChange(token, { state: row.state.map((old, at) => (at === place ? to : old)) });
-                      }
-                    }}
-                  />
-                </td>
-              ))}
-              <td>
+    <table class="states">
+      <thead>
+        <tr>
+          <th scope="col">token</th>
+          {Array.from({ length: dim }, (_, place) => (
+            <th scope="col" key={place}>
+              number {place + 1}
+            </th>
+          ))}
+          <th scope="col">counts</th>
+        </tr>
+      </thead>
+      <tbody>
+        {of.map((row, token) => (
+          <tr key={token}>
+            <th scope="row">{token + 1}</th>
+            {row.state.map((number, place) => (
+              <td key={place}>
                 <input
-                  type="checkbox"
-                  checked={row.counts}
-                  aria-label={`Token ${token + 1} counts`}
-                  onChange={(event) => onChange(token, { counts: event.currentTarget.checked })}
+                  type="number"
+                  step="any"
+                  value={number}
+                  aria-label={`Token ${token + 1}, number ${place + 1}`}
+                  onInput={(event) => {
+                    const to = event.currentTarget.valueAsNumber;
+                    if (Number.isFinite(to)) {
+                      onChange(token, { state: row.state.map((old, at) => (at === place ? to : old)) });
+                    }
+                  }}
                 />
               </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-      <p>
-        <button type="button" onClick={() => onAll([...of, { state: Array<number>(dim).fill(0), counts: true }])} disabled={of.length >= 32}>
-          One token more
-        </button>{" "}
-        <button type="button" onClick={() => onAll(of.slice(0, -1))} disabled={of.length < 2}>
-          One less
-        </button>
-      </p>
-    </>
+            ))}
+            <td>
+              <input
+                type="checkbox"
+                checked={row.counts}
+                aria-label={`Token ${token + 1} counts`}
+                onChange={(event) => onChange(token, { counts: event.currentTarget.checked })}
+              />
+            </td>
+          </tr>
+        ))}
+      </tbody>
+    </table>
   );
 }
 
