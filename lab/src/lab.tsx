@@ -2,11 +2,16 @@ import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ask, type Info } from "./api";
 import { Health } from "./health";
+import { Laboratory } from "./laboratory";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
 import { Texts } from "./texts";
 
-const PANELS = { texts: { title: "Look at texts", of: Texts }, health: { title: "Health", of: Health } };
+const PANELS = {
+  texts: { title: "Look at texts", of: Texts },
+  laboratory: { title: "Laboratory", of: Laboratory },
+  health: { title: "Health", of: Health },
+};
 type Name = keyof typeof PANELS;
 
 function named(): Name {

@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 from tests.support import browser as chromium
 from tests.support.servers import ROOT, Server
 
-PANELS: Final = ("texts", "health")
+PANELS: Final = ("texts", "laboratory", "health")
 WIDTHS: Final = (360, 1280, 1920)
 SCHEMES: Final[tuple[Any, ...]] = ("light", "dark")
 
@@ -43,7 +43,7 @@ def take(folder: Path) -> list[Path]:
 def _show(page: Page, panel: str) -> None:
     page.evaluate(f"location.hash = '{panel}'")
     expect(page.locator("section")).to_have_attribute("aria-labelledby", f"{panel}-title")
-    expect(page.locator("article").first).to_be_visible()
+    expect(page.locator("article, .outputs td").first).to_be_visible()
     if panel == "texts":
         page.locator("article").first.locator(".strategy").nth(1).locator("li").nth(3).hover()
 

@@ -58,6 +58,13 @@ likely: dict[str, dict[str, Any]] = {
         "spans": spans | st.lists(spans, max_size=3) | cuts | values,
     },
     "/explain": {"text": st.text(max_size=9) | values, "other": st.none() | st.text(max_size=9) | values},
+    "/compare": {"texts": st.lists(st.text(max_size=9), max_size=3) | values, "numbers": st.integers(-1, 9) | values},
+    "/pool": {
+        "states": st.lists(st.lists(st.floats() | st.integers(), max_size=3), max_size=3) | values,
+        "counts": st.lists(st.booleans(), max_size=3) | values,
+        "query": st.lists(st.floats(), max_size=3) | values,
+        "pooling": st.sampled_from(["mean", "attention", "gem", ["max", "cls"]]) | values,
+    },
     "/v1/embeddings": {
         "input": st.text(max_size=9) | st.lists(st.integers(-1, 30_600), max_size=5) | values,
         "model": st.sampled_from(["mean", "cls", "nope"]) | values,
