@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sentence_transformers.sentence_transformer.modules import Normalize
@@ -34,11 +35,11 @@ def rows(output: str) -> list[Sequence[str]]:
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in output.splitlines()]
 
 
-def test_a_config_is_checked_by_route(folder: Path, tmp_path: Path) -> None:
+def test_a_config_is_checked_by_route(millpond: Any, folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps({"models": {"m": {"encoder": str(folder)}}}))
-    result = invoke("config", "check", config)
-    assert result.exit_code == 0, result.output
+    result = millpond("config", "check", config)
+    assert result.returncode == 0, result.stderr
     found = {row[0]: row[2:5] for row in rows(result.stdout)}
     assert found["m (query)"] == ["declared", "mean", "yes"]
     assert found["m (document)"] == ["declared", "cls", "yes"]
