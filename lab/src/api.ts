@@ -47,6 +47,8 @@ export class Offline extends Error {
   }
 }
 
+const GATEWAY = [502, 504]; // what a proxy says for a service that does not answer it
+
 let key = "";
 
 /** Send this key from now on. It is kept in this page's memory alone. */
@@ -56,6 +58,7 @@ export function useKey(value: string): void {
 
 /** Send a request, and return the JSON of its answer. Paths are relative to where the page is served. */
 export async function ask<Answer>(path: string, body?: unknown, signal?: AbortSignal): Promise<Answer> {
+  if (/[^\x21-\x7e]/.test(key)) throw new Refused(401, "This is no key of the service: keys have letters, digits and signs of ASCII alone.");
   const headers: Record<string, string> = key ? { authorization: `Bearer ${key}` } : {};
   if (body !== undefined) headers["content-type"] = "application/json";
   let answer: Response;
@@ -72,5 +75,6 @@ export async function ask<Answer>(path: string, body?: unknown, signal?: AbortSi
   }
   if (answer.ok) return (await answer.json()) as Answer;
   const problem = (await answer.json().catch(() => null)) as { detail?: string } | null;
+  if (!problem && GATEWAY.includes(answer.status)) throw new Offline();
   throw new Refused(answer.status, problem?.detail ?? `The service answered ${answer.status} ${answer.statusText}.`);
 }

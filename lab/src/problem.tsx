@@ -1,12 +1,12 @@
 import { Refused, useKey } from "./api";
 
-/** What went wrong, in the service's words, and what to do where a key is missing. */
+/** What went wrong, in the service's words, and what to do where a key is missing or is of another scope. */
 export function Problem({ error, onKey }: { error: Error; onKey: () => void }) {
   const status = error instanceof Refused ? error.status : 0;
   return (
     <div role="alert" class="problem">
       <p>{error.message}</p>
-      {status === 401 && <KeyForm onKey={onKey} />}
+      {(status === 401 || status === 403) && <KeyForm onKey={onKey} />}
       {status === 503 && <p>The service has more work than it takes. Change something to try again.</p>}
     </div>
   );

@@ -16,6 +16,8 @@ from service.arrays import Floats
 from service.embedding.embedder import TokenStates
 from service.embedding.explain import (
     EXPLAINING,
+    MOST_ENTRIES,
+    MOST_NUMBERS,
     MOST_TOKENS,
     Asked,
     embedder_of,
@@ -28,7 +30,7 @@ from service.embedding.models import Models
 from service.embedding.postprocessing import complete
 from service.embedding.recipe import Recipe, Spec
 from service.encoder.reading import Cut
-from service.errors import BrokenModel, InvalidInput, Place
+from service.errors import BrokenModel, InvalidInput, Place, TooLarge
 
 MOST_COMPARED: Final = 64
 """Most texts of one request."""
@@ -42,13 +44,15 @@ class View:
         pooling: the pooling.
         shares: of each text, the share of each of its tokens, (tokens,); each adds up to one.
         norms: the length of each pooled vector, before any head and before it is normalised, (texts,).
-        vectors: the vectors as they are served, (texts, dim).
+        dimension: of the vectors as they are served.
+        vectors: their leading numbers, as many as are asked for, (texts, numbers).
         cosines: of each two of them, (texts, texts).
     """
 
     pooling: str
     shares: list[Floats]
     norms: Floats
+    dimension: int
     vectors: Floats
     cosines: Floats
 
@@ -83,6 +87,7 @@ async def compare(
     model: str | None = None,
     truncate: Cut = None,
     asked: Asked = (None, None),
+    numbers: int = 8,
 ) -> Compared:
     """Compare texts under each of several poolings, from one pass over the encoder.
 
@@ -94,6 +99,7 @@ async def compare(
         model: name of the model; None is the default one.
         truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
         asked: the prompt's name, and what the texts are for.
+        numbers: how many leading numbers of each vector are wanted.
 
     Raises:
         ServiceError: as `Embedder.embed`, or the request exceeds a limit.
@@ -105,6 +111,7 @@ async def compare(
         )
     prompt_name, role = asked
     embedders = [embedder_of(models, model, spec, layers).of(role, prompt_name) for spec in poolings]
+    _check_given(len(texts) * sum(min(numbers, embedder.dim) for embedder in embedders))
     where = partial(Place, "texts")
     async with embedders[0].token_states(
         texts, prompt_name=prompt_name, role=role, truncate=truncate, max_total=MOST_TOKENS, where=where
@@ -113,15 +120,43 @@ async def compare(
             for embedder in embedders:
                 require_size(states, embedder.recipe, where(index))
                 embedder.recipe.require_pooled(states.ids[states.left_out :], where(index))
+        tokens = sum(len(states.tokens) for states in found)
+        for embedder in embedders:
+            _check_size(tokens, embedder.recipe)
         views = [
-            await asyncio.get_running_loop().run_in_executor(EXPLAINING, partial(_view, embedder.recipe, found))
+            await asyncio.get_running_loop().run_in_executor(
+                EXPLAINING, partial(_view, embedder.recipe, found, numbers)
+            )
             for embedder in embedders
         ]
     recipe = embedders[0].recipe
     return Compared(recipe.name, recipe.layers.spec, recipe.head.spec, recipe.max_tokens, found, views)
 
 
-def _view(recipe: Recipe, texts: Sequence[TokenStates]) -> View:
+def _check_given(given: int) -> None:
+    if given > MOST_ENTRIES:
+        raise TooLarge(
+            f"the vectors asked for have {given} numbers together, and one answer holds {MOST_ENTRIES}. Ask for "
+            "fewer 'numbers' of each, or send fewer texts or poolings.",
+            where=Place("numbers"),
+            limit=MOST_ENTRIES,
+        )
+
+
+def _check_size(tokens: int, recipe: Recipe) -> None:
+    """Raise `TooLarge` where a view of all texts takes more than what one explanation may."""
+    dimensions = recipe.pooler.output_dim
+    if tokens * dimensions > MOST_NUMBERS:
+        raise TooLarge(
+            f"the texts have {tokens} tokens together and pooling {recipe.pooler.spec!r} {dimensions} dimensions: to "
+            f"compare them takes {tokens * dimensions} numbers, and the most is {MOST_NUMBERS}. Send fewer or "
+            "shorter texts, or ask for a smaller pooling.",
+            where=Place("texts"),
+            limit=MOST_NUMBERS,
+        )
+
+
+def _view(recipe: Recipe, texts: Sequence[TokenStates], numbers: int) -> View:
     with torch.inference_mode():
         shares = [shares_of(recipe, text) for text in texts]
         # Each by itself: texts of other lengths beside it would need padding.
@@ -133,7 +168,8 @@ def _view(recipe: Recipe, texts: Sequence[TokenStates]) -> View:
             recipe.pooler.spec,
             shares,
             torch.linalg.vector_norm(vectors, dim=1).numpy(),
-            served.numpy(),
+            served.shape[1],
+            served[:, :numbers].clone().numpy(),
             _cosines(served).numpy(),
         )
 

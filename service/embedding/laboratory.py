@@ -12,7 +12,7 @@ from torch import Tensor
 import pooling
 from pooling import Attention, Pooler, PoolingError, Token
 from service.arrays import Floats
-from service.embedding.explain import require_count
+from service.embedding.explain import MOST_TOKENS, require_count
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, Place, TooLarge
 
@@ -75,6 +75,12 @@ def _check(
                 f"states[{place}] has {len(state)} numbers, and the first one {dim}; all tokens have as many.",
                 where=Place("states", place),
             )
+    if len(states) > MOST_TOKENS:  # a window's masks are as many numbers as the square of the tokens
+        raise TooLarge(
+            f"there are states of {len(states)} tokens, and one request takes {MOST_TOKENS}.",
+            where=Place("states"),
+            limit=MOST_TOKENS,
+        )
     if len(states) * dim > MOST_STATES:
         raise TooLarge(
             f"there are {len(states)} states of {dim} numbers, and one request takes {MOST_STATES} numbers in all.",

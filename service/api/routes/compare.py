@@ -31,6 +31,7 @@ async def compare(body: CompareRequest, served: Served) -> Response:
         model=body.model,
         truncate=None if body.truncate is None else body.truncate and "right",
         asked=purpose(served.models.get(body.model), body.prompt_name, input_type=body.input_type),
+        numbers=body.numbers,
     )
     return await response_in_parts(
         json_object(
@@ -39,7 +40,7 @@ async def compare(body: CompareRequest, served: Served) -> Response:
             head=found.head or None,
             limit=found.limit,
             texts=json_list_of(map(_text, found.texts)),
-            views=json_list_of(_view(view, body.numbers) for view in found.views),
+            views=json_list_of(map(_view, found.views)),
         )
     )
 
@@ -52,13 +53,13 @@ def _text(text: TokenStates) -> Iterator[bytes]:
     return json_object(tokens=json_list(text.tokens, to_json), prompt=text.left_out, truncated=text.truncated)
 
 
-def _view(view: View, numbers: int) -> Iterator[bytes]:
+def _view(view: View) -> Iterator[bytes]:
     def to_json(index: int, vector: Any) -> dict[str, Any]:
         return {"shares": view.shares[index], "norm": view.norms[index], "vector": vector}
 
     return json_object(
         pooling=view.pooling,
-        dimension=view.vectors.shape[1],
-        texts=json_list(view.vectors[:, :numbers].copy(), to_json),
+        dimension=view.dimension,
+        texts=json_list(view.vectors, to_json),
         cosines=json_list(view.cosines),
     )

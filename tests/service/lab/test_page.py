@@ -290,32 +290,36 @@ def test_one_request_at_a_time_while_one_types(page: Page) -> None:
 
 
 def test_a_key_is_asked_for_and_forgotten(browser: Browser, tmp_path: Any) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "service",
-        "keys",
-        "new",
-        "someone",
-        "--scopes",
-        "embed",
-        "-f",
-        tmp_path / "keys",
-    ]
-    key = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[0]
+    def new(name: str, scope: str) -> str:
+        options = [name, "--scopes", scope, "-f", tmp_path / "keys"]
+        command = [sys.executable, "-m", "service", "keys", "new", *options]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[0]
+
+    key, other = new("someone", "embed"), new("another", "search")
     env = {"MILLPOND_ACCESS__KEYS_FILE": str(tmp_path / "keys")}
     with (
         Server(ROOT / "configs" / "mean.yaml", tmp_path / "store", env) as server,
         chromium.opened(browser, server.url) as page,
     ):
         expect(page.get_by_role("alert")).to_contain_text("key")
-        page.get_by_label("API key").fill(key)
-        page.get_by_role("button", name="Use this key").click()
+        for given, words in ((f"“{key}”", "no key"), (other, "is for search"), (key, None)):
+            page.get_by_label("API key").fill(given)
+            page.get_by_role("button", name="Use this key").click()
+            if words:
+                expect(page.get_by_role("alert")).to_contain_text(words)
         expect(page.get_by_role("heading", name="Text 1")).to_be_visible()
         kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
         assert kept == '[{},{},""]'
         page.reload()
         expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_a_proxy_without_its_service_is_asked_again(page: Page) -> None:
+    page.route("**/compare", lambda route: route.fulfill(status=502, body="Bad Gateway"), times=1)
+    page.get_by_label("Texts, one a line").fill("A wheel")
+    expect(page.get_by_role("alert")).to_contain_text("It may be starting again")
+    expect(page.locator("article")).to_have_count(1)
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_service_that_ends_and_starts_again(browser: Browser, tmp_path: Any) -> None:
