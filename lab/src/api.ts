@@ -21,6 +21,8 @@ export type Model = {
   streams: number;
   tokens_per_second: number | null;
   warnings: string[];
+  routes?: Record<string, unknown>;
+  default_route?: string | null;
 };
 export type Info = {
   version: string;

@@ -27,10 +27,12 @@ export function Texts({ info }: { info: Info }) {
   const [chosen, choose] = useState<string[]>([own, "max", "cls"].filter((name, place, all) => all.indexOf(name) === place));
   const [pointed, point] = useState<Pointed>(null);
   const [tries, setTries] = useState(0);
+  const routes = info.models[model]?.routes;
+  const [role, setRole] = useState("document");
 
   const texts = lines(written);
   const poolings = offered.filter((name) => chosen.includes(name));
-  const body = { texts, pooling: poolings, model, truncate: true, numbers: NUMBERS };
+  const body = { texts, pooling: poolings, model, truncate: true, numbers: NUMBERS, ...(routes ? { input_type: role } : {}) };
   const ready = texts.length > 0 && texts.length <= MOST_TEXTS && poolings.length > 0;
   const { answer, error, busy } = useLatest(ready ? { body, tries } : null, (input, signal) =>
     ask<Compared>("compare", input.body, signal),
@@ -51,6 +53,15 @@ export function Texts({ info }: { info: Info }) {
               {Object.keys(info.models).map((name) => (
                 <option key={name}>{name}</option>
               ))}
+            </select>
+          </label>
+        )}
+        {routes && (
+          <label>
+            Texts are{" "}
+            <select value={role} onChange={(event) => setRole(event.currentTarget.value)}>
+              <option value="document">documents</option>
+              <option value="query">queries</option>
             </select>
           </label>
         )}
@@ -105,7 +116,8 @@ export function Texts({ info }: { info: Info }) {
             of={{
               curl: () => curl("compare", body),
               Python: () => python("compare", body),
-              YAML: () => yaml(model, info.models[model]?.encoder ?? "", poolings[0] ?? own),
+              // A model with routes has two encoders, and its folder is not told.
+              ...(routes ? {} : { YAML: () => yaml(model, info.models[model]?.encoder ?? "", poolings[0] ?? own) }),
             }}
           />
           <p class="note">

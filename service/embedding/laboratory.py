@@ -12,10 +12,12 @@ from torch import Tensor
 import pooling
 from pooling import Attention, Pooler, PoolingError, Token
 from service.arrays import Floats
-from service.embedding.explain import MOST_TOKENS, require_count
+from service.embedding.explain import require_count
 from service.embedding.recipe import Spec
 from service.errors import InvalidInput, Place, TooLarge
 
+MOST_TOKENS: Final = 512
+"""Tokens of one request: a window's masks are as many numbers as their square, and windows can be chained."""
 MOST_STATES: Final = 2**16
 """Numbers of the token states of one request."""
 
@@ -75,7 +77,7 @@ def _check(
                 f"states[{place}] has {len(state)} numbers, and the first one {dim}; all tokens have as many.",
                 where=Place("states", place),
             )
-    if len(states) > MOST_TOKENS:  # a window's masks are as many numbers as the square of the tokens
+    if len(states) > MOST_TOKENS:
         raise TooLarge(
             f"there are states of {len(states)} tokens, and one request takes {MOST_TOKENS}.",
             where=Place("states"),
