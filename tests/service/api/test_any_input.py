@@ -32,6 +32,7 @@ scalars = (
         lambda text: text.isascii() or not any(0xD800 <= ord(character) < 0xE000 for character in text)
     )
 )
+finite = st.floats(allow_nan=False, allow_infinity=False)  # JSON has no others
 keys = st.sampled_from(FIELDS + WORDS) | st.text("ab.$", max_size=3)
 values = st.recursive(
     scalars,
@@ -60,9 +61,9 @@ likely: dict[str, dict[str, Any]] = {
     "/explain": {"text": st.text(max_size=9) | values, "other": st.none() | st.text(max_size=9) | values},
     "/compare": {"texts": st.lists(st.text(max_size=9), max_size=3) | values, "numbers": st.integers(-1, 9) | values},
     "/pool": {
-        "states": st.lists(st.lists(st.floats() | st.integers(), max_size=3), max_size=3) | values,
+        "states": st.lists(st.lists(finite | st.integers(), max_size=3), max_size=3) | values,
         "counts": st.lists(st.booleans(), max_size=3) | values,
-        "query": st.lists(st.floats(), max_size=3) | values,
+        "query": st.lists(finite, max_size=3) | values,
         "pooling": st.sampled_from(["mean", "attention", "gem", ["max", "cls"]]) | values,
     },
     "/v1/embeddings": {
@@ -82,7 +83,7 @@ likely: dict[str, dict[str, Any]] = {
     "/documents": {"documents": documents | values},
     "/search": {
         "query": st.text(max_size=9) | values,
-        "vector": st.none() | st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=3) | values,
+        "vector": st.none() | st.lists(finite, max_size=3) | values,
         "filter": filters | values,
         "mode": st.sampled_from(["dense", "keyword", "hybrid"]) | values,
     },
