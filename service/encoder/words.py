@@ -58,7 +58,7 @@ class Words:
             self._known = dict(list(short.items())[:_MOST])
         else:
             known.update(short)
-        # In one dictionary where it holds them all: to look a word up in two costs as much as all else here.
+        # Words that are too long are not kept, nor any of these where what is kept has begun anew.
         ids_of = known.__getitem__ if all(word in known for word in fresh) else ChainMap(fresh, known).__getitem__
         return [list(chain.from_iterable(map(ids_of, words))) for words in split]
 

@@ -29,7 +29,7 @@ async def compare(body: CompareRequest, served: Served) -> Response:
         poolings=body.poolings,
         layers=body.layers,
         model=body.model,
-        truncate=None if body.truncate is None else body.truncate and "right",
+        truncate=body.cut,
         asked=purpose(served.models.get(body.model), body.prompt_name, input_type=body.input_type),
         numbers=body.numbers,
     )

@@ -38,7 +38,7 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
         poolings=body.poolings,
         layers=body.layers,
         model=body.model,
-        truncate=None if body.truncate is None else body.truncate and "right",
+        truncate=body.cut,
         asked=asked,
         asked_of_other=asked if body.other_input_type is None else of_other,
         matrices=body.matrix,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Final
@@ -44,10 +45,17 @@ async def file(file: str, request: Request) -> Response:
     return _answer(file, request)
 
 
+@cache
+def _file(name: str) -> tuple[bytes, str]:
+    """Return a file's content, and its name for what a browser keeps of it."""
+    content = (files(_PACKAGE) / name).read_bytes()
+    return content, f'"{sha256(content).hexdigest()[:32]}"'
+
+
 def _answer(name: str, request: Request) -> Response:
     """Return a file, or that the browser has it already."""
-    content = (files(_PACKAGE) / name).read_bytes()
-    headers = {**_HEADERS, "etag": f'"{sha256(content).hexdigest()[:32]}"'}
+    content, tag = _file(name)
+    headers = {**_HEADERS, "etag": tag}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=_TYPES[name])

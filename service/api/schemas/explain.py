@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field, JsonValue
 
-from service.api.requests import Body
-from service.api.schemas.fields import SENTENCES, InputType, LayersSpec, PoolingSpec, examples
+from service.api.schemas.fields import SENTENCES, PlacedToken, PoolingsRequest, examples
 
 
-class ExplainRequest(Body):
+class ExplainRequest(PoolingsRequest):
     """A text to explain, or two of which the similarity is explained."""
 
     model_config = examples(
@@ -19,33 +18,15 @@ class ExplainRequest(Body):
 
     text: str
     other: str | None = Field(default=None, description="Explain what makes `text` similar to this one.")
-    pooling: PoolingSpec | None = Field(
-        default=None, description="A strategy, or a list of several; null, there too, is the model's own."
-    )
-    layers: LayersSpec | None = None
-    model: str | None = None
-    truncate: bool | None = Field(
-        default=None, description="Cut a text that is too long instead of refusing it; as configured unless given."
-    )
-    prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
-    input_type: InputType = None
     other_input_type: str | None = Field(
         default=None, description="The same of `other` by itself: of a query and a document, say."
     )
     matrix: bool = Field(default=False, description="With `other`: give what each pair of tokens contributes.")
 
-    @property
-    def poolings(self) -> list[str | dict[str, Any] | list[Any] | None]:
-        """Each strategy asked for; None is the model's own."""
-        return self.pooling if isinstance(self.pooling, list) else [self.pooling]
 
-
-class ExplainedToken(BaseModel):
+class ExplainedToken(PlacedToken):
     """A token, where it stands, and what it gave."""
 
-    token: str
-    start: int | None = Field(description="Where in the text its characters begin; null for special tokens.")
-    end: int | None = Field(description="Where they end; null for special tokens.")
     share: float = Field(description="Of the pooled vector; the shares of a text add up to one.")
     contribution: float | None = Field(
         default=None, description="To the similarity of two texts, which those of either text add up to."

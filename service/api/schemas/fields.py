@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, overload
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema
 
 from pooling.layers import require_form
 from service.api.requests import TOLERATED, Body
@@ -154,6 +154,39 @@ def purpose(
         if said is not None and isinstance(model, Embedder) and model.routes:
             return prompt_name, model.purpose(said, Place(field))[1]
     return prompt_name, None
+
+
+class PoolingsRequest(Body):
+    """Which model texts are seen by, under one strategy or several."""
+
+    pooling: PoolingSpec | None = Field(
+        default=None, description="A strategy, or a list of several; null, there too, is the model's own."
+    )
+    layers: LayersSpec | None = None
+    model: str | None = None
+    truncate: bool | None = Field(
+        default=None, description="Cut a text that is too long instead of refusing it; as configured unless given."
+    )
+    prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
+    input_type: InputType = None
+
+    @property
+    def poolings(self) -> list[str | dict[str, Any] | list[Any] | None]:
+        """Each strategy asked for; None is the model's own."""
+        return self.pooling if isinstance(self.pooling, list) else [self.pooling]
+
+    @property
+    def cut(self) -> Cut:
+        """The side at which a text that is too long is cut; None where that is as configured."""
+        return self.truncate and "right"
+
+
+class PlacedToken(BaseModel):
+    """A token, and where it stands."""
+
+    token: str
+    start: int | None = Field(description="Where in the text its characters begin; null for special tokens.")
+    end: int | None = Field(description="Where they end; null for special tokens.")
 
 
 class TextOptions(Body):
