@@ -5,7 +5,7 @@ import { build } from "esbuild";
 const target = process.argv[2] ?? "../service/lab";
 await mkdir(target, { recursive: true });
 await build({
-  entryPoints: ["src/lab.tsx", "src/lab.css"],
+  entryPoints: ["src/lab.tsx"], // what it imports of CSS comes beside it, as lab.css
   outdir: target,
   bundle: true,
   minify: true,

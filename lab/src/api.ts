@@ -58,25 +58,28 @@ export function useKey(value: string): void {
   key = value.trim();
 }
 
-/** Send a request, and return the JSON of its answer. Paths are relative to where the page is served. */
-export async function ask<Answer>(path: string, body?: unknown, signal?: AbortSignal): Promise<Answer> {
+export type Method = "GET" | "POST" | "PUT" | "DELETE";
+
+/** Send a request; paths are relative to where the page is served. Throws `Refused`, or `Offline`. */
+export async function send(method: Method, path: string, body?: unknown, options: RequestInit = {}): Promise<Response> {
   if (/[^\x21-\x7e]/.test(key)) throw new Refused(401, "This is no key of the service: keys have letters, digits and signs of ASCII alone.");
   const headers: Record<string, string> = key ? { authorization: `Bearer ${key}` } : {};
   if (body !== undefined) headers["content-type"] = "application/json";
   let answer: Response;
   try {
-    answer = await fetch(path, {
-      method: body === undefined ? "GET" : "POST",
-      headers,
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      ...(signal ? { signal } : {}),
-    });
+    answer = await fetch(path, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }), ...options });
   } catch (error) {
-    if (signal?.aborted) throw error;
+    if (options.signal?.aborted) throw error;
     throw new Offline();
   }
-  if (answer.ok) return (await answer.json()) as Answer;
+  if (answer.ok) return answer;
   const problem = (await answer.json().catch(() => null)) as { detail?: string } | null;
   if (!problem && GATEWAY.includes(answer.status)) throw new Offline();
   throw new Refused(answer.status, problem?.detail ?? `The service answered ${answer.status} ${answer.statusText}.`);
+}
+
+/** Ask for what there is, or send a body to be answered, and return the JSON of the answer. */
+export async function ask<Answer>(path: string, body?: unknown, signal?: AbortSignal): Promise<Answer> {
+  const answer = await send(body === undefined ? "GET" : "POST", path, body, signal ? { signal } : {});
+  return (await answer.json()) as Answer;
 }

@@ -6,6 +6,7 @@ import { Laboratory } from "./laboratory";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
 import { Texts } from "./texts";
+import "./lab.css";
 
 const PANELS = {
   texts: { title: "Look at texts", of: Texts },

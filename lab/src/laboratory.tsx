@@ -2,6 +2,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { ask } from "./api";
 import { Copies } from "./copy";
+import { useKept } from "./kept";
 import { useLatest } from "./latest";
 import { Plot, type Point } from "./plot";
 import { Problem } from "./problem";
@@ -78,14 +79,14 @@ async function asked(body: Body, clean: Body, signal: AbortSignal): Promise<Answ
 }
 
 export function Laboratory() {
-  const [lesson, setLesson] = useState(FIRST);
-  const [written, setWritten] = useState(LESSONS[FIRST]!.rows);
-  const [noise, setNoise] = useState(0);
-  const [filler, setFiller] = useState(0);
-  const [padding, setPadding] = useState(0);
-  const [power, setPower] = useState(3);
-  const [angle, setAngle] = useState(324);
-  const [sharpness, setSharpness] = useState(0.86);
+  const [lesson, setLesson] = useKept("laboratory.lesson", FIRST);
+  const [written, setWritten] = useKept("laboratory.written", LESSONS[FIRST]!.rows);
+  const [noise, setNoise] = useKept("laboratory.noise", 0);
+  const [filler, setFiller] = useKept("laboratory.filler", 0);
+  const [padding, setPadding] = useKept("laboratory.padding", 0);
+  const [power, setPower] = useKept("laboratory.power", 3);
+  const [angle, setAngle] = useKept("laboratory.angle", 324);
+  const [sharpness, setSharpness] = useKept("laboratory.sharpness", 0.86);
   const [tries, setTries] = useState(0);
 
   const dim = written[0]?.state.length ?? 1;

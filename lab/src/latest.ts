@@ -1,10 +1,10 @@
-// Requests of which only the latest counts: the one under way is aborted, and no more than one waits.
+// Requests of which only the latest counts: one is under way, at most one waits, and what waited before it is dropped.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Offline } from "./api";
 
 export type Latest<Answer> = { answer: Answer | null; error: Error | null; busy: boolean };
 
-const PAUSE = 60; // milliseconds without a change before a request is sent
+const PATIENCE = 300; // milliseconds after which a request is aborted for a later one; a quicker one is shown first
 const AGAIN = 2_000; // milliseconds until a service that did not answer is asked again
 
 /** Ask whenever `input` changes, as JSON; the answer before it stays until the next one comes. */
@@ -13,33 +13,66 @@ export function useLatest<Input, Answer>(
   ask: (input: Input, signal: AbortSignal) => Promise<Answer>,
 ): Latest<Answer> {
   const [state, setState] = useState<Latest<Answer>>({ answer: null, error: null, busy: false });
-  const [attempt, setAttempt] = useState(0);
-  const asking = useRef(ask);
-  asking.current = ask;
+  const line = useRef<Line<Input, Answer> | null>(null);
+  line.current ??= new Line(setState);
+  line.current.ask = ask;
   const written = JSON.stringify(input);
-  useEffect(() => {
+  useEffect(() => line.current?.next(input), [written]);
+  useEffect(() => () => line.current?.close(), []);
+  return state;
+}
+
+type Tell<Answer> = (change: (before: Latest<Answer>) => Latest<Answer>) => void;
+
+/** The request under way, and the one that waits for it. */
+class Line<Input, Answer> {
+  ask: (input: Input, signal: AbortSignal) => Promise<Answer> = () => Promise.reject();
+  private aborter: AbortController | null = null;
+  private begun = 0;
+  private waiting: { input: Input } | null = null;
+  private timer = 0;
+
+  constructor(private readonly tell: Tell<Answer>) {}
+
+  /** Ask for this from now on; for nothing where it is null. */
+  next(input: Input | null): void {
+    window.clearTimeout(this.timer);
+    this.waiting = null;
     if (input === null) {
-      setState({ answer: null, error: null, busy: false });
+      this.aborter?.abort();
+      this.tell(() => ({ answer: null, error: null, busy: false }));
       return;
     }
-    const aborter = new AbortController();
-    let again = 0;
-    setState((before) => ({ ...before, busy: true }));
-    const waiting = window.setTimeout(async () => {
-      try {
-        const answer = await asking.current(input, aborter.signal);
-        if (!aborter.signal.aborted) setState({ answer, error: null, busy: false });
-      } catch (error) {
-        if (aborter.signal.aborted) return;
-        setState((before) => ({ ...before, error: error as Error, busy: false }));
-        if (error instanceof Offline) again = window.setTimeout(() => setAttempt((count) => count + 1), AGAIN);
-      }
-    }, PAUSE);
-    return () => {
-      window.clearTimeout(waiting);
-      window.clearTimeout(again);
-      aborter.abort();
-    };
-  }, [written, attempt]);
-  return state;
+    this.tell((before) => ({ ...before, busy: true }));
+    this.waiting = { input };
+    if (this.aborter === null) void this.run();
+    else this.timer = window.setTimeout(() => this.aborter?.abort(), this.begun + PATIENCE - performance.now());
+  }
+
+  /** Ask for nothing any more. */
+  close(): void {
+    window.clearTimeout(this.timer);
+    this.waiting = null;
+    this.aborter?.abort();
+  }
+
+  private async run(): Promise<void> {
+    while (this.waiting !== null) {
+      const { input } = this.waiting;
+      this.waiting = null;
+      const aborter = new AbortController();
+      this.aborter = aborter;
+      this.begun = performance.now();
+      const found = await this.ask(input, aborter.signal).then(
+        (answer) => ({ answer, error: null }),
+        (error: Error) => ({ error }),
+      );
+      this.aborter = null;
+      window.clearTimeout(this.timer);
+      if (aborter.signal.aborted) continue;
+      const busy = this.waiting !== null;
+      this.tell((before) => ({ ...before, ...found, busy }));
+      if (found.error instanceof Offline && !busy) this.timer = window.setTimeout(() => this.next(input), AGAIN);
+    }
+  }
 }

@@ -1,14 +1,15 @@
 // Look at texts: what every chosen strategy keeps of them.
-import { useMemo, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { Matrix, Ranking } from "./alike";
 import { ask, type Compared, type Info } from "./api";
+import { ModelChoice, PoolingChoice, useModel, usePoolings } from "./choices";
 import { Copies } from "./copy";
+import { useKept } from "./kept";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
 import { curl, python, yaml } from "./snippets";
 import { kindOf, percent, type Pointed, Tokens } from "./tokens";
 
-const FIRST = ["mean", "cls", "max", "last", "weighted_mean", "gem(p=3)"];
 const EXAMPLES = ["The old mill by the pond grinds no more grain.", "A wheel turns in the water of the river.", "My invoice from March is wrong."];
 const MOST_TEXTS = 64;
 const NUMBERS = 6;
@@ -19,21 +20,16 @@ export function lines(written: string): string[] {
 }
 
 export function Texts({ info }: { info: Info }) {
-  const [written, write] = useState(EXAMPLES.join("\n"));
-  const [model, setModel] = useState(info.default_model);
-  const own = info.models[model]?.pooling ?? "mean";
-  const [more, setMore] = useState<string[]>([]);
-  const offered = useMemo(() => [...new Set([own, ...FIRST, ...more])], [own, more]);
-  const [chosen, choose] = useState<string[]>([own, "max", "cls"].filter((name, place, all) => all.indexOf(name) === place));
+  const [written, write] = useKept("texts.written", EXAMPLES.join("\n"));
+  const model = useModel(info);
+  const own = model.model.pooling;
+  const poolings = usePoolings("texts", own, ["cls", "max"]);
   const [pointed, point] = useState<Pointed>(null);
   const [tries, setTries] = useState(0);
-  const routes = info.models[model]?.routes;
-  const [role, setRole] = useState("document");
 
   const texts = lines(written);
-  const poolings = offered.filter((name) => chosen.includes(name));
-  const body = { texts, pooling: poolings, model, truncate: true, numbers: NUMBERS, ...(routes ? { input_type: role } : {}) };
-  const ready = texts.length > 0 && texts.length <= MOST_TEXTS && poolings.length > 0;
+  const body = { texts, pooling: poolings.chosen, ...model.fields, truncate: true, numbers: NUMBERS };
+  const ready = texts.length > 0 && texts.length <= MOST_TEXTS && poolings.chosen.length > 0;
   const { answer, error, busy } = useLatest(ready ? { body, tries } : null, (input, signal) =>
     ask<Compared>("compare", input.body, signal),
   );
@@ -46,60 +42,8 @@ export function Texts({ info }: { info: Info }) {
           Texts, one a line
           <textarea rows={4} value={written} dir="auto" onInput={(event) => write(event.currentTarget.value)} />
         </label>
-        {Object.keys(info.models).length > 1 && (
-          <label>
-            Model
-            <select value={model} onChange={(event) => setModel(event.currentTarget.value)}>
-              {Object.keys(info.models).map((name) => (
-                <option key={name}>{name}</option>
-              ))}
-            </select>
-          </label>
-        )}
-        {routes && (
-          <label>
-            Texts are{" "}
-            <select value={role} onChange={(event) => setRole(event.currentTarget.value)}>
-              <option value="document">documents</option>
-              <option value="query">queries</option>
-            </select>
-          </label>
-        )}
-        <fieldset>
-          <legend>Poolings</legend>
-          {offered.map((name) => (
-            <label key={name} class="choice">
-              <input
-                type="checkbox"
-                checked={chosen.includes(name)}
-                onChange={() => choose(chosen.includes(name) ? chosen.filter((one) => one !== name) : [...chosen, name])}
-              />
-              {name}
-              {name === own && <small> (served)</small>}
-            </label>
-          ))}
-          <form
-            onSubmit={(event) => {
-              event.preventDefault();
-              const field = event.currentTarget.elements.namedItem("another") as HTMLInputElement;
-              const name = field.value.trim();
-              if (!name) return;
-              setMore([...more, name]);
-              choose([...chosen, name]);
-              field.value = "";
-            }}
-          >
-            <label>
-              Another <input name="another" placeholder="kmax(k=3)" list="strategies" spellcheck={false} />
-            </label>
-            <datalist id="strategies">
-              {info.poolings.map((name) => (
-                <option key={name} value={name} />
-              ))}
-            </datalist>
-            <button type="submit">Add</button>
-          </form>
-        </fieldset>
+        <ModelChoice info={info} of={model} />
+        <PoolingChoice info={info} of={poolings} />
       </div>
       {texts.length === 0 && <p class="note">Write a text above, and see what each pooling makes of it.</p>}
       {texts.length > MOST_TEXTS && (
@@ -107,7 +51,7 @@ export function Texts({ info }: { info: Info }) {
           {texts.length} lines are written, and {MOST_TEXTS} texts are compared at once. Take some out.
         </p>
       )}
-      {poolings.length === 0 && <p class="note">Choose a pooling.</p>}
+      {poolings.chosen.length === 0 && <p class="note">Choose a pooling.</p>}
       {error && <Problem error={error} onKey={() => setTries(tries + 1)} />}
       {!answer && busy && <p class="note">Embedding …</p>}
       {answer && ready && (
@@ -117,7 +61,7 @@ export function Texts({ info }: { info: Info }) {
               curl: () => curl("compare", body),
               Python: () => python("compare", body),
               // A model with routes has two encoders, and its folder is not told.
-              ...(routes ? {} : { YAML: () => yaml(model, info.models[model]?.encoder ?? "", poolings[0] ?? own) }),
+              ...(model.model.routes ? {} : { YAML: () => yaml(model.name, model.model.encoder, poolings.chosen[0] ?? own) }),
             }}
           />
           <p class="note">

@@ -11,12 +11,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page
 
 from tests.support import browser as chromium
+from tests.support.lab import PANELS, open_panel
 from tests.support.servers import ROOT, Server
 
-PANELS: Final = ("texts", "laboratory", "health")
 WIDTHS: Final = (360, 1280, 1920)
 SCHEMES: Final[tuple[Any, ...]] = ("light", "dark")
 
@@ -41,9 +41,7 @@ def take(folder: Path) -> list[Path]:
 
 
 def _show(page: Page, panel: str) -> None:
-    page.evaluate(f"location.hash = '{panel}'")
-    expect(page.locator("section")).to_have_attribute("aria-labelledby", f"{panel}-title")
-    expect(page.locator("article, .outputs td").first).to_be_visible()
+    open_panel(page, panel)
     if panel == "texts":
         page.locator("article").first.locator(".strategy").nth(1).locator("li").nth(3).hover()
 

@@ -1,0 +1,115 @@
+// What several panels let one choose: a model, what texts are for, and poolings.
+import { useMemo } from "preact/hooks";
+import type { Info, Model } from "./api";
+import { useKept } from "./kept";
+
+const FIRST = ["mean", "cls", "max", "last", "weighted_mean", "gem(p=3)"];
+
+export type Role = "document" | "query";
+
+export type Choice = {
+  name: string;
+  model: Model;
+  setName: (name: string) => void;
+  role: Role;
+  setRole: (role: Role) => void;
+  /** Fields of a request that say which model it is for, and what its texts are where that matters. */
+  fields: { model: string; input_type?: Role };
+};
+
+/** The model that is chosen on all panels, and what texts are for. */
+export function useModel(info: Info): Choice {
+  const [chosen, setName] = useKept("model", info.default_model);
+  const [role, setRole] = useKept<Role>("role", "document");
+  const name = chosen in info.models ? chosen : info.default_model;
+  const model = info.models[name]!;
+  return { name, model, setName, role, setRole, fields: { model: name, ...(model.routes ? { input_type: role } : {}) } };
+}
+
+/** Which model, where there are several, and what texts are for, where a model tells them apart. */
+export function ModelChoice({ info, of, roles = true }: { info: Info; of: Choice; roles?: boolean }) {
+  return (
+    <>
+      {Object.keys(info.models).length > 1 && (
+        <label>
+          Model{" "}
+          <select value={of.name} onChange={(event) => of.setName(event.currentTarget.value)}>
+            {Object.keys(info.models).map((name) => (
+              <option key={name}>{name}</option>
+            ))}
+          </select>
+        </label>
+      )}
+      {roles && of.model.routes && (
+        <label>
+          Texts are{" "}
+          <select value={of.role} onChange={(event) => of.setRole(event.currentTarget.value as Role)}>
+            <option value="document">documents</option>
+            <option value="query">queries</option>
+          </select>
+        </label>
+      )}
+    </>
+  );
+}
+
+export type Poolings = {
+  offered: string[];
+  chosen: string[];
+  choose: (names: string[]) => void;
+  add: (name: string) => void;
+  own: string;
+};
+
+/** Poolings that are chosen on a panel, in the order in which they are offered: the model's own first. */
+export function usePoolings(panel: string, own: string, first: string[]): Poolings {
+  const [more, setMore] = useKept<string[]>(`${panel}.more`, []);
+  const [chosen, choose] = useKept<string[]>(`${panel}.poolings`, [...new Set([own, ...first])]);
+  const offered = useMemo(() => [...new Set([own, ...FIRST, ...first, ...more])], [own, more]);
+  const add = (name: string) => {
+    setMore([...more, name]);
+    choose([...chosen, name]);
+  };
+  return { offered, chosen: offered.filter((name) => chosen.includes(name)), choose, add, own };
+}
+
+/** Boxes to choose poolings by, and a field for any other. */
+export function PoolingChoice({ info, of }: { info: Info; of: Poolings }) {
+  const { offered, chosen, choose, add, own } = of;
+  return (
+    <fieldset>
+      <legend>Poolings</legend>
+      {offered.map((name) => (
+        <label key={name} class="choice">
+          <input
+            type="checkbox"
+            checked={chosen.includes(name)}
+            onChange={() => choose(chosen.includes(name) ? chosen.filter((one) => one !== name) : [...chosen, name])}
+          />
+          {name}
+          {name === own && <small> (served)</small>}
+        </label>
+      ))}
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          const field = event.currentTarget.elements.namedItem("another") as HTMLInputElement;
+          const name = field.value.trim();
+          if (!name) return;
+          add(name);
+          field.value = "";
+        }}
+      >
+        <label>
+          Another <input name="another" placeholder="kmax(k=3)" list="strategies" spellcheck={false} />
+        </label>
+        <datalist id="strategies">
+          {info.poolings.map((name) => (
+            <option key={name} value={name} />
+          ))}
+        </datalist>
+        <button type="submit">Add</button>
+      </form>
+    </fieldset>
+  );
+}

@@ -1,0 +1,123 @@
+"""The panel of texts: what it shows against what the API gives."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.lab import settle, write
+
+pytestmark = pytest.mark.slow
+
+TEXTS = ["The mill by the pond.", "A wheel turns.", "ברוך הבא 👩‍🌾 café"]
+
+
+def compared(http: httpx.Client, poolings: list[str]) -> Any:
+    body = {"texts": TEXTS, "pooling": poolings, "model": "mean"}
+    return http.post("/compare", json=body).raise_for_status().json()
+
+
+def test_its_numbers_are_those_of_the_api(page: Page, http: httpx.Client) -> None:
+    write(page, *TEXTS)
+    found = compared(http, ["mean", "cls", "max"])
+    for place, text in enumerate(found["texts"]):
+        article = page.locator("article").nth(place)
+        expect(article.get_by_role("heading", level=3)).to_contain_text(f"{len(text['tokens'])} of 256 tokens")
+        for row, view in enumerate(found["views"]):
+            seen = view["texts"][place]
+            strategy = article.locator(".strategy").nth(row)
+            expect(strategy.get_by_role("heading")).to_have_text(view["pooling"])
+            expect(strategy.locator("bdi")).to_have_text([token["token"] for token in text["tokens"]])
+            expect(strategy.locator(".vector")).to_contain_text(f"norm {seen['norm']:.3f}; 384 numbers: ")
+            numbers = strategy.locator(".vector").inner_text().split("numbers: ")[1].split()
+            assert numbers[:6] == [f"{number:.4f}" for number in seen["vector"][:6]]
+            labels = [item.get_attribute("aria-label") or "" for item in strategy.locator("li").all()]
+            shares = [float(re.search(r"([\d.]+) %", label).group(1)) for label in labels]  # type: ignore[union-attr]
+            assert shares == pytest.approx([100 * share for share in seen["shares"]], abs=0.051)
+    for view in found["views"]:
+        cells = page.get_by_role("table", name=view["pooling"]).locator("td").all_inner_texts()
+        assert cells == [f"{cosine:.2f}" for row in view["cosines"] for cosine in row]
+
+
+def test_the_order_of_pairs_is_that_of_their_cosines(page: Page, http: httpx.Client) -> None:
+    write(page, *TEXTS)
+    found = compared(http, ["mean", "cls", "max"])
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    ranks = [sorted(pairs, key=lambda pair, view=view: -view["cosines"][pair[0]][pair[1]]) for view in found["views"]]
+    rows = page.locator(".ranking tbody tr")
+    expect(rows).to_have_count(3)
+    for row, pair in zip(rows.all(), ranks[0], strict=True):
+        expect(row.get_by_role("rowheader")).to_have_text(f"{pair[0] + 1} and {pair[1] + 1}")
+        assert [int(cell.inner_text()) for cell in row.locator("td b").all()] == [
+            order.index(pair) + 1 for order in ranks
+        ]
+
+
+def test_a_token_is_pointed_at_in_every_row(page: Page, http: httpx.Client) -> None:
+    write(page, *TEXTS)
+    share = compared(http, ["max"])["views"][0]["texts"][0]["shares"][2]
+    article = page.locator("article").first
+    article.locator(".strategy").nth(1).locator("li").nth(2).hover()
+    expect(article.locator("li.pointed")).to_have_count(3)
+    expect(article.locator(".pointed-at")).to_contain_text(f"max {100 * share:.1f} %")
+
+
+def test_poolings_are_chosen_and_written(page: Page) -> None:
+    page.get_by_role("checkbox", name="weighted_mean").check()
+    expect(page.locator("article").first.locator("h4")).to_have_text(["mean", "cls", "max", "weighted_mean"])
+    page.get_by_label("Another").fill("kmax(k=2)")
+    page.keyboard.press("Enter")
+    expect(page.locator("article").first.locator("h4").last).to_have_text("kmax(k=2)")
+    page.get_by_label("Another").fill("maen")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("'mean'")
+    page.get_by_role("checkbox", name="maen").uncheck()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_what_a_text_holds_is_never_run(page: Page) -> None:
+    write(
+        page, "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>", "&amp; <b>bold</b>"
+    )
+    assert page.title() == "Millpond lab"
+    assert page.locator("article img, article script").count() == 0
+    expect(page.locator("article").first.locator("bdi", has_text="<").first).to_be_visible()
+
+
+def test_texts_are_taken_along_as_a_command_a_program_and_a_config(page: Page, http: httpx.Client) -> None:
+    write(page, "It's a mill.", "A wheel")
+    copied = {}
+    for kind in ("curl", "Python", "YAML"):
+        page.get_by_role("button", name=f"Copy as {kind}").click()
+        expect(page.get_by_text(f"Copied as {kind}.")).to_be_visible()
+        copied[kind] = page.evaluate("navigator.clipboard.readText()")
+    answer = subprocess.run(["bash", "-c", copied["curl"]], capture_output=True, text=True, check=True)
+    assert len(json.loads(answer.stdout)["texts"]) == 2
+    assert "'model': 'mean'" in copied["Python"] or '"model": "mean"' in copied["Python"]
+    assert 'pooling: "mean"' in copied["YAML"]
+
+
+def test_one_request_at_a_time_while_one_types(page: Page) -> None:
+    under_way, most = [0], [0]
+
+    def count(by: int) -> Callable[[Any], None]:
+        def counted(request: Any) -> None:
+            if "/compare" in request.url:
+                under_way[0] += by
+                most[0] = max(most[0], under_way[0])
+
+        return counted
+
+    page.on("request", count(1))
+    for event in ("requestfinished", "requestfailed"):
+        page.on(event, count(-1))  # type: ignore[call-overload]
+    page.get_by_label("Texts, one a line").press_sequentially("the wheel of the mill turns " * 2, delay=15)
+    settle(page)
+    assert most[0] == 1
