@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support import browser as chromium
