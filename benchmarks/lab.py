@@ -29,7 +29,7 @@ _CHANGE: Final = """(box, rows) => new Promise(resolve => {
   box.click();
   look();
 })"""
-"""Clicks on a box, and gives the milliseconds until so many rows are drawn, without the time of what drives the page."""
+"""Clicks on a box, and gives the milliseconds until so many rows are drawn, without the time of the driver."""
 _PAINT: Final = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
