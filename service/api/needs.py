@@ -23,6 +23,7 @@ _ROUTES: Final[Mapping[Need, tuple[str, ...]]] = {
     "key": ("GET /info", "GET /metrics", "GET /v1/models", "GET /v1/models/{name:path}"),
     "embed": (
         *("POST /embed", "POST /embed_all", "POST /embed_spans", "POST /explain", "POST /compare", "POST /pool"),
+        "POST /project",
         "POST /v1/embeddings",
         *("POST /", "POST /embeddings", "POST /similarity", "POST /tokenize", "POST /decode", "POST /invocations"),
         *("POST /rerank", "POST /predict", "POST /embed_sparse"),
@@ -30,6 +31,7 @@ _ROUTES: Final[Mapping[Need, tuple[str, ...]]] = {
     "search": (
         *("GET /collections", "GET /collections/{name}", "GET /aliases", "GET /aliases/{alias}"),
         *("POST /search", "POST /collections/{name}/search", "POST /collections/{name}/recommend"),
+        "POST /collections/{name}/project",
         *("POST /collections/{name}/documents/list", "POST /collections/{name}/documents/count"),
         *("POST /collections/{name}/documents/get", "GET /collections/{name}/documents/{document_id:id}"),
         *("GET /collections/{name}/export", "GET /collections/{name}/reindex"),

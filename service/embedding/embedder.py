@@ -25,7 +25,7 @@ from service.embedding.chunking import Mode
 from service.embedding.inputs import Fit, Inputs, InputTokenizer, UnknownTokens, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Branch, load, require_equal_sizes
-from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
+from service.embedding.postprocessing import ToEachVector, ToStates, ToVectors, WithoutPrompt
 from service.embedding.prompts import Purpose, Role, role_of_prompt
 from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
@@ -366,6 +366,38 @@ class Embedder:
             self.made[self.recipe.pooler.name] += len(vectors)
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
         return Embeddings(stacked, sum(len(text.ids) for text in texts), _truncated(texts))
+
+    async def embed_under(
+        self,
+        texts: Sequence[str],
+        others: Sequence[Recipe],
+        *,
+        prompt_name: str | None = None,
+        role: Purpose | None = None,
+        truncate: Cut = None,
+        where: Where = _INPUTS,
+    ) -> list[Vectors]:
+        """Embed texts under its own pooling and under others, in one pass of the encoder.
+
+        Args:
+            others: recipes of the same encoder, layers and prompts, with other poolings.
+
+        The other arguments and errors are as for `embed`.
+
+        Returns:
+            (texts, dim) of its own pooling, then of each other one.
+        """
+        recipes = (self.recipe, *others)
+        prompt = self.prompt(prompt_name, role)
+        to_vectors = WithoutPrompt(ToEachVector(tuple(map(ToVectors, recipes))), self._inputs.unpooled(prompt))
+        with self.encoder.batcher.room(self._inputs.estimate(texts, prompt)) as room:
+            found = await self._inputs.tokenize(texts, prompt, self._inputs.cut_at(truncate), where)
+            for recipe in recipes:
+                self._require_pooled(found, prompt, where, recipe)
+            rows = await self._run([text.ids for text in found], to_vectors, where, room)
+        for recipe in recipes:
+            self.made[recipe.pooler.name] += len(texts)
+        return [np.stack(vectors) for vectors in zip(*rows, strict=True)]
 
     async def process(
         self, texts: Sequence[str], post_process: PostProcess, *, role: Role, where: Where = _INPUTS
@@ -731,6 +763,38 @@ class RoutedEmbedder(Embedder):
     ) -> Embeddings:
         """Embed texts by the route of their role."""
         return await self.of(role, prompt_name).embed(inputs, prompt_name=prompt_name, role=role, **options)
+
+    async def embed_under(
+        self,
+        texts: Sequence[str],
+        others: Sequence[Recipe],
+        *,
+        prompt_name: str | None = None,
+        role: Purpose | None = None,
+        truncate: Cut = None,
+        where: Where = _INPUTS,
+    ) -> list[Vectors]:
+        """Embed texts under its own pooling and under others, in one pass of the encoder.
+
+        Args:
+            others: recipes of the same encoder, layers and prompts, with other poolings.
+
+        The other arguments and errors are as for `embed`.
+
+        Returns:
+            (texts, dim) of its own pooling, then of each other one.
+        """
+        recipes = (self.recipe, *others)
+        prompt = self.prompt(prompt_name, role)
+        to_vectors = WithoutPrompt(ToEachVector(tuple(map(ToVectors, recipes))), self._inputs.unpooled(prompt))
+        with self.encoder.batcher.room(self._inputs.estimate(texts, prompt)) as room:
+            found = await self._inputs.tokenize(texts, prompt, self._inputs.cut_at(truncate), where)
+            for recipe in recipes:
+                self._require_pooled(found, prompt, where, recipe)
+            rows = await self._run([text.ids for text in found], to_vectors, where, room)
+        for recipe in recipes:
+            self.made[recipe.pooler.name] += len(texts)
+        return [np.stack(vectors) for vectors in zip(*rows, strict=True)]
 
     async def process(
         self, texts: Sequence[str], post_process: PostProcess, *, role: Role, where: Where = _INPUTS

@@ -196,11 +196,11 @@ def _told(specs: Sequence[str]) -> str:
     return " / ".join(dict.fromkeys(specs))
 
 
-def require_count(poolings: Sequence[Spec | None]) -> None:
+def require_count(poolings: Sequence[Spec | None], most: int = MOST_STRATEGIES) -> None:
     """Raise `InvalidInput` for no pooling, or more than one request takes."""
-    if not 1 <= len(poolings) <= MOST_STRATEGIES:
+    if not 1 <= len(poolings) <= most:
         raise InvalidInput(
-            f"{len(poolings)} poolings are asked for; one request takes from 1 to {MOST_STRATEGIES}.",
+            f"{len(poolings)} poolings are asked for; one request takes from 1 to {most}.",
             where=Place("pooling"),
         )
 

@@ -59,6 +59,7 @@ likely: dict[str, dict[str, Any]] = {
         "spans": spans | st.lists(spans, max_size=3) | cuts | values,
     },
     "/explain": {"text": st.text(max_size=9) | values, "other": st.none() | st.text(max_size=9) | values},
+    "/project": {"texts": st.lists(st.text(max_size=9), max_size=4) | values},
     "/compare": {"texts": st.lists(st.text(max_size=9), max_size=3) | values, "numbers": st.integers(-1, 9) | values},
     "/pool": {
         "states": st.lists(st.lists(finite | st.integers(), max_size=3), max_size=3) | values,
