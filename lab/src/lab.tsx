@@ -4,6 +4,7 @@ import { ask, type Info } from "./api";
 import { Health } from "./health";
 import { Laboratory } from "./laboratory";
 import { useLatest } from "./latest";
+import { Projection } from "./map";
 import { Problem } from "./problem";
 import { Texts } from "./texts";
 import "./lab.css";
@@ -11,6 +12,7 @@ import "./lab.css";
 const PANELS = {
   texts: { title: "Look at texts", of: Texts },
   laboratory: { title: "Laboratory", of: Laboratory },
+  map: { title: "Map", of: Projection },
   health: { title: "Health", of: Health },
 };
 type Name = keyof typeof PANELS;

@@ -61,9 +61,11 @@ def project(vectors: Vectors) -> Plane:
     Each axis points to where the vector that is furthest along it is, so that equal vectors have equal places. Where
     all are equal, or there is but one axis, what is left is zeros.
     """
+    found = np.zeros((len(vectors), 2))
+    if not len(vectors):
+        return Plane(found, (0.0, 0.0))
     centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
     size = np.linalg.norm(vectors)
-    found = np.zeros((len(vectors), 2))
     left, spread, _ = np.linalg.svd(centred, full_matrices=False)
     total = float((spread**2).sum())
     if not total or np.sqrt(total) <= _NOTHING * size:
@@ -143,8 +145,8 @@ def require_numbers(count: int, where: Place) -> None:
     """Raise `TooLarge` for more numbers than one request projects."""
     if count > MOST_NUMBERS:
         raise TooLarge(
-            f"the vectors have {count} numbers together, and one request projects {MOST_NUMBERS}. Send fewer of them, "
-            "or ask for fewer or smaller poolings.",
+            f"the vectors have {count} numbers together, and one request projects {MOST_NUMBERS}. Send "
+            "fewer of them, or ask for fewer or smaller poolings.",
             where=where,
             limit=MOST_NUMBERS,
         )
