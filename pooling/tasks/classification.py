@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pooling.tasks.columns import label, text
+from pooling.tasks.columns import label, shown, text
 from pooling.tasks.task import DataError, Indices, Outcomes, Part, Task, Values, Vectors, distinct, take
 
 Labels = NDArray[np.int64]
@@ -50,12 +50,12 @@ class Classification(Task):
         """Check that there are several classes, each with enough texts."""
         counts = Counter(self.labels)
         if len(counts) == 1:
-            raise DataError(f"every text has the label {self.labels[0]!r}; a classifier needs two or more.")
+            raise DataError(f"every text has the label {shown(self.labels[0])!r}; a classifier needs two or more.")
         if rare := [name for name, count in counts.items() if count < FOLDS]:
-            shown = ", ".join(f"{name!r} ({counts[name]})" for name in rare[:5]) + (", ..." if rare[5:] else "")
+            few = [f"{shown(name)!r} ({counts[name]})" for name in rare[:5]]
             raise DataError(
                 f"each label needs at least {FOLDS} texts, one for each fold of the linear probe; "
-                f"too few have {shown}."
+                f"too few have {', '.join(few)}{', ...' if rare[5:] else ''}."
             )
 
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:

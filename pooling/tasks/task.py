@@ -27,7 +27,15 @@ _Value = TypeVar("_Value")
 
 
 class DataError(ValueError):
-    """A data set cannot be used; the message names what is wrong and what would be right."""
+    """A data set cannot be used; the message names what is wrong and what would be right.
+
+    Args:
+        row: the number of the first row at fault; None where it is none in particular.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 @dataclass(frozen=True)

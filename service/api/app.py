@@ -28,6 +28,7 @@ from service.api.routes import (
     doctor,
     documents,
     embed,
+    evaluate,
     explain,
     export,
     lab,
@@ -55,6 +56,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     explain.router,
     compare.router,
     pool.router,
+    evaluate.router,
     openai.router,
     openai.models_router,
     tei.router,
@@ -88,8 +90,7 @@ class _Application(FastAPI):
             try:
                 yield
             finally:
-                await served.examinations.close()
-                served.close()
+                await served.end()
 
         super().__init__(
             title="Millpond",
