@@ -94,3 +94,27 @@ export async function ask<Answer>(path: string, body?: unknown, signal?: AbortSi
   const answer = await send(body === undefined ? "GET" : "POST", path, body, signal ? { signal } : {});
   return (await answer.json()) as Answer;
 }
+
+/** The service went away in the middle of its answer. */
+export class Cut extends Error {
+  constructor() {
+    super(`${location.origin} went away before it was done. It may be starting again.`);
+  }
+}
+
+/** Send a body and take the lines of JSON of the answer as they come. Throws as `send`, or `Cut`. */
+export async function* stream<Line>(path: string, body: unknown, signal: AbortSignal): AsyncGenerator<Line> {
+  const answer = await send("POST", path, body, { signal });
+  const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read().catch((error: unknown) => {
+      throw signal.aborted ? error : new Cut();
+    });
+    if (done) break;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) if (line) yield JSON.parse(line) as Line;
+  }
+  if (rest) throw new Cut();
+}
