@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
 from tests.support.lab import open_panel, settle
@@ -92,6 +93,8 @@ def test_its_numbers_are_those_of_the_api(quiz: Page) -> None:
     expect(answer).to_contain_text("Your guess, cls,")
     expect(quiz.locator(".scores tr", has_text="your guess")).to_contain_text("cls")
     expect(quiz.locator(".scores tr.reference")).to_contain_text("declared")
+    found = Axe().run(quiz)
+    assert found.violations_count == 0, found.generate_report()
     quiz.get_by_role("button", name="Copy as YAML").click()
     assert report["choice"] in quiz.evaluate("navigator.clipboard.readText()")
     open_panel(quiz, "health")
@@ -102,9 +105,10 @@ def test_its_numbers_are_those_of_the_api(quiz: Page) -> None:
 def test_stop_and_leaving_end_it(quiz: Page, http: httpx.Client) -> None:
     rows = "".join(f"{'a mill by the pond ' * 30}{place},{place % 9}\n" for place in range(2_000))  # minutes of work
     file = {"name": "long.csv", "mimeType": "text/csv", "buffer": f"text,label\n{rows}".encode()}
+    quiz.get_by_role("radio", name="Data of my own").check()
+    quiz.get_by_label("Or choose a file").set_input_files(file)
+    expect(quiz.get_by_text("long.csv")).to_be_visible()
     for leave in (lambda: quiz.get_by_role("button", name="Stop").click(), lambda: open_panel(quiz, "health")):
-        quiz.get_by_role("radio", name="Data of my own").check()
-        quiz.get_by_label("a file").set_input_files(file)
         run(quiz)
         expect(quiz.locator("[role=status]")).to_contain_text("Embedding")
         leave()
