@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -61,7 +61,7 @@ class Classification(Task):
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
         """Predict the class of each text."""
         vectors = parts[0][self._indices]
-        return predictions(vectors, self._classes, [vectors]).squeeze(0)
+        return predictions(vectors, self._classes, [vectors], look=self.look).squeeze(0)
 
     def score(self, outcomes: Outcomes, chosen: Indices) -> Values:
         """Compute accuracy and macro-averaged F1."""
@@ -78,10 +78,16 @@ class Classification(Task):
         perturbed = [vectors.copy() for _ in versions]
         for whole, version in zip(perturbed, versions, strict=True):
             whole[chosen] = version
-        return predictions(vectors, self._classes, perturbed)[:, chosen]
+        return predictions(vectors, self._classes, perturbed, look=self.look)[:, chosen]
 
 
-def predictions(vectors: Vectors, labels: Labels, versions: Sequence[Vectors], seed: int = 0) -> Labels:
+def predictions(
+    vectors: Vectors,
+    labels: Labels,
+    versions: Sequence[Vectors],
+    seed: int = 0,
+    look: Callable[[], object] = lambda: None,
+) -> Labels:
     """Predict the label of each text by a logistic regression fitted on the other folds.
 
     Args:
@@ -89,12 +95,14 @@ def predictions(vectors: Vectors, labels: Labels, versions: Sequence[Vectors], s
         labels: (texts,), integers; at least two classes and `FOLDS` texts of each.
         versions: (texts, dim) each, to predict for: the same vectors, or those of perturbed texts.
         seed: of the stratified folds.
+        look: called before each of them; what it raises ends the work.
 
     Returns:
         (versions, texts).
     """
     found = np.empty((len(versions), len(labels)), dtype=np.int64)
     for fitting, held_out in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(vectors, labels):
+        look()
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         probe.fit(vectors[fitting], labels[fitting])
         for row, version in enumerate(versions):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, Self, TypeVar
@@ -76,6 +76,8 @@ class Task(ABC):
     """Number of items."""
     comparison: Cosine = COSINE
     """How vectors are compared, where they are."""
+    look: Callable[[], object] = staticmethod(lambda: None)
+    """Called between the steps of what takes long, such as fitting; what it raises ends that."""
 
     @abstractmethod
     def __init__(self, *columns: Any) -> None: ...
@@ -97,6 +99,12 @@ class Task(ABC):
         """Return the task with vectors compared by `cosine`, `dot` or `euclidean`."""
         other = copy(self)
         other.comparison = COMPARISONS[similarity]
+        return other
+
+    def watched_by(self, look: Callable[[], object]) -> Self:
+        """Return the task with another `look`."""
+        other = copy(self)
+        other.look = look
         return other
 
     def check_variety(self) -> None:  # noqa: B027 -- by default there is nothing to check

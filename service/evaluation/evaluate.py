@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -68,6 +68,8 @@ class _Stages:
         self.seconds: dict[str, float] = {}
         self._name = name
         self._progress = progress
+        self.look: Callable[[], object] = lambda: None
+        """Tells the progress as it was last told."""
 
     @contextmanager
     def stage(self, what: str, total: int) -> Iterator[Advance]:
@@ -79,6 +81,7 @@ class _Stages:
             self._progress(f"{self._name}: {what}", done, total)
 
         advance(0)
+        self.look = partial(advance, 0)
         began = time.perf_counter()
         yield advance
         self.seconds[what] = time.perf_counter() - began
@@ -201,6 +204,7 @@ def _measure(
     progress: Progress,
 ) -> _Measured:
     stages = _Stages(name, progress)
+    task = task.watched_by(lambda: stages.look())
     texts = [text for part in task.parts for text in part.texts]
     first = task.parts[0]
     with stages.stage("embedding", len(texts)) as advance:
