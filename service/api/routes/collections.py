@@ -87,6 +87,7 @@ async def create(
         asked.recall,
         asked.dimension,
         asked.layers,
+        asked.idle_timeout,
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -94,7 +95,7 @@ async def create(
 
 @router.get("/collections", response_model_exclude_none=True)
 async def list_all(served: Served) -> CollectionList:
-    """All collections."""
+    """All collections. Listing them is no use of one with an `idle_timeout`."""
     described = [await served.collections.describe(collection) for collection in served.collections.all()]
     return CollectionList(collections=[CollectionBody(**item) for item in described])
 
