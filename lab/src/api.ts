@@ -24,12 +24,23 @@ export type Model = {
   routes?: Record<string, unknown>;
   default_route?: string | null;
 };
+/** How much the service is at, and what it has used and made since it started. */
+export type Load = {
+  requests: number;
+  resident_bytes: number | null;
+  cpu_seconds: number;
+  uptime_seconds: number;
+  models: Record<string, { queued_texts: number; queued_tokens: number; vectors: number }>;
+};
+
 export type Info = {
   version: string;
   cores: number;
   default_model: string;
   models: Record<string, Model>;
   poolings: string[];
+  load: Load;
+  limits: { max_queued_tokens: number; max_requests: number; max_texts: number };
 };
 
 /** What the service says of a request that it refuses, in its own words. */

@@ -18,7 +18,7 @@ _ROUTES: Final[Mapping[Need, tuple[str, ...]]] = {
     "nothing": (
         *("GET /", "GET /health", "GET /ready", "GET /ping"),
         *("GET /docs", "GET /docs/{file}", "GET /redoc", "GET /openapi.json"),
-        *("GET /lab", "GET /lab/{file}"),
+        *("GET /lab", "GET /lab/", "GET /lab/{file}"),
     ),
     "key": ("GET /info", "GET /metrics", "GET /v1/models", "GET /v1/models/{name:path}"),
     "embed": (
