@@ -173,7 +173,7 @@ function linesOf(name: string, content: string): unknown[] {
 }
 
 function tableOf(name: string, names: string[], rows: Record<string, unknown>[]): Table {
-  const usable = names.filter((one) => rows.some((row) => typeof row[one] === "string" && row[one].trim()));
+  const usable = names.filter((one) => rows.some((row) => typeof row[one] === "string" && /\p{L}/u.test(row[one])));
   if (!usable.length)
     throw new Unreadable(`${name} has no column with texts, but ${names.map((one) => `“${one}”`).join(", ") || "none"}. One column has to hold the texts to search in.`);
   const field = TEXT_NAMES.map((one) => usable.find((found) => found.toLowerCase() === one)).find(Boolean) ?? null;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -86,6 +87,20 @@ def test_renamed_it_is_temporary_still_and_a_copy_of_it_stays(http: httpx.Client
     assert copy["count"] == 2 and "idle_timeout" not in copy
     renamed = http.post(f"/collections/{name}/rename", json={"to": f"{name}.new"}).json()
     assert renamed["idle_timeout"] == 600
+
+
+def test_collections_are_listed_while_others_are_dropped(http: httpx.Client, name: str) -> None:
+    def come_and_go(number: int) -> None:
+        for _ in range(10):
+            http.put(f"/collections/{name}.{number}").raise_for_status()
+            http.delete(f"/collections/{name}.{number}").raise_for_status()
+
+    with ThreadPoolExecutor(2) as pool:
+        changing = [pool.submit(come_and_go, number) for number in range(2)]
+        while not all(each.done() for each in changing):
+            listed(http)
+        for each in changing:
+            each.result()
 
 
 @pytest.mark.slow
