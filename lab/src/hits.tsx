@@ -8,6 +8,7 @@ export type Column = { collection: Collection; heading: string; hits: Hit[]; war
 
 const AROUND = 90; // characters shown on either side of a chunk
 const MOST_FIELDS = 4; // of metadata
+const MOST_VALUE = 60; // characters of one
 
 /** What makes two hits the same document: its id and its text. */
 function keyOf(hit: Hit): string {
@@ -104,7 +105,7 @@ type CardProps = {
 
 function Card({ hit, column, rank, moved, fresh, alone, doc, pointed, onPoint, query, mode, info, left }: CardProps) {
   const [open, setOpen] = useState(false);
-  const fields = Object.entries(hit.metadata).slice(0, MOST_FIELDS);
+  const fields = Object.entries(hit.metadata).slice(0, open ? undefined : MOST_FIELDS);
   return (
     <li class={`hit${pointed ? " pointed" : ""}${alone ? " alone" : ""}`} data-doc={doc} onMouseEnter={onPoint} onFocusIn={onPoint}>
       <p class="place">
@@ -131,7 +132,7 @@ function Card({ hit, column, rank, moved, fresh, alone, doc, pointed, onPoint, q
         <p class="fields">
           {fields.map(([name, value]) => (
             <span key={name}>
-              <bdi>{name}</bdi>: <bdi>{typeof value === "string" ? value : JSON.stringify(value)}</bdi>
+              <bdi>{short(name, open)}</bdi>: <bdi>{short(typeof value === "string" ? value : JSON.stringify(value), open)}</bdi>
             </span>
           ))}
         </p>
@@ -145,6 +146,11 @@ function Card({ hit, column, rank, moved, fresh, alone, doc, pointed, onPoint, q
       {open && <Why hit={hit} collection={column.collection} query={query} mode={mode} info={info} />}
     </li>
   );
+}
+
+/** The beginning of a value, or all of it. */
+function short(written: string, whole: boolean): string {
+  return whole || written.length <= MOST_VALUE ? written : `${written.slice(0, MOST_VALUE)}…`;
 }
 
 /** A text with its chunk marked; places count code points. */

@@ -82,6 +82,7 @@ class Scratch {
         const body = { model: one.model, pooling: one.pooling, idle_timeout: IDLE, ...chunking };
         await this.patiently(() => send("PUT", pathOf(names[place]!), body, { signal: aborter.signal }), aborter.signal);
       }
+      this.version++;
       begun(names);
       let batches = 0;
       for (const batch of batchesOf(docs)) {

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.support import browser as chromium
@@ -130,6 +131,10 @@ def test_why_a_document_matched(search: Page, http: httpx.Client) -> None:
         )
     first = explained["pairs"][0]
     expect(why.locator(".pairs li").first).to_contain_text(f"{first['token']} ~ {first['other_token']}")
+    for scheme in ("light", "dark"):
+        search.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        checked = Axe().run(search)
+        assert checked.violations_count == 0, checked.generate_report()
     search.get_by_role("button", name="Copy as curl").click()
     command = search.evaluate("navigator.clipboard.readText()")
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
@@ -227,6 +232,18 @@ def test_a_column_that_cannot_be_searched_says_why(search: Page, http: httpx.Cli
         expect(search.locator(".column").first.locator(".hit")).to_have_count(10)
     finally:
         http.delete("/collections/foreign-to-the-lab")
+
+
+def test_the_page_uses_what_it_made_so_that_it_is_kept(search: Page, http: httpx.Client) -> None:
+    search.clock.install()
+    made = try_examples(search, http)
+    with search.expect_request(f"**/collections/{made[2]['name']}") as used:
+        search.clock.fast_forward(1_000 * made[2]["idle_timeout"] / 4)
+    assert used.value.method == "GET"
+    http.delete(f"/collections/{made[2]['name']}").raise_for_status()  # by somebody else
+    with search.expect_response(f"**/collections/{made[2]['name']}"):
+        search.clock.fast_forward(1_000 * made[2]["idle_timeout"] / 4)
+    expect(search.locator(".column")).to_have_count(2)
 
 
 def test_a_full_queue_is_waited_for_and_a_fill_is_stopped(search: Page, http: httpx.Client) -> None:
