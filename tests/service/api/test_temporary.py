@@ -15,8 +15,8 @@ import yaml
 
 from service.collections.embedded import EmbeddedEngine
 from tests.support.checkpoints import plain_bert
+from tests.support.forks import Forked, Forks
 from tests.support.problems import problem
-from tests.support.servers import Server
 
 DOCUMENTS = [{"id": "harp", "text": "A man is playing a harp."}, {"id": "cat", "text": "A cat sleeps in the sun."}]
 
@@ -139,20 +139,22 @@ def test_it_is_dropped_once_nobody_uses_it(http: httpx.Client, name: str) -> Non
 @pytest.mark.slow
 def test_a_service_that_was_killed_counts_anew_from_its_start(config: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    with Server(config, store) as server:
-        for name, timeout in (("short", 2), ("long", 600)):
-            server.http.put(f"/collections/{name}", json={"idle_timeout": timeout}).raise_for_status()
-            server.http.post(f"/collections/{name}/documents", json={"documents": DOCUMENTS}).raise_for_status()
-        server.kill()
-    with Server(config, store) as server:
-        found = listed(server.http)
-        assert {name: (each["idle_timeout"], each["count"]) for name, each in found.items()} == {
-            "short": (2, 2),
-            "long": (600, 2),
-        }
-        until(lambda: "short" not in listed(server.http))
-        assert listed(server.http)["long"]["count"] == 2
-        log = server.log.read_text()
+    with Forks() as forks:
+        with Forked(forks, config, store) as server:
+            for name, timeout in (("short", 2), ("long", 600)):
+                path = f"/collections/{name}"
+                server.http.put(path, json={"idle_timeout": timeout}).raise_for_status()
+                server.http.post(f"{path}/documents", json={"documents": DOCUMENTS}).raise_for_status()
+            server.kill()
+        with Forked(forks, config, store) as server:
+            found = listed(server.http)
+            assert {name: (each["idle_timeout"], each["count"]) for name, each in found.items()} == {
+                "short": (2, 2),
+                "long": (600, 2),
+            }
+            until(lambda: "short" not in listed(server.http))
+            assert listed(server.http)["long"]["count"] == 2
+            log = server.log.read_text()
     assert "collection 'short' was not used for its idle timeout, 2 s: it is dropped, with its documents (2)" in log
     engine = EmbeddedEngine(store)
     assert [(left.name, left.idle_timeout, left.count()) for left in engine.list()] == [("long", 600, 2)]

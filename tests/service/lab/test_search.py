@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.support import browser as chromium
 from tests.support.checkpoints import plain_bert
+from tests.support.forks import Forked, Forks
 from tests.support.lab import open_panel
-from tests.support.servers import Server
 
 pytestmark = pytest.mark.slow
 
@@ -273,7 +273,7 @@ def test_a_service_that_dies_amid_a_fill_and_a_browser_that_dies_after_it(browse
         body = route.request.post_data_json
         route.continue_(post_data=json.dumps(body | {"idle_timeout": 3}) if route.request.method == "PUT" else None)
 
-    with Server(config, tmp_path / "store") as server:
+    with Forks() as forks, Forked(forks, config, tmp_path / "store") as server:
         running = browser.browser_type.launch(executable_path=chromium.found(), args=["--no-sandbox"])
         page = running.new_page()
         page.goto(f"{server.url}/lab#search")
