@@ -24,6 +24,17 @@ function placesOf(column: Column): Map<string, number> {
   return places;
 }
 
+type Before = { column: number; place: number };
+
+/** Where a document stands in the nearest column to the left that has it. */
+function beforeOf(places: Map<string, number>[], column: number, key: string): Before | null {
+  for (let left = column - 1; left >= 0; left--) {
+    const place = places[left]!.get(key);
+    if (place !== undefined) return { column: left, place };
+  }
+  return null;
+}
+
 type Props = { columns: Column[]; query: string; mode: string; info: Info };
 
 export function Columns({ columns, query, mode, info }: Props) {
@@ -58,15 +69,15 @@ export function Columns({ columns, query, mode, info }: Props) {
               {column.hits.map((hit, place) => {
                 const key = keyOf(hit);
                 const first = places[number]!.get(key) === place;
-                const before = number > 0 ? places[number - 1]!.get(key) : undefined;
+                const before = first ? beforeOf(places, number, key) : null;
                 return (
                   <Card
                     key={`${key}${hit.span?.start ?? ""}`}
                     hit={hit}
                     column={column}
                     rank={place + 1}
-                    moved={before !== undefined && first ? before - place : null}
-                    fresh={number > 0 && before === undefined}
+                    before={before}
+                    fresh={number > 0 && !places[number - 1]!.has(key)}
                     alone={columns.length > 1 && places.filter((one) => one.has(key)).length === 1}
                     doc={first ? key : null}
                     pointed={pointed === key}
@@ -74,7 +85,7 @@ export function Columns({ columns, query, mode, info }: Props) {
                     query={query}
                     mode={mode}
                     info={info}
-                    left={number}
+                    number={number}
                   />
                 );
               })}
@@ -90,8 +101,7 @@ type CardProps = {
   hit: Hit;
   column: Column;
   rank: number;
-  /** How many ranks it is higher than in the column to the left; null where there is nothing to tell. */
-  moved: number | null;
+  before: Before | null;
   fresh: boolean;
   alone: boolean;
   doc: string | null;
@@ -100,10 +110,11 @@ type CardProps = {
   query: string;
   mode: string;
   info: Info;
-  left: number;
+  number: number;
 };
 
-function Card({ hit, column, rank, moved, fresh, alone, doc, pointed, onPoint, query, mode, info, left }: CardProps) {
+function Card({ hit, column, rank, before, fresh, alone, doc, pointed, onPoint, query, mode, info, number }: CardProps) {
+  const moved = before && before.place + 1 - rank;
   const [open, setOpen] = useState(false);
   const fields = Object.entries(hit.metadata).slice(0, open ? undefined : MOST_FIELDS);
   return (
@@ -117,12 +128,12 @@ function Card({ hit, column, rank, moved, fresh, alone, doc, pointed, onPoint, q
               {Math.abs(moved)}
             </span>
             <span class="unseen">
-              {moved > 0 ? "up" : "down"} by {Math.abs(moved)} against column {left}
+              {moved > 0 ? "up" : "down"} by {Math.abs(moved)} against column {before!.column + 1}
             </span>
           </span>
         )}
-        {moved === 0 && <span class="same">= <span class="unseen">the rank of column {left}</span></span>}
-        {alone ? <span class="mark">◆ only here</span> : fresh && <span class="mark">not in column {left}</span>}
+        {moved === 0 && <span class="same">= <span class="unseen">the rank of column {before!.column + 1}</span></span>}
+        {alone ? <span class="mark">◆ only here</span> : fresh && <span class="mark">not in column {number}</span>}
         <bdi class="id">{hit.id}</bdi>
       </p>
       <p class={open ? "text" : "text clamped"} dir="auto">
@@ -140,7 +151,7 @@ function Card({ hit, column, rank, moved, fresh, alone, doc, pointed, onPoint, q
       <button type="button" aria-expanded={open} onClick={() => setOpen(!open)}>
         Why{" "}
         <span class="unseen">
-          did {hit.id} match in column {left + 1}
+          did {hit.id} match in column {number + 1}
         </span>
       </button>
       {open && <Why hit={hit} collection={column.collection} query={query} mode={mode} info={info} />}
@@ -172,7 +183,7 @@ function Spanned({ text, start, end, whole }: { text: string; start: number; end
 type LinesProps = { columns: Column[]; places: Map<string, number>[]; pointed: string | null; frame: { current: HTMLDivElement | null } };
 type Line = { key: string; path: string; moved: number };
 
-/** Lines between the same documents of columns side by side. What they show is told at each hit as well. */
+/** Lines from each document to the next column that has it, behind those between. What they show is told at each hit as well. */
 function Lines({ columns, places, pointed, frame }: LinesProps) {
   const [lines, setLines] = useState<Line[]>([]);
   useLayoutEffect(() => {
@@ -206,14 +217,16 @@ function drawn(frame: HTMLElement, places: Map<string, number>[]): Line[] {
   });
   return places.slice(1).flatMap((right, number) =>
     [...right].flatMap(([key, place]): Line[] => {
-      const before = places[number]!.get(key);
-      const [from, to] = [boxes[number]!.get(key), boxes[number + 1]!.get(key)].map((card) => card?.querySelector(".place")?.getBoundingClientRect());
-      const [one, other] = [boxes[number]!.get(key)?.getBoundingClientRect(), boxes[number + 1]!.get(key)?.getBoundingClientRect()];
-      if (before === undefined || !from || !to || !one || !other) return [];
+      const before = beforeOf(places, number + 1, key);
+      if (!before) return [];
+      const cards = [boxes[before.column]!.get(key), boxes[number + 1]!.get(key)];
+      const [one, other] = cards.map((card) => card?.getBoundingClientRect());
+      const [from, to] = cards.map((card) => card?.querySelector(".place")?.getBoundingClientRect());
+      if (!from || !to || !one || !other) return [];
       const [x1, y1] = [one.right - origin.left, from.top + from.height / 2 - origin.top];
       const [x2, y2] = [other.left - origin.left, to.top + to.height / 2 - origin.top];
       const half = (x1 + x2) / 2;
-      return [{ key: `${number}${key}`, path: `M${x1},${y1}C${half},${y1} ${half},${y2} ${x2},${y2}`, moved: before - place }];
+      return [{ key: `${number}${key}`, path: `M${x1},${y1}C${half},${y1} ${half},${y2} ${x2},${y2}`, moved: before.place - place }];
     }),
   );
 }

@@ -183,7 +183,7 @@ export function Fill({ onKey }: { onKey: () => void }) {
           {ends[state]}
           {done} of {total} texts stored
         </span>
-        <progress max={total} value={done} />
+        {state === "running" && <progress max={total} value={done} />}
       </label>
       {state === "running" && (
         <button type="button" onClick={() => scratch.stop()}>

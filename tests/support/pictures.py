@@ -1,6 +1,6 @@
 """Pictures of the lab's panels, in both themes and three widths.
 
-python -m tests.support.pictures FOLDER    # docs/figures has two of them
+python -m tests.support.pictures FOLDER    # docs/figures has three of them
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def _show(page: Page, panel: str) -> None:
     if panel == "search":
         page.get_by_role("button", name="Try it with examples").click()
         expect(page.get_by_text("Done. 40 of 40 texts stored")).to_be_visible()
-        expect(page.locator(".column")).to_have_count(3)
+        page.get_by_role("spinbutton", name="Hits").fill("5")
+        expect(page.locator(".hit")).to_have_count(15)
         page.locator(".hit").nth(1).hover()
 
 
