@@ -8,6 +8,8 @@ const IDLE = 600; // seconds without use after which the service drops one, shou
 const KEEP = 120_000; // milliseconds between two uses that keep them
 const BATCH = 64; // documents of a request, and
 const BATCH_CHARACTERS = 100_000;
+const FULL = [429, 503];
+const BUSY = 2; // times that documents are refused for want of room before fewer are sent
 const AGAIN = 2; // seconds until a service that does not answer is asked again
 const SHOWN = 8; // batches after which searches are made anew
 
@@ -27,7 +29,7 @@ export type Filling = {
   error: Error | null;
 };
 
-type Upserted = { rejected?: { id: string | null; detail: string }[] };
+type Rejected = { id: string | null; detail: string };
 
 class Scratch {
   filling: Filling | null = null;
@@ -84,12 +86,7 @@ class Scratch {
       }
       this.version++;
       begun(names);
-      let batches = 0;
-      for (const batch of batchesOf(docs)) {
-        for (const name of names) await this.store(name, batch, aborter.signal);
-        if (++batches % SHOWN === 0) this.version++;
-        this.change({ done: this.filling!.done + batch.length });
-      }
+      await this.storeAll(docs, names, aborter.signal);
       this.change({ state: "done" });
     } catch (error) {
       if (aborter !== this.aborter) return; // another one has begun
@@ -122,32 +119,45 @@ class Scratch {
     }
   }
 
-  /** Store documents, in parts where they are too much for one request. */
-  private async store(name: string, docs: Doc[], signal: AbortSignal): Promise<void> {
-    const body = { documents: docs, truncate: true, on_error: "skip" };
-    try {
-      const answer = await this.patiently(() => send("POST", pathOf(name, "/documents"), body, { signal }), signal);
-      const rejected = ((await answer.json()) as Upserted).rejected ?? [];
-      if (rejected.length && name === this.filling!.names[0])
-        this.change({ left: this.filling!.left + rejected.length, why: this.filling!.why || rejected[0]!.detail });
-    } catch (error) {
-      if (error instanceof Refused && error.status === 413 && docs.length > 1) {
-        const half = Math.ceil(docs.length / 2);
-        await this.store(name, docs.slice(0, half), signal);
-        await this.store(name, docs.slice(half), signal);
-        return;
+  /** Store documents in each collection, fewer at once where the service has no room for so many. */
+  private async storeAll(docs: Doc[], names: string[], signal: AbortSignal): Promise<void> {
+    let size = BATCH;
+    for (let done = 0, batches = 0; done < docs.length; ) {
+      const batch = batchOf(docs, done, size);
+      try {
+        const rejected: Rejected[][] = [];
+        for (const name of names) rejected.push(await this.store(name, batch, signal));
+        const left = rejected[0] ?? [];
+        this.change({ left: this.filling!.left + left.length, why: this.filling!.why || (left[0]?.detail ?? "") });
+      } catch (error) {
+        if (!(error instanceof Refused && [413, ...FULL].includes(error.status)) || batch.length === 1) throw error;
+        size = Math.ceil(batch.length / 2); // what is stored already is not embedded again
+        continue;
       }
-      if (error instanceof Refused && error.status === 404) {
-        this.made.delete(name);
-        throw new Error(`The collection “${name}” is gone: somebody dropped it, or the service has another store now. Make it again.`);
-      }
-      throw error;
+      size = Math.min(BATCH, size + 1);
+      done += batch.length;
+      if (++batches % SHOWN === 0) this.version++;
+      this.change({ done });
     }
   }
 
-  /** Ask until the service answers and has room; what it refuses for good is thrown. */
-  private async patiently(work: () => Promise<Response>, signal: AbortSignal): Promise<Response> {
-    while (true) {
+  /** Store documents in one collection, and return those that are left out. */
+  private async store(name: string, docs: Doc[], signal: AbortSignal): Promise<Rejected[]> {
+    const body = { documents: docs, truncate: true, on_error: "skip" };
+    const patience = docs.length > 1 ? BUSY : Infinity;
+    try {
+      const answer = await this.patiently(() => send("POST", pathOf(name, "/documents"), body, { signal }), signal, patience);
+      return ((await answer.json()) as { rejected?: Rejected[] }).rejected ?? [];
+    } catch (error) {
+      if (!(error instanceof Refused && error.status === 404)) throw error;
+      this.made.delete(name);
+      throw new Error(`The collection “${name}” is gone: somebody dropped it, or the service has another store now. Make it again.`);
+    }
+  }
+
+  /** Ask until the service answers and has room; what it refuses for good, or too often for want of room, is thrown. */
+  private async patiently(work: () => Promise<Response>, signal: AbortSignal, patience = Infinity): Promise<Response> {
+    for (let busy = 0; ; ) {
       try {
         const answer = await work();
         if (this.filling?.waiting) this.change({ waiting: "" });
@@ -157,7 +167,7 @@ class Scratch {
         if (error instanceof Offline) {
           this.change({ waiting: "The service does not answer. It may be starting again: this goes on once it answers." });
           await pause(AGAIN, signal);
-        } else if (error instanceof Refused && (error.status === 503 || error.status === 429)) {
+        } else if (error instanceof Refused && FULL.includes(error.status) && busy++ < patience) {
           const seconds = error.retryAfter ?? AGAIN;
           this.change({ waiting: `The service is busy. This goes on in ${seconds} s.` });
           await pause(seconds, signal);
@@ -189,19 +199,12 @@ class Scratch {
   }
 }
 
-function* batchesOf(docs: Doc[]): Generator<Doc[]> {
-  let batch: Doc[] = [];
-  let characters = 0;
-  for (const doc of docs) {
-    if (batch.length === BATCH || (batch.length && characters + doc.text.length > BATCH_CHARACTERS)) {
-      yield batch;
-      batch = [];
-      characters = 0;
-    }
-    batch.push(doc);
-    characters += doc.text.length;
-  }
-  if (batch.length) yield batch;
+/** The next documents, up to a number and to a number of characters, and at least one. */
+function batchOf(docs: Doc[], from: number, size: number): Doc[] {
+  let to = from + 1;
+  let characters = docs[from]!.text.length;
+  while (to < docs.length && to - from < size && (characters += docs[to]!.text.length) <= BATCH_CHARACTERS) to++;
+  return docs.slice(from, to);
 }
 
 function pause(seconds: number, signal: AbortSignal): Promise<void> {
