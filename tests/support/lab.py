@@ -9,6 +9,8 @@ from playwright.sync_api import Page, expect
 PANELS: Final = {
     "texts": ("Look at texts", "article"),
     "laboratory": ("Laboratory", ".outputs td"),
+    "search": ("Search", "fieldset.known button"),
+    "quiz": ("Quiz", "input[type=radio]"),
     "map": ("Map", ".points g"),
     "health": ("Health", "article"),
 }
