@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from pooling import Pooler
 from pooling import explain as algebra
 from pooling.layers import LayerSpec
 from pooling.masks import exclude_prefix
+from pooling.work import work
 from service.arrays import Floats
 from service.embedding.embedder import Embedder, TokenStates
 from service.embedding.models import Models
@@ -37,6 +38,8 @@ MOST_NUMBERS: Final = 2**24
 """Most numbers in the terms of one text, tokens times dimensions."""
 MOST_ENTRIES: Final = 2**19
 """Most entries of all matrices in one answer."""
+MOST_WORK: Final = 2**27
+"""Most `work` of one pooling in one request, of its texts together: about a second of a thread that others wait for."""
 PAIRS: Final = 10
 """Token pairs that are listed for two texts."""
 
@@ -224,6 +227,19 @@ def require_size(text: TokenStates, recipe: Recipe, where: Place) -> None:
             "for a smaller pooling.",
             where=where,
             limit=MOST_NUMBERS,
+        )
+    require_work(recipe.pooler, [tokens])
+
+
+def require_work(pooler: Pooler, lengths: Iterable[int]) -> None:
+    """Raise `TooLarge` where a pooling takes too long over texts of so many tokens, as many windows do."""
+    lengths = list(lengths)
+    if (found := sum(work(pooler, length) for length in lengths)) > MOST_WORK:
+        raise TooLarge(
+            f"pooling {pooler.spec!r} takes {found} steps over {sum(lengths)} tokens, and the most is {MOST_WORK}. Chain "
+            "fewer windows or segments, give windows a larger stride, or send shorter texts.",
+            where=Place("pooling"),
+            limit=MOST_WORK,
         )
 
 

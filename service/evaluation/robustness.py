@@ -11,7 +11,8 @@ from pooling.tasks.similarity import cosines
 from pooling.tasks.task import Indices
 from service.arrays import Vectors
 from service.evaluation.encoding import Advance, Encoding
-from service.evaluation.perturbations import PERTURBATIONS, Perturbation, Spans, perturb
+from service.embedding.perturbations import Spans
+from service.evaluation.perturbations import PERTURBATIONS, Perturbation, perturb
 from service.evaluation.report import Perturbed
 
 VERSIONS: Final = 1 + len(PERTURBATIONS)
