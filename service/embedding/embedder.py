@@ -56,7 +56,7 @@ class TokenStates:
     A token that stands for no character has the offsets None.
 
     The first `left_out` tokens, those of a prompt, take no part in pooling. `truncated` says that the text was cut.
-    `padding` are the states of padding tokens behind the text, (padding tokens, dim): none, unless they are asked for.
+    `padding` are the states of padding tokens behind the text, (padding tokens, dim): none, unless asked for.
     """
 
     tokens: list[str]

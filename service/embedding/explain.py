@@ -39,7 +39,7 @@ MOST_NUMBERS: Final = 2**24
 MOST_ENTRIES: Final = 2**19
 """Most entries of all matrices in one answer."""
 MOST_WORK: Final = 2**27
-"""Most `work` of one pooling in one request, of its texts together: about a second of a thread that others wait for."""
+"""Most `work` of one pooling over the texts of a request: about a second of a thread that others wait for."""
 PAIRS: Final = 10
 """Token pairs that are listed for two texts."""
 
@@ -236,8 +236,8 @@ def require_work(pooler: Pooler, lengths: Iterable[int]) -> None:
     lengths = list(lengths)
     if (found := sum(work(pooler, length) for length in lengths)) > MOST_WORK:
         raise TooLarge(
-            f"pooling {pooler.spec!r} takes {found} steps over {sum(lengths)} tokens, and the most is {MOST_WORK}. Chain "
-            "fewer windows or segments, give windows a larger stride, or send shorter texts.",
+            f"pooling {pooler.spec!r} takes {found} steps over {sum(lengths)} tokens, and the most is {MOST_WORK}. "
+            "Chain fewer windows or segments, give windows a larger stride, or send shorter texts.",
             where=Place("pooling"),
             limit=MOST_WORK,
         )

@@ -178,7 +178,9 @@ class _Rows:
         most: dict[str, int] = {}
         for each, count in zip(texts, padding, strict=True):
             most[each] = max(count, most.get(each, 0))
-        asked = [(each, count if apart or not count else most[each]) for each, count in zip(texts, padding, strict=True)]
+        asked = [
+            (each, count if apart or not count else most[each]) for each, count in zip(texts, padding, strict=True)
+        ]
         places = {(text, 0): _TEXT}
         for index, row in enumerate(asked):
             places.setdefault(row, Place("changes", index))
@@ -191,7 +193,7 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _States:
-    """States (1, time, dim) in double precision, their ids, and which are of the text without its prompt, both (1, time)."""
+    """States (1, time, dim) in double precision, their ids, and which are pooled of the text, both (1, time)."""
 
     states: Tensor
     ids: Tensor
@@ -204,7 +206,9 @@ class _States:
         ids = np.concatenate([text.ids, np.full(len(states) - len(text.ids), pad_id, text.ids.dtype)])
         counts = torch.arange(len(states)) < len(text.ids)
         return cls(
-            states.unsqueeze(0), torch.from_numpy(ids).unsqueeze(0), exclude_prefix(counts.unsqueeze(0), text.left_out)
+            states.unsqueeze(0),
+            torch.from_numpy(ids).unsqueeze(0),
+            exclude_prefix(counts.unsqueeze(0), text.left_out),
         )
 
     def noisy(self, level: float) -> _States:
@@ -299,7 +303,7 @@ def _check(text: str, changes: Sequence[Change]) -> None:
         )
     if len(text) > MOST_CHARACTERS:
         raise TooLarge(
-            f"text has {len(text)} characters, and {MOST_CHARACTERS} can be disturbed, since an answer repeats it for "
+            f"text has {len(text)} characters, and {MOST_CHARACTERS} can be disturbed, since answers repeat it for "
             "each change. Send a shorter one.",
             where=_TEXT,
             limit=MOST_CHARACTERS,

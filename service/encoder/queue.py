@@ -43,7 +43,7 @@ class Job:
         post_process: from states, mask and ids to one result per row.
         loop: the event loop in which the results are awaited; None for a thread that waits for them.
         layers: which layers' states `post_process` is given, and how they are mixed.
-        padding: how many padding tokens are computed behind each text, whatever else shares its pass; none by default.
+        padding: how many padding tokens are computed behind each text, whatever shares its pass; none by default.
     """
 
     def __init__(

@@ -62,8 +62,8 @@ class OutcomeBody(BaseModel):
         description="For each pooling, of the vector as `/embed` gives it to that of the undisturbed text."
     )
     without_mask: float | None = Field(
-        description="Of the mean over all states, padding included, to the mean over the undisturbed text's, both before "
-        "any head; null where the encoder gives no numbers at padding."
+        description="Of the mean over all states, padding included, to that of the undisturbed text, both before any "
+        "head; null where the encoder gives no numbers at padding."
     )
 
 

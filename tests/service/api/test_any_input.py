@@ -51,7 +51,9 @@ filters = st.dictionaries(
 )
 cuts = st.dictionaries(st.sampled_from(["tokens", "overlap", "by"]), st.integers(0, 9) | values, max_size=3)
 changes = st.dictionaries(
-    st.sampled_from(["noise", "filler", "swaps", "replaced", "keep", "padding"]), st.integers(-1, 3) | values, max_size=3
+    st.sampled_from(["noise", "filler", "swaps", "replaced", "keep", "padding"]),
+    st.integers(-1, 3) | values,
+    max_size=3,
 )
 spans = st.lists(st.lists(st.integers(-1, 9), min_size=2, max_size=2) | values, max_size=3)
 likely: dict[str, dict[str, Any]] = {

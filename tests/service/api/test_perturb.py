@@ -54,7 +54,13 @@ def test_a_change_of_nothing_moves_nothing(http: httpx.Client) -> None:
 
 
 def test_cosines_are_those_of_what_embed_gives_for_the_disturbed_text(http: httpx.Client) -> None:
-    disturbed = [{"filler": 2}, {"swaps": 5}, {"replaced": 0.5}, {"keep": 0.4}, {"keep": 0.6, "swaps": 2, "filler": 1}]
+    disturbed = [
+        {"filler": 2},
+        {"swaps": 5},
+        {"replaced": 0.5},
+        {"keep": 0.4},
+        {"keep": 0.6, "swaps": 2, "filler": 1},
+    ]
     found = outcomes(http, *disturbed, pooling=SPECS)
     for place, spec in enumerate(SPECS):
         body = {"inputs": [TEXT, *(each["text"] for each in found)], "pooling": spec, "model": "mean"}
@@ -136,8 +142,8 @@ def test_any_text_and_change_is_answered(http: httpx.Client, text: str, change: 
         ({"text": "harp " * 300, "truncate": False}, 413, "text has"),
         ({"pooling": []}, 422, "0 poolings are asked for"),
         ({"pooling": "maen"}, 422, "mean"),
-        ({"text": "harp " * 200, "changes": [{"filler": count} for count in range(16)]}, 413, "2048"),
         ({"text": "harp " * 200, "pooling": CHAIN}, 413, "takes"),
+        ({"text": "harp " * 60, "pooling": CHAIN, "changes": [{"noise": 1}] * 32}, 413, "steps over 1984 tokens"),
         ({"text": "harp", "model": "none"}, 404, "none"),
     ],
 )
@@ -147,5 +153,6 @@ def test_what_is_refused(http: httpx.Client, body: dict[str, Any], status: int, 
 
 
 def test_where_too_many_tokens_come_from_is_said(http: httpx.Client) -> None:
-    body = {"text": "harp " * 200, "changes": [{"filler": count} for count in range(16)]}
-    assert problem(http.post("/perturb", json=body), 413)["field"] == "changes"
+    body = {"text": "harp " * 200, "changes": [{"filler": count} for count in range(16)], "truncate": True}
+    found = problem(http.post("/perturb", json=body), 413, "2048")
+    assert found["where"] == "changes" and found["length"] > 2048
