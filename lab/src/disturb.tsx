@@ -100,16 +100,16 @@ export function Disturb({ info, tab }: { info: Info; tab: string }) {
         undisturbed vector. All is computed by the service, with the model's own states.
       </p>
       <div class="controls">
+        <label class="wide">
+          A text
+          <textarea rows={4} value={text} dir="auto" onInput={(event) => write(event.currentTarget.value)} />
+        </label>
         <div>
-          <label class="wide">
-            A text
-            <textarea rows={4} value={text} dir="auto" onInput={(event) => write(event.currentTarget.value)} />
-          </label>
-          <p>
-            <ModelChoice info={info} of={model} />
-          </p>
+          <ModelChoice info={info} of={model} />
           <PoolingChoice info={info} of={poolings} />
         </div>
+      </div>
+      <div class="beside moved">
         <fieldset class="hinted">
           <legend>Disturb it</legend>
           {NAMES.map((name) => (
@@ -132,21 +132,25 @@ export function Disturb({ info, tab }: { info: Info; tab: string }) {
             </button>
           </p>
         </fieldset>
+        <div>
+          {text.trim() === "" && <p class="note">Write a text above, and see what each pooling makes of it.</p>}
+          {poolings.chosen.length === 0 && <p class="note">Choose a pooling.</p>}
+          {error && <Problem error={error} onKey={() => setTries(tries + 1)} />}
+          {!answer && busy && <p class="note">Embedding …</p>}
+          {answer && ready && <Moved answer={answer} />}
+        </div>
       </div>
-      {text.trim() === "" && <p class="note">Write a text above, and see what each pooling makes of it.</p>}
-      {poolings.chosen.length === 0 && <p class="note">Choose a pooling.</p>}
-      {error && <Problem error={error} onKey={() => setTries(tries + 1)} />}
-      {!answer && busy && <p class="note">Embedding …</p>}
       {answer && ready && (
         <>
+          <Read answer={answer} />
           <Copies of={{ curl: () => curl("perturb", sent()), Python: () => python("perturb", sent()) }} />
-          <Moved answer={answer} />
         </>
       )}
     </section>
   );
 }
 
+/** A chart over the range of a slider, and the numbers where it stands. */
 function Moved({ answer }: { answer: Answer }) {
   const { found, x, set, swept } = answer;
   const [now, ...along] = found.changes;
@@ -160,60 +164,65 @@ function Moved({ answer }: { answer: Answer }) {
   const title = SLIDERS[swept].title;
   return (
     <>
-      <h3>How far the vectors move</h3>
+      <h3>Cosine to the undisturbed vector</h3>
+      <Lines x={x} lines={lines} at={set[swept]} top={1} axis={title} label={`Cosine to the undisturbed vector, by ${title.toLowerCase()}`} />
       <p class="note">
-        Across: the whole range of the slider that you touched last, {title.toLowerCase()}, with the others as they are. Up: the cosine to
-        the undisturbed vector. The upright line is where the slider stands, and the table has the numbers there.
+        Over the whole range of the slider that you touched last, with the others as they are. The upright line is where it stands; the
+        table has the numbers there.
       </p>
-      <div class="beside moved">
-        <Lines x={x} lines={lines} at={set[swept]} top={1} axis={title} label={`Cosine to the undisturbed vector, by ${title.toLowerCase()}`} />
-        <div>
-          <div class="scrolled" tabIndex={0} role="region" aria-label="Cosines at this setting">
-            <table class="outputs">
-              <caption>At this setting</caption>
-              <thead>
-                <tr>
-                  <th scope="col">pooling</th>
-                  <th scope="col">cosine to the undisturbed vector</th>
-                </tr>
-              </thead>
-              <tbody>
-                {found.poolings.map((name, place) => (
-                  <tr key={name}>
-                    <th scope="row">
-                      <Key place={place} />
-                      {name}
-                    </th>
-                    <td>{(now.cosines[place] ?? 0).toFixed(3)}</td>
-                  </tr>
-                ))}
-                {padded && (
-                  <tr class="wrong">
-                    <th scope="row">
-                      <Key place={found.poolings.length} wrong />
-                      {WITHOUT_MASK}
-                    </th>
-                    <td>{now.without_mask === null ? "no number" : now.without_mask.toFixed(3)}</td>
-                  </tr>
-                )}
-              </tbody>
-            </table>
-          </div>
-          {set.padding > now.padding && (
-            <p class="note">
-              {now.padding} padding tokens were added: with the text they are the {found.limit} tokens that the model takes.
-            </p>
-          )}
-          <h4>
-            What the model reads{" "}
-            <small>
-              {now.tokens} of at most {found.limit} tokens{now.truncated && ", cut: what is beyond was not read"}
-            </small>
-          </h4>
-          <div class="scrolled disturbed" tabIndex={0} role="region" aria-label="The disturbed text" dir="auto">
-            {now.text}
-          </div>
-        </div>
+      <div class="scrolled" tabIndex={0} role="region" aria-label="Cosines at this setting">
+        <table class="outputs">
+          <thead>
+            <tr>
+              <th scope="col">pooling</th>
+              <th scope="col">cosine</th>
+            </tr>
+          </thead>
+          <tbody>
+            {found.poolings.map((name, place) => (
+              <tr key={name}>
+                <th scope="row">
+                  <Key place={place} />
+                  {name}
+                </th>
+                <td>{(now.cosines[place] ?? 0).toFixed(3)}</td>
+              </tr>
+            ))}
+            {padded && (
+              <tr class="wrong">
+                <th scope="row">
+                  <Key place={found.poolings.length} wrong />
+                  {WITHOUT_MASK}
+                </th>
+                <td>{now.without_mask === null ? "no number" : now.without_mask.toFixed(3)}</td>
+              </tr>
+            )}
+          </tbody>
+        </table>
+      </div>
+      {set.padding > now.padding && (
+        <p class="note">
+          {now.padding} padding tokens were added: with the text they are the {found.limit} tokens that the model takes.
+        </p>
+      )}
+    </>
+  );
+}
+
+/** The disturbed text. */
+function Read({ answer: { found } }: { answer: Answer }) {
+  const [now] = found.changes;
+  if (!now) return null;
+  return (
+    <>
+      <h3>
+        What the model reads{" "}
+        <small>
+          {now.tokens} of at most {found.limit} tokens{now.truncated && ", cut: what is beyond was not read"}
+        </small>
+      </h3>
+      <div class="scrolled disturbed" tabIndex={0} role="region" aria-label="The disturbed text" dir="auto">
+        {now.text}
       </div>
     </>
   );
