@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, TypeVar
 
 from service.cores import available_cores
@@ -67,6 +68,15 @@ def in_background(work: Callable[[], T]) -> T:
     """
     with ThreadPoolExecutor(1, initializer=_lower_priority) as executor:
         return executor.submit(work).result()
+
+
+def resident_bytes() -> int | None:
+    """Return how much memory the process has in use, as `ps` tells it; None where the system does not say."""
+    try:
+        _, resident, *_ = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    return int(resident) * resource.getpagesize()
 
 
 def freeze_and_trim() -> None:

@@ -24,12 +24,23 @@ export type Model = {
   routes?: Record<string, unknown>;
   default_route?: string | null;
 };
+/** How much the service is at, and what it has used and made since it started. */
+export type Load = {
+  requests: number;
+  resident_bytes: number | null;
+  cpu_seconds: number;
+  uptime_seconds: number;
+  models: Record<string, { queued_texts: number; queued_tokens: number; vectors: number }>;
+};
+
 export type Info = {
   version: string;
   cores: number;
   default_model: string;
   models: Record<string, Model>;
   poolings: string[];
+  load: Load;
+  limits: { max_queued_tokens: number; max_requests: number; max_texts: number };
 };
 
 /** What the service says of a request that it refuses, in its own words. */
@@ -82,4 +93,28 @@ export async function send(method: Method, path: string, body?: unknown, options
 export async function ask<Answer>(path: string, body?: unknown, signal?: AbortSignal): Promise<Answer> {
   const answer = await send(body === undefined ? "GET" : "POST", path, body, signal ? { signal } : {});
   return (await answer.json()) as Answer;
+}
+
+/** The service went away in the middle of its answer. */
+export class Cut extends Error {
+  constructor() {
+    super(`${location.origin} went away before it was done. It may be starting again.`);
+  }
+}
+
+/** Send a body and take the lines of JSON of the answer as they come. Throws as `send`, or `Cut`. */
+export async function* stream<Line>(path: string, body: unknown, signal: AbortSignal): AsyncGenerator<Line> {
+  const answer = await send("POST", path, body, { signal });
+  const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read().catch((error: unknown) => {
+      throw signal.aborted ? error : new Cut();
+    });
+    if (done) break;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) if (line) yield JSON.parse(line) as Line;
+  }
+  if (rest) throw new Cut();
 }

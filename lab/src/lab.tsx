@@ -5,12 +5,14 @@ import { Health } from "./health";
 import { Laboratory } from "./laboratory";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
+import { Quiz } from "./quiz";
 import { Texts } from "./texts";
 import "./lab.css";
 
 const PANELS = {
   texts: { title: "Look at texts", of: Texts },
   laboratory: { title: "Laboratory", of: Laboratory },
+  quiz: { title: "Quiz", of: Quiz },
   health: { title: "Health", of: Health },
 };
 type Name = keyof typeof PANELS;

@@ -28,6 +28,7 @@ from service.api.routes import (
     doctor,
     documents,
     embed,
+    evaluate,
     explain,
     export,
     lab,
@@ -57,6 +58,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     compare.router,
     perturb.router,
     pool.router,
+    evaluate.router,
     openai.router,
     openai.models_router,
     tei.router,
@@ -90,8 +92,7 @@ class _Application(FastAPI):
             try:
                 yield
             finally:
-                await served.examinations.close()
-                served.close()
+                await served.end()
 
         super().__init__(
             title="Millpond",

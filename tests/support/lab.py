@@ -10,6 +10,7 @@ PANELS: Final = {
     "texts": ("Look at texts", "article"),
     "laboratory": ("Laboratory", ".outputs td"),
     "lesson": ("Laboratory", ".weights td"),
+    "quiz": ("Quiz", "input[type=radio]"),
     "health": ("Health", "article"),
 }
 """By name: its title, and what it shows once it has its answer."""

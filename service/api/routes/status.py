@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -25,8 +26,11 @@ from service.embedding.windows import MOST_WINDOWED
 from service.encoder import Batcher, Encoder
 from service.encoder.reading import TOKENIZING_THREADS
 from service.errors import Unavailable
+from service.process import resident_bytes
 
 _DTYPES: Final = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+_STARTED: Final = time.monotonic()
 
 router = APIRouter(tags=["status"])
 
@@ -49,7 +53,7 @@ async def ready(request: Request, served: Served) -> ReadyBody:
 
 
 @router.get("/info")
-async def info(served: Served) -> dict[str, Any]:
+async def info(request: Request, served: Served) -> dict[str, Any]:
     """Models, their poolings and fingerprints, rerankers, sparse models, and the limits of this deployment.
 
     What text-embeddings-inference tells of its one model stands beside, of the default model.
@@ -113,6 +117,7 @@ async def info(served: Served) -> dict[str, Any]:
             for name, model in served.sparse
         },
         "poolings": list(pooling.available()),
+        "load": _load(request, served),
         "token_ids": config.server.token_ids,
         "limits": {
             "max_texts": config.server.max_texts,
@@ -132,6 +137,26 @@ async def info(served: Served) -> dict[str, Any]:
             "max_hits": MOST_HITS,
         },
     }
+
+
+def _load(request: Request, served: Deployment) -> dict[str, Any]:
+    """Return how much the process is at, and what it has used and made since it started."""
+    requests: OpenRequests = request.app.state.requests
+    return {
+        "requests": len(requests),
+        "resident_bytes": resident_bytes(),
+        "cpu_seconds": time.process_time(),
+        "uptime_seconds": time.monotonic() - _STARTED,
+        "models": {
+            name: {**_queued(model.encoder), "vectors": sum([*model.made.values()])} for name, model in served.models
+        },
+    }
+
+
+def _queued(encoder: Encoder) -> dict[str, int]:
+    """Return what waits for an encoder; models that share one wait for the same."""
+    texts, tokens = encoder.batcher.queued
+    return {"queued_texts": texts, "queued_tokens": tokens}
 
 
 def _routes(model: Embedder) -> dict[str, Any]:

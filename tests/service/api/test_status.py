@@ -95,6 +95,13 @@ def test_info(http: httpx.Client, small: Server) -> None:
     assert len(set(fingerprints)) == 6 and all(len(bytes.fromhex(each)) == 8 for each in fingerprints)
     assert {"cls", "mean", "max", "last", "weighted_mean", "attention", "gated", "gem"} <= set(info["poolings"])
 
+    load = info["load"]
+    assert set(load["models"]) == set(models) and load["requests"] >= 1 and 0 < load["uptime_seconds"] < 86_400
+    assert load["cpu_seconds"] > 0 and load["resident_bytes"] > 50_000_000
+    http.post("/embed", json={"inputs": ["a", "b"], "model": "cls"}).raise_for_status()
+    made = http.get("/info").json()["load"]["models"]["cls"]["vectors"]
+    assert made - load["models"]["cls"]["vectors"] == 2
+
     other = small.http.get("/info").json()
     assert other["default_model"] == "default"
     assert other["models"]["default"]["fingerprint"] == models["mean"]["fingerprint"]
