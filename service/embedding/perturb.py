@@ -140,7 +140,8 @@ async def perturb(
     (read,) = await reader.tokenize([text], prompt_name=prompt_name, role=role, where=lambda _: _TEXT)
     front, _ = reader.encoder.tokenizer.frame_lengths(reader.prompt(prompt_name, role))
     spans = spans_of(reader.encoder.tokenizer.truncate(read, reader.recipe.max_tokens, front=front).offsets)
-    texts = [_disturbed(text, spans, change) for change in changes]
+    run = partial(asyncio.get_running_loop().run_in_executor, EXPLAINING)
+    texts = [await run(_disturbed, text, spans, change) for change in changes]
     rows = _Rows(text, texts, [change.padding for change in changes], apart=reader.encoder.trial.equal_lengths)
     async with reader.token_states(
         rows.texts,
