@@ -19,17 +19,17 @@ def work(pooler: Pooler, tokens: int) -> int:
     """Estimate the numbers that a strategy and its weights read and write, for a text of so many tokens that count.
 
     One stage before a strategy makes a mask over all tokens for each of its segments, and where a max comes in
-    anywhere from it on, a weight for each dimension too.
+    anywhere from it on, a weight for each dimension too. A strategy without stages counts for nothing.
     """
     if isinstance(pooler, Concatenation):
         return sum(work(part, tokens) for part in pooler.poolers)
     if not isinstance(pooler, Sequence):
-        return tokens * pooler.output_dim
+        return 0
     stages, last = pooler.components[:-1], cast(Pooler, pooler.components[-1])
     lengths = [tokens]
     for stage in stages:
         lengths.append(stage.count(lengths[-1]) if isinstance(stage, Segments) else lengths[-1])
-    total = work(last, lengths[-1])
+    total = work(last, lengths[-1]) + lengths[-1] * last.output_dim
     by_dimension = _weighs_dimensions(last)
     for stage, before, after in reversed(list(zip(stages, lengths, lengths[1:], strict=False))):
         if not isinstance(stage, Segments):

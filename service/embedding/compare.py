@@ -124,7 +124,7 @@ async def compare(
         lengths = [len(states.tokens) for states in found]
         for embedder in embedders:
             _check_size(sum(lengths), embedder.recipe)
-            require_work(embedder.recipe.pooler, lengths)
+        require_work([embedder.recipe.pooler for embedder in embedders], lengths)
         views = [
             await asyncio.get_running_loop().run_in_executor(
                 EXPLAINING, partial(_view, embedder.recipe, found, numbers)

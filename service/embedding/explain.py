@@ -25,7 +25,7 @@ from service.embedding.postprocessing import complete
 from service.embedding.prompts import Purpose
 from service.embedding.recipe import Recipe, Spec
 from service.encoder.reading import Cut
-from service.errors import BrokenModel, InvalidInput, Place, TooLarge
+from service.errors import BrokenModel, InvalidInput, Place, TooLarge, shortened
 
 Asked = tuple[str | None, Purpose | None]
 """The name of a prompt, and what a text is for; None where either is not said."""
@@ -39,7 +39,7 @@ MOST_NUMBERS: Final = 2**24
 MOST_ENTRIES: Final = 2**19
 """Most entries of all matrices in one answer."""
 MOST_WORK: Final = 2**27
-"""Most `work` of one pooling over the texts of a request: about a second of a thread that others wait for."""
+"""Most `work` of the poolings of a request over its texts: about a second of a thread that others wait for."""
 PAIRS: Final = 10
 """Token pairs that are listed for two texts."""
 
@@ -148,6 +148,9 @@ async def explain(
             for recipe in of_text:
                 require_size(states, recipe, Place(name))
                 recipe.require_pooled(states.ids[states.left_out :], Place(name))
+        spent = 0
+        for states, of_text in zip(found, recipes, strict=True):
+            spent = require_work([recipe.pooler for recipe in of_text], [len(states.tokens)], spent)
         if matrices and other is not None:
             _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
         for both in zip(*recipes, strict=True):
@@ -228,19 +231,25 @@ def require_size(text: TokenStates, recipe: Recipe, where: Place) -> None:
             where=where,
             limit=MOST_NUMBERS,
         )
-    require_work(recipe.pooler, [tokens])
 
 
-def require_work(pooler: Pooler, lengths: Iterable[int]) -> None:
-    """Raise `TooLarge` where a pooling takes too long over texts of so many tokens, as many windows do."""
-    lengths = list(lengths)
-    if (found := sum(work(pooler, length) for length in lengths)) > MOST_WORK:
-        raise TooLarge(
-            f"pooling {pooler.spec!r} takes {found} steps over {sum(lengths)} tokens, and the most is {MOST_WORK}. "
-            "Chain fewer windows or segments, give windows a larger stride, or send shorter texts.",
-            where=Place("pooling"),
-            limit=MOST_WORK,
-        )
+def require_work(poolers: Iterable[Pooler], lengths: Sequence[int], spent: int = 0) -> int:
+    """Return the `work` of poolings over texts of so many tokens, and what was `spent` on others before.
+
+    Raises:
+        TooLarge: it takes too long, as that of many windows does.
+    """
+    for pooler in poolers:
+        spent += sum(work(pooler, length) for length in lengths)
+        if spent > MOST_WORK:
+            raise TooLarge(
+                f"with pooling {shortened(pooler.spec)} the poolings take {spent} steps over {sum(lengths)} tokens, "
+                f"and the most is {MOST_WORK}. Chain fewer windows or segments, give windows a larger stride, or send "
+                "fewer poolings or shorter texts.",
+                where=Place("pooling"),
+                limit=MOST_WORK,
+            )
+    return spent
 
 
 def _check_entries(entries: int) -> None:

@@ -67,7 +67,11 @@ async def pool(
     tokens = await run(partial(torch.tensor, [states], dtype=torch.float64))
     mask = torch.tensor([counts]) if counts is not None else torch.ones(tokens.shape[:2], dtype=torch.bool)
     # Each by itself, so that what others ask of this thread is done in between.
-    return [await run(partial(_pooled, spec, tokens, mask, query)) for spec in poolings]
+    found, spent = [], 0
+    for spec in poolings:
+        pooled, spent = await run(partial(_pooled, spec, tokens, mask, query, spent))
+        found.append(pooled)
+    return found
 
 
 def _check(
@@ -103,12 +107,14 @@ def _check(
         raise InvalidInput(f"the query has {len(query)} numbers, and states have {dim}.", where=Place("query"))
 
 
-def _pooled(spec: Spec, tokens: Tensor, mask: Tensor, query: Sequence[float] | None) -> Pooled:
+def _pooled(
+    spec: Spec, tokens: Tensor, mask: Tensor, query: Sequence[float] | None, spent: int
+) -> tuple[Pooled, int]:
     where = Place("pooling")
     try:
         pooler = pooling.build(spec, tokens.shape[2]).double()
         _require_size(pooler, tokens)
-        require_work(pooler, [tokens.shape[1]])
+        spent = require_work([pooler], [tokens.shape[1]], spent)
         _ask(pooler, query)
         states = tokens.clone().requires_grad_()
         vector = pooler(states, mask)[0]
@@ -122,7 +128,7 @@ def _pooled(spec: Spec, tokens: Tensor, mask: Tensor, query: Sequence[float] | N
             f"under pooling {pooler.spec!r} these states give numbers beyond what can be told; send smaller ones.",
             where=where,
         )
-    return Pooled(pooler.spec, *(each.numpy() for each in found))
+    return Pooled(pooler.spec, *(each.numpy() for each in found)), spent
 
 
 def _require_size(pooler: Pooler, tokens: Tensor) -> None:

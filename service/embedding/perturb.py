@@ -158,8 +158,7 @@ async def perturb(
                 require_size(states, embedder.recipe, where)
                 embedder.recipe.require_pooled(states.ids[states.left_out :], where)
         read_of_changes = [len(found[row].tokens) for row in rows.of_change]
-        for embedder in embedders:
-            require_work(embedder.recipe.pooler, read_of_changes)
+        require_work([embedder.recipe.pooler for embedder in embedders], read_of_changes)
         tokens = len(found[0].tokens)
         recipes = [embedder.recipe for embedder in embedders]
         outcomes = await _outcomes(reader, recipes, found, rows, texts, changes)

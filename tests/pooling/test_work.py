@@ -28,18 +28,17 @@ def test_segments_are_counted_without_making_them(tokens: int, stage: Segments) 
 @pytest.mark.parametrize(
     ("less", "more"),
     [
-        ("mean", "mean + max"),
         ("mean", "window(2, 1) > mean"),
         ("window(2, 1) > mean", "window(2, 1) > window(2, 1) > mean"),
         ("window(2, 2) > mean", "window(2, 1) > mean"),
         ("window(2, 1) > mean", "window(64, 1) > mean"),
         ("window(2, 1) > mean", "window(2, 1, by=max) > mean"),
         ("window(2, 1) > mean", "window(2, 1) > max"),
-        ("window(2, 1) > mean", "(window(2, 1) > mean) + mean"),
+        ("window(2, 1) > mean", "(window(2, 1) > mean) + (window(3, 3) > mean)"),
         ("window(2, 1) > mean", "adaptive(n=4096) > mean"),
     ],
 )
 def test_more_work_is_more(less: str, more: str) -> None:
     one, other = (work(pooling.build(spec, 32), 512) for spec in (less, more))
-    assert 0 < one < other
+    assert 0 <= one < other
     assert work(pooling.build(more, 32), 1024) > other or "4096" in more

@@ -142,7 +142,7 @@ def test_any_text_and_change_is_answered(http: httpx.Client, text: str, change: 
         ({"text": "harp " * 300, "truncate": False}, 413, "text has"),
         ({"pooling": []}, 422, "0 poolings are asked for"),
         ({"pooling": "maen"}, 422, "mean"),
-        ({"text": "harp " * 200, "pooling": CHAIN}, 413, "takes"),
+        ({"text": "harp " * 200, "pooling": CHAIN}, 413, "steps over 202 tokens"),
         ({"text": "harp " * 60, "pooling": CHAIN, "changes": [{"noise": 1}] * 32}, 413, "steps over 1984 tokens"),
         ({"text": "harp", "model": "none"}, 404, "none"),
     ],
