@@ -48,6 +48,8 @@ export class Refused extends Error {
   constructor(
     readonly status: number,
     detail: string,
+    /** Seconds after which the same request may succeed, as far as it says so. */
+    readonly retryAfter: number | null = null,
   ) {
     super(detail);
   }
@@ -86,7 +88,8 @@ export async function send(method: Method, path: string, body?: unknown, options
   if (answer.ok) return answer;
   const problem = (await answer.json().catch(() => null)) as { detail?: string } | null;
   if (!problem && GATEWAY.includes(answer.status)) throw new Offline();
-  throw new Refused(answer.status, problem?.detail ?? `The service answered ${answer.status} ${answer.statusText}.`);
+  const pause = Number(answer.headers.get("retry-after")) || null;
+  throw new Refused(answer.status, problem?.detail ?? `The service answered ${answer.status} ${answer.statusText}.`, pause);
 }
 
 /** Ask for what there is, or send a body to be answered, and return the JSON of the answer. */

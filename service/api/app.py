@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
@@ -89,9 +90,11 @@ class _Application(FastAPI):
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             await asyncio.to_thread(served.encoders.warm_up)
             freeze_and_trim()
+            dropping = asyncio.create_task(served.collections.idle.run(), context=Context())
             try:
                 yield
             finally:
+                dropping.cancel()
                 await served.end()
 
         super().__init__(

@@ -244,7 +244,7 @@ def require_work(poolers: Iterable[Pooler], lengths: Sequence[int], spent: int =
         if spent > MOST_WORK:
             raise TooLarge(
                 f"with pooling {shortened(pooler.spec)} the poolings take {spent} steps over {sum(lengths)} tokens, "
-                f"and the most is {MOST_WORK}. Chain fewer windows or segments, give windows a larger stride, or send "
+                f"and the most is {MOST_WORK}. Chain fewer windows or segments, give them a larger stride, or send "
                 "fewer poolings or shorter texts.",
                 where=Place("pooling"),
                 limit=MOST_WORK,

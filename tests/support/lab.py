@@ -10,6 +10,7 @@ PANELS: Final = {
     "texts": ("Look at texts", "article"),
     "laboratory": ("Laboratory", ".outputs td"),
     "lesson": ("Laboratory", ".weights td"),
+    "search": ("Search", "fieldset.known button"),
     "quiz": ("Quiz", "input[type=radio]"),
     "health": ("Health", "article"),
 }

@@ -1,6 +1,6 @@
 """Pictures of the lab's panels, in both themes and three widths.
 
-python -m tests.support.pictures FOLDER    # docs/figures has two of them
+python -m tests.support.pictures FOLDER    # docs/figures has three of them
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.support import browser as chromium
 from tests.support.lab import PANELS, open_panel
@@ -47,6 +47,12 @@ def _show(page: Page, panel: str) -> None:
     if panel == "laboratory":
         page.get_by_role("slider", name="Padding tokens").fill("64")
         page.get_by_role("rowheader", name="mask forgotten").wait_for()
+    if panel == "search":
+        page.get_by_role("button", name="Try it with examples").click()
+        expect(page.get_by_text("Done. 40 of 40 texts stored")).to_be_visible()
+        page.get_by_role("spinbutton", name="Hits").fill("5")
+        expect(page.locator(".hit")).to_have_count(15)
+        page.locator(".hit").nth(1).hover()
 
 
 if __name__ == "__main__":
