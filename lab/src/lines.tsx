@@ -110,7 +110,7 @@ export function Lines({ x, lines, at, label, axis, top, first = 0 }: Props) {
   }));
   const labels = apart(points.map((each) => each.at(-1)?.[1] ?? TOP), TOP, HEIGHT - BOTTOM);
   return (
-    <div class="lines" ref={measured}>
+    <div class="curves" ref={measured}>
       <svg width={width} height={HEIGHT} viewBox={`0 0 ${width} ${HEIGHT}`} role="img" aria-label={label}>
         <g class="axis">
           {ticks(low, high).map((value) => (
