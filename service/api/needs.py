@@ -23,7 +23,7 @@ _ROUTES: Final[Mapping[Need, tuple[str, ...]]] = {
     "key": ("GET /info", "GET /metrics", "GET /v1/models", "GET /v1/models/{name:path}"),
     "embed": (
         *("POST /embed", "POST /embed_all", "POST /embed_spans", "POST /explain", "POST /compare", "POST /pool"),
-        *("POST /v1/embeddings", "POST /evaluate", "POST /project"),
+        *("POST /perturb", "POST /project", "POST /v1/embeddings", "POST /evaluate"),
         *("POST /", "POST /embeddings", "POST /similarity", "POST /tokenize", "POST /decode", "POST /invocations"),
         *("POST /rerank", "POST /predict", "POST /embed_sparse"),
     ),

@@ -56,6 +56,7 @@ class TokenStates:
     A token that stands for no character has the offsets None.
 
     The first `left_out` tokens, those of a prompt, take no part in pooling. `truncated` says that the text was cut.
+    `padding` are the states of padding tokens behind the text, (padding tokens, dim): none, unless asked for.
     """
 
     tokens: list[str]
@@ -64,6 +65,7 @@ class TokenStates:
     states: Vectors
     left_out: int
     truncated: bool
+    padding: Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +430,8 @@ class Embedder:
         truncate: Cut = None,
         max_total: int,
         where: Where = _INPUTS,
+        padding: Sequence[int] = (),
+        where_all: Place | None = None,
     ) -> AsyncIterator[list[TokenStates]]:
         """Give the states of each text, before pooling; arguments and errors as for `embed`.
 
@@ -435,21 +439,28 @@ class Embedder:
         is none left, this waits.
 
         Args:
-            max_total: most tokens of all texts together, since states are large.
+            max_total: most tokens of all texts together, padding included, since states are large.
+            padding: of each text, how many padding tokens are computed behind it, as far as the model's longest text
+                has room for them; none by default.
+            where_all: the place that an error of too many tokens names.
         """
         prompt = self.prompt(prompt_name, role)
-        with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
+        asked = padding or (0,) * len(inputs)
+        with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt) + sum(asked)) as room:
             texts = await self._with_offsets(inputs, prompt, self._inputs.cut_at(truncate), where)
-            total = sum(len(text.ids) for text in texts)
+            most = self.recipe.max_tokens
+            added = [min(count, most - len(text.ids)) for count, text in zip(asked, texts, strict=True)]
+            total = sum(len(text.ids) for text in texts) + sum(added)
             if total > max_total:
                 raise TooLong(
                     f"the inputs have {total} tokens together; token states are given for {max_total} at once. "
                     "Send fewer or shorter texts a request.",
+                    where=where_all,
                     length=total,
                     limit=max_total,
                 )
             async with self.encoder.hold_states(total):
-                states = await self._run([text.ids for text in texts], ToStates(self.name), where, room)
+                states = await self._run([text.ids for text in texts], ToStates(self.name), where, room, added)
                 words, unpooled = self.encoder.tokenizer.tokens, self._inputs.unpooled(prompt)
                 yield [
                     TokenStates(
@@ -459,8 +470,9 @@ class Embedder:
                         state[: len(text.ids)],
                         unpooled if isinstance(item, str) else 0,
                         text.full_length > len(text.ids),
+                        state[len(text.ids) : len(text.ids) + behind],
                     )
-                    for item, text, state in zip(inputs, texts, states, strict=True)
+                    for item, text, state, behind in zip(inputs, texts, states, added, strict=True)
                 ]
 
     async def _with_offsets(self, inputs: Inputs, prompt: str, fit: Fit, where: Where) -> list[TokenizedText]:
@@ -612,9 +624,11 @@ class Embedder:
     def _at_once(self, prompt: str) -> int:
         return self.recipe.max_tokens - sum(self.encoder.tokenizer.frame_lengths(prompt))
 
-    async def _run(self, ids: Sequence[Ids], post_process: PostProcess, where: Where, room: Room) -> list[Any]:
+    async def _run(
+        self, ids: Sequence[Ids], post_process: PostProcess, where: Where, room: Room, padding: Sequence[int] = ()
+    ) -> list[Any]:
         with self._named(where):
-            return await self.encoder.batcher.run(ids, post_process, room, self.recipe.layers)
+            return await self.encoder.batcher.run(ids, post_process, room, self.recipe.layers, padding)
 
     @contextmanager
     def _named(self, where: Where) -> Iterator[None]:

@@ -19,6 +19,7 @@ from pooling.layers import LAST, LayerStates, Stack
 from pooling.tasks import Part
 from service.arrays import Vectors
 from service.embedding.embedder import Embedder
+from service.embedding.perturbations import spans_of
 from service.embedding.postprocessing import ToVectors, WithoutPrompt
 from service.encoder import PostProcess
 from service.encoder.tokenizer import pad
@@ -91,15 +92,8 @@ class Encoding:
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Return the start and end of each token that stands for characters, in order and without overlap."""
         limit = self._model.recipe.max_tokens
-        found = []
-        for text in self._tokenizer.encode(texts, offsets=True):
-            spans: list[tuple[int, int]] = []
-            for offset in self._tokenizer.truncate(text, limit).offsets:
-                # Several tokens may share one character of several bytes.
-                if offset is not None and (not spans or offset[0] >= spans[-1][1]):
-                    spans.append(offset)
-            found.append(spans)
-        return found
+        encoded = self._tokenizer.encode(texts, offsets=True)
+        return [spans_of(self._tokenizer.truncate(text, limit).offsets) for text in encoded]
 
     def speed(self, part: Part, advance: Advance) -> tuple[Speed, list[float]]:
         """Time passes of the encoder alone and with every pooling, in turn; the fastest of several rounds count.

@@ -10,8 +10,9 @@ from pooling.tasks import Task
 from pooling.tasks.similarity import cosines
 from pooling.tasks.task import Indices
 from service.arrays import Vectors
+from service.embedding.perturbations import Spans
 from service.evaluation.encoding import Advance, Encoding
-from service.evaluation.perturbations import PERTURBATIONS, Perturbation, Spans, perturb
+from service.evaluation.perturbations import PERTURBATIONS, Perturbation, perturb
 from service.evaluation.report import Perturbed
 
 VERSIONS: Final = 1 + len(PERTURBATIONS)

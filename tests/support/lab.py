@@ -9,12 +9,14 @@ from playwright.sync_api import Page, expect
 PANELS: Final = {
     "texts": ("Look at texts", "article"),
     "laboratory": ("Laboratory", ".outputs td"),
+    "lesson": ("Laboratory", ".weights td"),
     "search": ("Search", "fieldset.known button"),
     "quiz": ("Quiz", "input[type=radio]"),
     "map": ("Map", ".points g"),
     "health": ("Health", "article"),
 }
 """By name: its title, and what it shows once it has its answer."""
+_TABS: Final = {"lesson": "The lesson's numbers"}
 
 
 def open_panel(page: Page, name: str) -> None:
@@ -22,6 +24,8 @@ def open_panel(page: Page, name: str) -> None:
     title, shown = PANELS[name]
     page.get_by_role("navigation", name="Panels").get_by_role("link", name=title).click()
     expect(page.get_by_role("heading", name=title, level=2)).to_be_visible()
+    if name in _TABS:
+        page.get_by_role("tab", name=_TABS[name]).click()
     expect(page.locator(shown).first).to_be_visible()
 
 

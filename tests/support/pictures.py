@@ -44,6 +44,9 @@ def _show(page: Page, panel: str) -> None:
     open_panel(page, panel)
     if panel == "texts":
         page.locator("article").first.locator(".strategy").nth(1).locator("li").nth(3).hover()
+    if panel == "laboratory":
+        page.get_by_role("slider", name="Padding tokens").fill("64")
+        page.get_by_role("rowheader", name="mask forgotten").wait_for()
     if panel == "search":
         page.get_by_role("button", name="Try it with examples").click()
         expect(page.get_by_text("Done. 40 of 40 texts stored")).to_be_visible()

@@ -22,6 +22,7 @@ SPECS: list[Any] = [
     "gem(p=3)",
     "gem(p=2, negative=clamp)",
 ]
+CHAIN = " > ".join(["window(2, 1, by=max)"] * 31 + ["mean"])
 SPECS += ["mean + max", ["cls", "gem"], "adaptive(n=3) > max", "window(size=3, stride=2, by=max) > mean + gem"]
 
 
@@ -121,6 +122,7 @@ def test_the_strongest_pairs_are_those_of_the_matrix(http: httpx.Client) -> None
         ({"text": "a", "pooling": [5]}, 422, ["a string, a list, or a mapping"]),
         ({"text": "a", "pooling": ["mean", "attention"]}, 422, ["learned", "weights: path/to/pooler"]),
         ({"text": "a", "matrix": True}, 422, ["send 'other' too"]),
+        ({"text": "a " * 250, "pooling": CHAIN}, 413, ["steps over 252 tokens", "134217728", "fewer windows"]),
         ({"text": "a", "model": "men"}, 404, ["Did you mean 'mean'"]),
         ({"text": "a", "prompt_name": "query"}, 422, ["no prompt 'query'"]),
         ({"text": "a", "strategies": ["mean"]}, 422, ["'strategies' is not a field", "pooling"]),

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.problems import problem
 
+CHAIN = " > ".join(["window(2, 1, by=max)"] * 31 + ["mean"])
 FOUR = [[0.5, 0.3], [0.8, -0.2], [0.1, 0.9], [-0.3, 0.5]]
 
 
@@ -76,6 +77,7 @@ def test_gradients_go_to_the_winner_of_max_and_to_all_of_mean(http: httpx.Client
         ({"states": [[0.5]] * 513, "pooling": "window(2, 1) > mean"}, 413, "states of 513 tokens"),
         ({"states": [[0.5] * 1000] * 70}, 413, "there are 70 states of 1000 numbers"),
         ({"states": [[0.5] * 600] * 100, "pooling": "max + mean"}, 413, "1200 dimensions"),
+        ({"states": [[0.5] * 128] * 512, "pooling": ["mean", CHAIN]}, 413, "steps over 512 tokens"),
     ],
 )
 def test_what_is_refused(http: httpx.Client, body: dict[str, Any], status: int, words: str) -> None:
