@@ -10,9 +10,12 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
+from contextlib import suppress
 
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -320,11 +323,13 @@ def test_a_model_has_to_be_named(jsonl, tmp_path):
 
 
 def test_without_ray_the_command_that_installs_it(embed, jsonl, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     source = jsonl(*rows_of(1))
     for options in (["--ray"], ["--ray", "127.0.0.1:1"], ["--ray=auto"]):
         status, said = embed(source, *options)
         assert status == 2 and "Install it: `pip install 'millpond[ray]'`" in said
+    first = CliRunner().invoke(app, ["embed-dataset", "--ray", str(source), "out", "--model", "x"])
+    assert "Install it: `pip install 'millpond[ray]'`" in str(first.exception)
 
 
 def test_a_full_disk(embed, jsonl, disk):
@@ -418,3 +423,25 @@ def test_interrupted_or_killed_it_goes_on(environment, model, jsonl, tmp_path):
     assert last.returncode == 0 and said.startswith("8000 rows in 80 blocks"), message
     assert before.items() <= times(out).items()
     assert table(out)["id"].to_pylist() == [row["id"] for row in rows_of(8_000)]
+
+
+@pytest.mark.peers
+def test_memory_is_flat_over_a_hundred_thousand_rows(environment, model, tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out"
+    more = random.Random(0)
+    with source.open("w") as file:
+        for row in rows_of(100_000):
+            file.write(json.dumps({**row, "more": more.randbytes(1500).hex()}) + "\n")  # 300 MB together
+    command = [*COMMAND, "embed-dataset", str(source), str(out), "--model", str(model), "--block-rows", "1000"]
+    env = environment | {"MILLPOND_RUNTIME__BACKEND": "torch", "MILLPOND_RUNTIME__PRECISION": "fp32"}
+    process = psutil.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    resident = {}
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            resident[len(times(out))] = process.memory_info().rss
+        time.sleep(0.1)
+    assert process.returncode == 0 and process.stdout.read().startswith("100000 rows in 100 blocks")
+    early = max(found for blocks, found in resident.items() if 5 <= blocks <= 20)
+    late = max(found for blocks, found in resident.items() if blocks >= 80)
+    print({blocks: found >> 20 for blocks, found in resident.items() if blocks % 10 == 0})
+    assert late - early < 50 * 2**20
