@@ -5,12 +5,16 @@ import { Health } from "./health";
 import { Laboratory } from "./laboratory";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
+import { Quiz } from "./quiz";
+import { Search } from "./search";
 import { Texts } from "./texts";
 import "./lab.css";
 
 const PANELS = {
   texts: { title: "Look at texts", of: Texts },
   laboratory: { title: "Laboratory", of: Laboratory },
+  search: { title: "Search", of: Search },
+  quiz: { title: "Quiz", of: Quiz },
   health: { title: "Health", of: Health },
 };
 type Name = keyof typeof PANELS;

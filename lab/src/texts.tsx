@@ -37,6 +37,10 @@ export function Texts({ info }: { info: Info }) {
   return (
     <section aria-labelledby="texts-title" aria-busy={busy}>
       <h2 id="texts-title">Look at texts</h2>
+      <p class="note">
+        An encoder gives one vector for each token of a text, and pooling makes a single vector of them. See which tokens each pooling takes it
+        from, and which texts are alike under it.
+      </p>
       <div class="controls">
         <label class="wide">
           Texts, one a line

@@ -101,6 +101,10 @@ class Collection(Protocol):
         """What was asked of an index that approximates; None for the kind's own."""
 
     @property
+    def idle_timeout(self) -> int | None:
+        """Seconds without use after which the service drops it; None: never. The engine keeps the number alone."""
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """How its texts become terms; None where it has no keyword index."""
 
@@ -343,15 +347,16 @@ class Engine(Protocol):
         index: str | None = None,
         recall: float | None = None,
         tokenizer: Tokenizer | None = UNICODE61,
+        idle_timeout: int | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new.
 
-        Without a tokenizer, it has no keyword index. One that exists has its own kind of index and recall, where none
-        is asked for.
+        Without a tokenizer, it has no keyword index. One that exists has its own kind of index, recall and idle
+        timeout, where none is asked for.
 
         Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, `Conflict` where the name exists
-        with another definition, dimension, kind of index, recall or tokenizer, and `NameConflict` where it is an
-        alias.
+        with another definition, dimension, kind of index, recall, tokenizer or idle timeout, and `NameConflict` where
+        it is an alias.
         """
 
     def drop(self, name: str) -> None:
@@ -366,7 +371,8 @@ class Engine(Protocol):
     def copy(self, name: str, to: str) -> Collection:
         """Copy a collection with all its documents to a new one, all or nothing, durably.
 
-        Aliases and a rebuild that was begun are not copied. Searches go on meanwhile, and changes wait.
+        Aliases, an idle timeout and a rebuild that was begun are not copied. Searches go on meanwhile, and changes
+        wait.
         Raises `NotFound`, `InvalidName`, and `NameConflict` where `to` is taken.
         """
 

@@ -98,6 +98,11 @@ class Reindex:
         """Whether the reindex is still running."""
         return not self._task.done()
 
+    @property
+    def worked_until(self) -> float:
+        """The moment, by `time.monotonic`, of its end: now while it runs."""
+        return time.monotonic() if self.running else self._ended
+
     def progress(self) -> Progress:
         """Return the progress of the reindex."""
         state: State = "running" if self.running else "failed" if self._error else "complete"

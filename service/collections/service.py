@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pooling.layers import LayerSpec
 from service.arrays import Vectors
 from service.collections import Changed, Collection, Engine, Hit, Page, Selection
+from service.collections.idle import Idle
 from service.collections.intake import (
     FAULTS,
     MOST_NAMED,
@@ -149,6 +150,8 @@ class CollectionService:
         self._collections = collections
         self._lanes = Lanes()
         self.reindexes = Reindexes(models, collections)
+        self.idle = Idle(collections, self.reindexes)
+        """What drops temporary collections; `Idle.run` runs while the service serves."""
         self._changed: dict[Collection, list[str]] = {}
         for collection in collections.list():
             self._carry_over(collection)
@@ -166,11 +169,13 @@ class CollectionService:
         recall: float | None = None,
         dimension: int | None = None,
         layers: LayerSpec | None = None,
+        idle_timeout: int | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new.
 
-        One that exists has its own similarity, tokenizer, kind of index and recall, where none is asked for. With a
-        `dimension`, its vectors are foreign.
+        One that exists has its own similarity, tokenizer, kind of index, recall and idle timeout, where none is asked
+        for. With a `dimension`, its vectors are foreign. With an `idle_timeout`, in seconds, it is dropped once it
+        was not used for so long; see `Idle`.
         """
         if similarity is None:
             with suppress(NotFound):
@@ -190,16 +195,20 @@ class CollectionService:
                 "own takes one vector a document. Leave one of the two out.",
                 where=Place("chunking"),
             )
-        create = partial(self._collections.create, recall=recall, tokenizer=tokenizer)
-        return await self._collections.write(create, name, definition, dimension, index)
+        create = partial(self._collections.create, recall=recall, tokenizer=tokenizer, idle_timeout=idle_timeout)
+        collection, created = await self._collections.write(create, name, definition, dimension, index)
+        self.idle.use(collection)
+        return collection, created
 
     def all(self) -> Sequence[Collection]:
         """Return all collections, ordered by name."""
         return self._collections.list()
 
     def get(self, name: str) -> Collection:
-        """Return a collection by name; raises `NotFound`."""
-        return self._collections.get(name)
+        """Return a collection by name, which counts as its use; raises `NotFound`."""
+        collection = self._collections.get(name)
+        self.idle.use(collection)
+        return collection
 
     async def describe(self, collection: Collection) -> dict[str, Any]:
         """Return what a collection is made with, how large it is, and the memory of its index."""
@@ -225,6 +234,7 @@ class CollectionService:
             "index": collection.index_kind,
             "index_state": {name: value for name, value in asdict(state).items() if value is not None},
             "similarity": definition.similarity.name,
+            **({} if collection.idle_timeout is None else {"idle_timeout": collection.idle_timeout}),
             **keyword,
             "precisions": precisions,
             "count": count,
@@ -255,13 +265,19 @@ class CollectionService:
         collection = self.get(name)
         await self._collections.write(self._collections.drop, name)
         self.reindexes.forget(collection)
+        self.idle.forget(collection)
 
     async def rename(self, name: str, to: str) -> Collection:
         """Give a collection another name; its aliases stay."""
-        return await self._collections.write(self._collections.rename, name, to)
+        collection = await self._collections.write(self._collections.rename, name, to)
+        self.idle.use(collection)
+        return collection
 
     async def copy(self, name: str, to: str) -> Collection:
-        """Copy a collection to a new one, all or nothing. Searches go on meanwhile, and changes wait."""
+        """Copy a collection to a new one without an idle timeout, all or nothing.
+
+        Searches go on meanwhile, and changes wait.
+        """
         source = self.get(name)
         copy = await self._collections.write(self._collections.copy, name, to)
         if source in self._changed:
@@ -274,7 +290,9 @@ class CollectionService:
 
     async def alias(self, alias: str, name: str) -> tuple[Collection, bool]:
         """Make an alias stand for a collection and no other; return the collection, and whether the alias is new."""
-        return await self._collections.write(self._collections.alias, alias, name)
+        collection, created = await self._collections.write(self._collections.alias, alias, name)
+        self.idle.use(collection)
+        return collection, created
 
     async def delete_alias(self, alias: str) -> None:
         """Delete an alias; the collection stays."""
@@ -649,7 +667,8 @@ class CollectionService:
         except ServiceError as error:
             raise unserved(name, stored, error) from None
         if embedder.fingerprint != stored.fingerprint:
-            rules = self._changed.get(self.get(name), []) if stored.scheme < SCHEME else []
+            collection = self._collections.get(name)
+            rules = self._changed.get(collection, []) if stored.scheme < SCHEME else []
             raise mismatch(name, stored, embedder, rules)
         return embedder
 

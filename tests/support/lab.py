@@ -9,6 +9,8 @@ from playwright.sync_api import Page, expect
 PANELS: Final = {
     "texts": ("Look at texts", "article"),
     "laboratory": ("Laboratory", ".outputs td"),
+    "search": ("Search", "fieldset.known button"),
+    "quiz": ("Quiz", "input[type=radio]"),
     "health": ("Health", "article"),
 }
 """By name: its title, and what it shows once it has its answer."""

@@ -1,6 +1,6 @@
 """Pictures of the lab's panels, in both themes and three widths.
 
-python -m tests.support.pictures FOLDER    # docs/figures has two of them
+python -m tests.support.pictures FOLDER    # docs/figures has three of them
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.support import browser as chromium
 from tests.support.lab import PANELS, open_panel
@@ -44,6 +44,12 @@ def _show(page: Page, panel: str) -> None:
     open_panel(page, panel)
     if panel == "texts":
         page.locator("article").first.locator(".strategy").nth(1).locator("li").nth(3).hover()
+    if panel == "search":
+        page.get_by_role("button", name="Try it with examples").click()
+        expect(page.get_by_text("Done. 40 of 40 texts stored")).to_be_visible()
+        page.get_by_role("spinbutton", name="Hits").fill("5")
+        expect(page.locator(".hit")).to_have_count(15)
+        page.locator(".hit").nth(1).hover()
 
 
 if __name__ == "__main__":

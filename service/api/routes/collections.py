@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final, Literal
 
@@ -87,6 +88,7 @@ async def create(
         asked.recall,
         asked.dimension,
         asked.layers,
+        asked.idle_timeout,
     )
     response.status_code = 201 if created else 200
     return CollectionBody(**await served.collections.describe(collection))
@@ -94,9 +96,12 @@ async def create(
 
 @router.get("/collections", response_model_exclude_none=True)
 async def list_all(served: Served) -> CollectionList:
-    """All collections."""
-    described = [await served.collections.describe(collection) for collection in served.collections.all()]
-    return CollectionList(collections=[CollectionBody(**item) for item in described])
+    """All collections. Listing them is no use of one with an `idle_timeout`."""
+    described = []
+    for collection in served.collections.all():
+        with suppress(NotFound):  # dropped meanwhile
+            described.append(CollectionBody(**await served.collections.describe(collection)))
+    return CollectionList(collections=described)
 
 
 @router.get("/collections/{name}", response_model_exclude_none=True, responses=_MISSING)

@@ -74,6 +74,7 @@ class EmbeddedEngine:
         index: str | None = None,
         recall: float | None = None,
         tokenizer: Tokenizer | None = UNICODE61,
+        idle_timeout: int | None = None,
     ) -> tuple[EmbeddedCollection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new."""
         _check_name(name, Place("name"))
@@ -85,15 +86,18 @@ class EmbeddedEngine:
         with self._store.writing() as transaction:
             if existing := self._by_name.get(name):
                 stored = _described(
-                    existing.definition, existing.dim, existing.index_kind, existing.recall, existing.tokenizer
+                    *(existing.definition, existing.dim, existing.index_kind, existing.recall, existing.tokenizer),
+                    existing.idle_timeout,
                 )
                 kind, recall = index or existing.index_kind, existing.recall if recall is None else recall
-                asked = _described(definition, dim, kind, recall, tokenizer)
+                kept = existing.idle_timeout if idle_timeout is None else idle_timeout
+                asked = _described(definition, dim, kind, recall, tokenizer, kept)
                 if json.dumps(stored, sort_keys=True) != json.dumps(asked, sort_keys=True):
                     raise Conflict(name, stored, asked)
                 return existing, False
             self._require_free(name)
-            collection = self._opened(transaction.create(name, definition.to_json(), dim, kind, recall, tokenizer))
+            encoded = definition.to_json()
+            collection = self._opened(transaction.create(name, encoded, dim, kind, recall, tokenizer, idle_timeout))
             transaction.commit()
             self._by_name[name] = collection
             return collection, True
@@ -284,10 +288,16 @@ def _check_name(name: str, where: Place, what: str = "collection name") -> None:
 
 
 def _described(
-    definition: Definition, dim: int, index: str, recall: float | None, tokenizer: Tokenizer | None
+    definition: Definition,
+    dim: int,
+    index: str,
+    recall: float | None,
+    tokenizer: Tokenizer | None,
+    idle_timeout: int | None,
 ) -> dict[str, Any]:
     target = indexes.recall_of(index, recall)
     asked = {} if target is None else {"recall": target}
     keyword = None if tokenizer is None else {"tokenizer": tokenizer.name}
     own = {"dimension": dim, "index": index, **asked, "keyword": keyword}
-    return {**own, **definition.to_json(), "similarity": definition.similarity.name}
+    temporary = {} if idle_timeout is None else {"idle_timeout": idle_timeout}
+    return {**own, **definition.to_json(), "similarity": definition.similarity.name, **temporary}

@@ -66,6 +66,14 @@ likely: dict[str, dict[str, Any]] = {
         "query": st.lists(finite, max_size=3) | values,
         "pooling": st.sampled_from(["mean", "attention", "gem", ["max", "cls"]]) | values,
     },
+    "/evaluate": {
+        "pairs": st.lists(
+            st.dictionaries(st.sampled_from(["sentence1", "sentence2", "score", "anchor"]), values), max_size=3
+        )
+        | values,
+        "classification": st.lists(st.dictionaries(st.sampled_from(["text", "label"]), values), max_size=3) | values,
+        "data": st.none() | values,
+    },
     "/v1/embeddings": {
         "input": st.text(max_size=9) | st.lists(st.integers(-1, 30_600), max_size=5) | values,
         "model": st.sampled_from(["mean", "cls", "nope"]) | values,

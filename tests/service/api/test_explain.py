@@ -138,3 +138,8 @@ def test_what_cannot_be_explained(http: httpx.Client, body: Any, status: int, wo
 def test_what_is_cut_is_not_explained(http: httpx.Client) -> None:
     (found,) = explained(http, text="word " * 300, truncate=True)
     assert len(found["tokens"]) == 256 and sum(token["share"] for token in found["tokens"]) == pytest.approx(1)
+
+
+def test_what_the_other_text_is_for_needs_the_other_text(http: httpx.Client) -> None:
+    answer = http.post("/explain", json={"text": TEXT, "other_input_type": "query"})
+    problem(answer, 422, "other_input_type", "send 'other' too")
