@@ -281,12 +281,11 @@ class Embedder:
         prompt: str = "",
         layers: LayerStates | None = None,
         poolings: Sequence[Recipe] = (),
+        truncate: Cut = "right",
         batch_size: int = _BLOCK,
         advance: Callable[[int], object] = lambda _: None,
     ) -> Iterator[Any]:
         """Run any number of texts through the encoder, and yield what is made of the states of each, in order.
-
-        Texts that are too long are cut at the right.
 
         Args:
             texts: the texts.
@@ -295,11 +294,13 @@ class Embedder:
             prompt: put before each text.
             layers: whose states `post_process` is given; by default those that the recipe pools.
             poolings: what `post_process` pools by beside the recipe, for which each text must have what it takes.
+            truncate: the side at which a text that is too long is cut; None does as configured, False refuses it.
             batch_size: texts that are queued at a time.
             advance: called with the number of further texts that are done.
 
         Raises:
             InvalidInput, Unavailable: a text has no token, or the encoder is closed.
+            TooLong: a text is longer than the model takes and is not to be cut.
         """
 
         def tokenize(places: range) -> list[Ids]:
@@ -308,7 +309,7 @@ class Embedder:
                 return Place("texts", index, name=f"the text {shortened(texts[index])}")
 
             block = texts[places.start : places.stop]
-            found = self._inputs.tokenize_here(block, prompt, self._inputs.cut_at("right"), where)
+            found = self._inputs.tokenize_here(block, prompt, self._inputs.cut_at(truncate), where)
             for recipe in (self.recipe, *poolings):
                 self._require_pooled(found, prompt, where, recipe)
             return [text.ids for text in found]
