@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support import browser as chromium
 from tests.support.lab import PANELS, open_panel, write
+from tests.support.pictures import WIDTHS
 from tests.support.servers import ROOT, Server
 
 pytestmark = pytest.mark.slow
+
+PICTURES = Path(os.environ.get("MILLPOND_PICTURES", ROOT / "lab" / "pictures"))
+"""Where each run leaves pictures of the panels, for whoever wants to look at them."""
 
 
 def test_a_browser_is_led_to_it(browser: Browser, side_by_side: Server) -> None:
@@ -51,11 +57,17 @@ def test_by_keyboard_alone(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("panel", PANELS)
-def test_axe_finds_nothing(browser: Browser, side_by_side: Server, scheme: Any, panel: str) -> None:
+def test_axe_finds_nothing(
+    browser: Browser, side_by_side: Server, scheme: Any, panel: str
+) -> None:
     with chromium.opened(browser, side_by_side.url, color_scheme=scheme) as page:
         open_panel(page, panel)
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            page.screenshot(path=PICTURES / f"{panel}-{scheme}-{width}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("width", [360, 1280, 3840])
