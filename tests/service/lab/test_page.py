@@ -57,9 +57,7 @@ def test_by_keyboard_alone(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("panel", PANELS)
-def test_axe_finds_nothing(
-    browser: Browser, side_by_side: Server, scheme: Any, panel: str
-) -> None:
+def test_axe_finds_nothing(browser: Browser, side_by_side: Server, scheme: Any, panel: str) -> None:
     with chromium.opened(browser, side_by_side.url, color_scheme=scheme) as page:
         open_panel(page, panel)
         found = Axe().run(page)
