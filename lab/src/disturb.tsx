@@ -3,6 +3,7 @@ import { useRef, useState } from "preact/hooks";
 import { ask, type Info, Refused } from "./api";
 import { ModelChoice, PoolingChoice, useModel, usePoolings } from "./choices";
 import { Copies } from "./copy";
+import { TextField } from "./field";
 import { useKept } from "./kept";
 import { useLatest } from "./latest";
 import { Key, type Line, Lines } from "./lines";
@@ -100,10 +101,7 @@ export function Disturb({ info, tab }: { info: Info; tab: string }) {
         undisturbed vector. All is computed by the service, with the model's own states.
       </p>
       <div class="controls">
-        <label class="wide">
-          A text
-          <textarea rows={4} value={text} dir="auto" onInput={(event) => write(event.currentTarget.value)} />
-        </label>
+        <TextField label="A text" rows={4} value={text} onWrite={write} />
         <div>
           <ModelChoice info={info} of={model} />
           <PoolingChoice info={info} of={poolings} />

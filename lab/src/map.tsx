@@ -4,6 +4,7 @@ import { ask, type Info } from "./api";
 import { ModelChoice, PoolingChoice, useModel, usePoolings } from "./choices";
 import { Copies } from "./copy";
 import { EXAMPLES } from "./examples";
+import { TextField } from "./field";
 import type { Place } from "./geometry";
 import { useKept } from "./kept";
 import { useLatest } from "./latest";
@@ -14,7 +15,6 @@ import { lines } from "./texts";
 import "./map.css";
 
 const MOST_TEXTS = 2_000;
-const MOST_CHARACTERS = 1_000_000; // of the field; more makes a browser slow
 const LISTED = 500; // texts of a collection that are embedded anew
 const STORED = "as stored";
 
@@ -44,7 +44,7 @@ export function Projection({ info }: { info: Info }) {
   }, [tries]);
 
   const named = collections.includes(source) || source === "" ? source : "";
-  const texts = named || written.length > MOST_CHARACTERS ? [] : lines(written);
+  const texts = named ? [] : lines(written);
   const fields = { pooling: poolings.chosen, ...model.fields, truncate: true };
   const embedded = !named || anew;
   const enough = named ? true : texts.length > 1 && texts.length <= MOST_TEXTS;
@@ -78,10 +78,7 @@ export function Projection({ info }: { info: Info }) {
             </label>
           )}
           {!named && (
-            <label class="wide">
-              Texts, one a line
-              <textarea rows={6} value={written} dir="auto" onInput={(event) => write(event.currentTarget.value)} />
-            </label>
+            <TextField label="Texts, one a line" rows={6} value={written} onWrite={write} />
           )}
           {named && (
             <label class="choice">
@@ -92,13 +89,7 @@ export function Projection({ info }: { info: Info }) {
         </div>
         {embedded && <PoolingChoice info={info} of={poolings} />}
       </div>
-      {!named && written.length > MOST_CHARACTERS && (
-        <p class="note">
-          This is {written.length.toLocaleString("en")} characters, and a map is of up to {MOST_CHARACTERS.toLocaleString("en")} here. Store more in a
-          collection with <code>millpond index</code>, and choose it here.
-        </p>
-      )}
-      {!named && written.length <= MOST_CHARACTERS && texts.length < 2 && <p class="note">Write two texts or more, one a line.</p>}
+      {!named && texts.length < 2 && <p class="note">Write two texts or more, one a line.</p>}
       {texts.length > MOST_TEXTS && (
         <p class="note">
           {texts.length.toLocaleString("en")} lines are written, and {MOST_TEXTS.toLocaleString("en")} texts are shown at once. Take some out, or store them in

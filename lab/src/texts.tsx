@@ -4,6 +4,7 @@ import { Matrix, Ranking } from "./alike";
 import { ask, type Compared, type Info } from "./api";
 import { ModelChoice, PoolingChoice, useModel, usePoolings } from "./choices";
 import { Copies } from "./copy";
+import { TextField } from "./field";
 import { useKept } from "./kept";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
@@ -42,10 +43,7 @@ export function Texts({ info }: { info: Info }) {
         from, and which texts are alike under it.
       </p>
       <div class="controls">
-        <label class="wide">
-          Texts, one a line
-          <textarea rows={4} value={written} dir="auto" onInput={(event) => write(event.currentTarget.value)} />
-        </label>
+        <TextField label="Texts, one a line" rows={4} value={written} onWrite={write} />
         <ModelChoice info={info} of={model} />
         <PoolingChoice info={info} of={poolings} />
       </div>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 PANELS: Final = {
     "texts": ("Look at texts", "article"),
@@ -32,6 +32,16 @@ def open_panel(page: Page, name: str) -> None:
 def settle(page: Page) -> None:
     """Wait until the panel waits for no answer."""
     expect(page.locator("section")).to_have_attribute("aria-busy", "false")
+
+
+def paste(field: Locator, characters: int) -> bool:
+    """Paste so many characters, and return whether the page lets the browser take them."""
+    event = """(field, count) => {
+      const clipboardData = new DataTransfer();
+      clipboardData.setData('text/plain', 'a wheel\\n'.repeat(count / 8));
+      return field.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
+    }"""
+    return bool(field.evaluate(event, characters))
 
 
 def write(page: Page, *texts: str) -> None:

@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support import browser as chromium
-from tests.support.lab import PANELS, open_panel, write
+from tests.support.lab import PANELS, open_panel, paste, write
 from tests.support.pictures import WIDTHS
 from tests.support.servers import ROOT, Server
 
@@ -134,3 +134,16 @@ def test_what_one_wrote_is_there_when_one_comes_back(page: Page) -> None:
     open_panel(page, "health")
     open_panel(page, "texts")
     expect(page.get_by_label("Texts, one a line")).to_have_value("A wheel of my own")
+
+
+@pytest.mark.parametrize("panel", ["texts", "laboratory", "map"])
+def test_a_paste_of_5_mb_is_refused_in_words(page: Page, panel: str) -> None:
+    open_panel(page, panel)
+    field = page.get_by_role("textbox").first
+    before = field.input_value()
+    assert paste(field, 8_000)
+    assert not paste(field, 5_000_000)
+    expect(page.get_by_role("alert")).to_contain_text("5,000,000 characters, and this field takes 200,000")
+    assert field.input_value() == before
+    field.press_sequentially("x")
+    expect(page.get_by_role("alert")).to_have_count(0)
