@@ -34,8 +34,7 @@ _CHANGE: Final = """(control, value) => new Promise(resolve => {
   else { control.value = value; control.dispatchEvent(new Event('input', {bubbles: true})); }
   queueMicrotask(look);
 })"""
-"""Clicks on a control, or gives it a value, and tells after how many milliseconds the answer is drawn, without the time
-of what drives the page."""
+"""Clicks on a control, or gives it a value; how many milliseconds later the answer is drawn, by the page's clock."""
 _PAINT: Final = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
