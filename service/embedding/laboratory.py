@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +18,15 @@ from pooling import Attention, Pooler, PoolingError, Token
 from service.arrays import Floats
 from service.embedding.explain import EXPLAINING, require_count, require_work
 from service.embedding.recipe import Spec
-from service.errors import InvalidInput, Place, TooLarge
+from service.errors import InvalidInput, Place, TooLarge, shortened
 
 MOST_TOKENS: Final = 512
 """Tokens of one request: a window's masks are as many numbers as their square."""
 MOST_STATES: Final = 2**16
 """Numbers of the token states of one request."""
+MOST_PARAMETERS: Final = 2**25
+"""Parameters of one pooling: those of a projection of 4,096 dimensions, and what comes beside it."""
+_LONGEST_SPEC: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +116,12 @@ def _pooled(
     spec: Spec, tokens: Tensor, mask: Tensor, query: Sequence[float] | None, spent: int
 ) -> tuple[Pooled, int]:
     where = Place("pooling")
+    _require_short(spec)
     try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _require_size(pooling.build(spec, tokens.shape[2]), tokens)  # costs no memory, whatever is asked for
         pooler = pooling.build(spec, tokens.shape[2]).double()
-        _require_size(pooler, tokens)
         spent = require_work([pooler], [tokens.shape[1]], spent)
         _ask(pooler, query)
         states = tokens.clone().requires_grad_()
@@ -121,7 +129,7 @@ def _pooled(
         (gradient,) = torch.autograd.grad(vector.sum(), states)
         weights = pooler.weights(tokens, mask)[0]
     except PoolingError as error:
-        raise InvalidInput(f"pooling {spec!r}: {error}.", where=where) from None
+        raise InvalidInput(f"pooling {shortened(spec)}: {error}.", where=where) from None
     found = [vector.detach(), weights.detach(), gradient[0]]
     if not all(torch.isfinite(each).all() for each in found):
         raise InvalidInput(
@@ -135,10 +143,27 @@ def _require_size(pooler: Pooler, tokens: Tensor) -> None:
     numbers = tokens.shape[1] * pooler.output_dim
     if numbers > MOST_STATES:
         raise TooLarge(
-            f"pooling {pooler.spec!r} has {pooler.output_dim} dimensions, so {tokens.shape[1]} tokens have {numbers} "
-            f"weights, and the most is {MOST_STATES}. Send fewer tokens, or ask for a smaller pooling.",
+            f"pooling {shortened(pooler.spec)} has {pooler.output_dim} dimensions, so {tokens.shape[1]} tokens have "
+            f"{numbers} weights, and the most is {MOST_STATES}. Send fewer tokens, or ask for a smaller pooling.",
             where=Place("pooling"),
             limit=MOST_STATES,
+        )
+    parameters = sum(each.numel() for each in pooler.parameters())
+    if parameters > MOST_PARAMETERS:
+        raise TooLarge(
+            f"pooling {shortened(pooler.spec)} has {parameters} parameters over states of {pooler.dim} numbers, "
+            f"and the most is {MOST_PARAMETERS}. Send states of fewer numbers, or ask for a smaller pooling.",
+            where=Place("pooling"),
+            limit=MOST_PARAMETERS,
+        )
+
+
+def _require_short(spec: Spec) -> None:
+    characters = len(json.dumps(spec))
+    if characters > _LONGEST_SPEC:
+        raise InvalidInput(
+            f"pooling {shortened(spec)} has {characters} characters; a request may ask for one of {_LONGEST_SPEC}.",
+            where=Place("pooling"),
         )
 
 
