@@ -30,7 +30,7 @@ from service.embedding.perturbations import Spans, filled, kept, replaced, spans
 from service.embedding.postprocessing import complete
 from service.embedding.recipe import Recipe, Spec
 from service.encoder.reading import Cut
-from service.errors import BrokenModel, InvalidInput, Place, TooLarge
+from service.errors import BrokenModel, Place, TooLarge
 
 MOST_CHANGES: Final = 32
 """Most changes of one request."""
@@ -133,7 +133,7 @@ async def perturb(
         ServiceError: as `Embedder.embed`, or the request exceeds a limit.
     """
     require_count(poolings)
-    _check(text, changes)
+    _check(text)
     prompt_name, role = asked
     embedders = [embedder_of(models, model, spec, layers).of(role, prompt_name) for spec in poolings]
     reader = embedders[0]
@@ -296,11 +296,7 @@ def _generator() -> np.random.Generator:
     return np.random.default_rng(_SEED)
 
 
-def _check(text: str, changes: Sequence[Change]) -> None:
-    if not 1 <= len(changes) <= MOST_CHANGES:
-        raise InvalidInput(
-            f"{len(changes)} changes are sent; one request takes from 1 to {MOST_CHANGES}.", where=Place("changes")
-        )
+def _check(text: str) -> None:
     if len(text) > MOST_CHARACTERS:
         raise TooLarge(
             f"text has {len(text)} characters, and {MOST_CHARACTERS} can be disturbed, since answers repeat it for "

@@ -45,8 +45,9 @@ class PerturbRequest(PoolingsRequest):
         list[ChangeBody],
         Field(
             fail_fast=True,
+            min_length=1,
+            max_length=MOST_CHANGES,  # here, as a million would take seconds to read
             description="What is done to the text, each time anew.",
-            json_schema_extra={"minItems": 1, "maxItems": MOST_CHANGES},
         ),
     ]
 
