@@ -53,6 +53,7 @@ def embed(model, tmp_path, monkeypatch):
     """Embeds an input in this process; gives the exit status and what is told."""
     monkeypatch.setenv("MILLPOND_RUNTIME__BACKEND", "torch")
     monkeypatch.setenv("MILLPOND_RUNTIME__PRECISION", "fp32")
+    monkeypatch.setenv("COLUMNS", "500")  # what is told is not folded
 
     def run(source, *options, out=tmp_path / "out", rows=4):
         named = ["--model", str(model), "--block-rows", str(rows)]
