@@ -53,7 +53,6 @@ def embed(model, tmp_path, monkeypatch):
     """Embeds an input in this process; gives the exit status and what is told."""
     monkeypatch.setenv("MILLPOND_RUNTIME__BACKEND", "torch")
     monkeypatch.setenv("MILLPOND_RUNTIME__PRECISION", "fp32")
-    monkeypatch.setenv("COLUMNS", "500")  # what is told is not folded
 
     def run(source, *options, out=tmp_path / "out", rows=4):
         named = ["--model", str(model), "--block-rows", str(rows)]
@@ -61,7 +60,7 @@ def embed(model, tmp_path, monkeypatch):
         if isinstance(result.exception, Failure | ServiceError):
             return getattr(result.exception, "exit_status", 2), str(result.exception)
         assert isinstance(result.exception, SystemExit | None), result.exception
-        return result.exit_code, result.output
+        return result.exit_code, " ".join(result.output.split())  # unfolded
 
     return run
 
