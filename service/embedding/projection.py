@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from pooling.layers import LayerSpec
 from service.arrays import Vectors
@@ -90,6 +89,8 @@ def _principal(centred: Points) -> list[tuple[float, Points]]:
 
     No other is computed: a decomposition of all takes many times as long.
     """
+    from scipy.linalg import eigh  # not before it is used: it takes long to import
+
     wide = centred.shape[0] < centred.shape[1]
     products = centred @ centred.T if wide else centred.T @ centred
     size = len(products)
