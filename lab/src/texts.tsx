@@ -46,8 +46,10 @@ export function Texts({ info }: { info: Info }) {
           Texts, one a line
           <textarea rows={4} value={written} dir="auto" onInput={(event) => write(event.currentTarget.value)} />
         </label>
-        <ModelChoice info={info} of={model} />
-        <PoolingChoice info={info} of={poolings} />
+        <div>
+          <ModelChoice info={info} of={model} />
+          <PoolingChoice info={info} of={poolings} />
+        </div>
       </div>
       {texts.length === 0 && <p class="note">Write a text above, and see what each pooling makes of it.</p>}
       {texts.length > MOST_TEXTS && (
