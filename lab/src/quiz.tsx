@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Cut, type Info, Offline, Refused, stream } from "./api";
 import { ModelChoice, useModel } from "./choices";
 import { Copies } from "./copy";
-import { useKept } from "./kept";
+import { keep, useKept } from "./kept";
 import { Problem } from "./problem";
 import { type Line, type Report, judged, rowOf, share, type Step } from "./report";
 import { megabytes, MOST_BYTES, MOST_ROWS, read, type Rows, tooLarge } from "./rows";
@@ -46,10 +46,17 @@ export function Quiz({ info }: { info: Info }) {
   const [file, setFile] = useKept<File | null>("quiz.file", null);
   const [outcome, setOutcome] = useKept<Outcome | null>("quiz.outcome", null);
   const [run, setRun] = useState<Run | null>(null);
-  const [said, say] = useState("");
+  const [said, say] = useKept("quiz.said", "");
   const [error, setError] = useState<Error | null>(null);
   const aborter = useRef<AbortController | null>(null);
-  useEffect(() => () => aborter.current?.abort(), []);
+  useEffect(
+    () => () => {
+      if (!aborter.current) return;
+      aborter.current.abort();
+      keep("quiz.said", "The run was stopped when you left this panel. Nothing is left of it; run it again when you like.");
+    },
+    [],
+  );
 
   const begin = async () => {
     const body: Body = { model: model.name };
