@@ -238,7 +238,7 @@ function Own({ written, write, file, setFile, fail }: OwnProps) {
         <input type="file" accept=".csv,.tsv,.jsonl,.json,.txt" onChange={(event) => take(event.currentTarget.files?.[0])} />
       </label>
       <p class="note">
-        Columns are <b>sentence1, sentence2, score</b> (how alike they are, on any scale); or <b>anchor, positive</b> (texts that belong
+        The first line names the columns: <b>sentence1, sentence2, score</b> (how alike they are, on any scale); or <b>anchor, positive</b> (texts that belong
         together); or <b>text, label</b>. From 20 to {MOST_ROWS.toLocaleString("en")} rows, up to {megabytes(MOST_BYTES)}. They are sent to
         this service alone, and not kept.
       </p>
