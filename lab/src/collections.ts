@@ -55,7 +55,7 @@ export async function listed(signal?: AbortSignal): Promise<Collection[]> {
 /** What a collection's vectors are made with, in a few words. */
 export function madeWith({ model, pooling, chunking }: Collection, models: number): string {
   const cut = chunking ? `, ${chunking.mode ?? "late"} chunks` : "";
-  return model === null ? "vectors made elsewhere" : `${models > 1 ? `${model}, ` : ""}${pooling}${cut}`;
+  return model === null ? "vectors made elsewhere" : `${pooling}${cut}${models > 1 ? `, model ${model}` : ""}`;
 }
 
 export async function drop(name: string, options: RequestInit = {}): Promise<void> {

@@ -133,22 +133,24 @@ export function Making({ info, onMade }: Props) {
             </label>
           )}
         </div>
-        <ModelChoice info={info} of={model} roles={false} />
-        <PoolingChoice info={info} of={poolings} />
-        <fieldset>
-          <legend>What gets a vector</legend>
-          {(Object.keys(CUTS) as Cut[]).map((cut) => (
-            <label key={cut} class="choice">
-              <input
-                type="checkbox"
-                checked={cuts.includes(cut)}
-                onChange={() => setCuts(cuts.includes(cut) ? cuts.filter((one) => one !== cut) : [...cuts, cut])}
-              />
-              {CUTS[cut]}
-            </label>
-          ))}
-          <p class="note">A chunk is a sentence. Late: read within its text. Early: read by itself.</p>
-        </fieldset>
+        <div>
+          <ModelChoice info={info} of={model} roles={false} />
+          <PoolingChoice info={info} of={poolings} />
+          <fieldset>
+            <legend>What gets a vector</legend>
+            {(Object.keys(CUTS) as Cut[]).map((cut) => (
+              <label key={cut} class="choice">
+                <input
+                  type="checkbox"
+                  checked={cuts.includes(cut)}
+                  onChange={() => setCuts(cuts.includes(cut) ? cuts.filter((one) => one !== cut) : [...cuts, cut])}
+                />
+                {CUTS[cut]}
+              </label>
+            ))}
+            <p class="note">A chunk is a sentence. Late: read within its text. Early: read by itself.</p>
+          </fieldset>
+        </div>
       </div>
       {missing && (
         <p class={fault ? "problem" : "note"} role={fault ? "alert" : undefined}>

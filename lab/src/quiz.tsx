@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Cut, type Info, Offline, Refused, stream } from "./api";
 import { ModelChoice, useModel } from "./choices";
 import { Copies } from "./copy";
-import { useKept } from "./kept";
+import { keep, useKept } from "./kept";
 import { Problem } from "./problem";
 import { type Line, type Report, judged, rowOf, share, type Step } from "./report";
 import { megabytes, MOST_BYTES, MOST_ROWS, read, type Rows, tooLarge } from "./rows";
@@ -46,10 +46,17 @@ export function Quiz({ info }: { info: Info }) {
   const [file, setFile] = useKept<File | null>("quiz.file", null);
   const [outcome, setOutcome] = useKept<Outcome | null>("quiz.outcome", null);
   const [run, setRun] = useState<Run | null>(null);
-  const [said, say] = useState("");
+  const [said, say] = useKept("quiz.said", "");
   const [error, setError] = useState<Error | null>(null);
   const aborter = useRef<AbortController | null>(null);
-  useEffect(() => () => aborter.current?.abort(), []);
+  useEffect(
+    () => () => {
+      if (!aborter.current) return;
+      aborter.current.abort();
+      keep("quiz.said", "The run was stopped when you left this panel. Nothing is left of it; run it again when you like.");
+    },
+    [],
+  );
 
   const begin = async () => {
     const body: Body = { model: model.name };
@@ -231,7 +238,7 @@ function Own({ written, write, file, setFile, fail }: OwnProps) {
         <input type="file" accept=".csv,.tsv,.jsonl,.json,.txt" onChange={(event) => take(event.currentTarget.files?.[0])} />
       </label>
       <p class="note">
-        Columns are <b>sentence1, sentence2, score</b> (how alike they are, on any scale); or <b>anchor, positive</b> (texts that belong
+        The first line names the columns: <b>sentence1, sentence2, score</b> (how alike they are, on any scale); or <b>anchor, positive</b> (texts that belong
         together); or <b>text, label</b>. From 20 to {MOST_ROWS.toLocaleString("en")} rows, up to {megabytes(MOST_BYTES)}. They are sent to
         this service alone, and not kept.
       </p>

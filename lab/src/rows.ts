@@ -35,7 +35,7 @@ export function read(written: string): Rows | string {
     return `The columns are named ${named.join(", ")}${columns.length > 8 ? ", …" : ""}. They have to be sentence1, sentence2 and score; or anchor and positive; or text and label.`;
   }
   if (found.length < LEAST_ROWS) {
-    return `These are ${found.length} rows, and fewer than ${LEAST_ROWS} tell no pooling from another. Give a few hundred, if there are.`;
+    return `${found.length === 1 ? "This is 1 row" : `These are ${found.length} rows`}, and fewer than ${LEAST_ROWS} tell no pooling from another. Give a few hundred, if there are.`;
   }
   const kept = found.slice(0, MOST_ROWS);
   const rows = kept.map((row) => Object.fromEntries(layout.columns.map((column) => [column, row[column] ?? null])));
@@ -48,6 +48,7 @@ function records(written: string): Row[] | string {
   const delimiter = written.split("\n", 1)[0]!.includes("\t") ? "\t" : ",";
   const [head, ...rest] = cells(written, delimiter);
   if (!head) return "There is nothing yet. Paste some rows, or choose a file.";
+  if (!rest.length) return "There is one line, and the first line names the columns. Put rows below it.";
   const columns = head.map((name) => name.trim());
   return rest.map((row) => Object.fromEntries(columns.map((column, place) => [column, row[place]])));
 }

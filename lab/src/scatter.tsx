@@ -16,6 +16,7 @@ const DIAMOND = "M0,-8L8,0L0,8L-8,0Z";
 const WAYS: Record<string, Place> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 type Size = [number, number];
+type Side = "left" | "right";
 
 type Props = {
   places: Place[];
@@ -43,7 +44,7 @@ export function Scatter({ places, texts, label, chosen, onChoose }: Props) {
     return () => watch.disconnect();
   }, []);
   const drawn = useMemo(() => placed(places, size), [places, size]);
-  const labels = useMemo(() => (texts.length > LABELLED ? new Set<number>() : labelled(drawn, texts, size[0])), [drawn, texts]);
+  const labels = useMemo(() => (texts.length > LABELLED ? new Map<number, Side>() : labelled(drawn, texts, size[0])), [drawn, texts]);
   const current = Math.min(pointed, places.length - 1);
 
   const at = (event: PointerEvent): Place => {
@@ -115,7 +116,7 @@ export function Scatter({ places, texts, label, chosen, onChoose }: Props) {
             >
               <path d={chosen.has(number) ? DIAMOND : CIRCLE} />
               {labels.has(number) && (
-                <text x={9} y={4}>
+                <text x={labels.get(number) === "left" ? -9 : 9} y={4} text-anchor={labels.get(number) === "left" ? "end" : "start"}>
                   {shortened(texts[number] ?? "")}
                 </text>
               )}
@@ -145,17 +146,19 @@ function shortened(text: string): string {
   return letters.length > 28 ? `${letters.slice(0, 27).join("")}…` : text;
 }
 
-/** Points whose label stands on no other label and within the picture. */
-function labelled(drawn: Place[], texts: string[], most: number): Set<number> {
-  const found = new Set<number>();
+/** Points whose label stands on no other label and no point, with the side that it stands on: the left where the right has no room. */
+function labelled(drawn: Place[], texts: string[], most: number): Map<number, Side> {
+  const found = new Map<number, Side>();
   const boxes: [number, number, number][] = [];
   drawn.forEach(([x, y], number) => {
     const width = LETTER * Math.min(28, texts[number]?.length ?? 0) + 12;
-    const covered = boxes.some(([x2, y2, width2]) => Math.abs(y2 - y) < LINE && x < x2 + width2 && x2 < x + width);
-    const onPoint = drawn.some(([px, py], other) => other !== number && Math.abs(py - y) < 9 && px > x && px < x + width);
-    if (covered || onPoint || x + width > most) return;
-    boxes.push([x, y, width]);
-    found.add(number);
+    const side = x + width > most ? "left" : "right";
+    const from = side === "left" ? x - width : x;
+    const covered = boxes.some(([from2, y2, width2]) => Math.abs(y2 - y) < LINE && from < from2 + width2 && from2 < from + width);
+    const onPoint = drawn.some(([px, py], other) => other !== number && Math.abs(py - y) < 9 && px > from && px < from + width);
+    if (covered || onPoint || from < 0) return;
+    boxes.push([from, y, width]);
+    found.set(number, side);
   });
   return found;
 }

@@ -44,8 +44,10 @@ export function Texts({ info }: { info: Info }) {
       </p>
       <div class="controls">
         <TextField label="Texts, one a line" rows={4} value={written} onWrite={write} />
-        <ModelChoice info={info} of={model} />
-        <PoolingChoice info={info} of={poolings} />
+        <div>
+          <ModelChoice info={info} of={model} />
+          <PoolingChoice info={info} of={poolings} />
+        </div>
       </div>
       {texts.length === 0 && <p class="note">Write a text above, and see what each pooling makes of it.</p>}
       {texts.length > MOST_TEXTS && (

@@ -132,7 +132,8 @@ def accepted(http: httpx.Client) -> None:
     [
         ("", "There is nothing yet"),
         ("one,two\na,b\n", "The columns are named one, two. They have to be sentence1, sentence2 and score"),
-        ("anchor,positive\na,b\n", "These are 1 rows, and fewer than 20"),
+        ("anchor,positive\na,b\n", "This is 1 row, and fewer than 20"),
+        ("how do I sign in\tEnter your name and password.\n", "the first line names the columns"),
         ('{"text": "a", "label": "b"}\n{', "Line 2 is not JSON"),
     ],
 )
