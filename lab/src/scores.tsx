@@ -100,7 +100,8 @@ export function Scores({ report, data, guess }: { report: Report; data: DataSet;
 function inWords(row: Scored): string {
   if (row.verdict === null || row.difference === null) return "what the others are compared with";
   const { value, low, high } = row.difference;
-  const words = row.verdict === "within noise" ? "may be chance" : row.verdict;
+  const equal = hundredfold(Math.abs(low)) === "0.0" && hundredfold(Math.abs(high)) === "0.0";
+  const words = equal ? "the same" : row.verdict === "within noise" ? "may be chance" : row.verdict;
   return `${words}: ${signed(value)} (${signed(low)} to ${signed(high)})`;
 }
 
