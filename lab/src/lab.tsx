@@ -24,7 +24,7 @@ type Name = keyof typeof PANELS;
 
 function named(): Name {
   const name = location.hash.slice(1);
-  return name in PANELS ? (name as Name) : "texts";
+  return Object.hasOwn(PANELS, name) ? (name as Name) : "texts";
 }
 
 /** What is served, in a few words. */

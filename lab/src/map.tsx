@@ -2,6 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { ask, type Info } from "./api";
 import { ModelChoice, PoolingChoice, useModel, usePoolings } from "./choices";
+import { type Collection, listed } from "./collections";
 import { Copies } from "./copy";
 import { EXAMPLES } from "./examples";
 import { TextField } from "./field";
@@ -10,6 +11,7 @@ import { useKept } from "./kept";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
 import { Scatter } from "./scatter";
+import { useScratch } from "./scratch";
 import { curl, python, yaml } from "./snippets";
 import { lines } from "./texts";
 import "./map.css";
@@ -29,17 +31,16 @@ export function Projection({ info }: { info: Info }) {
   const [source, setSource] = useKept("map.source", "");
   const [written, write] = useKept("map.written", EXAMPLES.map((example) => example.text).join("\n"));
   const [anew, setAnew] = useKept("map.anew", false);
-  const [collections, setCollections] = useState<string[]>([]);
+  const scratch = useScratch();
+  const [found, setFound] = useState<Collection[]>([]);
+  const collections = found.filter((each) => !scratch.ofAnother(each)).map((each) => each.name);
   const [tries, setTries] = useState(0);
   const model = useModel(info);
   const poolings = usePoolings("map", model.model.pooling, ["max", "cls"]);
   const [view, setView] = useKept("map.view", "");
   useEffect(() => {
     const aborter = new AbortController();
-    ask<{ collections: { name: string }[] }>("collections", undefined, aborter.signal).then(
-      (found) => setCollections(found.collections.map((each) => each.name)),
-      () => setCollections([]), // a key that may not search still has texts to write
-    );
+    listed(aborter.signal).then(setFound, () => setFound([])); // a key that may not search still has texts to write
     return () => aborter.abort();
   }, [tries]);
 
