@@ -32,17 +32,15 @@ export function Projection({ info }: { info: Info }) {
   const [written, write] = useKept("map.written", EXAMPLES.map((example) => example.text).join("\n"));
   const [anew, setAnew] = useKept("map.anew", false);
   const scratch = useScratch();
-  const [collections, setCollections] = useState<Collection[]>([]);
+  const [found, setFound] = useState<Collection[]>([]);
+  const collections = found.filter((each) => !scratch.ofAnother(each));
   const [tries, setTries] = useState(0);
   const model = useModel(info);
   const poolings = usePoolings("map", model.model.pooling, ["max", "cls"]);
   const [view, setView] = useKept("map.view", "");
   useEffect(() => {
     const aborter = new AbortController();
-    listed(aborter.signal).then(
-      (found) => setCollections(found.filter((each) => !scratch.ofAnother(each))),
-      () => setCollections([]), // a key that may not search still has texts to write
-    );
+    listed(aborter.signal).then(setFound, () => setFound([])); // a key that may not search still has texts to write
     return () => aborter.abort();
   }, [tries]);
 

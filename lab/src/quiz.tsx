@@ -1,6 +1,7 @@
 // A quiz: guess which pooling an encoder should use, and have it measured.
 import { useState } from "preact/hooks";
 import type { Info } from "./api";
+import { textOf } from "./cells";
 import { ModelChoice, useModel } from "./choices";
 import { Copies } from "./copy";
 import { useKept } from "./kept";
@@ -134,7 +135,12 @@ function Own({ written, write, file, setFile, fail }: OwnProps) {
     if (!chosen) return;
     const large = tooLarge(chosen.name, chosen.size);
     fail(large ? new Error(large) : null);
-    if (!large) setFile({ name: chosen.name, bytes: chosen.size, written: await chosen.text() });
+    if (large) return;
+    try {
+      setFile({ name: chosen.name, bytes: chosen.size, written: await textOf(chosen) });
+    } catch (error) {
+      fail(error as Error);
+    }
   };
   const paste = (event: ClipboardEvent) => {
     const large = tooLarge("What you pasted", new Blob([event.clipboardData?.getData("text") ?? ""]).size);

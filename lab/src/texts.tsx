@@ -146,7 +146,7 @@ function Seen({ answer, normalized, byRow, pointed, onPoint }: SeenProps) {
                 />
                 <p class="vector">
                   largest share {percent(Math.max(...seen.shares))}; L2 norm as pooled {seen.norm.toFixed(3)}; first of {view.dimension} numbers
-                  {normalized && ", normalised"}: {seen.vector.map((number) => number.toFixed(4)).join("  ")}\u00a0…
+                  {normalized && ", normalised"}: {seen.vector.map((number) => number.toFixed(4)).join("  ")}{"\u00a0…"}
                 </p>
               </div>
             );

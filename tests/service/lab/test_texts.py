@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+import yaml
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.lab import settle, write
 
@@ -137,6 +138,36 @@ def test_texts_are_taken_along_as_a_command_a_program_and_a_config(page: Page, h
     assert len(json.loads(answer.stdout)["texts"]) == 2
     assert "'model': 'mean'" in copied["Python"] or '"model": "mean"' in copied["Python"]
     assert 'pooling: "mean"' in copied["YAML"]
+
+
+def test_a_command_of_more_than_an_argument_holds(page: Page) -> None:
+    texts = ["It's a mill, $HOME `id`. " + "Ü " * 40_000, "A wheel"]
+    write(page, *texts)
+    page.get_by_role("button", name="Copy this request as curl").click()
+    expect(page.get_by_text("Copied as curl.")).to_be_visible()
+    command = page.evaluate("navigator.clipboard.readText()")
+    sent = command.split("END'\n")[1].removesuffix("\nEND")
+    assert json.loads(sent)["texts"] == [text.strip() for text in texts]
+    answer = subprocess.run(["bash"], input=command, capture_output=True, text=True, check=True)
+    assert len(json.loads(answer.stdout)["texts"]) == 2
+
+
+@pytest.mark.parametrize("name", ["a: b #x", "1", "on", 'it\'s "new"'])
+def test_a_config_of_a_model_of_any_name(page: Page, name: str) -> None:
+    def answer(route: Route) -> None:
+        info = route.fetch().json()
+        model = info["models"][info["default_model"]]
+        route.fulfill(json={**info, "default_model": name, "models": {name: model}})
+
+    page.route("**/info", answer)
+    page.route(
+        "**/compare",
+        lambda route: route.continue_(post_data=json.dumps({**route.request.post_data_json, "model": "mean"})),
+    )
+    page.reload()
+    page.get_by_role("button", name="Copy this pooling as YAML").click()
+    expect(page.get_by_text("Copied as YAML.")).to_be_visible()
+    assert list(yaml.safe_load(page.evaluate("navigator.clipboard.readText()"))["models"]) == [name]
 
 
 COUNTED = """() => {
