@@ -116,6 +116,10 @@ def test_a_key_is_asked_for_and_forgotten(browser: Browser, tmp_path: Any) -> No
             if words:
                 expect(page.get_by_role("alert")).to_contain_text(words)
         expect(page.get_by_role("heading", name="Text 1")).to_be_visible()
+        page.get_by_role("button", name="Copy this request as curl").click()
+        expect(page.get_by_text("Copied as curl.")).to_be_visible()
+        command = page.evaluate("navigator.clipboard.readText()")
+        assert "Bearer $MILLPOND_API_KEY" in command and key not in command
         kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
         assert kept == '[{},{},""]'
         page.reload()
