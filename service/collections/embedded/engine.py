@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,12 +13,10 @@ from typing import Any, Final, TypeVar
 from service import index as indexes
 from service.collections.embedded.builder import Builder
 from service.collections.embedded.collection import EmbeddedCollection
-from service.collections.protocols import NAME
+from service.collections.naming import check_name, described, require_equal
 from service.collections.provenance import Definition
 from service.errors import (
-    Conflict,
     InvalidInput,
-    InvalidName,
     InvalidVector,
     NameConflict,
     NotFound,
@@ -37,7 +33,6 @@ from service.store.transaction import CollectionRow, Transaction
 T = TypeVar("T")
 _MOST_TOGETHER: Final = 64
 """Small changes that become durable together at most."""
-_NAME: Final = re.compile(NAME)
 
 
 class EmbeddedEngine:
@@ -76,7 +71,7 @@ class EmbeddedEngine:
         tokenizer: Tokenizer | None = UNICODE61,
     ) -> tuple[EmbeddedCollection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new."""
-        _check_name(name, Place("name"))
+        check_name(name, Place("name"))
         if dim < 1:
             raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
         existing = self._by_name.get(name)
@@ -84,13 +79,12 @@ class EmbeddedEngine:
         indexes.build(kind, dim, definition.similarity, recall)  # what cannot be must fail before anything is stored
         with self._store.writing() as transaction:
             if existing := self._by_name.get(name):
-                stored = _described(
+                stored = described(
                     existing.definition, existing.dim, existing.index_kind, existing.recall, existing.tokenizer
                 )
                 kind, recall = index or existing.index_kind, existing.recall if recall is None else recall
-                asked = _described(definition, dim, kind, recall, tokenizer)
-                if json.dumps(stored, sort_keys=True) != json.dumps(asked, sort_keys=True):
-                    raise Conflict(name, stored, asked)
+                asked = described(definition, dim, kind, recall, tokenizer)
+                require_equal(name, stored, asked)
                 return existing, False
             self._require_free(name)
             collection = self._opened(transaction.create(name, definition.to_json(), dim, kind, recall, tokenizer))
@@ -118,7 +112,7 @@ class EmbeddedEngine:
 
     def rename(self, name: str, to: str) -> EmbeddedCollection:
         """Give a collection another name, durably; its aliases stay."""
-        _check_name(to, Place("to"))
+        check_name(to, Place("to"))
         with self._store.writing() as transaction:
             collection = self._named(name)
             self._require_free(to)
@@ -128,7 +122,7 @@ class EmbeddedEngine:
 
     def copy(self, name: str, to: str) -> EmbeddedCollection:
         """Copy a collection with all its documents to a new one, all or nothing, durably."""
-        _check_name(to, Place("to"))
+        check_name(to, Place("to"))
         with self._store.writing() as transaction:
             self._require_free(to)
             row = self.get(name).copy(transaction, to)
@@ -140,7 +134,7 @@ class EmbeddedEngine:
 
     def alias(self, alias: str, name: str) -> tuple[EmbeddedCollection, bool]:
         """Make an alias stand for a collection, in one step where it stood for another one, durably."""
-        _check_name(alias, Place("alias"), "alias")
+        check_name(alias, Place("alias"), "alias")
         with self._store.writing() as transaction:
             if alias in self._by_name:
                 raise NameConflict(
@@ -272,22 +266,3 @@ class EmbeddedEngine:
             raise NameConflict(f"{name!r} is an alias of collection {self.get(name).name!r}; choose another name.")
         if name in self._by_name:
             raise NameConflict(f"there is a collection {name!r} already; choose another name, or drop it first.")
-
-
-def _check_name(name: str, where: Place, what: str = "collection name") -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidName(
-            f"{what} {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - "
-            "and begins with a letter or a digit.",
-            where=where,
-        )
-
-
-def _described(
-    definition: Definition, dim: int, index: str, recall: float | None, tokenizer: Tokenizer | None
-) -> dict[str, Any]:
-    target = indexes.recall_of(index, recall)
-    asked = {} if target is None else {"recall": target}
-    keyword = None if tokenizer is None else {"tokenizer": tokenizer.name}
-    own = {"dimension": dim, "index": index, **asked, "keyword": keyword}
-    return {**own, **definition.to_json(), "similarity": definition.similarity.name}

@@ -11,7 +11,7 @@ import numpy as np
 
 from service.arrays import Vectors
 from service.collections.embedded.contents import Contents
-from service.collections.embedded.paging import cursor_after, key_of
+from service.collections.paging import cursor_after, key_of
 from service.collections.protocols import Page
 from service.collections.provenance import Definition
 from service.errors import Place, TooLarge
