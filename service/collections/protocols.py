@@ -26,7 +26,7 @@ from service.observation import Histogram
 from service.store.document import Document, Embedded, Span, Stored
 from service.store.filters import AnyFilter
 from service.store.space import Space
-from service.store.tokenizers import UNICODE61, Tokenizer
+from service.store.tokenizers import Tokenizer
 
 NAME: Final = "[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 """The regular expression of what a collection or an alias may be called."""
@@ -326,6 +326,10 @@ class Engine(Protocol):
     is the same object for as long as the engine is open, whatever its name.
     """
 
+    @property
+    def default_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that a collection is to have unless another is asked for; None for no keyword index."""
+
     def get(self, name: str) -> Collection:
         """Return the collection with a name or an alias; raises `NotFound`."""
 
@@ -342,14 +346,15 @@ class Engine(Protocol):
         dim: int,
         index: str | None = None,
         recall: float | None = None,
-        tokenizer: Tokenizer | None = UNICODE61,
+        tokenizer: Tokenizer | None = ...,
     ) -> tuple[Collection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new.
 
-        Without a tokenizer, it has no keyword index. One that exists has its own kind of index and recall, where none
-        is asked for.
+        Without a tokenizer, it has no keyword index; unless one is given, it has the engine's `default_tokenizer`. One
+        that exists has its own kind of index and recall, where none is asked for.
 
-        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, `Conflict` where the name exists
+        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` that cannot be, `KeywordsUnavailable` where
+        the engine has no keyword index, `Conflict` where the name exists
         with another definition, dimension, kind of index, recall or tokenizer, and `NameConflict` where it is an
         alias.
         """

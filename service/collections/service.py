@@ -56,6 +56,7 @@ from service.errors import (
     Place,
     ServiceError,
     StaleDefinition,
+    StoreUnavailable,
     TooLarge,
     together,
 )
@@ -68,7 +69,7 @@ from service.store import Document, Embedded, Stored
 from service.store.document import check_metadata
 from service.store.filters import AnyFilter
 from service.store.space import Space
-from service.store.tokenizers import UNICODE61, Tokenizer
+from service.store.tokenizers import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class CollectionService:
         self._lanes = Lanes()
         self.reindexes = Reindexes(models, collections)
         self._changed: dict[Collection, list[str]] = {}
-        for collection in collections.list():
+        for collection in _present(collections):
             self._carry_over(collection)
             self._warn_about(collection)
 
@@ -176,7 +177,7 @@ class CollectionService:
             with suppress(NotFound):
                 similarity = self.get(name).definition.similarity
         if tokenizer == "default":
-            tokenizer = UNICODE61
+            tokenizer = self._collections.default_tokenizer
             with suppress(NotFound):
                 tokenizer = self.get(name).tokenizer
         if dimension is None:
@@ -714,6 +715,15 @@ class CollectionService:
                 progress.total,
                 collection.name,
             )
+
+
+def _present(collections: Engine) -> Sequence[Collection]:
+    """Return the collections that there are at the start: none where the engine waits for its server."""
+    try:
+        return collections.list()
+    except StoreUnavailable as error:
+        logger.warning("collections cannot be looked at, and what asks for them is refused until then: %s", error)
+        return []
 
 
 def _check_together(collection: Collection, queries: int, k: int, refinement: Refinement) -> None:

@@ -61,6 +61,11 @@ class EmbeddedEngine:
             self._store.close()
             raise
 
+    @property
+    def default_tokenizer(self) -> Tokenizer | None:
+        """That of FTS5, which splits texts into words."""
+        return UNICODE61
+
     def create(
         self,
         name: str,
