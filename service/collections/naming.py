@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from service import index as indexes
 from service.collections.protocols import NAME
 from service.collections.provenance import Definition
 from service.errors import Conflict, InvalidName, Place
@@ -29,9 +28,8 @@ def check_name(name: str, where: Place, what: str = "collection name") -> None:
 def described(
     definition: Definition, dim: int, index: str, recall: float | None, tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
-    """Return what a collection is created with, as errors show it."""
-    target = indexes.recall_of(index, recall)
-    asked = {} if target is None else {"recall": target}
+    """Return what a collection is created with, as errors show it; `recall` is None where none is a target."""
+    asked = {} if recall is None else {"recall": recall}
     keyword = None if tokenizer is None else {"tokenizer": tokenizer.name}
     own = {"dimension": dim, "index": index, **asked, "keyword": keyword}
     return {**own, **definition.to_json(), "similarity": definition.similarity.name}

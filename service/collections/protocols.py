@@ -350,13 +350,12 @@ class Engine(Protocol):
     ) -> tuple[Collection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new.
 
-        Without a tokenizer, it has no keyword index; unless one is given, it has the engine's `default_tokenizer`. One
-        that exists has its own kind of index and recall, where none is asked for.
+        Without a tokenizer, it has no keyword index; unless one is given, it has the `default_tokenizer`. One that
+        exists has its own kind of index and recall, where none is asked for.
 
         Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` that cannot be, `KeywordsUnavailable` where
-        the engine has no keyword index, `Conflict` where the name exists
-        with another definition, dimension, kind of index, recall or tokenizer, and `NameConflict` where it is an
-        alias.
+        the engine has no keyword index, `Conflict` where the name exists with another definition, dimension, kind of
+        index, recall or tokenizer, and `NameConflict` where it is an alias.
         """
 
     def drop(self, name: str) -> None:

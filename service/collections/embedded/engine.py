@@ -84,11 +84,10 @@ class EmbeddedEngine:
         indexes.build(kind, dim, definition.similarity, recall)  # what cannot be must fail before anything is stored
         with self._store.writing() as transaction:
             if existing := self._by_name.get(name):
-                stored = described(
-                    existing.definition, existing.dim, existing.index_kind, existing.recall, existing.tokenizer
-                )
                 kind, recall = index or existing.index_kind, existing.recall if recall is None else recall
-                asked = described(definition, dim, kind, recall, tokenizer)
+                before = indexes.recall_of(existing.index_kind, existing.recall)
+                stored = described(existing.definition, existing.dim, existing.index_kind, before, existing.tokenizer)
+                asked = described(definition, dim, kind, indexes.recall_of(kind, recall), tokenizer)
                 require_equal(name, stored, asked)
                 return existing, False
             self._require_free(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,6 +76,8 @@ class Client:
     """
 
     def __init__(self, uri: str, token: str | None, database: str, timeout: float) -> None:
+        # Or gRPC holds up whatever starts a process of its own until its threads rest, which they may never do.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         try:
             import pymilvus
         except ImportError:

@@ -171,8 +171,8 @@ def check_kind(kind: str, recall: float | None) -> None:
         raise InvalidIndex(f"unknown index kind {kind!r}; known: {', '.join(sorted(KINDS))}.", where=Place("index"))
     if recall is not None:
         raise InvalidIndex(
-            "the engine 'milvus' takes no recall: Milvus does not measure it. Leave it out, or create the collection "
-            "with the index 'flat', which finds all of the nearest.",
+            "the engine 'milvus' takes no recall, since Milvus does not measure it. Leave it out, or choose the "
+            "index 'flat', which finds all of the nearest.",
             where=Place("recall"),
         )
 

@@ -38,6 +38,7 @@ class Reading(Contents):
 
     def memory_bytes(self) -> int:
         """Return 0, since the index is in the memory of Milvus."""
+        self._look()
         return 0
 
     def stored_bytes(self) -> int:
