@@ -290,7 +290,7 @@ def test_a_variable_of_another_spelling_of_a_model_keeps_its_entry(refused):
     assert message.endswith("Did you mean MILLPOND_MODELS__MY-MODEL__PROMPTS__QUERY?")
 
 
-@pytest.mark.parametrize("name", ["MILLPOND_SERVER__API_KEYS", "MILLPOND_SERVER__API_KEY", "MILLPOND_STORE__URL"])
+@pytest.mark.parametrize("name", ["MILLPOND_SERVER__API_KEYS", "MILLPOND_SERVER__API_KEY", "MILLPOND_STORE__HOST"])
 def test_a_key_like_no_other_of_its_section_suggests_none(refused, name):
     message = refused(env={name: "1"})
     assert message.startswith(f"environment variable {name}: ") and "Known keys: " in message

@@ -90,11 +90,20 @@ def expression(condition: Condition) -> str:
         case Between(lower, upper, _):
             return f"({_test(lower)} and {_test(upper)})"
         case Not(part):
-            return f"(not {expression(part)})"
+            inner = _alone(part)
+            # Milvus 2.3 cannot run a search by the opposite of an opposite.
+            return expression(inner.part) if isinstance(inner, Not) else f"(not {expression(inner)})"
         case All(parts):
             return f"({' and '.join(map(expression, parts))})" if parts else f"({EVERY})"
         case AnyOf(parts):
             return f"({' or '.join(map(expression, parts))})" if parts else f"({_NOTHING})"
+
+
+def _alone(condition: Condition) -> Condition:
+    """Return the one part of a condition that has no other."""
+    while isinstance(condition, All | AnyOf) and len(condition.parts) == 1:
+        (condition,) = condition.parts
+    return condition
 
 
 def _test(test: Test) -> str:
