@@ -108,7 +108,8 @@ def test_no_write_is_lost_at_the_end_of_a_rebuild(engine, other, notes):
             id_ = str(len(stored))
             vectors = np.ones((1, collection.dim), np.float32)
             try:
-                collection.upsert([Document(id_, "", {})], vectors, under=collection.definition)
+                also = (definition("new"), np.ones((1, 3), np.float32))  # or the rebuild would never catch up
+                collection.upsert([Document(id_, "", {})], vectors, under=collection.definition, also=also)
             except StaleDefinition:
                 collection = other.get("notes")
                 continue
