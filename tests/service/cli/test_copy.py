@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.cli.console import Failure
-from service.collections import Collection, Definition, Engine
+from service.collections import Collection, Definition, Engine, Selection
 from service.config import StoreConfig
 from service.deployment import open_engine
 from service.embedding.chunkers import BySentence
@@ -31,9 +30,11 @@ from service.store import Chunked, Document
 from service.store.tokenizers import TOKENIZERS
 from tests.support.definitions import definition
 from tests.support.deployed import TINY
+from tests.support.milvus import MilvusServer
 from tests.support.servers import ROOT
 
 DIM = 8
+MANY = 30_000
 METADATA: list[dict[str, Any]] = [
     {},
     {"n": 1, "f": 1.0, "yes": True, "none": None, "ä": "ö\n\"'"},
@@ -107,7 +108,15 @@ def held(engine: Engine) -> dict[str, Any]:
 
 def described(each: Collection) -> tuple[Any, ...]:
     documents = [(document, repr(document.metadata), v.tobytes()) for _, document, v in each.exported()]
-    return each.definition.to_json(), each.dim, each.index_kind, each.precisions(), each.count(), each.chunks(), documents
+    return (
+        each.definition.to_json(),
+        each.dim,
+        each.index_kind,
+        each.precisions(),
+        each.count(),
+        each.chunks(),
+        documents,
+    )
 
 
 def copy(of: Place, to: Place, *more: str) -> str:
@@ -252,31 +261,95 @@ def test_stores_that_are_none_or_the_same_or_in_use(old: Place, place: Callable[
     copy(old, new)
 
 
-@pytest.mark.slow
-def test_a_copy_that_is_killed_is_gone_on_with(place: Callable[..., Place]) -> None:
-    old, new = place("old"), place("new")
-    many = 20_000
+@pytest.mark.peers
+def test_what_milvus_cannot_have_is_said_before_anything_is_written(
+    old: Place, place: Callable[..., Place], milvus: MilvusServer
+) -> None:
+    there = place("there", engine="milvus", uri=milvus.uri)
+    vector = np.ones((1, DIM), np.float32)
     with old.open() as engine:
+        graph, _ = engine.create("graph", definition(), DIM, "hnsw", 0.9, None)
+        graph.upsert([Document("long", "x" * 70_000, {}), Document("short", "x", {})], np.repeat(vector, 2, axis=0))
+        graph.upsert([Document("far", "", {})], vector * np.float32(1e-18))
+    error = refused(old, there)
+    assert error.exit_status == 1 and str(error).endswith("Nothing is written.")
+    assert "graph: the store of" in str(error) and "cannot hold 2 documents" in str(error)
+    assert "document 'long': its text has 70000 bytes in UTF-8" in str(error)
+    assert "document 'far': vector 0 has the length" in str(error)
+    with there.open() as engine:
+        assert engine.list() == []
+    with old.open() as engine:
+        engine.get("graph").delete_many(Selection(ids=["long", "far"]))
+    told = copy(old, there)
+    assert "warning: notes: its keyword index (porter), so that searches by words" in told
+    assert "warning: graph: the recall that is asked of its index (0.9), is not copied" in told
+    assert "warning: graph: its keyword" not in told
+    back = place("back")
+    copy(there, back, "graph", "--tokenizer", "trigram")
+    copy(there, back, "notes")
+    with back.open() as engine:
+        assert engine.get("graph").tokenizer is TOKENIZERS["trigram"]
+        assert engine.get("notes").tokenizer is TOKENIZERS["unicode61"]
+    copy(there, old)  # which has its own tokenizers
+
+
+@pytest.mark.peers
+def test_milvus_that_is_not_there(old: Place, place: Callable[..., Place]) -> None:
+    error = refused(old, place("nowhere", engine="milvus", uri="http://127.0.0.1:9", timeout=0.5))
+    assert error.exit_status == 1 and "cannot be reached" in str(error) and "Nothing is copied yet." in str(error)
+
+
+@pytest.fixture
+def many(place: Callable[..., Place]) -> Place:
+    """A store with so many documents that a copy takes some time."""
+    made = place("many")
+    with made.open() as engine:
         collection, _ = engine.create("many", definition(), 64, "flat")
-        vectors = np.random.default_rng(1).normal(size=(many, 64))
-        collection.upsert([Document(str(i), f"text {i}", {"i": i}) for i in range(many)], vectors)
-    kill_half_way(old, new)
+        vectors = np.random.default_rng(1).normal(size=(MANY, 64))
+        collection.upsert([Document(str(i), f"text {i}", {"i": i}) for i in range(MANY)], vectors)
+    return made
+
+
+@pytest.mark.slow
+def test_a_copy_that_is_interrupted_and_killed_is_gone_on_with(many: Place, place: Callable[..., Place]) -> None:
+    new = place("new")
+    file = new.store.path / "millpond.sqlite3"
+    status, told = ended(many, new, signal.SIGINT, lambda: file.exists() and file.stat().st_size > 1_000_000)
+    assert status == 130 and "documents are copied. Run the same command again to go on." in told
+    assert ended(many, new, signal.SIGKILL, lambda: file.stat().st_size > 4_000_000)[0] == -signal.SIGKILL
+    gone_on_with(many, new)
+
+
+@pytest.mark.peers
+def test_a_copy_to_milvus_that_is_killed_is_gone_on_with(
+    many: Place, place: Callable[..., Place], milvus: MilvusServer
+) -> None:
+    new = place("new", engine="milvus", uri=milvus.uri)
     with new.open() as engine:
-        assert 0 < (before := engine.get("many").count()) < many
-    told = copy(old, new)
-    assert f"many: {many - before} copied, {before} unchanged" in told
-    with old.open() as here, new.open() as there:
-        assert held(there) == held(here)
+
+        def some() -> bool:
+            return any(each.count() > 2_000 for each in engine.list())
+
+        assert ended(many, new, signal.SIGKILL, some)[0] == -signal.SIGKILL
+    gone_on_with(many, new)
 
 
-def kill_half_way(old: Place, new: Place) -> None:
-    """Copy in another process, and kill that once the first documents are there."""
-    files = ["--from", str(old.file), "--to", str(new.file)]
-    process = subprocess.Popen([sys.executable, "-m", "service", "copy", *files], cwd=ROOT, start_new_session=True)
-    written = new.store.path / "millpond.sqlite3"
+def ended(old: Place, new: Place, by: signal.Signals, begun: Callable[[], bool]) -> tuple[int, str]:
+    """Copy in another process, end that once it has begun, and return its status and what it says."""
+    command = [sys.executable, "-m", "service", "copy", "--from", str(old.file), "--to", str(new.file)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
-    while not (written.exists() and written.stat().st_size > 1 << 20):
+    while not begun():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.send_signal(by)
+    told = process.communicate(timeout=60)[1]
+    return process.returncode, told
+
+
+def gone_on_with(old: Place, new: Place) -> None:
+    with new.open() as engine:
+        assert 0 < (before := engine.get("many").count()) < MANY
+    assert f"many: {MANY - before} copied, {before} unchanged" in copy(old, new)
+    with old.open() as here, new.open() as there:
+        assert held(there) == held(here)
