@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import psutil
 import pytest
 
 if TYPE_CHECKING:
@@ -75,17 +74,12 @@ class MilvusServer:
     def stop(self) -> None:
         """Stop it, and leave what it has stored."""
         if self._process is not None:
-            own = psutil.Process(self._process.pid).children(recursive=True)  # of a process group of its own
             os.killpg(self._process.pid, 15)
             try:
                 self._process.wait(30)
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, 9)
                 self._process.wait()
-            _, left = psutil.wait_procs(own, timeout=5)
-            for each in left:
-                each.kill()
-            psutil.wait_procs(left)
             self._process = None
 
     def client(self, database: str = "default") -> Any:
