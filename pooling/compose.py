@@ -184,6 +184,14 @@ class Segments(Stage):
     def _masks(self, mask: Tensor) -> Tensor:
         """Return the masks of n segments: (batch, time) -> (batch, n, time)."""
 
+    @abstractmethod
+    def count(self, tokens: int) -> int:
+        """Return how many segments a text of so many tokens that count has."""
+
+    @abstractmethod
+    def width(self, tokens: int) -> int:
+        """Return how many tokens a segment of such a text has at most."""
+
     def _transform(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return masks.pool_spans(self._pooler, tokens, self._masks(mask))
 
@@ -217,6 +225,15 @@ class Windows(Segments):
     def _masks(self, mask: Tensor) -> Tensor:
         return masks.windows(mask, self.size, self.stride)
 
+    def count(self, tokens: int) -> int:
+        """Return how many windows there are: none begins behind one that reaches the end."""
+        behind_first = min(-(-(tokens - self.size) // self.stride), -(-tokens // self.stride) - 1)
+        return 1 + max(behind_first, 0)
+
+    def width(self, tokens: int) -> int:
+        """Return the size, or all tokens where there are fewer."""
+        return min(self.size, tokens)
+
 
 class Adaptive(Segments):
     """Local pooling to `n` tokens regardless of length, with the segments of PyTorch's adaptive pooling."""
@@ -234,6 +251,14 @@ class Adaptive(Segments):
 
     def _masks(self, mask: Tensor) -> Tensor:
         return masks.adaptive(mask, self.n)
+
+    def count(self, tokens: int) -> int:
+        """Return n."""
+        return self.n
+
+    def width(self, tokens: int) -> int:
+        """Return the nth part of the tokens, with what it may share with its neighbours."""
+        return min(-(-tokens // self.n) + 1, tokens)
 
 
 def _spec(component: object) -> str:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from service.access import Keyring, Listed
 from service.collections import Engine
@@ -24,6 +24,9 @@ from service.encoder.runtimes.machine import threads
 from service.observation.logs import set_level
 from service.process import prepare_process
 from service.ranking import Rerankers
+
+if TYPE_CHECKING:
+    from service.evaluation.running import Evaluations
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class Deployment:
     token_ids: Read
     read: Callable[[], Config] | None = None
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+    _evaluations: Evaluations | None = field(default=None, init=False, repr=False)
 
     @property
     def encoders(self) -> Encoders:
@@ -65,6 +69,20 @@ class Deployment:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def evaluations(self) -> Evaluations:
+        """Return what evaluates poolings; what that computes with is loaded when it is first asked for."""
+        if self._evaluations is None:
+            made = await asyncio.to_thread(_evaluations, self.models)
+            self._evaluations = self._evaluations or made
+        return self._evaluations
+
+    async def end(self) -> None:
+        """End examinations and evaluations under way, then close."""
+        await self.examinations.close()
+        if self._evaluations is not None:
+            await self._evaluations.close()
         self.close()
 
     async def reread(self) -> Reloaded:
@@ -100,6 +118,12 @@ class Deployment:
         """Finish pending writes, close the store and stop the queues of the encoders."""
         self.collections.close()
         self.encoders.close()
+
+
+def _evaluations(models: Models) -> Evaluations:
+    from service.evaluation.running import Evaluations  # takes a second and some 80 MB: SciPy, scikit-learn
+
+    return Evaluations(models)
 
 
 def open_deployment(config: Config, read: Callable[[], Config] | None = None) -> Deployment:

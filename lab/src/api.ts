@@ -48,6 +48,8 @@ export class Refused extends Error {
   constructor(
     readonly status: number,
     detail: string,
+    /** Seconds after which the same request may succeed, as far as it says so. */
+    readonly retryAfter: number | null = null,
   ) {
     super(detail);
   }
@@ -86,11 +88,36 @@ export async function send(method: Method, path: string, body?: unknown, options
   if (answer.ok) return answer;
   const problem = (await answer.json().catch(() => null)) as { detail?: string } | null;
   if (!problem && GATEWAY.includes(answer.status)) throw new Offline();
-  throw new Refused(answer.status, problem?.detail ?? `The service answered ${answer.status} ${answer.statusText}.`);
+  const pause = Number(answer.headers.get("retry-after")) || null;
+  throw new Refused(answer.status, problem?.detail ?? `The service answered ${answer.status} ${answer.statusText}.`, pause);
 }
 
 /** Ask for what there is, or send a body to be answered, and return the JSON of the answer. */
 export async function ask<Answer>(path: string, body?: unknown, signal?: AbortSignal): Promise<Answer> {
   const answer = await send(body === undefined ? "GET" : "POST", path, body, signal ? { signal } : {});
   return (await answer.json()) as Answer;
+}
+
+/** The service went away in the middle of its answer. */
+export class Cut extends Error {
+  constructor() {
+    super(`${location.origin} went away before it was done. It may be starting again.`);
+  }
+}
+
+/** Send a body and take the lines of JSON of the answer as they come. Throws as `send`, or `Cut`. */
+export async function* stream<Line>(path: string, body: unknown, signal: AbortSignal): AsyncGenerator<Line> {
+  const answer = await send("POST", path, body, { signal });
+  const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read().catch((error: unknown) => {
+      throw signal.aborted ? error : new Cut();
+    });
+    if (done) break;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) if (line) yield JSON.parse(line) as Line;
+  }
+  if (rest) throw new Cut();
 }

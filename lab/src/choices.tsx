@@ -65,12 +65,18 @@ export type Poolings = {
 export function usePoolings(panel: string, own: string, first: string[]): Poolings {
   const [more, setMore] = useKept<string[]>(`${panel}.more`, []);
   const [chosen, choose] = useKept<string[]>(`${panel}.poolings`, [...new Set([own, ...first])]);
-  const offered = useMemo(() => [...new Set([own, ...FIRST, ...first, ...more])], [own, more]);
+  const offered = useMemo(() => [own, ...FIRST, ...first, ...more].filter((name, place, all) => all.findIndex((one) => same(one, name)) === place), [own, more]);
   const add = (name: string) => {
     setMore([...more, name]);
     choose([...chosen, name]);
   };
-  return { offered, chosen: offered.filter((name) => chosen.includes(name)), choose, add, own };
+  return { offered, chosen: offered.filter((name) => chosen.some((one) => same(one, name))), choose, add, own };
+}
+
+/** Whether two names are of one pooling: `gem(p=3)` is `gem(p=3.0)`. */
+function same(one: string, other: string): boolean {
+  const plain = (name: string) => name.replace(/\s+/g, "").replace(/(\d)\.0+(?=\D)/g, "$1");
+  return plain(one) === plain(other);
 }
 
 /** Boxes to choose poolings by, and a field for any other. */
@@ -84,7 +90,7 @@ export function PoolingChoice({ info, of }: { info: Info; of: Poolings }) {
           <input
             type="checkbox"
             checked={chosen.includes(name)}
-            onChange={() => choose(chosen.includes(name) ? chosen.filter((one) => one !== name) : [...chosen, name])}
+            onChange={() => choose(chosen.includes(name) ? chosen.filter((one) => !same(one, name)) : [...chosen, name])}
           />
           {name}
           {name === own && <small> (served)</small>}

@@ -4,13 +4,19 @@ import { ask, type Info } from "./api";
 import { Health } from "./health";
 import { Laboratory } from "./laboratory";
 import { useLatest } from "./latest";
+import { Projection } from "./map";
 import { Problem } from "./problem";
+import { Quiz } from "./quiz";
+import { Search } from "./search";
 import { Texts } from "./texts";
 import "./lab.css";
 
 const PANELS = {
   texts: { title: "Look at texts", of: Texts },
   laboratory: { title: "Laboratory", of: Laboratory },
+  search: { title: "Search", of: Search },
+  quiz: { title: "Quiz", of: Quiz },
+  map: { title: "Map", of: Projection },
   health: { title: "Health", of: Health },
 };
 type Name = keyof typeof PANELS;

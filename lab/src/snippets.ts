@@ -8,17 +8,19 @@ export function curl(path: string, body?: unknown): string {
   return `curl -s ${url} -H 'content-type: application/json' -d '${quoted}'`;
 }
 
-/** A Python program; JSON's literals are Python's but for three names. */
+/** A literal of Python; JSON's are the same but for three names. */
+export function literal(value: unknown): string {
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
+  if (typeof value === "object") {
+    return `{${Object.entries(value as object).map(([name, of]) => `${JSON.stringify(name)}: ${literal(of)}`).join(", ")}}`;
+  }
+  return JSON.stringify(value);
+}
+
+/** A Python program. */
 export function python(path: string, body?: unknown): string {
-  const literal = (value: unknown): string => {
-    if (value === null) return "None";
-    if (typeof value === "boolean") return value ? "True" : "False";
-    if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
-    if (typeof value === "object") {
-      return `{${Object.entries(value as object).map(([name, of]) => `${JSON.stringify(name)}: ${literal(of)}`).join(", ")}}`;
-    }
-    return JSON.stringify(value);
-  };
   const url = JSON.stringify(new URL(path, location.href).href);
   const asked = body === undefined ? `get(${url}` : `post(${url}, json=${literal(body)}`;
   return `import httpx\n\nanswer = httpx.${asked}, timeout=60)\nprint(answer.raise_for_status().json())`;

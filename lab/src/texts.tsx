@@ -4,6 +4,7 @@ import { Matrix, Ranking } from "./alike";
 import { ask, type Compared, type Info } from "./api";
 import { ModelChoice, PoolingChoice, useModel, usePoolings } from "./choices";
 import { Copies } from "./copy";
+import { TextField } from "./field";
 import { useKept } from "./kept";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
@@ -37,13 +38,16 @@ export function Texts({ info }: { info: Info }) {
   return (
     <section aria-labelledby="texts-title" aria-busy={busy}>
       <h2 id="texts-title">Look at texts</h2>
+      <p class="note">
+        An encoder gives one vector for each token of a text, and pooling makes a single vector of them. See which tokens each pooling takes it
+        from, and which texts are alike under it.
+      </p>
       <div class="controls">
-        <label class="wide">
-          Texts, one a line
-          <textarea rows={4} value={written} dir="auto" onInput={(event) => write(event.currentTarget.value)} />
-        </label>
-        <ModelChoice info={info} of={model} />
-        <PoolingChoice info={info} of={poolings} />
+        <TextField label="Texts, one a line" rows={4} value={written} onWrite={write} />
+        <div>
+          <ModelChoice info={info} of={model} />
+          <PoolingChoice info={info} of={poolings} />
+        </div>
       </div>
       {texts.length === 0 && <p class="note">Write a text above, and see what each pooling makes of it.</p>}
       {texts.length > MOST_TEXTS && (

@@ -6,7 +6,7 @@ To add a kind of task, write a subclass of `Task` that declares its `columns` an
 
 from pooling.tasks.bootstrap import paired_bootstrap
 from pooling.tasks.classification import Classification
-from pooling.tasks.datasets import read
+from pooling.tasks.datasets import of_rows, read
 from pooling.tasks.retrieval import PositivePairs, Retrieval
 from pooling.tasks.similarity import Similarity
 from pooling.tasks.task import DataError, Part, Role, Task
@@ -20,6 +20,7 @@ __all__ = [
     "Role",
     "Similarity",
     "Task",
+    "of_rows",
     "paired_bootstrap",
     "read",
 ]

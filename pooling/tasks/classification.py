@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pooling.tasks.columns import label, text
+from pooling.tasks.columns import label, shown, text
 from pooling.tasks.task import DataError, Indices, Outcomes, Part, Task, Values, Vectors, distinct, take
 
 Labels = NDArray[np.int64]
@@ -50,18 +50,18 @@ class Classification(Task):
         """Check that there are several classes, each with enough texts."""
         counts = Counter(self.labels)
         if len(counts) == 1:
-            raise DataError(f"every text has the label {self.labels[0]!r}; a classifier needs two or more.")
+            raise DataError(f"every text has the label {shown(self.labels[0])!r}; a classifier needs two or more.")
         if rare := [name for name, count in counts.items() if count < FOLDS]:
-            shown = ", ".join(f"{name!r} ({counts[name]})" for name in rare[:5]) + (", ..." if rare[5:] else "")
+            few = [f"{shown(name)!r} ({counts[name]})" for name in rare[:5]]
             raise DataError(
                 f"each label needs at least {FOLDS} texts, one for each fold of the linear probe; "
-                f"too few have {shown}."
+                f"too few have {', '.join(few)}{', ...' if rare[5:] else ''}."
             )
 
     def outcomes(self, parts: Sequence[Vectors]) -> Outcomes:
         """Predict the class of each text."""
         vectors = parts[0][self._indices]
-        return predictions(vectors, self._classes, [vectors]).squeeze(0)
+        return predictions(vectors, self._classes, [vectors], look=self.look).squeeze(0)
 
     def score(self, outcomes: Outcomes, chosen: Indices) -> Values:
         """Compute accuracy and macro-averaged F1."""
@@ -78,10 +78,16 @@ class Classification(Task):
         perturbed = [vectors.copy() for _ in versions]
         for whole, version in zip(perturbed, versions, strict=True):
             whole[chosen] = version
-        return predictions(vectors, self._classes, perturbed)[:, chosen]
+        return predictions(vectors, self._classes, perturbed, look=self.look)[:, chosen]
 
 
-def predictions(vectors: Vectors, labels: Labels, versions: Sequence[Vectors], seed: int = 0) -> Labels:
+def predictions(
+    vectors: Vectors,
+    labels: Labels,
+    versions: Sequence[Vectors],
+    seed: int = 0,
+    look: Callable[[], object] = lambda: None,
+) -> Labels:
     """Predict the label of each text by a logistic regression fitted on the other folds.
 
     Args:
@@ -89,12 +95,14 @@ def predictions(vectors: Vectors, labels: Labels, versions: Sequence[Vectors], s
         labels: (texts,), integers; at least two classes and `FOLDS` texts of each.
         versions: (texts, dim) each, to predict for: the same vectors, or those of perturbed texts.
         seed: of the stratified folds.
+        look: called before each of them; what it raises ends the work.
 
     Returns:
         (versions, texts).
     """
     found = np.empty((len(versions), len(labels)), dtype=np.int64)
     for fitting, held_out in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(vectors, labels):
+        look()
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         probe.fit(vectors[fitting], labels[fitting])
         for row, version in enumerate(versions):

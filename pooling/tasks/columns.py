@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
 
 Parser = Callable[[Any], Any]
+
+_BRIEF: Final = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 80
 
 _INVISIBLE: Final = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 """Categories of Unicode of which no character shows: a zero-width space, say, is Cf."""
@@ -42,8 +46,13 @@ def number(value: Any) -> float:
     """Parse a finite number."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
-        raise ValueError(f"is {value!r}, which is no finite number")
+        raise ValueError(f"is {_BRIEF.repr(value)}, which is no finite number")
     return found
+
+
+def shown(name: str) -> str:
+    """Return a name as messages show it: a long one is cut."""
+    return name if len(name) <= _BRIEF.maxstring else f"{name[: _BRIEF.maxstring]}..."

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pooling.tasks.classification import Classification
-from pooling.tasks.columns import Parser, is_visible, number, text
+from pooling.tasks.columns import Parser, is_visible, number, shown, text
 from pooling.tasks.retrieval import PositivePairs, Retrieval
 from pooling.tasks.similarity import Similarity
 from pooling.tasks.task import DataError, Task
@@ -29,6 +29,8 @@ KINDS: Final[tuple[type[Task], ...]] = (Similarity, PositivePairs, Classificatio
 
 _DELIMITERS: Final = {".csv": ",", ".tsv": "\t", ".jsonl": None}
 _MAX_PROBLEMS: Final = 10
+_MAX_FIELDS: Final = 20
+"""Fields that a message names."""
 
 
 def read(path: str | Path, split: str = "test") -> Task:
@@ -55,6 +57,19 @@ def read(path: str | Path, split: str = "test") -> Task:
     return _read_table(file)
 
 
+def of_rows(rows: Sequence[Mapping[str, Any]], name: Callable[[int], str]) -> Task:
+    """Return the task of rows that no file holds, by the rules of files.
+
+    Args:
+        rows: fields by name; at least one row.
+        name: what a row is called in messages.
+
+    Raises:
+        DataError: as for `read`; it names rows, and `row` is the first one at fault.
+    """
+    return _task(_Rows(enumerate(rows), name), name)
+
+
 def find_split(folder: Path, split: str) -> Path | None:
     """Return the path to `read` for a split of a folder: a file, or the folder itself in BEIR's layout."""
     if _is_beir(folder):
@@ -72,16 +87,23 @@ def _qrels(folder: Path, split: str) -> Path:
 
 
 def _read_table(path: Path) -> Task:
-    table = _Table(path)
-    kind = next((kind for kind in KINDS if table.columns.issuperset(dict(kind.columns))), None)
+    return _task(_Table(path), lambda _: str(path))
+
+
+def _task(rows: _Rows, first: Callable[[int], str]) -> Task:
+    """Return the task of the first kind whose columns rows have; `first` names that whose fields are at fault."""
+    kind = next((kind for kind in KINDS if rows.columns.issuperset(dict(kind.columns))), None)
     if kind is None:
+        found = sorted(rows.columns)
+        fields = ", ".join([*map(shown, found[:_MAX_FIELDS]), *(["..."] if found[_MAX_FIELDS:] else [])])
         raise DataError(
-            f"{path}: has the fields {', '.join(sorted(table.columns)) or '(none)'}. It needs "
-            f"{'; or '.join(_listed(dict(kind.columns)) for kind in KINDS)}."
+            f"{first(0)}: has the fields {fields or '(none)'}. It needs "
+            f"{'; or '.join(_listed(dict(kind.columns)) for kind in KINDS)}.",
+            row=0,
         )
-    rows = [[table.value(row, *column) for column in kind.columns] for row in table]
-    table.raise_problems()
-    return kind(*zip(*rows, strict=True))
+    values = [[rows.value(row, *column) for column in kind.columns] for row in rows]
+    rows.raise_problems()
+    return kind(*zip(*values, strict=True))
 
 
 def _listed(words: Mapping[str, Any]) -> str:
@@ -113,30 +135,24 @@ def _read_beir(folder: Path, split: str) -> Retrieval:
     return Retrieval(documents, queries, relevance)
 
 
-class _Table:
-    """The rows of a file. Problems are collected, so that one run reports several of them."""
+class _Rows:
+    """Rows by number. Problems are collected, so that one run reports several of them."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        if path.suffix not in _DELIMITERS:
-            raise DataError(f"{path}: data files end in {', '.join(_DELIMITERS)}.")
-        try:
-            self._rows = list(_json_lines(path) if path.suffix == ".jsonl" else _delimited(path))
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}.") from None
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: is not valid UTF-8 at byte {error.start + 1}.") from None
-        except csv.Error as error:
-            raise DataError(f"{path}: {error}.") from None
-        if not self._rows:
-            raise DataError(f"{path}: holds no data.")
-        self.columns = {column for column in self._rows[0][1] if column}
-        self._line = 0
+    def __init__(self, rows: Iterable[tuple[int, Mapping[str, Any]]], name: Callable[[int], str]) -> None:
+        self._rows = list(rows)
+        self._name = name
+        self._number = 0
         self._problems: list[str] = []
+        self._first: int | None = None
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for line, row in self._rows:
-            self._line = line
+    @property
+    def columns(self) -> set[str]:
+        """The fields of the first row."""
+        return {column for column in self._rows[0][1] if column}
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for place, row in self._rows:
+            self._number = place
             yield row
 
     def value(self, row: Mapping[str, Any], column: str, parse: Parser) -> Any:
@@ -149,14 +165,35 @@ class _Table:
 
     def add_problem(self, problem: str) -> None:
         """Note a problem of the current row."""
-        self._problems.append(f"{self._path}: line {self._line}: {problem}.")
+        if self._first is None:
+            self._first = self._number
+        self._problems.append(f"{self._name(self._number)}: {problem}.")
         if len(self._problems) == _MAX_PROBLEMS:
             self.raise_problems()
 
     def raise_problems(self) -> None:
         """Raise `DataError` if there were problems."""
         if self._problems:
-            raise DataError("\n".join(self._problems))
+            raise DataError("\n".join(self._problems), row=self._first)
+
+
+class _Table(_Rows):
+    """The rows of a file, by line."""
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix not in _DELIMITERS:
+            raise DataError(f"{path}: data files end in {', '.join(_DELIMITERS)}.")
+        try:
+            rows = _json_lines(path) if path.suffix == ".jsonl" else _delimited(path)
+            super().__init__(rows, lambda line: f"{path}: line {line}")
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}.") from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: is not valid UTF-8 at byte {error.start + 1}.") from None
+        except csv.Error as error:
+            raise DataError(f"{path}: {error}.") from None
+        if not self._rows:
+            raise DataError(f"{path}: holds no data.")
 
 
 def _delimited(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, Self, TypeVar
@@ -27,7 +27,15 @@ _Value = TypeVar("_Value")
 
 
 class DataError(ValueError):
-    """A data set cannot be used; the message names what is wrong and what would be right."""
+    """A data set cannot be used; the message names what is wrong and what would be right.
+
+    Args:
+        row: the number of the first row at fault; None where it is none in particular.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,8 @@ class Task(ABC):
     """Number of items."""
     comparison: Cosine = COSINE
     """How vectors are compared, where they are."""
+    look: Callable[[], object] = staticmethod(lambda: None)
+    """Called between the steps of what takes long, such as fitting; what it raises ends that."""
 
     @abstractmethod
     def __init__(self, *columns: Any) -> None: ...
@@ -89,6 +99,12 @@ class Task(ABC):
         """Return the task with vectors compared by `cosine`, `dot` or `euclidean`."""
         other = copy(self)
         other.comparison = COMPARISONS[similarity]
+        return other
+
+    def watched_by(self, look: Callable[[], object]) -> Self:
+        """Return the task with another `look`."""
+        other = copy(self)
+        other.look = look
         return other
 
     def check_variety(self) -> None:  # noqa: B027 -- by default there is nothing to check

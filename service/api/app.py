@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
@@ -28,13 +29,16 @@ from service.api.routes import (
     doctor,
     documents,
     embed,
+    evaluate,
     explain,
     export,
     lab,
     metrics,
     names,
     openai,
+    perturb,
     pool,
+    project,
     ranking,
     sparse,
     status,
@@ -54,7 +58,10 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     embed.router,
     explain.router,
     compare.router,
+    perturb.router,
     pool.router,
+    project.router,
+    evaluate.router,
     openai.router,
     openai.models_router,
     tei.router,
@@ -85,11 +92,12 @@ class _Application(FastAPI):
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             await asyncio.to_thread(served.encoders.warm_up)
             freeze_and_trim()
+            dropping = asyncio.create_task(served.collections.idle.run(), context=Context())
             try:
                 yield
             finally:
-                await served.examinations.close()
-                served.close()
+                dropping.cancel()
+                await served.end()
 
         super().__init__(
             title="Millpond",

@@ -56,7 +56,10 @@ _CHALLENGES: Final[Mapping[str, str]] = {
 _TEI_TYPES: Final[Mapping[type, str]] = {EmptyInput: "Empty", InvalidTokenIds: "Tokenizer"}
 _TEI_TYPES_BY_STATUS: Final = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Overloaded", 507: "Backend"}
 """The kinds of error that text-embeddings-inference tells apart; all others are `Validation`."""
-_OF_SEVERAL_FIELDS: Final = {"one_query": "query", "no_words": "query", "weights": "weights", "both": "positive"}
+_OF_SEVERAL_FIELDS: Final = {
+    **{"one_query": "query", "no_words": "query", "weights": "weights", "both": "positive"},
+    "one_data_set": "data",
+}
 """Errors of several fields together, and the field that is their place."""
 # Pydantic inserts the branch of a union that it tried: `inputs`, `list[str]`, 3.
 _UNION_BRANCH: Final = re.compile(r"^(str|int|float|bool|(list|dict|function|tagged|constrained|literal)\b.*)$")

@@ -18,18 +18,19 @@ _ROUTES: Final[Mapping[Need, tuple[str, ...]]] = {
     "nothing": (
         *("GET /", "GET /health", "GET /ready", "GET /ping"),
         *("GET /docs", "GET /docs/{file}", "GET /redoc", "GET /openapi.json"),
-        *("GET /lab", "GET /lab/{file}"),
+        *("GET /lab", "GET /lab/", "GET /lab/{file}"),
     ),
     "key": ("GET /info", "GET /metrics", "GET /v1/models", "GET /v1/models/{name:path}"),
     "embed": (
         *("POST /embed", "POST /embed_all", "POST /embed_spans", "POST /explain", "POST /compare", "POST /pool"),
-        "POST /v1/embeddings",
+        *("POST /perturb", "POST /project", "POST /v1/embeddings", "POST /evaluate"),
         *("POST /", "POST /embeddings", "POST /similarity", "POST /tokenize", "POST /decode", "POST /invocations"),
         *("POST /rerank", "POST /predict", "POST /embed_sparse"),
     ),
     "search": (
         *("GET /collections", "GET /collections/{name}", "GET /aliases", "GET /aliases/{alias}"),
         *("POST /search", "POST /collections/{name}/search", "POST /collections/{name}/recommend"),
+        "POST /collections/{name}/project",
         *("POST /collections/{name}/documents/list", "POST /collections/{name}/documents/count"),
         *("POST /collections/{name}/documents/get", "GET /collections/{name}/documents/{document_id:id}"),
         *("GET /collections/{name}/export", "GET /collections/{name}/reindex"),

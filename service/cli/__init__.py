@@ -18,6 +18,7 @@ from service.cli import (
     copy,
     doctor,
     embed,
+    embed_dataset,
     evaluate,
     explain,
     export,
@@ -61,6 +62,7 @@ def _root(
 
 app.command()(serve.serve)
 app.command(cls=TextCommand)(embed.embed)
+app.command(cls=embed_dataset.DatasetCommand)(embed_dataset.embed_dataset)
 app.command()(index.index)
 app.command(cls=TextCommand)(search.search)
 app.command(cls=TextCommand)(explain.explain)

@@ -18,7 +18,7 @@ import orjson
 from rich.table import Column, Table
 
 from service.cli.console import Failure, warn
-from service.cli.wording import in_options
+from service.cli.wording import in_options, too_long
 from service.config import load_config
 from service.errors import FingerprintMismatch, InvalidFilter, Place, TooLong
 
@@ -81,10 +81,7 @@ class Refused(Failure):
     def about(self, name: str) -> str:
         """Return the message in terms of the command line, where the place at fault is called `name`."""
         if self.code == TooLong.code and "length" in self.problem and " tokens " in str(self):
-            return (
-                f"{name} has {self.problem['length']} tokens and the model takes {self.problem['limit']}. Give "
-                "--truncate to embed the beginning of such texts alone, or split the text."
-            )
+            return too_long(name, self.problem["length"], self.problem["limit"])
         return str(self).replace(str(self.place), name, 1) if self.place else str(self)
 
 

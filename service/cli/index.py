@@ -25,7 +25,7 @@ from service.cli.client import (
 )
 from service.cli.console import Failure, Interrupted, open_ended_bar, out, warn
 from service.cli.rejects import Rejects
-from service.cli.wording import in_options
+from service.cli.wording import in_options, too_long
 from service.errors import TooLong
 
 if TYPE_CHECKING:
@@ -272,6 +272,7 @@ def _reason(entry: dict[str, Any], row: Row) -> str:
         detail = f"the vector of {name}{said}" if begun.endswith("].vector") else f"{name}{said}"
     if entry["code"] == TooLong.code:
         found = _TOO_LONG.search(detail)
-        sentence = f"{name} has {found[1]} tokens and the model takes {found[2]}" if found else detail.rstrip(".")
-        return f"{sentence}. Give --truncate to embed the beginning of such texts alone, or split the text."
+        if found:
+            return too_long(name, found[1], found[2])
+        return f"{detail.rstrip('.')}. Give --truncate to embed the beginning of such texts alone, or split the text."
     return detail if name in detail else f"{name}: {detail}"

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 _MOST_TOLD: Final = 10
 
 
+def entry(row: Row | Problem, reason: str, **more: Any) -> bytes:
+    """Return the line of a file of rejects for what is left out, with further members before those of each."""
+    told = {**more, "line": row.number, "reason": reason, "content": row.content}
+    return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+
+
 class Rejects:
     """Documents of a source that are not stored; those without text are counted apart.
 
@@ -82,9 +88,8 @@ class Rejects:
         if self.strict:
             raise Failure(f"{self._source}: {row.place}: {reason}")
         if self._file is not None:
-            entry: dict[str, Any] = {"line": row.number, "reason": reason, "content": row.content}
             try:
-                self._file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+                self._file.write(entry(row, reason))
                 self._file.flush()
             except OSError as error:
                 raise Failure(f"--rejects {self._path}: {error.strerror}.") from None

@@ -25,22 +25,24 @@ def single_model(model: str, name: str | None, max_tokens: int | None, *, served
         Failure: the deployment has no model of this name.
         ServiceError: the model cannot be served as configured.
     """
-    from service.embedding.models import Models
+    return _loaded(single_config(model, name, max_tokens, served=served), max_tokens)
 
+
+def single_config(model: str, name: str | None, max_tokens: int | None, *, served: bool = False) -> Config:
+    """Return the config of what `single_model` loads, which names that model alone; errors as there."""
     if not model.endswith((".yaml", ".yml")):
         if name is not None:
             raise Failure(
                 f"--model {name}: goes with a deployment's YAML file, and {model} is none. Leave it out.", 2
             )
-        return lone_model(model, max_tokens, served=served)
+        return _lone_config(model, max_tokens, served=served)
     settings = load_config(Path(model))
     if name is None:
         name = "default" if "default" in settings.models else next(iter(settings.models))
     chosen = named_model(settings, name)
     if max_tokens is not None:
         chosen = chosen.model_copy(update={"max_tokens": max_tokens})
-    with _flagged(max_tokens):
-        return Models(settings.model_copy(update={"models": {name: chosen}})).get()
+    return settings.model_copy(update={"models": {name: chosen}})
 
 
 def lone_model(model: str, max_tokens: int | None, *, served: bool = False) -> Embedder:
@@ -48,8 +50,18 @@ def lone_model(model: str, max_tokens: int | None, *, served: bool = False) -> E
 
     With `served`, load it as a config that only names it would, with what the environment says of the runtime.
     """
-    from service.checkpoint import Checkpoint, read_model
+    return _loaded(_lone_config(model, max_tokens, served=served), max_tokens)
+
+
+def _loaded(config: Config, max_tokens: int | None) -> Embedder:
     from service.embedding.models import Models
+
+    with _flagged(max_tokens):
+        return Models(config).get()
+
+
+def _lone_config(model: str, max_tokens: int | None, *, served: bool) -> Config:
+    from service.checkpoint import Checkpoint, read_model
 
     checkpoint = read_model(model)
     undeclared = isinstance(checkpoint, Checkpoint) and checkpoint.pooling is None
@@ -61,7 +73,7 @@ def lone_model(model: str, max_tokens: int | None, *, served: bool = False) -> E
     runtime = {} if served else {"backend": "torch", "precision": "fp32"}
     env = of_runtime(os.environ) if served else {}
     with _flagged(max_tokens):
-        return Models(make_config({"models": {"default": values}, "runtime": runtime}, model, env=env)).get()
+        return make_config({"models": {"default": values}, "runtime": runtime}, model, env=env)
 
 
 @contextmanager

@@ -29,18 +29,9 @@ class Stream:
     @contextmanager
     def opened(self) -> Iterator[IO[bytes]]:
         """Open it; raises `Failure`, also within the block, where it is damaged or a package is missing."""
-        try:
-            with self._path.open("rb") as raw, _decompressed(raw, self._path) as content:
-                self._raw = raw
-                yield content
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise Failure(f"{self._path} is damaged, and cannot be read further: {error}.", 2) from None
-        except OSError as error:
-            raise Failure(f"{self._path}: {error.strerror or error}.", 2) from None
-        except Exception as error:
-            if type(error).__name__ != "ZstdError":
-                raise
-            raise Failure(f"{self._path} is damaged, and cannot be read further: {error}.", 2) from None
+        with explained(self._path), self._path.open("rb") as raw, _decompressed(raw, self._path) as content:
+            self._raw = raw
+            yield content
 
     @property
     def read(self) -> float:
@@ -48,6 +39,21 @@ class Stream:
         if self._raw is None or not self._size or not self._raw.seekable():
             return 0.0
         return min(self._raw.tell() / self._size, 1.0)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raise `Failure` where a stream that is read in the block is damaged or cannot be read."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise Failure(f"{path} is damaged, and cannot be read further: {error}.", 2) from None
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror or error}.", 2) from None
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":
+            raise
+        raise Failure(f"{path} is damaged, and cannot be read further: {error}.", 2) from None
 
 
 def needed(module: str, package: str, path: Path) -> Any:

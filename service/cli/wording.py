@@ -39,6 +39,14 @@ _REMEDIES: Final[tuple[tuple[str, str], ...]] = (
 """What a refusal says in terms of a request, and what that is on the command line."""
 
 
+def too_long(name: str, length: int | str, limit: int | str) -> str:
+    """Return what is said of a text with more tokens than the model takes."""
+    return (
+        f"{name} has {length} tokens and the model takes {limit}. Give --truncate to embed the beginning of such "
+        "texts alone, or split the text."
+    )
+
+
 def in_options(detail: str) -> str:
     """Return what the service says is wrong, with remedies that a command has."""
     for said, meant in _REMEDIES:

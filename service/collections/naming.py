@@ -26,13 +26,19 @@ def check_name(name: str, where: Place, what: str = "collection name") -> None:
 
 
 def described(
-    definition: Definition, dim: int, index: str, recall: float | None, tokenizer: Tokenizer | None
+    definition: Definition,
+    dim: int,
+    index: str,
+    recall: float | None,
+    tokenizer: Tokenizer | None,
+    idle_timeout: int | None = None,
 ) -> dict[str, Any]:
     """Return what a collection is created with, as errors show it; `recall` is None where none is a target."""
     asked = {} if recall is None else {"recall": recall}
     keyword = None if tokenizer is None else {"tokenizer": tokenizer.name}
     own = {"dimension": dim, "index": index, **asked, "keyword": keyword}
-    return {**own, **definition.to_json(), "similarity": definition.similarity.name}
+    temporary = {} if idle_timeout is None else {"idle_timeout": idle_timeout}
+    return {**own, **definition.to_json(), "similarity": definition.similarity.name, **temporary}
 
 
 def require_equal(name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

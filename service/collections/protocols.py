@@ -101,6 +101,10 @@ class Collection(Protocol):
         """What was asked of an index that approximates; None for the kind's own."""
 
     @property
+    def idle_timeout(self) -> int | None:
+        """Seconds without use after which the service drops it; None: never. The engine keeps the number alone."""
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """How its texts become terms; None where it has no keyword index."""
 
@@ -357,15 +361,17 @@ class Engine(Protocol):
         index: str | None = None,
         recall: float | None = None,
         tokenizer: Tokenizer | None = ...,
+        idle_timeout: int | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new.
 
         Without a tokenizer, it has no keyword index; unless one is given, it has the `default_tokenizer`. One that
-        exists has its own kind of index and recall, where none is asked for.
+        exists has its own kind of index, recall and idle timeout, where none is asked for.
 
         Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` that cannot be, `KeywordsUnavailable` where
-        the engine has no keyword index, `Conflict` where the name exists with another definition, dimension, kind of
-        index, recall or tokenizer, and `NameConflict` where it is an alias.
+        the engine has no keyword index, `InvalidInput` where it has no idle timeout, `Conflict` where the name exists
+        with another definition, dimension, kind of index, recall, tokenizer or idle timeout, and `NameConflict` where
+        it is an alias.
         """
 
     def drop(self, name: str) -> None:
@@ -380,7 +386,8 @@ class Engine(Protocol):
     def copy(self, name: str, to: str) -> Collection:
         """Copy a collection with all its documents to a new one, all or nothing, durably.
 
-        Aliases and a rebuild that was begun are not copied. Searches go on meanwhile, and changes wait.
+        Aliases, an idle timeout and a rebuild that was begun are not copied. Searches go on meanwhile, and changes
+        wait.
         Raises `NotFound`, `InvalidName`, and `NameConflict` where `to` is taken.
         """
 
@@ -400,6 +407,9 @@ class Engine(Protocol):
         It is done in small steps, between which other changes are made. Where that cannot be, all changes wait for
         it, and it is refused without `rebuild`. Raises `InvalidInput`, and `NoSpace` where the disk has no room.
         """
+
+    async def look(self, read: Callable[..., T], *arguments: Any) -> T:
+        """Run a read of names, `get` and the like, for the event loop: on a thread where it may wait for a server."""
 
     async def write(self, change: Callable[..., T], *arguments: Any, together: bool = False) -> T:
         """Run a change of this engine or its collections, to its end even if the client that asked for it has left.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pooling.layers import LayerSpec
 from service.arrays import Vectors
 from service.collections import Changed, Collection, Engine, Hit, Page, Selection
+from service.collections.idle import Idle
 from service.collections.intake import (
     FAULTS,
     MOST_NAMED,
@@ -150,6 +151,8 @@ class CollectionService:
         self._collections = collections
         self._lanes = Lanes()
         self.reindexes = Reindexes(models, collections)
+        self.idle = Idle(collections, self.reindexes)
+        """What drops temporary collections; `Idle.run` runs while the service serves."""
         self._changed: dict[Collection, list[str]] = {}
         for collection in _present(collections):
             self._carry_over(collection)
@@ -167,19 +170,21 @@ class CollectionService:
         recall: float | None = None,
         dimension: int | None = None,
         layers: LayerSpec | None = None,
+        idle_timeout: int | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection or return the equal one that exists, and whether it is new.
 
-        One that exists has its own similarity, tokenizer, kind of index and recall, where none is asked for. With a
-        `dimension`, its vectors are foreign.
+        One that exists has its own similarity, tokenizer, kind of index, recall and idle timeout, where none is asked
+        for. With a `dimension`, its vectors are foreign. With an `idle_timeout`, in seconds, it is dropped once it
+        was not used for so long; see `Idle`.
         """
         if similarity is None:
             with suppress(NotFound):
-                similarity = self.get(name).definition.similarity
+                similarity = (await self.get(name)).definition.similarity
         if tokenizer == "default":
             tokenizer = self._collections.default_tokenizer
             with suppress(NotFound):
-                tokenizer = self.get(name).tokenizer
+                tokenizer = (await self.get(name)).tokenizer
         if dimension is None:
             embedder, definition = define(self._models, model, spec, chunking, similarity, layers)
             dimension = embedder.dim
@@ -191,16 +196,20 @@ class CollectionService:
                 "own takes one vector a document. Leave one of the two out.",
                 where=Place("chunking"),
             )
-        create = partial(self._collections.create, recall=recall, tokenizer=tokenizer)
-        return await self._collections.write(create, name, definition, dimension, index)
+        create = partial(self._collections.create, recall=recall, tokenizer=tokenizer, idle_timeout=idle_timeout)
+        collection, created = await self._collections.write(create, name, definition, dimension, index)
+        self.idle.use(collection)
+        return collection, created
 
     def all(self) -> Sequence[Collection]:
-        """Return all collections, ordered by name."""
+        """Return all collections, ordered by name. It may wait for a server, and is called on a thread."""
         return self._collections.list()
 
-    def get(self, name: str) -> Collection:
-        """Return a collection by name; raises `NotFound`."""
-        return self._collections.get(name)
+    async def get(self, name: str) -> Collection:
+        """Return a collection by name, which counts as its use; raises `NotFound`."""
+        collection = await self._collections.look(self._collections.get, name)
+        self.idle.use(collection)
+        return collection
 
     async def describe(self, collection: Collection) -> dict[str, Any]:
         """Return what a collection is made with, how large it is, and the memory of its index."""
@@ -210,13 +219,14 @@ class CollectionService:
             return *sizes, collection.precisions(), collection.index_state()
 
         count, chunks, memory, stored, precisions, state = await asyncio.to_thread(sizes)
+        aliases = await self.aliases()
         definition = collection.definition
         chunking = definition.chunking
         keyword = {} if collection.tokenizer is None else {"keyword": {"tokenizer": collection.tokenizer.name}}
         chunked = {} if chunking is None else {"chunking": chunking.to_json(), "chunks": chunks}
         return {
             "name": collection.name,
-            "aliases": [alias for alias, of in self.aliases().items() if of is collection],
+            "aliases": [alias for alias, of in aliases.items() if of is collection],
             "model": definition.model,
             "pooling": definition.pooling,
             **({} if definition.layers is None else {"layers": definition.layers}),
@@ -226,6 +236,7 @@ class CollectionService:
             "index": collection.index_kind,
             "index_state": {name: value for name, value in asdict(state).items() if value is not None},
             "similarity": definition.similarity.name,
+            **({} if collection.idle_timeout is None else {"idle_timeout": collection.idle_timeout}),
             **keyword,
             "precisions": precisions,
             "count": count,
@@ -253,29 +264,37 @@ class CollectionService:
 
     async def drop(self, name: str) -> None:
         """Delete a collection with all its documents and aliases."""
-        collection = self.get(name)
+        collection = await self.get(name)
         await self._collections.write(self._collections.drop, name)
         self.reindexes.forget(collection)
+        self.idle.forget(collection)
 
     async def rename(self, name: str, to: str) -> Collection:
         """Give a collection another name; its aliases stay."""
-        return await self._collections.write(self._collections.rename, name, to)
+        collection = await self._collections.write(self._collections.rename, name, to)
+        self.idle.use(collection)
+        return collection
 
     async def copy(self, name: str, to: str) -> Collection:
-        """Copy a collection to a new one, all or nothing. Searches go on meanwhile, and changes wait."""
-        source = self.get(name)
+        """Copy a collection to a new one without an idle timeout, all or nothing.
+
+        Searches go on meanwhile, and changes wait.
+        """
+        source = await self.get(name)
         copy = await self._collections.write(self._collections.copy, name, to)
         if source in self._changed:
             self._changed[copy] = self._changed[source]
         return copy
 
-    def aliases(self) -> Mapping[str, Collection]:
+    async def aliases(self) -> Mapping[str, Collection]:
         """Return the collection that each alias stands for, by alias."""
-        return self._collections.aliases()
+        return await self._collections.look(self._collections.aliases)
 
     async def alias(self, alias: str, name: str) -> tuple[Collection, bool]:
         """Make an alias stand for a collection and no other; return the collection, and whether the alias is new."""
-        return await self._collections.write(self._collections.alias, alias, name)
+        collection, created = await self._collections.write(self._collections.alias, alias, name)
+        self.idle.use(collection)
+        return collection, created
 
     async def delete_alias(self, alias: str) -> None:
         """Delete an alias; the collection stays."""
@@ -287,11 +306,11 @@ class CollectionService:
         Those that are stored in equal form are not embedded again. What is wrong with any of them is raised as one
         error, which names all.
         """
-        collection = self.get(name)
+        collection = await self.get(name)
         unembeddable: dict[int, ServiceError] = {}
         while True:
             definition = collection.definition
-            embedder = None if definition.foreign else self._embedder(name, definition)
+            embedder = None if definition.foreign else self._embedder(collection, definition, name)
             sorting = partial(sort_out, name, definition, collection.dim, items)
             admitted, refused = sorting() if _small(items) else await asyncio.to_thread(sorting)
             refused |= unembeddable
@@ -333,15 +352,15 @@ class CollectionService:
 
     async def fetch(self, name: str, document_id: str) -> Document:
         """Return a document by id."""
-        return await asyncio.to_thread(self.get(name).fetch, document_id)
+        return await asyncio.to_thread((await self.get(name)).fetch, document_id)
 
-    def exported(self, name: str) -> Iterator[tuple[Definition, Document, Vectors]]:
-        """Yield what `Collection.exported` yields of a collection."""
-        return self.get(name).exported()
+    async def exported(self, name: str) -> Iterator[tuple[Definition, Document, Vectors]]:
+        """Return what `Collection.exported` yields of a collection."""
+        return await self._collections.look((await self.get(name)).exported)
 
     async def delete(self, name: str, document_id: str) -> None:
         """Delete a document, durably."""
-        await self._collections.write(self.get(name).delete, document_id, together=True)
+        await self._collections.write((await self.get(name)).delete, document_id, together=True)
 
     async def page(
         self,
@@ -353,17 +372,17 @@ class CollectionService:
         vectors: bool = False,
     ) -> Page:
         """Return the next documents in the order of storing, from the cursor of the page before on."""
-        return await asyncio.to_thread(self.get(name).page, limit, cursor, filter, vectors=vectors)
+        return await asyncio.to_thread((await self.get(name)).page, limit, cursor, filter, vectors=vectors)
 
     async def count(self, name: str, filter: AnyFilter | None = None) -> int:  # noqa: A002
         """Return the number of documents, of those that match the filter where one is given."""
-        return await asyncio.to_thread(self.get(name).count_matching, filter)
+        return await asyncio.to_thread((await self.get(name)).count_matching, filter)
 
     async def fetch_many(
         self, name: str, ids: Sequence[str], *, vectors: bool = False
     ) -> tuple[Sequence[Stored], Sequence[str]]:
         """Return the documents with these ids, in their order, and the ids that no document has."""
-        return await asyncio.to_thread(self.get(name).fetch_many, ids, vectors=vectors)
+        return await asyncio.to_thread((await self.get(name)).fetch_many, ids, vectors=vectors)
 
     async def delete_many(
         self,
@@ -375,7 +394,7 @@ class CollectionService:
     ) -> Changed:
         """Delete the documents with ids, those that match a filter, or all, durably; all of them or none."""
         selection = Selection(ids, filter, all)
-        return await self._collections.write(self.get(name).delete_many, selection, together=_small(ids))
+        return await self._collections.write((await self.get(name)).delete_many, selection, together=_small(ids))
 
     async def update_metadata(
         self,
@@ -401,7 +420,7 @@ class CollectionService:
         def change(metadata: dict[str, Any]) -> dict[str, Any]:
             return merged(metadata, merge) if merge is not None else replace or {}
 
-        update = self.get(name).update_metadata
+        update = (await self.get(name)).update_metadata
         return await self._collections.write(update, selection, change, together=_small(ids))
 
     async def by_text(
@@ -424,7 +443,7 @@ class CollectionService:
         Texts are embedded as queries unless they are searched by words alone. With `rerank`, the hits are the best of
         the first ones by another score, to which the refinement then applies.
         """
-        collection = self.get(name)
+        collection = await self.get(name)
         if rerank is not None:
             depth = rerank.of(k, len(queries))
             embedded = ranking.mode != "keyword"
@@ -434,7 +453,7 @@ class CollectionService:
             stage = await first(name, queries, depth, condition, refinement=before, where=where)
             again = partial(self._reranked, collection, reranker, ranking, k, refinement)
             return [await again(query, each) for query, each in zip(queries, stage, strict=True)]
-        _check_together(collection, len(queries), k, refinement)
+        await _check_together(collection, len(queries), k, refinement)
         terms = [] if ranking.mode == "dense" else await _terms(collection, queries, where, truncate=truncate)
         if ranking.mode == "keyword":
             with phase("search"):
@@ -444,7 +463,7 @@ class CollectionService:
             return [Found(hits, None) for hits in found]
         while True:
             definition = collection.definition
-            embeddings = await self._embedder(name, definition).embed(
+            embeddings = await self._embedder(collection, definition, name).embed(
                 queries, role="query", truncate="right" if truncate else None, where=where
             )
             with suppress(StaleDefinition):
@@ -470,7 +489,7 @@ class CollectionService:
 
         A hybrid search takes the words of `text` beside it, and `rerank` compares the hits with it.
         """
-        collection = self.get(name)
+        collection = await self.get(name)
         if rerank is not None:
             if not text:
                 raise InvalidInput(
@@ -484,7 +503,7 @@ class CollectionService:
             first = partial(self.by_vector, ranking=ranking, text=text, grouped=grouped, truncate=truncate)
             stage = await first(name, vector, depth, condition, refinement=refinement.before_reranking)
             return await self._reranked(collection, reranker, ranking, k, refinement, text, stage)
-        _check_together(collection, 1, k, refinement)
+        await _check_together(collection, 1, k, refinement)
         if len(vector) != collection.dim:
             raise InvalidInput(
                 f"vector has {len(vector)} dimensions; collection {name!r} has {collection.dim}.",
@@ -511,8 +530,8 @@ class CollectionService:
         refinement: Refinement = PLAIN,
     ) -> Found:
         """Return the `k` hits that are most like some documents and unlike others; see `Collection.recommend`."""
-        collection = self.get(name)
-        _check_together(collection, 1, k, refinement)
+        collection = await self.get(name)
+        await _check_together(collection, 1, k, refinement)
         recommend = partial(collection.recommend, grouped=grouped, refinement=refinement)
         with phase("search"):
             return Found(*await self._lanes.run(partial(recommend, positive, negative, k, condition)))
@@ -584,7 +603,7 @@ class CollectionService:
                 "'model'.",
                 where=Place("rerank"),
             )
-        embedder = self._embedder(collection.name, collection.definition)
+        embedder = self._embedder(collection, collection.definition, collection.name)
         if not embedded:
             await embedder.check(queries, role="query", truncate="right" if truncate else None, where=where)
         return MaxSim(embedder)
@@ -632,8 +651,8 @@ class CollectionService:
                 embedder, definition.chunking, [*texts.values()], truncate=truncate, where=_places(texts)
             )
 
-    def _embedder(self, name: str, stored: Definition) -> Embedder:
-        """Return the embedder of a collection's definition.
+    def _embedder(self, collection: Collection, stored: Definition, name: str) -> Embedder:
+        """Return the embedder of a collection's definition; `name` is what it is called in errors.
 
         Raises:
             InvalidInput: its vectors are foreign, and no model is named for queries.
@@ -650,7 +669,7 @@ class CollectionService:
         except ServiceError as error:
             raise unserved(name, stored, error) from None
         if embedder.fingerprint != stored.fingerprint:
-            rules = self._changed.get(self.get(name), []) if stored.scheme < SCHEME else []
+            rules = self._changed.get(collection, []) if stored.scheme < SCHEME else []
             raise mismatch(name, stored, embedder, rules)
         return embedder
 
@@ -682,7 +701,7 @@ class CollectionService:
         if stored.model is None:
             return
         try:
-            embedder = self._embedder(collection.name, stored)
+            embedder = self._embedder(collection, stored, collection.name)
         except ServiceError as error:
             logger.warning("%s", error.detail)
         else:
@@ -726,7 +745,7 @@ def _present(collections: Engine) -> Sequence[Collection]:
         return []
 
 
-def _check_together(collection: Collection, queries: int, k: int, refinement: Refinement) -> None:
+async def _check_together(collection: Collection, queries: int, k: int, refinement: Refinement) -> None:
     """Check how much the queries of one request ask for together; raises `TooLarge`."""
     if refinement.diversity is not None and k > MOST_DIVERSE:
         raise TooLarge(
@@ -742,7 +761,7 @@ def _check_together(collection: Collection, queries: int, k: int, refinement: Re
             limit=MOST_HITS_TOGETHER,
         )
     most = MOST_NUMBERS // (max(queries, 1) * collection.dim)
-    if refinement.vectors and min(k, collection.chunks()) > most:
+    if refinement.vectors and k > most and await asyncio.to_thread(collection.chunks) > most:
         raise TooLarge(
             f"{queries} queries for {k} hits each with their vectors, of {collection.dim} numbers, are more than the "
             f"{MOST_NUMBERS} numbers that one answer takes. Ask for {most} hits each at most, for fewer queries at "

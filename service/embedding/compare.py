@@ -24,6 +24,7 @@ from service.embedding.explain import (
     pooled,
     require_count,
     require_size,
+    require_work,
     shares_of,
 )
 from service.embedding.models import Models
@@ -120,9 +121,10 @@ async def compare(
             for embedder in embedders:
                 require_size(states, embedder.recipe, where(index))
                 embedder.recipe.require_pooled(states.ids[states.left_out :], where(index))
-        tokens = sum(len(states.tokens) for states in found)
+        lengths = [len(states.tokens) for states in found]
         for embedder in embedders:
-            _check_size(tokens, embedder.recipe)
+            _check_size(sum(lengths), embedder.recipe)
+        require_work([embedder.recipe.pooler for embedder in embedders], lengths)
         views = [
             await asyncio.get_running_loop().run_in_executor(
                 EXPLAINING, partial(_view, embedder.recipe, found, numbers)

@@ -25,7 +25,7 @@ from service.embedding.chunking import Mode
 from service.embedding.inputs import Fit, Inputs, InputTokenizer, UnknownTokens, whole
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Branch, load, require_equal_sizes
-from service.embedding.postprocessing import ToStates, ToVectors, WithoutPrompt
+from service.embedding.postprocessing import ToEachVector, ToStates, ToVectors, WithoutPrompt
 from service.embedding.prompts import Purpose, Role, role_of_prompt
 from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
@@ -56,6 +56,7 @@ class TokenStates:
     A token that stands for no character has the offsets None.
 
     The first `left_out` tokens, those of a prompt, take no part in pooling. `truncated` says that the text was cut.
+    `padding` are the states of padding tokens behind the text, (padding tokens, dim): none, unless asked for.
     """
 
     tokens: list[str]
@@ -64,6 +65,7 @@ class TokenStates:
     states: Vectors
     left_out: int
     truncated: bool
+    padding: Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,12 +281,11 @@ class Embedder:
         prompt: str = "",
         layers: LayerStates | None = None,
         poolings: Sequence[Recipe] = (),
+        truncate: Cut = "right",
         batch_size: int = _BLOCK,
         advance: Callable[[int], object] = lambda _: None,
     ) -> Iterator[Any]:
         """Run any number of texts through the encoder, and yield what is made of the states of each, in order.
-
-        Texts that are too long are cut at the right.
 
         Args:
             texts: the texts.
@@ -293,11 +294,13 @@ class Embedder:
             prompt: put before each text.
             layers: whose states `post_process` is given; by default those that the recipe pools.
             poolings: what `post_process` pools by beside the recipe, for which each text must have what it takes.
+            truncate: the side at which a text that is too long is cut; None does as configured, False refuses it.
             batch_size: texts that are queued at a time.
             advance: called with the number of further texts that are done.
 
         Raises:
             InvalidInput, Unavailable: a text has no token, or the encoder is closed.
+            TooLong: a text is longer than the model takes and is not to be cut.
         """
 
         def tokenize(places: range) -> list[Ids]:
@@ -306,7 +309,7 @@ class Embedder:
                 return Place("texts", index, name=f"the text {shortened(texts[index])}")
 
             block = texts[places.start : places.stop]
-            found = self._inputs.tokenize_here(block, prompt, self._inputs.cut_at("right"), where)
+            found = self._inputs.tokenize_here(block, prompt, self._inputs.cut_at(truncate), where)
             for recipe in (self.recipe, *poolings):
                 self._require_pooled(found, prompt, where, recipe)
             return [text.ids for text in found]
@@ -367,6 +370,38 @@ class Embedder:
         stacked = np.stack(vectors) if vectors else np.empty((0, dimensions or self.dim), np.float32)
         return Embeddings(stacked, sum(len(text.ids) for text in texts), _truncated(texts))
 
+    async def embed_under(
+        self,
+        texts: Sequence[str],
+        others: Sequence[Recipe],
+        *,
+        prompt_name: str | None = None,
+        role: Purpose | None = None,
+        truncate: Cut = None,
+        where: Where = _INPUTS,
+    ) -> list[Vectors]:
+        """Embed texts under its own pooling and under others, in one pass of the encoder.
+
+        Args:
+            others: recipes of the same encoder, layers and prompts, with other poolings.
+
+        The other arguments and errors are as for `embed`.
+
+        Returns:
+            (texts, dim) of its own pooling, then of each other one.
+        """
+        recipes = (self.recipe, *others)
+        prompt = self.prompt(prompt_name, role)
+        to_vectors = WithoutPrompt(ToEachVector(tuple(map(ToVectors, recipes))), self._inputs.unpooled(prompt))
+        with self.encoder.batcher.room(self._inputs.estimate(texts, prompt)) as room:
+            found = await self._inputs.tokenize(texts, prompt, self._inputs.cut_at(truncate), where)
+            for recipe in recipes:
+                self._require_pooled(found, prompt, where, recipe)
+            rows = await self._run([text.ids for text in found], to_vectors, where, room)
+        for recipe in recipes:
+            self.made[recipe.pooler.name] += len(texts)
+        return [np.stack(vectors) for vectors in zip(*rows, strict=True)]
+
     async def process(
         self, texts: Sequence[str], post_process: PostProcess, *, role: Role, where: Where = _INPUTS
     ) -> list[Any]:
@@ -396,6 +431,8 @@ class Embedder:
         truncate: Cut = None,
         max_total: int,
         where: Where = _INPUTS,
+        padding: Sequence[int] = (),
+        where_all: Place | None = None,
     ) -> AsyncIterator[list[TokenStates]]:
         """Give the states of each text, before pooling; arguments and errors as for `embed`.
 
@@ -403,21 +440,28 @@ class Embedder:
         is none left, this waits.
 
         Args:
-            max_total: most tokens of all texts together, since states are large.
+            max_total: most tokens of all texts together, padding included, since states are large.
+            padding: of each text, how many padding tokens are computed behind it, as far as the model's longest text
+                has room for them; none by default.
+            where_all: the place that an error of too many tokens names.
         """
         prompt = self.prompt(prompt_name, role)
-        with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
+        asked = padding or (0,) * len(inputs)
+        with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt) + sum(asked)) as room:
             texts = await self._with_offsets(inputs, prompt, self._inputs.cut_at(truncate), where)
-            total = sum(len(text.ids) for text in texts)
+            most = self.recipe.max_tokens
+            added = [min(count, most - len(text.ids)) for count, text in zip(asked, texts, strict=True)]
+            total = sum(len(text.ids) for text in texts) + sum(added)
             if total > max_total:
                 raise TooLong(
                     f"the inputs have {total} tokens together; token states are given for {max_total} at once. "
                     "Send fewer or shorter texts a request.",
+                    where=where_all,
                     length=total,
                     limit=max_total,
                 )
             async with self.encoder.hold_states(total):
-                states = await self._run([text.ids for text in texts], ToStates(self.name), where, room)
+                states = await self._run([text.ids for text in texts], ToStates(self.name), where, room, added)
                 words, unpooled = self.encoder.tokenizer.tokens, self._inputs.unpooled(prompt)
                 yield [
                     TokenStates(
@@ -427,8 +471,9 @@ class Embedder:
                         state[: len(text.ids)],
                         unpooled if isinstance(item, str) else 0,
                         text.full_length > len(text.ids),
+                        state[len(text.ids) : len(text.ids) + behind],
                     )
-                    for item, text, state in zip(inputs, texts, states, strict=True)
+                    for item, text, state, behind in zip(inputs, texts, states, added, strict=True)
                 ]
 
     async def _with_offsets(self, inputs: Inputs, prompt: str, fit: Fit, where: Where) -> list[TokenizedText]:
@@ -580,9 +625,11 @@ class Embedder:
     def _at_once(self, prompt: str) -> int:
         return self.recipe.max_tokens - sum(self.encoder.tokenizer.frame_lengths(prompt))
 
-    async def _run(self, ids: Sequence[Ids], post_process: PostProcess, where: Where, room: Room) -> list[Any]:
+    async def _run(
+        self, ids: Sequence[Ids], post_process: PostProcess, where: Where, room: Room, padding: Sequence[int] = ()
+    ) -> list[Any]:
         with self._named(where):
-            return await self.encoder.batcher.run(ids, post_process, room, self.recipe.layers)
+            return await self.encoder.batcher.run(ids, post_process, room, self.recipe.layers, padding)
 
     @contextmanager
     def _named(self, where: Where) -> Iterator[None]:
@@ -731,6 +778,19 @@ class RoutedEmbedder(Embedder):
     ) -> Embeddings:
         """Embed texts by the route of their role."""
         return await self.of(role, prompt_name).embed(inputs, prompt_name=prompt_name, role=role, **options)
+
+    async def embed_under(
+        self,
+        texts: Sequence[str],
+        others: Sequence[Recipe],
+        *,
+        prompt_name: str | None = None,
+        role: Purpose | None = None,
+        **options: Any,
+    ) -> list[Vectors]:
+        """Embed texts by the route of their role; `others` are recipes of that route."""
+        own = self.of(role, prompt_name)
+        return await own.embed_under(texts, others, prompt_name=prompt_name, role=role, **options)
 
     async def process(
         self, texts: Sequence[str], post_process: PostProcess, *, role: Role, where: Where = _INPUTS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from pooling import Pooler
 from pooling import explain as algebra
 from pooling.layers import LayerSpec
 from pooling.masks import exclude_prefix
+from pooling.work import work
 from service.arrays import Floats
 from service.embedding.embedder import Embedder, TokenStates
 from service.embedding.models import Models
@@ -24,7 +25,7 @@ from service.embedding.postprocessing import complete
 from service.embedding.prompts import Purpose
 from service.embedding.recipe import Recipe, Spec
 from service.encoder.reading import Cut
-from service.errors import BrokenModel, InvalidInput, Place, TooLarge
+from service.errors import BrokenModel, InvalidInput, Place, TooLarge, shortened
 
 Asked = tuple[str | None, Purpose | None]
 """The name of a prompt, and what a text is for; None where either is not said."""
@@ -37,6 +38,8 @@ MOST_NUMBERS: Final = 2**24
 """Most numbers in the terms of one text, tokens times dimensions."""
 MOST_ENTRIES: Final = 2**19
 """Most entries of all matrices in one answer."""
+MOST_WORK: Final = 2**27
+"""Most `work` of the poolings of a request over its texts: about a second of a thread that others wait for."""
 PAIRS: Final = 10
 """Token pairs that are listed for two texts."""
 
@@ -145,6 +148,9 @@ async def explain(
             for recipe in of_text:
                 require_size(states, recipe, Place(name))
                 recipe.require_pooled(states.ids[states.left_out :], Place(name))
+        spent = 0
+        for states, of_text in zip(found, recipes, strict=True):
+            spent = require_work([recipe.pooler for recipe in of_text], [len(states.tokens)], spent)
         if matrices and other is not None:
             _check_entries(len(found[0].tokens) * len(found[1].tokens) * len(embedders))
         for both in zip(*recipes, strict=True):
@@ -196,11 +202,11 @@ def _told(specs: Sequence[str]) -> str:
     return " / ".join(dict.fromkeys(specs))
 
 
-def require_count(poolings: Sequence[Spec | None]) -> None:
+def require_count(poolings: Sequence[Spec | None], most: int = MOST_STRATEGIES) -> None:
     """Raise `InvalidInput` for no pooling, or more than one request takes."""
-    if not 1 <= len(poolings) <= MOST_STRATEGIES:
+    if not 1 <= len(poolings) <= most:
         raise InvalidInput(
-            f"{len(poolings)} poolings are asked for; one request takes from 1 to {MOST_STRATEGIES}.",
+            f"{len(poolings)} poolings are asked for; one request takes from 1 to {most}.",
             where=Place("pooling"),
         )
 
@@ -225,6 +231,25 @@ def require_size(text: TokenStates, recipe: Recipe, where: Place) -> None:
             where=where,
             limit=MOST_NUMBERS,
         )
+
+
+def require_work(poolers: Iterable[Pooler], lengths: Sequence[int], spent: int = 0) -> int:
+    """Return the `work` of poolings over texts of so many tokens, and what was `spent` on others before.
+
+    Raises:
+        TooLarge: it takes too long, as that of many windows does.
+    """
+    for pooler in poolers:
+        spent += sum(work(pooler, length) for length in lengths)
+        if spent > MOST_WORK:
+            raise TooLarge(
+                f"with pooling {shortened(pooler.spec)} the poolings take {spent} steps over {sum(lengths)} tokens, "
+                f"and the most is {MOST_WORK}. Chain fewer windows or segments, give them a larger stride, or send "
+                "fewer poolings or shorter texts.",
+                where=Place("pooling"),
+                limit=MOST_WORK,
+            )
+    return spent
 
 
 def _check_entries(entries: int) -> None:

@@ -83,6 +83,17 @@ class ToVectors:
 
 
 @dataclass(frozen=True)
+class ToEachVector:
+    """Turn token states into the vectors of several poolings, of the states of the same layers."""
+
+    poolings: tuple[ToVectors, ...]
+
+    def __call__(self, states: Tensor, mask: Tensor, ids: Tensor) -> Sequence[tuple[Vectors, ...]]:
+        """States (rows, time, dim), mask and ids (rows, time) -> for each row a vector (dimensions,) a pooling."""
+        return list(zip(*(pooling(states, mask, ids) for pooling in self.poolings), strict=True))
+
+
+@dataclass(frozen=True)
 class WithoutPrompt:
     """Leave the first `skip` tokens of each text out of the mask that another post-processing step is given."""
 

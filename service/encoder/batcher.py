@@ -178,18 +178,20 @@ class Batcher:
         post_process: PostProcess,
         room: Room | None = None,
         layers: LayerStates = LAST,
+        padding: Sequence[int] = (),
     ) -> list[Any]:
         """Queue a request and wait for its results; arguments and errors as for `submit`.
 
         Args:
             room: the one that the request has been given; by default it is admitted here.
+            padding: how many padding tokens `post_process` is sure to be given behind each text; none by default.
 
         Raises:
             RowFailed: because of one of its rows.
             DeadlineExceeded: it took too long; what has not run yet is dropped.
         """
         require_time()
-        job = Job(ids, post_process, asyncio.get_running_loop(), layers)
+        job = Job(ids, post_process, asyncio.get_running_loop(), layers, padding)
         self._put(job, room)
         count_tokens(job.tokens)
         try:

@@ -52,6 +52,7 @@ class DirectBatcher(Batcher):
         post_process: PostProcess,
         room: Room | None = None,
         layers: LayerStates = LAST,
+        padding: Sequence[int] = (),
     ) -> list[Any]:
         """As `Batcher.run`; a request that has a place is computed here if it is small, else on a thread."""
         require_time()
@@ -62,7 +63,7 @@ class DirectBatcher(Batcher):
             work = asyncio.get_running_loop().run_in_executor(None, self._at_once, ids, post_process)
             found = await in_time(work)
         if found is None:
-            return await super().run(ids, post_process, room, layers)
+            return await super().run(ids, post_process, room, layers, padding)
         results, phases = found
         count_tokens(tokens)
         if (request := observed()) is not None:

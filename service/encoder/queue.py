@@ -43,6 +43,7 @@ class Job:
         post_process: from states, mask and ids to one result per row.
         loop: the event loop in which the results are awaited; None for a thread that waits for them.
         layers: which layers' states `post_process` is given, and how they are mixed.
+        padding: how many padding tokens are computed behind each text, whatever shares its pass; none by default.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Job:
         post_process: PostProcess,
         loop: asyncio.AbstractEventLoop | None = None,
         layers: LayerStates = LAST,
+        padding: Sequence[int] = (),
     ) -> None:
         self.post_process = post_process
         self.layers = layers
@@ -63,9 +65,10 @@ class Job:
         self.failed_row: int | None = None
         """Index of the row at fault, if the request failed because of one."""
         self.remaining = len(ids)
-        self.lengths = list(map(len, ids))
+        rows = [Row(self, *each) for each in zip(range(len(ids)), ids, padding or (0,) * len(ids), strict=True)]
+        self.lengths = list(map(len, rows))
         self.tokens = sum(self.lengths)
-        self.rows = sorted((Row(self, index, row) for index, row in enumerate(ids)), key=len)
+        self.rows = sorted(rows, key=len)
         self.begun = perf_counter()
         self.passes: list[Phase] = []
         """For each pass with rows of it, the computation of the states and what was made of them, as it ended."""
@@ -123,18 +126,19 @@ def _settle(jobs: Sequence[Job]) -> None:
 
 
 class Row:
-    """One text of a job; `taken` once it is in a batch or dropped."""
+    """One text of a job, as long as its tokens and its own padding; `taken` once it is in a batch or dropped."""
 
-    __slots__ = ("ids", "index", "job", "taken")
+    __slots__ = ("ids", "index", "job", "padding", "taken")
 
-    def __init__(self, job: Job, index: int, ids: NDArray[np.int64]) -> None:
+    def __init__(self, job: Job, index: int, ids: NDArray[np.int64], padding: int) -> None:
         self.job = job
         self.index = index
         self.ids = ids
+        self.padding = padding
         self.taken = False
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.ids) + self.padding
 
 
 class TokenQueue:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,7 +68,13 @@ class Comparison:
         return {strategy: Difference(*figures) for strategy, *figures in rows}
 
 
-def compare(task: Task, strategies: Sequence[str], outcomes: Outcomes, samples: int = SAMPLES) -> Comparison:
+def compare(
+    task: Task,
+    strategies: Sequence[str],
+    outcomes: Outcomes,
+    samples: int = SAMPLES,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Comparison:
     """Score strategies on a task.
 
     Args:
@@ -76,9 +82,11 @@ def compare(task: Task, strategies: Sequence[str], outcomes: Outcomes, samples: 
         strategies: their names.
         outcomes: of each strategy for each item, (strategies, size, ...).
         samples: number of bootstrap samples.
+        advance: called with 0 before each of them; what it raises ends the comparison.
     """
 
     def scores(chosen: Indices) -> Values:
+        advance(0)
         return task.score(outcomes[:, chosen], chosen)
 
     return Comparison(

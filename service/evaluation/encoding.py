@@ -19,6 +19,7 @@ from pooling.layers import LAST, LayerStates, Stack
 from pooling.tasks import Part
 from service.arrays import Vectors
 from service.embedding.embedder import Embedder
+from service.embedding.perturbations import spans_of
 from service.embedding.postprocessing import ToVectors, WithoutPrompt
 from service.encoder import PostProcess
 from service.encoder.tokenizer import pad
@@ -31,6 +32,8 @@ SPEED_PASSES: Final = 2 * _ROUNDS
 """Passes of `Encoding.speed` over each text."""
 _BLOCK: Final = 1024
 """Texts that are tokenized at once."""
+BATCH: Final = 128
+"""Texts that are queued at a time where the encoder has no other work."""
 
 Advance = Callable[[int], None]
 
@@ -41,10 +44,12 @@ class Encoding:
     Args:
         model: whose encoder runs, and whose prompts are used.
         poolings: what makes vectors of its states.
+        batch_size: texts that are queued at a time.
     """
 
-    def __init__(self, model: Embedder, poolings: Sequence[ToVectors]) -> None:
+    def __init__(self, model: Embedder, poolings: Sequence[ToVectors], batch_size: int = BATCH) -> None:
         self._model = model
+        self._batch_size = batch_size
         self._poolings = poolings
         self._tokenizer = model.encoder.tokenizer
         self._layers = Stack(tuple(sorted({layer for each in poolings for layer in each.recipe.layers.used})))
@@ -68,9 +73,9 @@ class Encoding:
                 vectors[text] = vector
         return found
 
-    def few_vectors(self, part: Part) -> list[Vectors]:
+    def few_vectors(self, part: Part, advance: Advance) -> list[Vectors]:
         """Embed a few texts with each pooling, in memory."""
-        rows = self._run(part, self._all_at_once(), lambda _: None, self._layers)
+        rows = self._run(part, self._all_at_once(), advance, self._layers)
         return [np.stack(vectors) for vectors in zip(*rows, strict=True)]
 
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
@@ -87,15 +92,8 @@ class Encoding:
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Return the start and end of each token that stands for characters, in order and without overlap."""
         limit = self._model.recipe.max_tokens
-        found = []
-        for text in self._tokenizer.encode(texts, offsets=True):
-            spans: list[tuple[int, int]] = []
-            for offset in self._tokenizer.truncate(text, limit).offsets:
-                # Several tokens may share one character of several bytes.
-                if offset is not None and (not spans or offset[0] >= spans[-1][1]):
-                    spans.append(offset)
-            found.append(spans)
-        return found
+        encoded = self._tokenizer.encode(texts, offsets=True)
+        return [spans_of(self._tokenizer.truncate(text, limit).offsets) for text in encoded]
 
     def speed(self, part: Part, advance: Advance) -> tuple[Speed, list[float]]:
         """Time passes of the encoder alone and with every pooling, in turn; the fastest of several rounds count.
@@ -113,16 +111,16 @@ class Encoding:
         tokens = sum(map(len, self.ids(part.texts)))
         return Speed(len(part.texts), tokens, min(alone), min(together)), (seconds / min(alone)).tolist()
 
-    def padding(self, part: Part) -> list[float]:
+    def padding(self, part: Part, advance: Advance) -> list[float]:
         """Measure the largest change that padding makes to a component of a unit vector, for each pooling.
 
         Each text is embedded alone, after its prompt, and in a batch of all that is padded beyond the longest text,
         as far as the model's length allows.
         """
         with ThreadPoolExecutor(1) as thread:  # a runtime changes settings of its thread
-            return thread.submit(self._padding, part).result()
+            return thread.submit(self._padding, part, advance).result()
 
-    def _padding(self, part: Part) -> list[float]:
+    def _padding(self, part: Part, advance: Advance) -> list[float]:
         prompt, limit = self._model.prompt(role=part.role), self._model.recipe.max_tokens
         front = self._tokenizer.prompt_length(prompt) if prompt else 0
         encoded = self._tokenizer.encode(part.texts, prompt=prompt)
@@ -130,7 +128,10 @@ class Encoding:
         skip = 0 if self._model.recipe.include_prompt else front
         width = min(max(map(len, ids)) + _PADDING, limit)
         padded = self._unit_vectors(*pad(ids, self._tokenizer.pad_id, width), skip)
-        alone = [self._unit_vectors(row[None], np.ones((1, len(row)), np.bool_), skip) for row in ids]
+        alone = []
+        for row in ids:
+            alone.append(self._unit_vectors(row[None], np.ones((1, len(row)), np.bool_), skip))
+            advance(1)
         return [
             max(float(np.abs(rows[text] - single[strategy][0]).max()) for text, single in enumerate(alone))
             for strategy, rows in enumerate(padded)
@@ -157,7 +158,7 @@ class Encoding:
         prompt = self._model.prompt(role=part.role)
         recipes = [pooling.recipe for pooling in self._poolings]
         run = partial(self._model.run, prompt=prompt, layers=layers, poolings=recipes, advance=advance)
-        return run(part.texts, post_process)
+        return run(part.texts, post_process, batch_size=self._batch_size)
 
 
 class _AllAtOnce:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from service.evaluation import information, robustness
 from service.evaluation.advice import advise, advise_reranking, advise_spans
 from service.evaluation.comparison import Comparison, Difference, Score, compare
 from service.evaluation.dimensions import Leading
-from service.evaluation.encoding import SPEED_PASSES, Advance, Encoding
+from service.evaluation.encoding import BATCH, SPEED_PASSES, Advance, Encoding
 from service.evaluation.information import Information
 from service.evaluation.layers import OverLayers
 from service.evaluation.report import Cut, DataSet, Layered, Perturbed, Report, Row, Scored
@@ -68,6 +68,8 @@ class _Stages:
         self.seconds: dict[str, float] = {}
         self._name = name
         self._progress = progress
+        self.look: Callable[[], object] = lambda: None
+        """Tells the progress as it was last told."""
 
     @contextmanager
     def stage(self, what: str, total: int) -> Iterator[Advance]:
@@ -79,6 +81,7 @@ class _Stages:
             self._progress(f"{self._name}: {what}", done, total)
 
         advance(0)
+        self.look = partial(advance, 0)
         began = time.perf_counter()
         yield advance
         self.seconds[what] = time.perf_counter() - began
@@ -95,6 +98,7 @@ def evaluate(
     reranking: Reranking | None = None,
     notes: Sequence[str] = (),
     progress: Progress = no_progress,
+    batch_size: int = BATCH,
 ) -> Report:
     """Evaluate strategies on data sets.
 
@@ -109,7 +113,8 @@ def evaluate(
         by_spans: to compare as well, if every data set is a retrieval; of the same strategies.
         reranking: of every strategy over whole documents, to compare as well, if every data set is a retrieval.
         notes: sentences for the report.
-        progress: see `Progress`.
+        progress: see `Progress`; called before each step of the work, and what it raises ends it.
+        batch_size: texts that are queued at a time; fewer leave more room for others who use the encoder.
 
     Raises:
         ServiceError: a text has no token, or a vector is not finite.
@@ -117,7 +122,8 @@ def evaluate(
     tasks, followed = _by_declared_similarity(model, tasks)
     further = (*by_layers, *by_dimensions)
     encoding, every = (
-        Encoding(model, [strategy.to_vectors for strategy in some]) for some in (strategies, (*strategies, *further))
+        Encoding(model, [strategy.to_vectors for strategy in some], batch_size)
+        for some in (strategies, (*strategies, *further))
     )
     measured = []
     for name, task in tasks:
@@ -138,7 +144,7 @@ def evaluate(
                     )
                 )
         except InvalidInput as error:
-            raise InvalidInput(f"{name}: {error}") from None
+            raise InvalidInput(f"{name}: {error}", where=error.where) from None
     declared = next((strategy.name for strategy in strategies if strategy.embedder.recipe.declared), None)
     comparisons = [each.comparison for each in measured]
     if by_spans:
@@ -198,6 +204,7 @@ def _measure(
     progress: Progress,
 ) -> _Measured:
     stages = _Stages(name, progress)
+    task = task.watched_by(lambda: stages.look())
     texts = [text for part in task.parts for text in part.texts]
     first = task.parts[0]
     with stages.stage("embedding", len(texts)) as advance:
@@ -222,7 +229,7 @@ def _measure(
         names = [each.name for each in (*strategies, *further, *by_spans)]
         if reranking is not None:
             names += [reranking.name(strategy.name) for strategy in strategies]
-        comparison = compare(task, names, np.stack([*outcomes, *of_spans, *anew]))
+        comparison = compare(task, names, np.stack([*outcomes, *of_spans, *anew]), advance=advance)
     with stages.stage("information", len(strategies)) as advance:
         informative = _spread(len(first.texts), _INFORMATIVE)
         present = information.presence(encoding.ids([first.texts[text] for text in informative]))
@@ -231,10 +238,10 @@ def _measure(
             retained.append(information.measure(own[0][informative], present))
             advance(1)
     chosen = np.sort(np.random.default_rng(0).permutation(task.size)[:_PERTURBED])
-    with stages.stage("robustness", 1 + robustness.VERSIONS) as advance:
-        few = [first.texts[text] for text in _spread(len(first.texts), _PADDED)]
-        padding = encoding.padding(Part(few, first.role))
-        advance(1)
+    few = [first.texts[text] for text in _spread(len(first.texts), _PADDED)]
+    perturbed = robustness.VERSIONS * len(task.perturbable(chosen).texts)
+    with stages.stage("robustness", len(few) + perturbed) as advance:
+        padding = encoding.padding(Part(few, first.role), advance)
         robust = robustness.measure(encoding, task, chosen, vectors, advance)
     timed = _timed(first, encoding)
     with stages.stage("speed", SPEED_PASSES * len(timed.texts)) as advance:

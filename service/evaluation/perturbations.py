@@ -8,36 +8,7 @@ from typing import Final
 
 import numpy as np
 
-Spans = Sequence[tuple[int, int]]
-"""Start and end of each token of a text, in characters, in order."""
-
-SENTENCES: Final = (
-    "Further details can be found at the usual place.",
-    "This note was last looked at some time ago.",
-    "Please take the above as it is written.",
-    "More will be added here in due course.",
-    "Nothing else needs to be said at this point.",
-    "The remarks below are of a general kind.",
-    "As always, questions are welcome at any time.",
-    "The rest of this page has been left as it was.",
-    "Some readers may wish to begin elsewhere.",
-    "An earlier version had another heading.",
-    "All names have been kept short on purpose.",
-    "Whoever finds a mistake is asked to report it.",
-    "It was printed on both sides of the sheet.",
-    "Copies are kept in the office upstairs.",
-    "The next one is expected before the summer.",
-    "Thanks go to everybody who took part.",
-    "There is a list of terms near the end.",
-    "Opinions on this have differed over the years.",
-    "What follows may be skipped at first.",
-    "The telephone number has changed since then.",
-    "Only the last paragraph is new this week.",
-    "Both drafts were thrown away long before.",
-    "Payment is due within thirty days.",
-    "You receive this because you once signed up.",
-)
-"""About no particular subject, and many, so that two texts rarely get the same."""
+from service.embedding.perturbations import Spans, filled, kept, replaced
 
 
 @dataclass(frozen=True)
@@ -78,32 +49,9 @@ def perturb(texts: Sequence[str], spans: Sequence[Spans], perturbation: Perturba
     generator = np.random.default_rng(seed)
     if perturbation.kind == NOISE:
         words = [text[start:end] for text, own in zip(texts, spans, strict=True) for start, end in own]
-        perturbed = [_noisy(*each, perturbation.level, words, generator) for each in zip(texts, spans, strict=True)]
+        perturbed = [replaced(*each, perturbation.level, words, generator) for each in zip(texts, spans, strict=True)]
     elif perturbation.kind == FILLER:
-        perturbed = [_filled(text, int(perturbation.level), generator) for text in texts]
+        perturbed = [filled(text, int(perturbation.level), generator) for text in texts]
     else:
-        perturbed = [_cut(*each, perturbation.level) for each in zip(texts, spans, strict=True)]
+        perturbed = [kept(*each, 1 - perturbation.level) for each in zip(texts, spans, strict=True)]
     return [after if after.strip() else before for before, after in zip(texts, perturbed, strict=True)]
-
-
-def _noisy(text: str, spans: Spans, share: float, words: Sequence[str], generator: np.random.Generator) -> str:
-    draws = generator.random((len(spans), 3))
-    pieces, end = [], 0
-    for (start, stop), (chance, drop, word) in zip(spans, draws, strict=True):
-        pieces.append(text[end:start])
-        if chance >= share:
-            pieces.append(text[start:stop])
-        elif drop < 0.5:
-            pieces.append(words[int(word * len(words))])
-        end = max(end, stop)
-    return "".join([*pieces, text[end:]])
-
-
-def _filled(text: str, sentences: int, generator: np.random.Generator) -> str:
-    chosen = generator.permutation(len(SENTENCES))[:sentences]
-    return " ".join([text, *(SENTENCES[index] for index in chosen)])
-
-
-def _cut(text: str, spans: Spans, share: float) -> str:
-    kept = len(spans) - int(len(spans) * share)
-    return text[: spans[kept - 1][1]] if spans else text

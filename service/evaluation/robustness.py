@@ -10,8 +10,9 @@ from pooling.tasks import Task
 from pooling.tasks.similarity import cosines
 from pooling.tasks.task import Indices
 from service.arrays import Vectors
+from service.embedding.perturbations import Spans
 from service.evaluation.encoding import Advance, Encoding
-from service.evaluation.perturbations import PERTURBATIONS, Perturbation, Spans, perturb
+from service.evaluation.perturbations import PERTURBATIONS, Perturbation, perturb
 from service.evaluation.report import Perturbed
 
 VERSIONS: Final = 1 + len(PERTURBATIONS)
@@ -28,17 +29,16 @@ def measure(
         task: the data set.
         chosen: indices of the items.
         vectors: for each strategy, those of each part of the task.
-        advance: called with 1 after each of `VERSIONS` passes over the texts.
+        advance: called with the number of further texts that are embedded, each of those that are perturbed
+            `VERSIONS` times, and with 0 after each strategy.
 
     Returns:
         For each strategy and kind of perturbation, the results in ascending levels.
     """
     part = task.perturbable(chosen)
     spans = encoding.spans(part.texts)
-    versions = []
-    for texts in (part.texts, *(_perturbed(encoding, part.texts, spans, each) for each in PERTURBATIONS)):
-        versions.append(encoding.few_vectors(replace(part, texts=texts)))
-        advance(1)
+    perturbed = (_perturbed(encoding, part.texts, spans, each) for each in PERTURBATIONS)
+    versions = [encoding.few_vectors(replace(part, texts=texts), advance) for texts in (part.texts, *perturbed)]
     found = []
     for parts, own in zip(vectors, zip(*versions, strict=True), strict=True):
         whole, *scores = task.score(task.perturbed_outcomes(chosen, own, parts), chosen)[:, 0].tolist()
@@ -49,6 +49,7 @@ def measure(
                 Perturbed(perturbation.level, score, whole - score, cosine)
             )
         found.append(kinds)
+        advance(0)
     return found
 
 

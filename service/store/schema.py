@@ -180,6 +180,8 @@ _VERSIONS: Final[tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], .
     (keyword.renew,),
     # How many changes of its vectors a collection has seen, by which a reader knows which of them a snapshot has.
     ("ALTER TABLE collections ADD COLUMN version INTEGER NOT NULL DEFAULT 0",),
+    # After how many seconds without use a collection is dropped; null: never.
+    ("ALTER TABLE collections ADD COLUMN idle_timeout INTEGER",),
 )
 SCHEMA_VERSION: Final = len(_VERSIONS)
 

@@ -207,7 +207,7 @@ class Store:
         """Return every collection."""
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT key, name, definition, dim, index_kind, created, recall, snapshot, tokenizer "
+                "SELECT key, name, definition, dim, index_kind, created, recall, snapshot, tokenizer, idle_timeout "
                 "FROM collections LEFT JOIN keywords ON collection = key ORDER BY key"
             ).fetchall()
             return [_collection(row) for row in rows]
@@ -501,12 +501,13 @@ def _document(row: tuple[Any, ...]) -> tuple[int, Document]:
 
 
 def _collection(row: tuple[Any, ...]) -> CollectionRow:
-    key, name, definition, dim, kind, created, recall, snapshot, tokenizer = row
+    key, name, definition, dim, kind, created, recall, snapshot, tokenizer, idle_timeout = row
     what = f"collection {key}"
     try:
         return CollectionRow(
             *(key, name, decoded(definition, what), dim, kind, datetime.fromisoformat(created), recall, snapshot),
             None if tokenizer is None else TOKENIZERS[tokenizer],
+            idle_timeout,
         )
     except (KeyError, TypeError, ValueError):
         raise damaged(f"{what} cannot be read") from None

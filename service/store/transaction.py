@@ -43,6 +43,8 @@ class CollectionRow:
     snapshot: str | None = None
     """The file with the snapshot of the index, if there is one."""
     tokenizer: Tokenizer | None = None
+    idle_timeout: int | None = None
+    """Seconds without use after which it is dropped; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +86,22 @@ class Transaction:
         index_kind: str,
         recall: float | None = None,
         tokenizer: Tokenizer | None = UNICODE61,
+        idle_timeout: int | None = None,
     ) -> CollectionRow:
         """Insert a collection whose name is not taken; without a tokenizer it has no keyword index."""
         created = datetime.now(UTC)
         encoded = json.dumps(definition)
         cursor = self._connection.execute(
-            "INSERT INTO collections (name, definition, dim, index_kind, created, recall) VALUES (?, ?, ?, ?, ?, ?)",
-            (name, encoded, dim, index_kind, created.isoformat(), recall),
+            "INSERT INTO collections (name, definition, dim, index_kind, created, recall, idle_timeout) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (name, encoded, dim, index_kind, created.isoformat(), recall, idle_timeout),
         )
         assert cursor.lastrowid is not None
         if tokenizer is not None:
             keyword.create(self._connection, cursor.lastrowid, tokenizer)
         return CollectionRow(
-            cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created, recall, None, tokenizer
+            *(cursor.lastrowid, name, json.loads(encoded), dim, index_kind, created, recall, None, tokenizer),
+            idle_timeout,
         )
 
     def redefine(self, row: CollectionRow, definition: dict[str, Any]) -> CollectionRow:
@@ -144,7 +149,10 @@ class Transaction:
         return replace(row, name=name)
 
     def copy(self, row: CollectionRow, name: str) -> CollectionRow:
-        """Insert a collection with definition and documents of another one, under a name that is not taken."""
+        """Insert a collection with definition and documents of another one, under a name that is not taken.
+
+        It has no idle timeout.
+        """
         copy = self.create(name, row.definition, row.dim, row.index_kind, row.recall, row.tokenizer)
         self._connection.execute(
             "INSERT INTO documents (collection, id, text, metadata, vector) "

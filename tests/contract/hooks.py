@@ -22,12 +22,14 @@ _ONE_OF: Final = (
     ("ids", "filter", "all"),
     ("merge", "replace"),
     ("vector", "vectors"),
+    ("data", "pairs", "classification"),
 )
 """Fields of which a request has one."""
 _KNOWN: Final = {
     **{"model": ("default", "cls"), "prompt_name": ("query", "document"), "task": ("query",)},
     **{"input_type": ("query", "document"), "dimensions": (1, DIM), "truncate_prompt_tokens": (-1,)},
     **{"fingerprint": (None,), "cursor": (None,), "weights": (None,), "mode": ("dense", "keyword")},
+    **{"data": (None,)},  # an evaluation takes seconds; tests of its own try it
     **{"pooling": ("mean", "cls", "gem(p=3)", "mean + max", ["mean"])},
 }
 """Values of fields that a deployment of the tiny model takes."""

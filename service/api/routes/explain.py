@@ -17,6 +17,7 @@ from service.arrays import Floats
 from service.embedding.embedder import TokenStates
 from service.embedding.explain import Explained, Explanation
 from service.embedding.explain import explain as explain_texts
+from service.errors import InvalidInput, Place
 
 router = APIRouter(tags=["embed"], route_class=LeanRoute)
 
@@ -28,6 +29,11 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
     A share is a token's weight, all of them made to add up to one; where each dimension has weights of its own
     (max, gem, concatenations), the mean over the dimensions. Tokens of a prompt that are not pooled have none.
     """
+    if body.other is None and body.other_input_type is not None:
+        raise InvalidInput(
+            "'other_input_type' says what 'other' is for, and there is none; send 'other' too.",
+            where=Place("other_input_type"),
+        )
     model = served.models.get(body.model)
     asked = purpose(model, body.prompt_name, input_type=body.input_type)
     of_other = purpose(model, body.prompt_name, other_input_type=body.other_input_type)

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 router = APIRouter(include_in_schema=False)
@@ -35,6 +36,12 @@ _HEADERS: Final = {
 async def lab(request: Request) -> Response:
     """The page."""
     return _answer("lab.html", request)
+
+
+@router.get("/lab/")
+async def lab_below() -> Response:
+    """Leads to the page, whose links are relative to where it is."""
+    return RedirectResponse("../lab")
 
 
 @router.get("/lab/{file}")

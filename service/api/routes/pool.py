@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
-from functools import partial
 
 from fastapi import APIRouter, Response
 
@@ -12,7 +10,6 @@ from service.api.lean import LeanRoute
 from service.api.requests import Served
 from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.pool import PoolBody, PoolRequest
-from service.embedding.explain import EXPLAINING
 from service.embedding.laboratory import Pooled
 from service.embedding.laboratory import pool as pool_states
 
@@ -22,8 +19,7 @@ router = APIRouter(tags=["embed"], route_class=LeanRoute)
 @router.post("/pool", response_model=PoolBody)
 async def pool(body: PoolRequest, served: Served) -> Response:
     """Token states of your own under one or several strategies: vectors, weights and gradients. No model is asked."""
-    work = partial(pool_states, body.states, body.poolings, counts=body.counts, query=body.query)
-    found = await asyncio.get_running_loop().run_in_executor(EXPLAINING, work)
+    found = await pool_states(body.states, body.poolings, counts=body.counts, query=body.query)
     return await response_in_parts(json_object(poolings=json_list_of(map(_pooled, found))))
 
 

@@ -28,6 +28,8 @@ _INDEXES: Final = " ".join(f"`{kind}`: {index.summary}." for kind, index in KIND
 _SIMILARITIES: Final = " ".join(f"`{name}`: {each.summary}." for name, each in SIMILARITIES.items())
 _TOKENIZERS: Final = " ".join(f"`{name}`: {each.summary}." for name, each in TOKENIZERS.items())
 TokenizerName = Literal["unicode61", "porter", "trigram"]
+LONGEST_IDLE: Final = 86_400
+"""Seconds that an idle timeout may be: a day."""
 _MOST_MISFITS: Final = 20_000
 """Items of a request that are no documents, after which it is refused as a whole."""
 SimilarityName = Literal["cosine", "dot", "euclidean"]
@@ -68,6 +70,13 @@ class CreateCollection(Body):
     )
     keyword: KeywordBody | None = Field(
         default=KeywordBody(), description="The index for keyword and hybrid searches; null: none."
+    )
+    idle_timeout: int | None = Field(
+        default=None,
+        ge=1,
+        le=LONGEST_IDLE,
+        description="Seconds: the collection is dropped with all its documents once no request has named it for so "
+        "long. Never unless given.",
     )
 
 
@@ -193,6 +202,9 @@ class CollectionBody(BaseModel):
     index_state: IndexBody
     similarity: str = Field(description="How vectors are compared.")
     keyword: KeywordBody | None = Field(default=None, description="How its texts are searched by words, if they are.")
+    idle_timeout: int | None = Field(
+        default=None, description="Seconds without a request that names it after which it is dropped, if it ever is."
+    )
     precisions: list[str] = Field(description="In which precisions its vectors were made.")
     count: int = Field(description="Documents.")
     chunking: dict[str, JsonValue] | None = Field(default=None, description="How documents are cut, if they are.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ class Folder(Source):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.files = sorted(_found(path))
+        self.files = sorted(found(path, _ENDINGS))
 
     def __iter__(self) -> Iterator[Row | Problem]:
         """Read from the start."""
@@ -46,9 +46,10 @@ class Folder(Source):
             return Problem(place, number, str(problem), "")
 
 
-def _found(root: Path) -> Iterator[str]:
+def found(root: Path, endings: Sequence[str]) -> Iterator[str]:
+    """Yield the paths below a folder of files whose names end so; hidden ones and links to folders aside."""
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and name.lower().endswith(_ENDINGS):
+            if not name.startswith(".") and name.lower().endswith(tuple(endings)):
                 yield (Path(folder) / name).relative_to(root).as_posix()

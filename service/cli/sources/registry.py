@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from service.cli.console import Failure
+from service.cli.dataset_folder import read_manifest
 from service.cli.sources.base import Source
+from service.cli.sources.dataset import Dataset
 from service.cli.sources.folder import Folder
 from service.cli.sources.lines import JSONLines
 from service.cli.sources.parquet import Parquet
@@ -18,13 +20,15 @@ _FORMATS: Final[dict[str, Callable[[Path], Source]]] = {".csv": Table, ".tsv": T
 """Formats by how a name ends, an ending such as .gz aside; all others are JSON lines."""
 _CORPORA: Final = ("corpus.jsonl", *(f"corpus.jsonl{ending}" for ending in ENDINGS))
 _WHAT: Final = (
-    "Give a file of JSON lines, CSV, TSV or Parquet, a BEIR folder, which holds a corpus.jsonl, or a folder with "
-    ".txt or .md files."
+    "Give a file of JSON lines, CSV, TSV or Parquet, a BEIR folder, which holds a corpus.jsonl, a folder of "
+    "`millpond embed-dataset`, or one with .txt or .md files."
 )
 
 
 def open_source(path: Path) -> Source:
     """Return the source of documents that a path is; raises `Failure` if it cannot be read."""
+    if path.is_dir() and (manifest := read_manifest(path)) is not None:
+        return Dataset(path, manifest)
     if path.is_dir():
         corpus = next((path / name for name in _CORPORA if (path / name).exists()), None)
         if corpus is None:

@@ -49,6 +49,8 @@ class Contents:
         self.name = row.name
         self.created = row.created
         """In UTC."""
+        self.idle_timeout = row.idle_timeout
+        """Seconds without use after which it is to be dropped; None: never."""
         self.index_kind = row.index_kind
         self.recall = row.recall
         """What was asked of an index that approximates; None for the kind's own."""

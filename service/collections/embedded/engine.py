@@ -86,6 +86,7 @@ class EmbeddedEngine:
         index: str | None = None,
         recall: float | None = None,
         tokenizer: Tokenizer | None = UNICODE61,
+        idle_timeout: int | None = None,
     ) -> tuple[EmbeddedCollection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new."""
         check_name(name, Place("name"))
@@ -97,13 +98,18 @@ class EmbeddedEngine:
         with self._store.writing() as transaction:
             if existing := self._by_name.get(name):
                 kind, recall = index or existing.index_kind, existing.recall if recall is None else recall
+                kept = existing.idle_timeout if idle_timeout is None else idle_timeout
                 before = indexes.recall_of(existing.index_kind, existing.recall)
-                stored = described(existing.definition, existing.dim, existing.index_kind, before, existing.tokenizer)
-                asked = described(definition, dim, kind, indexes.recall_of(kind, recall), tokenizer)
+                stored = described(
+                    *(existing.definition, existing.dim, existing.index_kind, before, existing.tokenizer),
+                    existing.idle_timeout,
+                )
+                asked = described(definition, dim, kind, indexes.recall_of(kind, recall), tokenizer, kept)
                 require_equal(name, stored, asked)
                 return existing, False
             self._require_free(name)
-            collection = self._opened(transaction.create(name, definition.to_json(), dim, kind, recall, tokenizer))
+            encoded = definition.to_json()
+            collection = self._opened(transaction.create(name, encoded, dim, kind, recall, tokenizer, idle_timeout))
             transaction.commit()
             self._by_name[name] = collection
             return collection, True
@@ -196,6 +202,10 @@ class EmbeddedEngine:
             )
         await self.write(self._store.checkpoint)
         return before, await asyncio.to_thread(self._store.space)
+
+    async def look(self, read: Callable[..., T], *arguments: Any) -> T:
+        """Run a read of names at once: all are in memory."""
+        return read(*arguments)
 
     async def write(self, change: Callable[..., T], *arguments: Any, together: bool = False) -> T:
         """Run a change on the thread of all changes, to its end even if the client that asked for it disconnects.

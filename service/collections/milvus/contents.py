@@ -67,6 +67,11 @@ class Contents:
         return None
 
     @property
+    def idle_timeout(self) -> int | None:
+        """None: no service knows whether another one uses it."""
+        return None
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """None: it is not searched by words."""
         return None

@@ -40,6 +40,8 @@ from service.store.tokenizers import Tokenizer
 
 T = TypeVar("T")
 _TRIES: Final = 3
+_LOOKERS: Final = 8
+"""Reads of names that wait for the server at once."""
 
 
 class MilvusEngine:
@@ -61,6 +63,7 @@ class MilvusEngine:
         self._client = Client(uri, token, database, timeout)
         self._clock = Clock()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self._lookers = ThreadPoolExecutor(max_workers=_LOOKERS, thread_name_prefix="looker")
         self._lock = threading.Lock()
         self._known: dict[int, MilvusCollection] = {}
         self._commits = Histogram(DURATIONS)
@@ -89,6 +92,7 @@ class MilvusEngine:
         index: str | None = None,
         recall: float | None = None,
         tokenizer: Tokenizer | None = None,
+        idle_timeout: int | None = None,
     ) -> tuple[MilvusCollection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new."""
         check_name(name, Place("name"))
@@ -101,6 +105,12 @@ class MilvusEngine:
             check_kind(DEFAULT if index is None else index, recall)
         if tokenizer is not None:
             raise KeywordsUnavailable(NO_KEYWORDS, where=Place("keyword"))
+        if idle_timeout is not None:
+            raise InvalidInput(
+                "the engine 'milvus' has no idle timeout: several services may use a collection, and each knows of "
+                "its own requests alone. Leave it out, and delete the collection when it is not needed any more.",
+                where=Place("idle_timeout"),
+            )
         for _ in range(_TRIES):
             if existing := self._found(name):
                 if existing.name != name:
@@ -204,13 +214,17 @@ class MilvusEngine:
             where=Place("rebuild"),
         )
 
+    async def look(self, read: Callable[..., T], *arguments: Any) -> T:
+        """Run a read of names on one of the threads for that, so that nothing else waits while the server is slow."""
+        return await asyncio.wrap_future(self._submit(self._lookers, partial(read, *arguments)))
+
     async def write(self, change: Callable[..., T], *arguments: Any, together: bool = False) -> T:
         """Run a change on the thread of all changes of this process, to its end.
 
         Changes of other services that use the server are made meanwhile. With `together` it is as without.
         """
         with phase("store"):
-            return await asyncio.wrap_future(self._submit(partial(self._timed, change, *arguments)))
+            return await asyncio.wrap_future(self._submit(self._writer, partial(self._timed, change, *arguments)))
 
     @property
     def commits(self) -> Histogram:
@@ -220,6 +234,7 @@ class MilvusEngine:
     def close(self) -> None:
         """Finish the changes in progress and close the connection; later calls raise `StoreUnavailable`."""
         self._writer.shutdown()
+        self._lookers.shutdown()
         self._client.close()
 
     def _timed(self, change: Callable[..., T], *arguments: Any) -> T:
@@ -228,9 +243,9 @@ class MilvusEngine:
         self._commits.add(time.monotonic() - began)
         return made
 
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
+    def _submit(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> Future[T]:
         try:
-            return self._writer.submit(work)
+            return threads.submit(work)
         except RuntimeError as error:  # which it is after its shutdown
             raise StoreUnavailable("the store is closed, since the service stops. Repeat the request.") from error
 

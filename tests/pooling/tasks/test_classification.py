@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from pooling.tasks.classification import accuracy, macro_f1, predictions
+from pooling.tasks.classification import Classification, accuracy, macro_f1, predictions
 
 
 def test_what_a_line_parts_is_told_apart():
@@ -31,3 +31,22 @@ def test_scores_are_those_of_sklearn():
     some = labels != 2  # a class that a sample has none of does not count
     wanted = [f1_score(labels[some], each[some], average="macro", labels=[0, 1, 3]) for each in guesses]
     assert macro_f1(guesses[:, some], labels[some], 4) == pytest.approx(wanted)
+
+
+def test_a_fit_is_ended_by_who_watches():
+    class Ended(Exception):
+        pass
+
+    folds = []
+
+    def look():
+        folds.append(1)
+        if len(folds) == 3:
+            raise Ended
+
+    task = Classification([f"text {place}" for place in range(40)], ["a", "b"] * 20)
+    vectors = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    with pytest.raises(Ended):
+        task.watched_by(look).outcomes([vectors])
+    assert len(folds) == 3
+    assert task.outcomes([vectors]).shape == (40,)

@@ -50,6 +50,11 @@ filters = st.dictionaries(
     max_size=3,
 )
 cuts = st.dictionaries(st.sampled_from(["tokens", "overlap", "by"]), st.integers(0, 9) | values, max_size=3)
+changes = st.dictionaries(
+    st.sampled_from(["noise", "filler", "swaps", "replaced", "keep", "padding"]),
+    st.integers(-1, 3) | values,
+    max_size=3,
+)
 spans = st.lists(st.lists(st.integers(-1, 9), min_size=2, max_size=2) | values, max_size=3)
 likely: dict[str, dict[str, Any]] = {
     "/embed": {"inputs": st.text(max_size=9) | st.lists(st.text(max_size=9), max_size=3) | values},
@@ -59,12 +64,26 @@ likely: dict[str, dict[str, Any]] = {
         "spans": spans | st.lists(spans, max_size=3) | cuts | values,
     },
     "/explain": {"text": st.text(max_size=9) | values, "other": st.none() | st.text(max_size=9) | values},
+    "/project": {"texts": st.lists(st.text(max_size=9), max_size=4) | values},
     "/compare": {"texts": st.lists(st.text(max_size=9), max_size=3) | values, "numbers": st.integers(-1, 9) | values},
+    "/perturb": {
+        "text": st.text(max_size=9) | values,
+        "changes": st.lists(changes | values, max_size=3) | values,
+        "pooling": st.sampled_from(["mean", "gem", ["max", "cls"]]) | values,
+    },
     "/pool": {
         "states": st.lists(st.lists(finite | st.integers(), max_size=3), max_size=3) | values,
         "counts": st.lists(st.booleans(), max_size=3) | values,
         "query": st.lists(finite, max_size=3) | values,
         "pooling": st.sampled_from(["mean", "attention", "gem", ["max", "cls"]]) | values,
+    },
+    "/evaluate": {
+        "pairs": st.lists(
+            st.dictionaries(st.sampled_from(["sentence1", "sentence2", "score", "anchor"]), values), max_size=3
+        )
+        | values,
+        "classification": st.lists(st.dictionaries(st.sampled_from(["text", "label"]), values), max_size=3) | values,
+        "data": st.none() | values,
     },
     "/v1/embeddings": {
         "input": st.text(max_size=9) | st.lists(st.integers(-1, 30_600), max_size=5) | values,

@@ -13,6 +13,7 @@ from tests.support.problems import problem
 TEXTS = ["A man is playing a harp in the naïve 日本 rain.", "Someone plays the harp 👨‍👩‍👧.", "harp"]
 SPECS: list[Any] = ["mean", "cls", "max", "gem(p=3)", "mean + max", "window(size=3, stride=2, by=max) > mean"]
 
+CHAIN = " > ".join(["window(2, 1, by=max)"] * 31 + ["mean"])
 PIECES = "piecewise(n=64) + piecewise(n=64)"
 
 
@@ -82,6 +83,7 @@ def test_a_text_that_is_cut_says_so(http: httpx.Client) -> None:
         ({"texts": ["harp " * 60] * 60}, 413, "2048"),
         ({"texts": ["harp"] * 64, "pooling": [PIECES] * 16, "numbers": 65_536}, 413, "hold"),
         ({"texts": ["harp " * 10] * 64, "pooling": PIECES}, 413, "768 tokens together"),
+        ({"texts": ["harp " * 30] * 60, "pooling": CHAIN}, 413, "steps over 1920 tokens"),
         ({"texts": ["harp"], "model": "none"}, 404, "none"),
     ],
 )

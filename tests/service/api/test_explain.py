@@ -22,6 +22,7 @@ SPECS: list[Any] = [
     "gem(p=3)",
     "gem(p=2, negative=clamp)",
 ]
+CHAIN = " > ".join(["window(2, 1, by=max)"] * 31 + ["mean"])
 SPECS += ["mean + max", ["cls", "gem"], "adaptive(n=3) > max", "window(size=3, stride=2, by=max) > mean + gem"]
 
 
@@ -121,6 +122,7 @@ def test_the_strongest_pairs_are_those_of_the_matrix(http: httpx.Client) -> None
         ({"text": "a", "pooling": [5]}, 422, ["a string, a list, or a mapping"]),
         ({"text": "a", "pooling": ["mean", "attention"]}, 422, ["learned", "weights: path/to/pooler"]),
         ({"text": "a", "matrix": True}, 422, ["send 'other' too"]),
+        ({"text": "a " * 250, "pooling": CHAIN}, 413, ["steps over 252 tokens", "134217728", "fewer windows"]),
         ({"text": "a", "model": "men"}, 404, ["Did you mean 'mean'"]),
         ({"text": "a", "prompt_name": "query"}, 422, ["no prompt 'query'"]),
         ({"text": "a", "strategies": ["mean"]}, 422, ["'strategies' is not a field", "pooling"]),
@@ -138,3 +140,8 @@ def test_what_cannot_be_explained(http: httpx.Client, body: Any, status: int, wo
 def test_what_is_cut_is_not_explained(http: httpx.Client) -> None:
     (found,) = explained(http, text="word " * 300, truncate=True)
     assert len(found["tokens"]) == 256 and sum(token["share"] for token in found["tokens"]) == pytest.approx(1)
+
+
+def test_what_the_other_text_is_for_needs_the_other_text(http: httpx.Client) -> None:
+    answer = http.post("/explain", json={"text": TEXT, "other_input_type": "query"})
+    problem(answer, 422, "other_input_type", "send 'other' too")

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.problems import problem
 
+CHAIN = " > ".join(["window(2, 1, by=max)"] * 31 + ["mean"])
+PROJECTED = "multihead_attention(split_heads=true, projection=true)"
 FOUR = [[0.5, 0.3], [0.8, -0.2], [0.1, 0.9], [-0.3, 0.5]]
 
 
@@ -76,7 +78,21 @@ def test_gradients_go_to_the_winner_of_max_and_to_all_of_mean(http: httpx.Client
         ({"states": [[0.5]] * 513, "pooling": "window(2, 1) > mean"}, 413, "states of 513 tokens"),
         ({"states": [[0.5] * 1000] * 70}, 413, "there are 70 states of 1000 numbers"),
         ({"states": [[0.5] * 600] * 100, "pooling": "max + mean"}, 413, "1200 dimensions"),
+        ({"states": [[0.5] * 128] * 512, "pooling": ["mean", CHAIN]}, 413, "steps over 512 tokens"),
+        ({"states": [[0.5] * 8192], "pooling": PROJECTED}, 413, "67117056 parameters over states of 8192 numbers"),
+        ({"states": [[0.5] * 4096], "pooling": f"{PROJECTED} + {PROJECTED} + {PROJECTED}"}, 413, "parameters"),
+        ({"pooling": {"strategy": "concatenation", "parts": [["mean"] * 32] * 64}}, 422, "may ask for one of 10000"),
     ],
 )
 def test_what_is_refused(http: httpx.Client, body: dict[str, Any], status: int, words: str) -> None:
     assert words in problem(http.post("/pool", json={"states": FOUR, "pooling": "mean"} | body), status)["detail"]
+
+
+def test_a_refusal_does_not_repeat_a_long_pooling(http: httpx.Client) -> None:
+    answer = http.post("/pool", json={"states": FOUR, "pooling": {"strategy": "m" * 9000}})
+    assert len(answer.content) < 1000, answer.text
+
+
+def test_a_projection_is_pooled_up_to_its_limit(http: httpx.Client) -> None:
+    (found,) = pooled(http, [[0.5] * 4096], PROJECTED)
+    assert found["vector"] == [0.5] * 4096

@@ -69,6 +69,7 @@ def test_a_role_that_is_not_said_is_asked_for(app: Starlette) -> None:
         ("/tokenize", {"inputs": QUERY}),
         ("/decode", {"ids": [5, 6]}),
         ("/explain", {"text": QUERY}),
+        ("/perturb", {"text": QUERY, "changes": [{"padding": 2}]}),
     ):
         problem = said(ask(app, "POST", path, json={"model": "mute"} | body), 422)
         assert problem["where"] == "input_type", path

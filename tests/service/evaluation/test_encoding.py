@@ -43,8 +43,8 @@ def test_each_pooling_has_the_vectors_that_it_would_be_served_with(folder, role,
         encoding = Encoding(model, poolings(model))
         done = []
         found = encoding.vectors(Part(texts, role), tmp_path / "vectors", done.append)
-        few = encoding.few_vectors(Part(texts, role))
-        assert sum(done) == len(texts)
+        few = encoding.few_vectors(Part(texts, role), done.append)
+        assert sum(done) == 2 * len(texts)
         for one, vectors, again in zip(embedders(model), found, few, strict=True):
             wanted = asyncio.run(one.embed(texts, role=role, truncate="right")).vectors
             assert vectors.shape == wanted.shape
@@ -55,7 +55,7 @@ def test_each_pooling_has_the_vectors_that_it_would_be_served_with(folder, role,
 def test_padding_moves_nothing(folder, sentences):
     with served(folder, pooling="mean") as models:
         model = models.get()
-        moved = Encoding(model, poolings(model)).padding(Part(sentences(20), "query"))
+        moved = Encoding(model, poolings(model)).padding(Part(sentences(20), "query"), lambda _: None)
         assert len(moved) == len(SPECS)
         assert max(moved) < 1e-5
 
@@ -65,7 +65,7 @@ def test_a_token_of_the_prompt_is_there_beside_padding(tmp_path, sentences):
     folder = sentence_transformer(plain_bert(tmp_path / "plain"), tmp_path / "model", prompts=prompts)
     with served(folder) as models:
         masked = [ToVectors(models.get(None, "token('[MASK]')").recipe)]
-        (moved,) = Encoding(models.get(), masked).padding(Part(sentences(20), "query"))
+        (moved,) = Encoding(models.get(), masked).padding(Part(sentences(20), "query"), lambda _: None)
     assert 0 <= moved < 1e-5
 
 

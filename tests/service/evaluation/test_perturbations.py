@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from service.evaluation.perturbations import CUT, FILLER, NOISE, SENTENCES, Perturbation, perturb
+from service.embedding.perturbations import SENTENCES
+from service.evaluation.perturbations import CUT, FILLER, NOISE, Perturbation, perturb
 
 TEXTS = [" ".join(f"w{text}x{word}" for word in range(50)) for text in range(40)]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support import browser as chromium
-from tests.support.lab import PANELS, open_panel, write
+from tests.support.lab import PANELS, open_panel, paste, write
+from tests.support.pictures import WIDTHS
 from tests.support.servers import ROOT, Server
 
 pytestmark = pytest.mark.slow
+
+PICTURES = Path(os.environ.get("MILLPOND_PICTURES", ROOT / "lab" / "pictures"))
+"""Where each run leaves pictures of the panels, for whoever wants to look at them."""
 
 
 def test_a_browser_is_led_to_it(browser: Browser, side_by_side: Server) -> None:
@@ -56,6 +62,10 @@ def test_axe_finds_nothing(browser: Browser, side_by_side: Server, scheme: Any, 
         open_panel(page, panel)
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            page.screenshot(path=PICTURES / f"{panel}-{scheme}-{width}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("width", [360, 1280, 3840])
@@ -124,3 +134,16 @@ def test_what_one_wrote_is_there_when_one_comes_back(page: Page) -> None:
     open_panel(page, "health")
     open_panel(page, "texts")
     expect(page.get_by_label("Texts, one a line")).to_have_value("A wheel of my own")
+
+
+@pytest.mark.parametrize("panel", ["texts", "laboratory", "map"])
+def test_a_paste_of_5_mb_is_refused_in_words(page: Page, panel: str) -> None:
+    open_panel(page, panel)
+    field = page.get_by_role("textbox").first
+    before = field.input_value()
+    assert paste(field, 8_000)
+    assert not paste(field, 5_000_000)
+    expect(page.get_by_role("alert")).to_contain_text("5,000,000 characters, and this field takes 200,000")
+    assert field.input_value() == before
+    field.press_sequentially("x")
+    expect(page.get_by_role("alert")).to_have_count(0)

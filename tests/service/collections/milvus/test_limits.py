@@ -6,7 +6,14 @@ import pytest
 from service.collections.milvus import MilvusEngine
 from service.collections.milvus.client import require_supported
 from service.collections.milvus.rows import check_lengths, encoded, parted
-from service.errors import InvalidDocument, InvalidIndex, InvalidVector, KeywordsUnavailable, StoreUnavailable
+from service.errors import (
+    InvalidDocument,
+    InvalidIndex,
+    InvalidInput,
+    InvalidVector,
+    KeywordsUnavailable,
+    StoreUnavailable,
+)
 from service.similarity import COSINE, SIMILARITIES
 from service.store import Document
 from service.store.tokenizers import UNICODE61
@@ -68,6 +75,8 @@ def test_what_no_collection_can_have():
         engine.create("notes", definition(), 2, "hnsw", 0.9)
     with pytest.raises(InvalidIndex, match="known: auto, flat, hnsw, ivf"):
         engine.create("notes", definition(), 2, "hnws")
+    with pytest.raises(InvalidInput, match="has no idle timeout: several services may use a collection"):
+        engine.create("notes", definition(), 2, idle_timeout=60)
     with pytest.raises(InvalidVector, match="at most 32768, not 32769"):
         engine.create("notes", definition(), 32_769)
     assert engine.default_tokenizer is None

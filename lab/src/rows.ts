@@ -1,0 +1,105 @@
+// Data that one pastes or drops: CSV, TSV or lines of JSON, as rows of a request.
+
+export type Row = Record<string, unknown>;
+export type Layout = "pairs" | "classification";
+export type Rows = { layout: Layout; rows: Row[]; left: number };
+
+export const MOST_BYTES = 5_000_000;
+export const MOST_ROWS = 2_000;
+const LEAST_ROWS = 20;
+
+const LAYOUTS: { layout: Layout; columns: string[] }[] = [
+  { layout: "pairs", columns: ["sentence1", "sentence2", "score"] },
+  { layout: "pairs", columns: ["anchor", "positive"] },
+  { layout: "classification", columns: ["text", "label"] },
+];
+
+/** Say that so many bytes are too many; null where they are not. */
+export function tooLarge(name: string, bytes: number): string | null {
+  if (bytes <= MOST_BYTES) return null;
+  return `${name} has ${megabytes(bytes)}, and the page takes ${megabytes(MOST_BYTES)}. Take some rows out: ${MOST_ROWS} are compared at most.`;
+}
+
+export function megabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(bytes % 1e6 ? 2 : 0)} MB`;
+}
+
+/** Read what is written, or return what is wrong with it as a sentence. */
+export function read(written: string): Rows | string {
+  const found = records(written.replace(/^\ufeff/, ""));
+  if (typeof found === "string") return found;
+  const columns = Object.keys(found[0] ?? {});
+  const layout = LAYOUTS.find((each) => each.columns.every((column) => columns.includes(column)));
+  if (!layout) {
+    const named = columns.slice(0, 8).map((column) => (column.length > 40 ? `${column.slice(0, 40)}…` : column));
+    return `The columns are named ${named.join(", ")}${columns.length > 8 ? ", …" : ""}. They have to be sentence1, sentence2 and score; or anchor and positive; or text and label.`;
+  }
+  if (found.length < LEAST_ROWS) {
+    return `${found.length === 1 ? "This is 1 row" : `These are ${found.length} rows`}, and fewer than ${LEAST_ROWS} tell no pooling from another. Give a few hundred, if there are.`;
+  }
+  const kept = found.slice(0, MOST_ROWS);
+  const rows = kept.map((row) => Object.fromEntries(layout.columns.map((column) => [column, row[column] ?? null])));
+  return { layout: layout.layout, rows, left: found.length - kept.length };
+}
+
+function records(written: string): Row[] | string {
+  const begin = written.trimStart()[0];
+  if (begin === "[" || begin === "{") return ofJson(written, begin);
+  const delimiter = written.split("\n", 1)[0]!.includes("\t") ? "\t" : ",";
+  const [head, ...rest] = cells(written, delimiter);
+  if (!head) return "There is nothing yet. Paste some rows, or choose a file.";
+  if (!rest.length) return "There is one line, and the first line names the columns. Put rows below it.";
+  const columns = head.map((name) => name.trim());
+  return rest.map((row) => Object.fromEntries(columns.map((column, place) => [column, row[place]])));
+}
+
+function ofJson(written: string, begin: string): Row[] | string {
+  const isRow = (value: unknown): value is Row => typeof value === "object" && value !== null && !Array.isArray(value);
+  try {
+    const all: unknown[] = begin === "[" ? JSON.parse(written) : lines(written);
+    const wrong = all.findIndex((value) => !isRow(value));
+    return wrong < 0 ? (all as Row[]) : `Row ${wrong + 1} is not an object with named fields.`;
+  } catch (error) {
+    return (error as Error).message.startsWith("Line ") ? (error as Error).message : `This is not JSON: ${(error as Error).message}.`;
+  }
+}
+
+function lines(written: string): unknown[] {
+  return written.split("\n").flatMap((line, place) => {
+    if (!line.trim()) return [];
+    try {
+      return [JSON.parse(line)];
+    } catch {
+      throw new Error(`Line ${place + 1} is not JSON. Each line is one object, such as {"sentence1": "…", "sentence2": "…", "score": 3}.`);
+    }
+  });
+}
+
+/** The cells of a table by RFC 4180: a cell in quotes may hold delimiters, line ends, and quotes that are doubled. */
+function cells(written: string, delimiter: string): string[][] {
+  const table: string[][] = [];
+  let row: string[] = [];
+  let at = 0;
+  while (at < written.length) {
+    let cell = "";
+    if (written[at] === '"') {
+      let end = at + 1;
+      while (end < written.length && !(written[end] === '"' && written[end + 1] !== '"')) end += written[end] === '"' ? 2 : 1;
+      cell = written.slice(at + 1, end).replaceAll('""', '"');
+      at = end + 1;
+    }
+    const begun = at;
+    while (at < written.length && written[at] !== delimiter && written[at] !== "\n" && written[at] !== "\r") at += 1;
+    row.push(cell + written.slice(begun, at));
+    if (written[at] === delimiter) {
+      at += 1;
+      if (at < written.length) continue;
+      row.push("");
+    }
+    if (written[at] === "\r" && written[at + 1] === "\n") at += 1;
+    at += 1;
+    if (row.length > 1 || row[0]?.trim()) table.push(row);
+    row = [];
+  }
+  return table;
+}

@@ -1,0 +1,1 @@
+"""How `millpond embed-dataset` works: rows in blocks, each block a file of vectors, here or on a Ray cluster."""
