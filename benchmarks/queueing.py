@@ -52,7 +52,7 @@ def run(report: Report) -> None:
     rate = closed_loop(Costs(), lengths, clients=8, texts=BULK, seconds=60)
     report.say(
         "**What is simulated and what is measured are never in one table.** `benchmarks/simulation.py` runs the "
-        "service's own queue, shapes of batches and admission in simulated time, with costs from "
+        "service's own queue and admission in simulated time, with costs from "
         "docs/benchmarks.md (fp32, two cores with AVX2): "
         f"{', '.join(f'{name} {value:g}' for name, value in asdict(Costs()).items())}. Requests come by a Poisson "
         f"process; half of them have one sentence and half have {BULK}, with the lengths of STS-B's sentences "

@@ -1,7 +1,8 @@
 """A replica of the service in simulated time: no model, no HTTP, and no clock but that of the simulation.
 
-Batches and refusals are the service's own: `TokenQueue`, `ShapeBuckets` and `Admission` run as they do in a service,
-and `Replica` hands out batches by the rules of its batcher. What a pass and a request cost comes from `Costs`.
+Batches and refusals are the service's own: `TokenQueue` and `Admission` run as they do in a service, with passes of
+any shape, as in fp32, and `Replica` hands out batches by the rules of its batcher. What a pass and a request cost comes
+from `Costs`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from service.encoder.admission import Admission
 from service.encoder.queue import QUICK, Job, Row, TokenQueue
-from service.encoder.shapes import ShapeBuckets
+from service.encoder.shapes import AnyShape
 from service.errors import Unavailable
 
 LONGEST: Final = 256
@@ -163,7 +164,7 @@ class Replica:
         self, events: Events, costs: Costs, limits: Limits, answered: Callable[[Replica, Request], None]
     ) -> None:
         self._events, self._costs, self._answered = events, costs, answered
-        self._shapes = ShapeBuckets(limits.max_batch_tokens, LONGEST)
+        self._shapes = AnyShape()
         self._queue = TokenQueue(limits.max_batch_tokens, costs.cores, self._shapes)
         self._admission = Admission(
             costs.cores,
