@@ -1,8 +1,8 @@
 """A replica of the service in simulated time: no model, no HTTP, and no clock but that of the simulation.
 
 Batches and refusals are the service's own: `TokenQueue` and `Admission` run as they do in a service, with passes of
-any shape, as in fp32, and `Replica` hands out batches by the rules of its batcher. What a pass and a request cost comes
-from `Costs`.
+any shape, as in fp32, and `Replica` hands out batches by the rules of its batcher. What a pass and a request cost
+comes from `Costs`.
 """
 
 from __future__ import annotations
