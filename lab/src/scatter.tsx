@@ -1,10 +1,10 @@
 // Texts as points, which one points at, chooses by a lasso, and walks between with arrow keys.
-import { useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { nearest, type Place, towards, within } from "./geometry";
 import "./scatter.css";
 
-const WIDTH = 900;
-const HEIGHT = 600;
+const FIRST: Size = [900, 600]; // until the picture is there
+const LOWEST = 360;
 const MARGIN = 30;
 const NEIGHBOURS = 10;
 const STEADY = 6; // how far a hand that clicks may move
@@ -14,6 +14,8 @@ const LINE = 14; // of its height
 const CIRCLE = "M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0Z";
 const DIAMOND = "M0,-8L8,0L0,8L-8,0Z";
 const WAYS: Record<string, Place> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+type Size = [number, number];
 
 type Props = {
   places: Place[];
@@ -30,13 +32,23 @@ export function Scatter({ places, texts, label, chosen, onChoose }: Props) {
   const [outline, draw] = useState<Place[]>([]);
   const [byTouch, setByTouch] = useState(false);
   const picture = useRef<SVGSVGElement>(null);
-  const drawn = useMemo(() => placed(places), [places]);
-  const labels = useMemo(() => (texts.length > LABELLED ? new Set<number>() : labelled(drawn, texts)), [drawn, texts]);
+  const [size, setSize] = useState(FIRST);
+  useEffect(() => {
+    // As many units as pixels, so that points and letters have one size on every screen.
+    const watch = new ResizeObserver(([found]) => {
+      const width = Math.round(found!.contentRect.width);
+      setSize([width, Math.max(LOWEST, Math.round((2 * width) / 3))]);
+    });
+    watch.observe(picture.current!.parentElement!);
+    return () => watch.disconnect();
+  }, []);
+  const drawn = useMemo(() => placed(places, size), [places, size]);
+  const labels = useMemo(() => (texts.length > LABELLED ? new Set<number>() : labelled(drawn, texts, size[0])), [drawn, texts]);
   const current = Math.min(pointed, places.length - 1);
 
   const at = (event: PointerEvent): Place => {
     const box = picture.current!.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * WIDTH, ((event.clientY - box.top) / box.height) * HEIGHT];
+    return [((event.clientX - box.left) / box.width) * size[0], ((event.clientY - box.top) / box.height) * size[1]];
   };
   const toggle = (one: number) => {
     const next = new Set(chosen);
@@ -84,7 +96,7 @@ export function Scatter({ places, texts, label, chosen, onChoose }: Props) {
         onKeyDown={key}
         onFocus={() => show(true)}
       >
-        <svg ref={picture} viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="presentation" class={byTouch ? "by-touch" : ""} {...lasso}>
+        <svg ref={picture} viewBox={`0 0 ${size[0]} ${size[1]}`} role="presentation" class={byTouch ? "by-touch" : ""} {...lasso}>
           {drawn.map(([x, y], number) => (
             <g
               key={number}
@@ -123,9 +135,9 @@ export function Scatter({ places, texts, label, chosen, onChoose }: Props) {
 }
 
 /** Where points stand in the picture: one scale for both axes, so that distances are to be compared. */
-function placed(places: Place[]): Place[] {
-  const reach = Math.max(1e-9, ...places.map(([x, y]) => Math.max(Math.abs(x) / (WIDTH - 2 * MARGIN), Math.abs(y) / (HEIGHT - 2 * MARGIN))));
-  return places.map(([x, y]) => [WIDTH / 2 + x / (2 * reach), HEIGHT / 2 - y / (2 * reach)]);
+function placed(places: Place[], [width, height]: Size): Place[] {
+  const reach = Math.max(1e-9, ...places.map(([x, y]) => Math.max(Math.abs(x) / (width - 2 * MARGIN), Math.abs(y) / (height - 2 * MARGIN))));
+  return places.map(([x, y]) => [width / 2 + x / (2 * reach), height / 2 - y / (2 * reach)]);
 }
 
 function shortened(text: string): string {
@@ -134,14 +146,14 @@ function shortened(text: string): string {
 }
 
 /** Points whose label stands on no other label and within the picture. */
-function labelled(drawn: Place[], texts: string[]): Set<number> {
+function labelled(drawn: Place[], texts: string[], most: number): Set<number> {
   const found = new Set<number>();
   const boxes: [number, number, number][] = [];
   drawn.forEach(([x, y], number) => {
     const width = LETTER * Math.min(28, texts[number]?.length ?? 0) + 12;
     const covered = boxes.some(([x2, y2, width2]) => Math.abs(y2 - y) < LINE && x < x2 + width2 && x2 < x + width);
     const onPoint = drawn.some(([px, py], other) => other !== number && Math.abs(py - y) < 9 && px > x && px < x + width);
-    if (covered || onPoint || x + width > WIDTH) return;
+    if (covered || onPoint || x + width > most) return;
     boxes.push([x, y, width]);
     found.add(number);
   });

@@ -786,30 +786,11 @@ class RoutedEmbedder(Embedder):
         *,
         prompt_name: str | None = None,
         role: Purpose | None = None,
-        truncate: Cut = None,
-        where: Where = _INPUTS,
+        **options: Any,
     ) -> list[Vectors]:
-        """Embed texts under its own pooling and under others, in one pass of the encoder.
-
-        Args:
-            others: recipes of the same encoder, layers and prompts, with other poolings.
-
-        The other arguments and errors are as for `embed`.
-
-        Returns:
-            (texts, dim) of its own pooling, then of each other one.
-        """
-        recipes = (self.recipe, *others)
-        prompt = self.prompt(prompt_name, role)
-        to_vectors = WithoutPrompt(ToEachVector(tuple(map(ToVectors, recipes))), self._inputs.unpooled(prompt))
-        with self.encoder.batcher.room(self._inputs.estimate(texts, prompt)) as room:
-            found = await self._inputs.tokenize(texts, prompt, self._inputs.cut_at(truncate), where)
-            for recipe in recipes:
-                self._require_pooled(found, prompt, where, recipe)
-            rows = await self._run([text.ids for text in found], to_vectors, where, room)
-        for recipe in recipes:
-            self.made[recipe.pooler.name] += len(texts)
-        return [np.stack(vectors) for vectors in zip(*rows, strict=True)]
+        """Embed texts by the route of their role; `others` are recipes of that route."""
+        own = self.of(role, prompt_name)
+        return await own.embed_under(texts, others, prompt_name=prompt_name, role=role, **options)
 
     async def process(
         self, texts: Sequence[str], post_process: PostProcess, *, role: Role, where: Where = _INPUTS

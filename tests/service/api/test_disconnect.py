@@ -88,6 +88,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
         ("/embed", {"inputs": TEXTS}),
         ("/v1/embeddings", {"model": "default", "input": TEXTS}),
         ("/embed_spans", {"inputs": TEXTS, "spans": {"tokens": 64}}),
+        ("/project", {"texts": [f"{one} {other}" for one, other in zip(TEXTS[::2], TEXTS[1::2], strict=True)]}),
         ("/search", {"queries": TEXTS}),
         ("/collections/default/search", {"queries": TEXTS}),
     ],

@@ -54,6 +54,14 @@ def test_each_view_is_turned_to_the_first(http: httpx.Client) -> None:
     np.testing.assert_allclose(again[1]["points"], other, atol=1e-6)
 
 
+def test_equal_texts_are_embedded_once_whatever_stands_beside_them(http: httpx.Client) -> None:
+    texts = ["harp", *(f"{'long ' * (place % 25)} text {place}" for place in range(60)), "harp"] * 2
+    for view in projected(http, texts=texts, pooling=["mean", "max"])["views"]:
+        assert view["points"][: len(texts) // 2] == view["points"][len(texts) // 2 :]
+        assert view["points"][0] == view["points"][len(texts) // 2 - 1]
+    problem(http.post("/project", json={"texts": ["harp", "harp", ""], "model": "mean"}), 422, "texts[2]")
+
+
 def test_equal_texts_have_one_place(http: httpx.Client) -> None:
     (view,) = projected(http, texts=["harp"] * 3)["views"]
     assert view == {"pooling": "mean", "explained": [0.0, 0.0], "points": [[0.0, 0.0]] * 3}

@@ -60,7 +60,7 @@ def embed(model, tmp_path, monkeypatch):
         if isinstance(result.exception, Failure | ServiceError):
             return getattr(result.exception, "exit_status", 2), str(result.exception)
         assert isinstance(result.exception, SystemExit | None), result.exception
-        return result.exit_code, result.output
+        return result.exit_code, " ".join(result.output.split())  # unfolded
 
     return run
 

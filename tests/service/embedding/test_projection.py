@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from service.embedding.projection import project, turned
+from service.deadline import answered_within
+from service.embedding.projection import in_plane, project, turned
+from service.errors import DeadlineExceeded
 
 numbers = st.floats(-1e3, 1e3, width=32)
 some = st.tuples(st.integers(1, 9), st.integers(1, 6)).flatmap(
@@ -49,6 +53,40 @@ def test_the_components_are_those_of_the_covariance() -> None:
 def test_where_there_is_less_than_a_plane_the_rest_is_zeros(vectors: list[list[float]], flat: int) -> None:
     plane = project(np.array(vectors, np.float32))
     assert not plane.points[:, 2 - flat :].any() and not any(plane.explained[2 - flat :])
+
+
+def test_what_float32_rounds_off_sets_nothing_apart() -> None:
+    vectors = np.random.default_rng(3).normal(size=(1, 384)) + np.random.default_rng(4).normal(size=(9, 384)) * 1e-8
+    assert not project(vectors.astype(np.float32)).points.any()
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e37])
+def test_vectors_of_any_size_have_the_same_places(scale: float) -> None:
+    vectors = np.random.default_rng(5).normal(size=(20, 8)).astype(np.float32)
+    plane, scaled = project(vectors), project(vectors * np.float32(scale))
+    np.testing.assert_allclose(scaled.points, plane.points, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(30, 400), (400, 30), (2, 50), (50, 2)])
+def test_it_is_the_same_at_every_call_and_of_few_or_many(shape: tuple[int, int]) -> None:
+    vectors = np.random.default_rng(6).normal(size=shape).astype(np.float32)
+    left, spread, _ = np.linalg.svd(vectors - vectors.mean(0, dtype=np.float64), full_matrices=False)
+    places = left[:, :2] * spread[:2]
+    plane = project(vectors)
+    np.testing.assert_allclose(plane.explained, (spread**2 / (spread**2).sum())[:2], atol=1e-9)
+    np.testing.assert_allclose(np.abs(plane.points), np.abs(places / np.sqrt((places**2).sum(1).mean())), atol=1e-6)
+    assert np.array_equal(plane.points, project(vectors).points)
+
+
+def test_who_has_no_more_time_does_not_wait_for_the_plane() -> None:
+    vectors = np.random.default_rng(7).normal(size=(1_200, 1_200)).astype(np.float32)
+
+    async def ask() -> None:
+        with answered_within(0.02):
+            await in_plane(vectors)
+
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(ask())
 
 
 @given(some)

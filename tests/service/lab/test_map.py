@@ -38,7 +38,8 @@ def drawn(page: Page) -> np.ndarray:
     """Where points are drawn, upwards, around the middle of the picture."""
     styles = [point.get_attribute("style") or "" for point in points(page).all()]
     found = np.array([[float(number) for number in re.findall(r"-?[\d.]+(?=px)", style)] for style in styles])
-    return (found - [450, 300]) * [1, -1]
+    _, _, *size = map(float, (page.locator(".points svg").get_attribute("viewBox") or "").split())
+    return (found - np.array(size) / 2) * [1, -1]
 
 
 def shape(points: Any) -> np.ndarray:
