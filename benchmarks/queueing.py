@@ -63,12 +63,12 @@ def run(report: Report) -> None:
     )
     report.keep(costs=asdict(Costs()), rate=rate)
     _known_loads(report, lengths)
+    beside.run(report)
     _one_replica(report, lengths, rate)
     _peak(report, lengths, rate)
     _patience(report, lengths, rate)
     _autoscaled(report, lengths, rate)
     _lost(report, lengths, rate)
-    beside.run(report)
 
 
 def simulated(
