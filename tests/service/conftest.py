@@ -10,7 +10,7 @@ import pytest
 from service.collections.embedded import EmbeddedEngine
 from service.store import Document
 from tests.support.disks import CannotMount, mounted
-from tests.support.milvus import MilvusServer, alone, missing_milvus
+from tests.support.milvus import MilvusServer, missing_milvus
 
 
 @pytest.fixture(scope="session")
@@ -18,11 +18,10 @@ def milvus_server(tmp_path_factory):
     """A Milvus server that runs until the end; skips what needs it where there is none."""
     if missing := missing_milvus():
         pytest.skip(missing)
-    with alone():
-        server = MilvusServer(tmp_path_factory.mktemp("milvus"))
-        server.start()
-        yield server
-        server.stop()
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

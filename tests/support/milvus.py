@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,13 +21,47 @@ CONTRACT: Final = pytest.mark.peers
 _FAST: Final = ("proxy.timeTickInterval=20", "queryCoord.checkInterval=50", "queryCoord.distPullInterval=50")
 """What is written is seen after at most so many milliseconds, where Milvus has 200."""
 _MOST_SECONDS: Final = 120
+_PROGRAM: Final = """
+import ctypes, os, sys
+
+ctypes.CDLL(None).prctl(1, 9)  # the server ends with the process that has started it, however that ends
+from milvus import MilvusServer, _initialize_data_files
+
+unpacked = os.path.join(sys.prefix, "unpacked")
+_initialize_data_files(unpacked)
+server = MilvusServer()
+server.set_base_dir(sys.argv[1])
+for option in sys.argv[2:]:
+    name, value = option.split("=")
+    server.config.set(name, int(value))
+server.config.resolve()
+os.makedirs(os.path.join(sys.argv[1], "logs"), exist_ok=True)
+os.chdir(sys.argv[1])
+binary = os.path.join(unpacked, "bin", "milvus")
+os.environ |= {
+    "DEPLOY_MODE": "STANDALONE",
+    "MILVUS_RUN_DIR": os.path.join(sys.argv[1], "run"),
+    "LD_LIBRARY_PATH": os.path.dirname(binary),
+}
+os.execv(binary, [binary, "run", "standalone"])
+"""
+"""Becomes the server, as `milvus-server` would start it: one process, which can be killed."""
+_ETCD: Final = """
+name: default
+listen-client-urls: http://127.0.0.1:{client}
+advertise-client-urls: http://127.0.0.1:{client}
+listen-peer-urls: http://127.0.0.1:{peer}
+initial-advertise-peer-urls: http://127.0.0.1:{peer}
+initial-cluster: default=http://127.0.0.1:{peer}
+"""
 
 
 def command() -> str | None:
-    """Return the command of the server, where it is installed."""
+    """Return the Python that has the server, where it is installed."""
     venv = os.environ.get("MILLPOND_MILVUS")
     found = Path(venv, "bin", "milvus-server") if venv else None
-    return str(found.absolute()) if found and found.exists() else shutil.which("milvus-server")
+    program = found if found and found.exists() else shutil.which("milvus-server")
+    return None if program is None else str(Path(program).absolute().with_name("python"))
 
 
 def missing_milvus() -> str | None:
@@ -44,43 +75,59 @@ def missing_milvus() -> str | None:
 
 
 class MilvusServer:
-    """A server on a port of its own, with what it has stored in a folder. One runs at a time: others are fixed."""
+    """A server on a port of its own, with what it has stored in a folder.
+
+    Its other ports are free ones too, so that several run side by side.
+    """
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         self._folder = folder
         self.port = port or _free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
+        self._etcd = {"client": _free_port(), "peer": _free_port()}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        program = command()
-        assert program is not None
-        options = [part for each in _FAST for part in ("--extra-config", each)]
+        python = command()
+        assert python is not None
         self._folder.mkdir(parents=True, exist_ok=True)
+        etcd = self._folder / "etcd.yaml"
+        etcd.write_text(_ETCD.format(**self._etcd))
         with (self._folder / "output.txt").open("ab") as output:
             self._process = subprocess.Popen(
-                [program, "--data", str(self._folder), "--proxy-port", str(self.port), *options],
+                [python, "-c", _PROGRAM, str(self._folder), f"proxy_port={self.port}", *_FAST],
+                env={**os.environ, "ETCD_CONFIG_PATH": str(etcd), "METRICS_PORT": str(_free_port())},
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
             )
         until = time.monotonic() + _MOST_SECONDS
         while not self._answers():
-            assert self._process.poll() is None, (self._folder / "output.txt").read_text()
+            assert self._process.poll() is None, (self._folder / "output.txt").read_text()[-5_000:]
             assert time.monotonic() < until, "Milvus does not answer"
             time.sleep(0.2)
 
     def stop(self) -> None:
         """Stop it, and leave what it has stored."""
         if self._process is not None:
-            os.killpg(self._process.pid, 15)
+            self._process.terminate()
             try:
                 self._process.wait(30)
             except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, 9)
-                self._process.wait()
+                self.kill()
             self._process = None
+
+    def kill(self) -> None:
+        """End it in the middle of whatever it does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def client(self, database: str = "default") -> Any:
         """Return a client of pymilvus, for what Millpond does not do itself."""
@@ -116,14 +163,6 @@ class MilvusServer:
         except MilvusException:
             return False
         return True
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Wait until no other process runs a server."""
-    with Path("/tmp", f"millpond-milvus-{os.getuid()}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _free_port() -> int:
