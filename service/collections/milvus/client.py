@@ -23,6 +23,7 @@ MOST_ROWS: Final = 16_384
 """Rows that one query or search of Milvus returns at most."""
 _LOOKED: Final = 3.0
 """Seconds that a look at what collections there are may take: requests wait for it together."""
+_LOOKS: Final = frozenset({"list its collections", "describe a collection", "tell its time", "describe an index"})
 _PROBED: Final = 1.0
 """Seconds between two tries to reach a server that is lost."""
 _POLLED: Final = 0.05
@@ -317,6 +318,9 @@ class Client:
         said = " ".join(said.split())[:_MOST_SHOWN]
         name = getattr(code, "name", "")
         if name == "DEADLINE_EXCEEDED" or "DEADLINE_EXCEEDED" in said:
+            if what in _LOOKS:  # which a server that works answers at once: no other request shall wait for it
+                self._lose(f"it did not {what} within {self._look:g} s")
+                return self._unreachable()
             return StoreUnavailable(
                 f"Milvus at {self._uri} did not {what} within {self._timeout:g} s (store.timeout), so that it may be "
                 "done or not. Repeat the request; storing or deleting the same again does no harm."
