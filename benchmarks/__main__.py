@@ -38,6 +38,7 @@ TITLES: Final[Mapping[str, str]] = {
     "reranking": "Hits re-ranked by late interaction",
     "ranking": "Re-ranking",
     "quality": "Quality",
+    "over_milvus": "Search over Milvus",
     "static": "A static model",
     "parity": "Equal to sentence-transformers",
     "chunking": "Late and early chunking",

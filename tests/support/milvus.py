@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +22,16 @@ CONTRACT: Final = pytest.mark.peers
 """A collection takes seconds to be made in Milvus, and the contract makes many."""
 _FAST: Final = ("proxy.timeTickInterval=20", "queryCoord.checkInterval=50", "queryCoord.distPullInterval=50")
 """What is written is seen after at most so many milliseconds, where Milvus has 200."""
+_PARTS: Final = (
+    "rootCoord.port",
+    "proxy.internalPort",
+    "queryCoord.port",
+    "queryNode.port",
+    "indexNode.port",
+    "dataCoord.port",
+    "dataNode.port",
+)
+"""What has a port of its own; one that is killed is looked for where it was."""
 _MOST_SECONDS: Final = 120
 _PROGRAM: Final = """
 import ctypes, os, sys
@@ -85,6 +97,7 @@ class MilvusServer:
         self.port = port or _free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._etcd = {"client": _free_port(), "peer": _free_port()}
+        self._options = [f"proxy.port={self.port}", *(f"{part}={_free_port()}" for part in _PARTS), *_FAST]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -96,7 +109,7 @@ class MilvusServer:
         etcd.write_text(_ETCD.format(**self._etcd))
         with (self._folder / "output.txt").open("ab") as output:
             self._process = subprocess.Popen(
-                [python, "-c", _PROGRAM, str(self._folder), f"proxy_port={self.port}", *_FAST],
+                [python, "-c", _PROGRAM, str(self._folder), *self._options],
                 env={**os.environ, "ETCD_CONFIG_PATH": str(etcd), "METRICS_PORT": str(_free_port())},
                 stdout=output,
                 stderr=output,
@@ -166,6 +179,9 @@ class MilvusServer:
 
 
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """Return a free port of those that no connection has as its own end: who tries again might connect to itself."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as taken, suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port

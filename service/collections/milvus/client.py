@@ -23,9 +23,13 @@ MOST_ROWS: Final = 16_384
 """Rows that one query or search of Milvus returns at most."""
 _LOOKED: Final = 3.0
 """Seconds that a look at what collections there are may take: requests wait for it together."""
+_LOOKS: Final = frozenset({"list its collections", "describe a collection", "tell its time", "describe an index"})
 _PROBED: Final = 1.0
 """Seconds between two tries to reach a server that is lost."""
 _POLLED: Final = 0.05
+_TRIES: Final = 16
+_INCOMPLETE: Final = "incomplete query result"
+"""What Milvus says where it has found a row and then does not find it to read it."""
 _MOST_LOADED: Final = 120.0
 """Seconds that a collection may take to be loaded."""
 _MOST_SHOWN: Final = 300
@@ -215,7 +219,10 @@ class Client:
             return [dict(row) for row in found]
 
     def count(self, name: str, where: str, at: int) -> int:
-        """Return the number of rows that an expression holds for."""
+        """Return the number of rows that an expression holds for, as Milvus counts.
+
+        It counts a row that is being replaced once for each of its versions that it has not put away yet.
+        """
         with self._asking("count documents", loads=name) as milvus:
             found = milvus.query(name, filter=where, output_fields=["count(*)"], **self._seen(at))
             return int(found[0]["count(*)"])
@@ -231,18 +238,26 @@ class Client:
         at: int,
     ) -> list[list[Row]]:
         """Return the rows nearest to each query (q, dim), the best first, of those that an expression holds for."""
-        with self._asking("search", loads=name) as milvus:
-            found = milvus.search(
-                name,
-                data=list(vectors),
-                anns_field=VECTOR,
-                limit=limit,
-                filter=where,
-                output_fields=list(columns),
-                search_params=dict(parameters),
-                **self._seen(at),
-            )
-            return [[dict(hit["entity"]) for hit in hits] for hits in found]
+        for _ in range(_TRIES):
+            try:
+                with self._asking("search", loads=name, moved=_INCOMPLETE) as milvus:
+                    found = milvus.search(
+                        name,
+                        data=list(vectors),
+                        anns_field=VECTOR,
+                        limit=limit,
+                        filter=where,
+                        output_fields=list(columns),
+                        search_params=dict(parameters),
+                        **self._seen(at),
+                    )
+                    return [[dict(hit["entity"]) for hit in hits] for hits in found]
+            except _Moved:
+                continue
+        raise StoreUnavailable(
+            f"Milvus at {self._uri} did not search, since documents that it finds are replaced all the time. Repeat "
+            "the request."
+        )
 
     def index_rows(self, name: str) -> IndexRows:
         """Return how far the index of the vectors is."""
@@ -266,7 +281,9 @@ class Client:
         return {"consistency_level": "Customized", "guarantee_timestamp": at, "timeout": self._timeout}
 
     @contextmanager
-    def _asking(self, what: str, *, taken: int | None = None, loads: str | None = None) -> Iterator[Any]:
+    def _asking(
+        self, what: str, *, taken: int | None = None, loads: str | None = None, moved: str | None = None
+    ) -> Iterator[Any]:
         """Yield the connection, and raise as ours what it raises in the block."""
         milvus = self._connection()
         try:
@@ -277,6 +294,8 @@ class Client:
             code, said = error.code, str(error.message)
             if code == taken:
                 raise _Taken from None
+            if moved is not None and moved in said:
+                raise _Moved from None
             if code == _NO_COLLECTION or "collection not found" in said:
                 raise Gone from None
             if code == _NOT_LOADED and loads is not None:
@@ -299,6 +318,9 @@ class Client:
         said = " ".join(said.split())[:_MOST_SHOWN]
         name = getattr(code, "name", "")
         if name == "DEADLINE_EXCEEDED" or "DEADLINE_EXCEEDED" in said:
+            if what in _LOOKS:  # which a server that works answers at once: no other request shall wait for it
+                self._lose(f"it did not {what} within {self._look:g} s")
+                return self._unreachable()
             return StoreUnavailable(
                 f"Milvus at {self._uri} did not {what} within {self._timeout:g} s (store.timeout), so that it may be "
                 "done or not. Repeat the request; storing or deleting the same again does no harm."
@@ -380,6 +402,10 @@ class Client:
 
 class _Taken(Exception):
     """An alias stands for another collection."""
+
+
+class _Moved(Exception):
+    """What a search has found is not there any more when it reads the columns of that."""
 
 
 def _closed() -> StoreUnavailable:

@@ -45,7 +45,10 @@ class Moment:
         return self.client.query(self.generation.physical, where, columns, self.at, limit)
 
     def count(self, where: str) -> int:
-        """Return the number of rows that an expression holds for."""
+        """Return the number of rows that an expression holds for; see `Client.count` where they are many."""
+        rows = self.query(where, [KEY])
+        if len(rows) < MOST_ROWS:
+            return len(rows)
         return self.client.count(self.generation.physical, where, self.at)
 
     def all(self, where: str, columns: Sequence[str]) -> Iterator[Row]:

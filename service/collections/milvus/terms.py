@@ -94,9 +94,17 @@ def expression(condition: Condition) -> str:
             # Milvus 2.3 cannot run a search by the opposite of an opposite.
             return expression(inner.part) if isinstance(inner, Not) else f"(not {expression(inner)})"
         case All(parts):
-            return f"({' and '.join(map(expression, parts))})" if parts else f"({EVERY})"
+            return _joined("and", [*map(expression, parts)]) if parts else f"({EVERY})"
         case AnyOf(parts):
-            return f"({' or '.join(map(expression, parts))})" if parts else f"({_NOTHING})"
+            return _joined("or", [*map(expression, parts)]) if parts else f"({_NOTHING})"
+
+
+def _joined(operator: str, parts: Sequence[str]) -> str:
+    """Return the expression that joins others in halves: Milvus cannot read one that is a hundred levels deep."""
+    if len(parts) == 1:
+        return parts[0]
+    half = len(parts) // 2
+    return f"({_joined(operator, parts[:half])} {operator} {_joined(operator, parts[half:])})"
 
 
 def _alone(condition: Condition) -> Condition:

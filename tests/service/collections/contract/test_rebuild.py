@@ -211,6 +211,7 @@ def test_searches_see_one_definition_whole(collections, collection):
     """Readers and writers go on while the collection is rebuilt again and again."""
     over = threading.Event()
     failures = []
+    targets = [definition("number 0")]
 
     def search():
         while not over.is_set():
@@ -234,7 +235,8 @@ def test_searches_see_one_definition_whole(collections, collection):
             under, text = collection.definition, f"{number % 20}:{number}"
             try:
                 made = vectors([text], under)
-                collection.upsert([Document(str(number % 20), text, {})], made, under=under)
+                also = targets[-1], vectors([text], targets[-1])  # or the rebuild might never catch up
+                collection.upsert([Document(str(number % 20), text, {})], made, under=under, also=also)
             except StaleDefinition:
                 continue
 
@@ -244,6 +246,7 @@ def test_searches_see_one_definition_whole(collections, collection):
     try:
         for number in range(15):
             target = definition(f"number {number}")
+            targets.append(target)
             collection.begin_rebuild(target, 4)
             while not collection.finish_rebuild():
                 build(collection, target, 4)

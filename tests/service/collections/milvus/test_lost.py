@@ -40,6 +40,18 @@ def test_the_embedded_engine_needs_none_of_it(tmp_path):
     subprocess.run([sys.executable, "-c", program, tmp_path], check=True, cwd=ROOT, timeout=60)
 
 
+def test_commands_on_the_file_of_a_store_say_that_there_is_none(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"models: {{default: {{encoder: {EXPORTED}}}}}\nstore: {{engine: milvus}}\n")
+    for command in (["backup", tmp_path / "copy"], ["restore", tmp_path]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "service", *command, "--config", config], capture_output=True, text=True, cwd=ROOT
+        )
+        said = " ".join(ended.stderr.split())
+        assert (ended.returncode, "keeps documents in Milvus (store.engine: milvus)" in said) == (2, True), said
+    assert not (tmp_path / "copy").exists()
+
+
 @pytest.mark.slow
 def test_a_service_without_its_server_answers_503():
     config = Config.model_validate(
@@ -56,4 +68,6 @@ def test_a_service_without_its_server_answers_503():
         assert NOWHERE in answer.json()["detail"] and "Traceback" not in answer.text
         assert http.put("/collections/notes").status_code == 503
         assert http.get("/ready").status_code == 503
+        metrics = http.get("/metrics")
+        assert metrics.status_code == 200 and "millpond_collections" not in metrics.text
         assert http.post("/embed", json={"inputs": "a text"}).status_code == 200

@@ -1,6 +1,7 @@
 """What other programs, other services and a server that fails do to collections in Milvus."""
 
 import asyncio
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,17 @@ def notes(engine):
     collection = engine.create("notes", definition(), 2, "flat")[0]
     collection.upsert([Document("a", "one", {"n": 1})], X)
     return collection
+
+
+def found_again(read):
+    """What is read once the server is there again."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            return read()
+        except StoreUnavailable:
+            assert time.monotonic() < until
+            time.sleep(0.2)
 
 
 def physical(client, name):
@@ -221,6 +233,38 @@ def test_more_documents_than_one_query_returns(engine):
     assert collection.count() == 1_000
 
 
+def test_a_server_that_hangs(milvus, notes):
+    """The first call waits, and others fail at once until it answers again."""
+    milvus.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnavailable, match=r"cannot be reached: it did not .* within 3 s") as raised:
+            notes.fetch("a")
+        assert raised.value.retry_after
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+            notes.fetch("a")
+        assert time.monotonic() - began < 1
+    finally:
+        milvus.signal(signal.SIGCONT)
+    found_again(lambda: notes.fetch("a"))
+
+
+def test_a_write_that_takes_too_long(milvus, notes):
+    """The server hangs between the look at the collection and the write."""
+    impatient = milvus.engine(timeout=1)
+    physical = impatient.get("notes").look().physical
+    milvus.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(
+            StoreUnavailable, match=r"delete documents within 1 s \(store.timeout\), so that it may be"
+        ):
+            impatient._client.delete(physical, ["x"])
+    finally:
+        milvus.signal(signal.SIGCONT)
+    impatient.close()
+    found_again(lambda: notes.fetch("a"))
+
+
 def test_a_server_that_is_lost_and_comes_back(milvus, engine, notes):
     milvus.stop()
     with pytest.raises(StoreUnavailable) as raised:
@@ -229,14 +273,7 @@ def test_a_server_that_is_lost_and_comes_back(milvus, engine, notes):
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
         engine.get("notes")
     milvus.start()
-    until = time.monotonic() + 60
-    while True:
-        try:
-            assert engine.get("notes") is notes
-            assert [hit.id for hit in notes.search(X, 1)[0]] == ["a"]
-            break
-        except StoreUnavailable:
-            assert time.monotonic() < until
-            time.sleep(0.2)
+    assert found_again(lambda: engine.get("notes")) is notes
+    assert [hit.id for hit in found_again(lambda: notes.search(X, 1))[0]] == ["a"]
     notes.upsert([Document("b", "two", {})], Y)
     assert notes.count() == 2

@@ -1,0 +1,62 @@
+"""Cranfield through the service over Milvus: exact search against the figures without it, and HNSW against exact."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from benchmarks.millpond import Millpond, millpond
+from benchmarks.quality import score_searches
+from benchmarks.report import Report, progress
+from benchmarks.texts import copy_head, cranfield
+from tests.support import datasets
+from tests.support.milvus import MilvusServer, missing_milvus
+
+INDEXES: Final = ("flat", "hnsw")
+
+
+def run(report: Report) -> None:
+    """Measure, and fill the report."""
+    if missing := missing_milvus():
+        report.say(f"Left out: {missing}.")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder, corpus = Path(name), report.size(10_000, 100)
+        source = copy_head(datasets.folder() / "cranfield", folder / "cranfield", ["corpus.jsonl"], corpus)
+        milvus = MilvusServer(folder / "milvus")
+        milvus.start()
+        try:
+            figures = {
+                "embedded": _measured(Millpond("embedded", precision="fp32"), source),
+                "Milvus": _measured(Millpond("Milvus", precision="fp32", milvus=milvus.uri), source),
+            }
+        finally:
+            milvus.stop()
+    report.say(
+        "all-MiniLM-L6-v2 in fp32, through `millpond index` and `/collections/.../search`, on Milvus 2.3.5 beside "
+        "the service. nDCG@10 is that of Cranfield's queries; the recall is the share of the ten best hits of `flat` "
+        "that `hnsw` finds."
+    )
+    report.table("engine", figures, "{:.4f}".format)
+    report.keep(figures=figures)
+
+
+def _measured(server: Millpond, source: Path) -> dict[str, float]:
+    """Give the figures of one engine."""
+    progress(f"cranfield: {server.name}")
+    with server.serving():
+        for index in INDEXES:
+            server.running.http.put(f"/collections/{index}", json={"index": index}).raise_for_status()
+            millpond("index", source, "--collection", index, "--truncate", "--url", server.running.url)
+        scores = {f"nDCG@10, {index}": score_searches(server, index)["ndcg@10"] / 100 for index in INDEXES}
+        exact, found = (_nearest(server, index) for index in INDEXES)
+    shared = [len(set(one) & set(other)) / len(one) for one, other in zip(exact, found, strict=True)]
+    return {**scores, "recall@10 of hnsw": sum(shared) / len(shared)}
+
+
+def _nearest(server: Millpond, index: str) -> list[list[str]]:
+    """Give the ids of the ten best hits of each query."""
+    body = {"queries": list(cranfield().queries.values()), "k": 10, "include": []}
+    answer = server.running.http.post(f"/collections/{index}/search", json=body).raise_for_status().json()
+    return [[hit["id"] for hit in result["hits"]] for result in answer["results"]]
