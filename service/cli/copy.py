@@ -27,7 +27,8 @@ def copy(
     ],
     target: Annotated[Path, typer.Option("--to", help="The YAML file of the deployment that is to have them.")],
     collections: Annotated[
-        list[str] | None, typer.Argument(help="Their names; all of them unless given.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Their names; all that are not temporary unless given.", show_default=False),
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace documents that the target has otherwise under the same ids.")
@@ -111,10 +112,10 @@ class _Copying:
             say(f"aliases: {', '.join(f'{alias} -> {name}' for alias, name in aliases.items())}")
 
     def _named(self, names: Sequence[str] | None) -> list[str]:
-        """Return the collections' own names, each once."""
-        present = [each.name for each in self._source.list()]
+        """Return the collections' own names, each once: all that are not temporary, unless named."""
+        present = [each.name for each in self._source.list() if each.idle_timeout is None]
         if names is None and not present:
-            raise Failure(f"{self._from}: its store has no collection.", 2)
+            raise Failure(f"{self._from}: its store has no collection that lasts.", 2)
         try:
             return present if names is None else [*dict.fromkeys(self._source.get(name).name for name in names)]
         except NotFound as error:
@@ -143,7 +144,7 @@ class _Copying:
         wrong = []
         for each in copies:
             for lost in each.lost():
-                warn(f"{each.name}: {lost}, is not copied")
+                warn(f"{each.name}: not copied is {lost}")
             try:
                 with _progress(f"{each.name}: looking", each.count) as advance:
                     found = each.examine(advance)

@@ -127,7 +127,7 @@ class CollectionCopy:
         return self._source.chunks()
 
     def lost(self) -> list[str]:
-        """Say what of it the target cannot have, beside documents that it refuses."""
+        """Say what of it the target will not have, beside documents that it refuses."""
         lost = []
         if self._source.tokenizer is not None and self._engine.default_tokenizer is None:
             lost.append(
@@ -136,6 +136,8 @@ class CollectionCopy:
             )
         if self._source.recall is not None and not self._engine.takes_recall:
             lost.append(f"the recall that is asked of its index ({self._source.recall:g})")
+        if self._source.idle_timeout is not None:
+            lost.append(f"its idle timeout ({self._source.idle_timeout} s)")
         if (rebuild := self._source.rebuild()) is not None:
             lost.append(f"the reindex that was begun, which has {rebuild.done} documents")
         return lost

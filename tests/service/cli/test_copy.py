@@ -164,6 +164,18 @@ def test_what_the_engine_decides(old: Place, place: Callable[..., Place]) -> Non
     assert "Leave it out" in str(refused(old, new, "--tokenizer", "porter"))
 
 
+def test_a_temporary_collection_is_copied_if_it_is_named(old: Place, place: Callable[..., Place]) -> None:
+    new = place("new")
+    with old.open() as engine:
+        engine.create("scratch", definition(), DIM, "flat", idle_timeout=600)
+    copy(old, new)
+    with new.open() as engine:
+        assert [each.name for each in engine.list()] == ["empty", "notes", "spans"]
+    assert "warning: scratch: not copied is its idle timeout (600 s)" in copy(old, new, "scratch")
+    with new.open() as engine:
+        assert engine.get("scratch").idle_timeout is None
+
+
 def test_some_collections_alone_and_a_look_before(old: Place, new: Place) -> None:
     assert "spans: 3 documents to be copied" in copy(old, new, "spans", "--check")
     with new.open() as engine:
@@ -281,9 +293,9 @@ def test_what_milvus_cannot_have_is_said_before_anything_is_written(
     with old.open() as engine:
         engine.get("graph").delete_many(Selection(ids=["long", "far"]))
     told = copy(old, there)
-    assert "warning: notes: its keyword index (porter), so that searches by words" in told
-    assert "warning: graph: the recall that is asked of its index (0.9), is not copied" in told
-    assert "warning: graph: its keyword" not in told
+    assert "warning: notes: not copied is its keyword index (porter), so that searches" in told
+    assert "warning: graph: not copied is the recall that is asked of its index (0.9)" in told
+    assert "warning: graph: not copied is its keyword" not in told
     back = place("back")
     copy(there, back, "graph", "--tokenizer", "trigram")
     copy(there, back, "notes")
