@@ -200,7 +200,7 @@ def test_what_is_sent_again(
     both = [closing_all(BreaksOff()) for _ in range(2)]
     ports = {f"api-{number}": each.port for number, each in enumerate(both, 1)}
     with proxy("nginx-milvus.conf", ports, tmp_path, ready="/health") as gateway:
-        answer = gateway.http.request(method, path, json={"texts": "some"})
+        answer = gateway.http.request(method, path, json={"texts": "some"}, timeout=20)
     assert answer.status_code == 502
     assert [line for each in both for line in each.taken] == [f"{method} {path}"] * times
 
