@@ -27,10 +27,11 @@ def run(report: Report) -> None:
         milvus = MilvusServer(folder / "milvus")
         milvus.start()
         try:
-            figures = {
-                "embedded": _measured(Millpond("embedded", precision="fp32"), source),
-                "Milvus": _measured(Millpond("Milvus", precision="fp32", milvus=milvus.uri), source),
-            }
+            servers = (
+                Millpond("Milvus", precision="fp32", milvus=milvus.uri),
+                Millpond("embedded", precision="fp32"),
+            )
+            figures = {server.name: _measured(server, source) for server in servers}
         finally:
             milvus.stop()
     report.say(
@@ -45,12 +46,18 @@ def run(report: Report) -> None:
 def _measured(server: Millpond, source: Path) -> dict[str, float]:
     """Give the figures of one engine."""
     progress(f"cranfield: {server.name}")
-    with server.serving():
+    with server.serving(), tempfile.TemporaryDirectory() as folder:
+        stored = Path(folder) / "stored.jsonl"
         for index in INDEXES:
             server.running.http.put(f"/collections/{index}", json={"index": index}).raise_for_status()
-            millpond("index", source, "--collection", index, "--truncate", "--url", server.running.url)
+            filled = stored if stored.exists() else source  # the second one has the vectors of the first
+            millpond("index", filled, "--collection", index, "--truncate", "--url", server.running.url)
+            if not stored.exists():
+                millpond("export", index, stored, "--vectors", "--url", server.running.url)
+        progress(f"cranfield: {server.name} searches")
         scores = {f"nDCG@10, {index}": score_searches(server, index)["ndcg@10"] / 100 for index in INDEXES}
         exact, found = (_nearest(server, index) for index in INDEXES)
+    progress(f"cranfield: {server.name} {scores}")
     shared = [len(set(one) & set(other)) / len(one) for one, other in zip(exact, found, strict=True)]
     return {**scores, "recall@10 of hnsw": sum(shared) / len(shared)}
 

@@ -56,7 +56,7 @@ def test_lengths():
     check_lengths(np.array([[1e-16, 0]], np.float32), SIMILARITIES["dot"])
 
 
-@pytest.mark.parametrize("version", ["v2.2.16", "v2.3.1", "3.0.0", "unknown"])
+@pytest.mark.parametrize("version", ["v2.2.16", "v2.3.1", "3.0.0", "milvus_lite-3.2.2", "unknown"])
 def test_servers_that_are_not_supported(version):
     with pytest.raises(StoreUnavailable, match=f"is Milvus {version}, and Millpond takes 2.3.2 or newer"):
         require_supported(version, "http://milvus")
