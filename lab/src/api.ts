@@ -30,6 +30,8 @@ export type Load = {
   resident_bytes: number | null;
   cpu_seconds: number;
   uptime_seconds: number;
+  /** To requests that work for a client: how many, how many failed, and how many took up to so many seconds. */
+  answers: { total: number; failed: number; seconds: [number, number][] };
   models: Record<string, { queued_texts: number; queued_tokens: number; vectors: number }>;
 };
 

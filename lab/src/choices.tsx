@@ -3,6 +3,7 @@ import { useMemo } from "preact/hooks";
 import type { Info, Model } from "./api";
 import { useKept } from "./kept";
 
+const OWN = ""; // the model's own pooling, whichever model is chosen
 const FIRST = ["mean", "cls", "max", "last", "weighted_mean", "gem(p=3)"];
 
 export type Role = "document" | "query";
@@ -34,8 +35,10 @@ export function ModelChoice({ info, of, roles = true }: { info: Info; of: Choice
         <label>
           Model{" "}
           <select value={of.name} onChange={(event) => of.setName(event.currentTarget.value)}>
-            {Object.keys(info.models).map((name) => (
-              <option key={name}>{name}</option>
+            {Object.entries(info.models).map(([name, { encoder, pooling }]) => (
+              <option key={name} value={name}>
+                {name}: {pooling} of {baseOf(encoder)}
+              </option>
             ))}
           </select>
         </label>
@@ -53,24 +56,38 @@ export function ModelChoice({ info, of, roles = true }: { info: Info; of: Choice
   );
 }
 
+/** The last part of where a checkpoint is. */
+export function baseOf(encoder: string): string {
+  return encoder.replace(/\/+$/, "").split("/").at(-1) ?? encoder;
+}
+
 export type Poolings = {
   offered: string[];
   chosen: string[];
   choose: (names: string[]) => void;
   add: (name: string) => void;
+  /** Offer one no more that was added. */
+  remove: (name: string) => void;
+  added: string[];
   own: string;
 };
 
 /** Poolings that are chosen on a panel, in the order in which they are offered: the model's own first. */
 export function usePoolings(panel: string, own: string, first: string[]): Poolings {
   const [more, setMore] = useKept<string[]>(`${panel}.more`, []);
-  const [chosen, choose] = useKept<string[]>(`${panel}.poolings`, [...new Set([own, ...first])]);
+  const [kept, keep] = useKept<string[]>(`${panel}.poolings`, [OWN, ...first]);
   const offered = useMemo(() => [own, ...FIRST, ...first, ...more].filter((name, place, all) => all.findIndex((one) => same(one, name)) === place), [own, more]);
+  const chosen = offered.filter((name) => kept.some((one) => same(one === OWN ? own : one, name)));
+  const choose = (names: string[]) => keep(names.map((name) => (same(name, own) ? OWN : name)));
   const add = (name: string) => {
     setMore([...more, name]);
     choose([...chosen, name]);
   };
-  return { offered, chosen: offered.filter((name) => chosen.some((one) => same(one, name))), choose, add, own };
+  const remove = (name: string) => {
+    setMore(more.filter((one) => !same(one, name)));
+    choose(chosen.filter((one) => !same(one, name)));
+  };
+  return { offered, chosen, choose, add, remove, added: more, own };
 }
 
 /** Whether two names are of one pooling: `gem(p=3)` is `gem(p=3.0)`. */
@@ -81,20 +98,27 @@ function same(one: string, other: string): boolean {
 
 /** Boxes to choose poolings by, and a field for any other. */
 export function PoolingChoice({ info, of }: { info: Info; of: Poolings }) {
-  const { offered, chosen, choose, add, own } = of;
+  const { offered, chosen, choose, add, remove, added, own } = of;
   return (
     <fieldset>
       <legend>Poolings</legend>
       {offered.map((name) => (
-        <label key={name} class="choice">
-          <input
-            type="checkbox"
-            checked={chosen.includes(name)}
-            onChange={() => choose(chosen.includes(name) ? chosen.filter((one) => !same(one, name)) : [...chosen, name])}
-          />
-          {name}
-          {name === own && <small> (served)</small>}
-        </label>
+        <div key={name} class="choice">
+          <label>
+            <input
+              type="checkbox"
+              checked={chosen.includes(name)}
+              onChange={() => choose(chosen.includes(name) ? chosen.filter((one) => !same(one, name)) : [...chosen, name])}
+            />
+            {name}
+            {name === own && <small> (this model's)</small>}
+          </label>
+          {added.includes(name) && (
+            <button type="button" aria-label={`Remove ${name}`} onClick={() => remove(name)}>
+              ×
+            </button>
+          )}
+        </div>
       ))}
       <form
         onSubmit={(event) => {

@@ -66,7 +66,7 @@ function bodyOf(asked: Asked, x: number[]): Body {
 
 export function Disturb({ info, tab }: { info: Info; tab: string }) {
   const [text, write] = useKept("disturb.text", EXAMPLE);
-  const [kept, set] = useKept<Change>("disturb.change", { ...NOTHING, noise: 0.5 });
+  const [kept, set] = useKept<Change>("disturb.change", NOTHING);
   const [swept, sweep] = useKept<Name>("disturb.swept", "noise");
   const [tries, setTries] = useState(0);
   const model = useModel(info);

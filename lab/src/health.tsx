@@ -49,7 +49,7 @@ export function Health({ info: first }: { info: Info }) {
     <section aria-labelledby="health-title">
       <h2 id="health-title">Health</h2>
       <p>
-        Millpond {info.version} on {info.cores} cores: <output aria-live="polite">{ready}</output>.
+        Millpond {info.version} on {info.cores} cores: <output aria-live="polite">{ready}</output>
       </p>
       {error && <Problem error={error} onKey={() => setTries(tries + 1)} />}
       <Figures info={info} moments={moments} />
@@ -75,8 +75,8 @@ export function Health({ info: first }: { info: Info }) {
               <Fact name="vectors made" value={count(info.load.models[name]?.vectors ?? 0)} />
             </dl>
             {model.warnings.map((warning) => (
-              <p class="problem" key={warning}>
-                {warning}
+              <p class="warning" key={warning}>
+                <b>Note:</b> {warning}
               </p>
             ))}
             <Examination model={name} />
@@ -95,6 +95,8 @@ function Figures({ info, moments }: { info: Info; moments: Moment[] }) {
   const every = (of: (load: Load) => number) => moments.map((moment) => of(moment.load));
   // Models of one encoder wait in one queue, and each tells of it.
   const queued = (of: Load) => Math.max(0, ...Object.values(of.models).map((model) => model.queued_tokens));
+  const failed = (of: Load) => of.answers.failed;
+  const within = quantile(0.95, moments[0]?.load, load);
   const megabytes = (of: Load) => (of.resident_bytes ?? 0) / 1e6;
   return (
     <div class="sparks">
@@ -108,6 +110,18 @@ function Figures({ info, moments }: { info: Info; moments: Moment[] }) {
       />
       <Spark name="Requests under way" value={count(load.requests)} values={every((of) => of.requests)} note={`this page among them; of ${count(limits.max_requests)}`} />
       <Spark
+        name="Answered within"
+        value={within === null ? "no answer yet" : within === Infinity ? "over 60 s" : `${1_000 * within} ms`}
+        values={[]}
+        note="95 of 100 requests that do work, in the last two minutes"
+      />
+      <Spark
+        name="Failed"
+        value={count(failed(load) - failed(moments[0]?.load ?? load))}
+        values={between(moments, failed)}
+        note={`answers 5xx since you look; ${count(failed(load))} since the start`}
+      />
+      <Spark
         name="Memory"
         value={load.resident_bytes === null ? "not known" : `${count(Math.round(megabytes(load)))} MB`}
         values={every(megabytes)}
@@ -116,6 +130,14 @@ function Figures({ info, moments }: { info: Info; moments: Moment[] }) {
       <Spark name="Up for" value={duration(load.uptime_seconds)} values={[]} />
     </div>
   );
+}
+
+/** The bound in seconds that a share of the answers between two moments, or since the start where there was none, kept. */
+function quantile(share: number, before: Load | undefined, now: Load): number | null {
+  const total = now.answers.total - (before?.answers.total ?? 0);
+  if (total <= 0) return before ? quantile(share, undefined, now) : null;
+  const found = now.answers.seconds.find(([, count], place) => count - (before?.answers.seconds[place]?.[1] ?? 0) >= share * total);
+  return found?.[0] ?? Infinity;
 }
 
 /** How fast something that only grows did so between each two moments, by the second. */

@@ -26,7 +26,7 @@ function placesOf(column: Column): Map<string, number> {
 
 type Before = { column: number; place: number };
 
-/** Where a document stands in the nearest column to the left that has it. */
+/** Where a document stands in the nearest column to the left that has it, which need not be its neighbour. */
 function beforeOf(places: Map<string, number>[], column: number, key: string): Before | null {
   for (let left = column - 1; left >= 0; left--) {
     const place = places[left]!.get(key);
@@ -42,6 +42,8 @@ export function Columns({ columns, query, mode, info }: Props) {
   const frame = useRef<HTMLDivElement>(null);
   const places = columns.map(placesOf);
   return (
+    <>
+    {columns.length > 1 && <Legend />}
     <div class="scrolled" tabIndex={0} role="region" aria-label="Hits">
       <div class="columns" ref={frame} onMouseLeave={() => point(null)}>
         <Lines columns={columns} places={places} pointed={pointed} frame={frame} />
@@ -94,6 +96,22 @@ export function Columns({ columns, query, mode, info }: Props) {
         ))}
       </div>
     </div>
+    </>
+  );
+}
+
+/** What lines and marks mean, and what is not to be compared. */
+function Legend() {
+  const line = (kind: string) => (
+    <svg viewBox="0 -4 30 8" width="30" height="8" aria-hidden="true" class="lines-key">
+      <path class={kind} d="M0,0H30" />
+    </svg>
+  );
+  return (
+    <p class="note">
+      Lines join equal documents of neighbouring columns: {line("rises")} ranks as high or higher in the right one (▲), {line("falls")} lower (▼). ◆ marks
+      what is among the hits of one column alone. Each pooling has a scale of its own: compare ranks between columns, and not scores.
+    </p>
   );
 }
 
@@ -126,6 +144,7 @@ function Card({ hit, column, rank, before, fresh, alone, doc, pointed, onPoint, 
             <span aria-hidden="true">
               {moved > 0 ? "▲" : "▼"}
               {Math.abs(moved)}
+              {before!.column !== number - 1 && ` (column ${before!.column + 1})`}
             </span>
             <span class="unseen">
               {moved > 0 ? "up" : "down"} by {Math.abs(moved)} against column {before!.column + 1}
@@ -133,7 +152,7 @@ function Card({ hit, column, rank, before, fresh, alone, doc, pointed, onPoint, 
           </span>
         )}
         {moved === 0 && <span class="same">= <span class="unseen">the rank of column {before!.column + 1}</span></span>}
-        {alone ? <span class="mark">◆ only here</span> : fresh && <span class="mark">not in column {number}</span>}
+        {alone ? <span class="mark">◆ in no other column</span> : fresh && <span class="mark">not in column {number}</span>}
         <bdi class="id">{hit.id}</bdi>
       </p>
       <p class={open ? "text" : "text clamped"} dir="auto">
@@ -183,7 +202,7 @@ function Spanned({ text, start, end, whole }: { text: string; start: number; end
 type LinesProps = { columns: Column[]; places: Map<string, number>[]; pointed: string | null; frame: { current: HTMLDivElement | null } };
 type Line = { key: string; path: string; moved: number };
 
-/** Lines from each document to the next column that has it, behind those between. What they show is told at each hit as well. */
+/** Lines from each document to where it stands in the next column. What they show is told at each hit as well. */
 function Lines({ columns, places, pointed, frame }: LinesProps) {
   const [lines, setLines] = useState<Line[]>([]);
   useLayoutEffect(() => {
@@ -217,16 +236,16 @@ function drawn(frame: HTMLElement, places: Map<string, number>[]): Line[] {
   });
   return places.slice(1).flatMap((right, number) =>
     [...right].flatMap(([key, place]): Line[] => {
-      const before = beforeOf(places, number + 1, key);
-      if (!before) return [];
-      const cards = [boxes[before.column]!.get(key), boxes[number + 1]!.get(key)];
+      const before = places[number]!.get(key);
+      if (before === undefined) return [];
+      const cards = [boxes[number]!.get(key), boxes[number + 1]!.get(key)];
       const [one, other] = cards.map((card) => card?.getBoundingClientRect());
       const [from, to] = cards.map((card) => card?.querySelector(".place")?.getBoundingClientRect());
       if (!from || !to || !one || !other) return [];
       const [x1, y1] = [one.right - origin.left, from.top + from.height / 2 - origin.top];
       const [x2, y2] = [other.left - origin.left, to.top + to.height / 2 - origin.top];
       const half = (x1 + x2) / 2;
-      return [{ key: `${number}${key}`, path: `M${x1},${y1}C${half},${y1} ${half},${y2} ${x2},${y2}`, moved: before.place - place }];
+      return [{ key: `${number}${key}`, path: `M${x1},${y1}C${half},${y1} ${half},${y2} ${x2},${y2}`, moved: before - place }];
     }),
   );
 }

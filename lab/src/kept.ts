@@ -3,11 +3,6 @@ import { type Dispatch, type StateUpdater, useState } from "preact/hooks";
 
 const kept = new Map<string, unknown>();
 
-/** What a panel is to say when one comes back to it; for a panel that one leaves. */
-export function keep(name: string, value: unknown): void {
-  kept.set(name, value);
-}
-
 /** State as of `useState` that outlives its panel, under a name of its own. */
 export function useKept<Value>(name: string, first: Value): [Value, Dispatch<StateUpdater<Value>>] {
   const [value, set] = useState<Value>(kept.has(name) ? (kept.get(name) as Value) : first);

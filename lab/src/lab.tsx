@@ -1,6 +1,7 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ask, type Info } from "./api";
+import { baseOf } from "./choices";
 import { Health } from "./health";
 import { Laboratory } from "./laboratory";
 import { useLatest } from "./latest";
@@ -26,6 +27,13 @@ function named(): Name {
   return name in PANELS ? (name as Name) : "texts";
 }
 
+/** What is served, in a few words. */
+function servedBy(info: Info): string {
+  const { encoder, pooling } = info.models[info.default_model]!;
+  const more = Object.keys(info.models).length - 1;
+  return `${baseOf(encoder)} with ${pooling} pooling${more > 0 ? ` and ${more} more` : ""}`;
+}
+
 function Lab() {
   const [panel, setPanel] = useState<Name>(named());
   const [tries, setTries] = useState(0);
@@ -40,6 +48,9 @@ function Lab() {
     <>
       <header>
         <h1>Millpond lab</h1>
+        <p class="about">
+          See and compare how token vectors become one vector of a text{answer && `: on this service, by ${servedBy(answer)}`}.
+        </p>
         <nav aria-label="Panels">
           {Object.entries(PANELS).map(([name, { title }]) => (
             <a key={name} href={`#${name}`} aria-current={name === panel ? "page" : undefined}>

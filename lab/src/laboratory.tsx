@@ -5,7 +5,7 @@ import { useKept } from "./kept";
 import { Lesson } from "./lesson";
 import { Tabs } from "./tabs";
 
-const TABS = { text: "A text of yours", lesson: "The lesson's numbers" };
+const TABS = { text: "A text of yours", lesson: "Numbers of your own" };
 type Tab = keyof typeof TABS;
 
 export function Laboratory({ info }: { info: Info }) {

@@ -1,6 +1,6 @@
 // Requests of which only the latest counts: one is under way, at most one waits, and what waited before it is dropped.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Offline } from "./api";
+import { Offline, Refused } from "./api";
 
 export type Latest<Answer> = { answer: Answer | null; error: Error | null; busy: boolean };
 
@@ -20,6 +20,11 @@ export function useLatest<Input, Answer>(
   useEffect(() => line.current?.next(input), [written]);
   useEffect(() => () => line.current?.close(), []);
   return state;
+}
+
+/** Whether it is the request that is wrong, so that the answer before it is none to it. */
+function atFault(error: Error): boolean {
+  return error instanceof Refused && error.status < 429;
 }
 
 type Tell<Answer> = (change: (before: Latest<Answer>) => Latest<Answer>) => void;
@@ -65,7 +70,7 @@ class Line<Input, Answer> {
       this.begun = performance.now();
       const found = await this.ask(input, aborter.signal).then(
         (answer) => ({ answer, error: null }),
-        (error: Error) => ({ error }),
+        (error: Error) => (atFault(error) ? { answer: null, error } : { error }),
       );
       this.aborter = null;
       window.clearTimeout(this.timer);

@@ -46,7 +46,7 @@ const LESSONS: Record<string, Of> = {
   "Four tokens in three dimensions": {
     rows: rows([0.5, 0.3, -0.1], [0.8, -0.2, 0.4], [0.1, 0.9, 0.3], [-0.3, 0.5, 0.6]),
   },
-  "A block, and who is told of its error": { rows: rows([1.2], [0.5], [0.3], [2.7]), upstream: 0.5 },
+  "A block and its gradients": { rows: rows([1.2], [0.5], [0.3], [2.7]), upstream: 0.5 },
   "Between the mean and the max": { rows: rows([1], [0.5], [2], [0.3]), more: ["gem(p=1)", "gem(p=10)"] },
   "A 4 × 4 grid with windows": { rows: rows(...blocks(GRID).map((number) => [number])), more: PIECES(4), grid: true },
   "Windows and segments": {
@@ -183,10 +183,10 @@ export function Lesson({ tab }: { tab: string }) {
           <Slider name="GeM's p" value={power} least={1} most={20} step={0.5} onChange={setPower} />
           <Slider name="Angle of the query" value={angle} most={359} step={1} unit="°" onChange={(to) => (setAngle(to), setExact(null))} />
           <Slider name="Length of the query" value={sharpness} most={20} step={0.02} onChange={(to) => (setSharpness(to), setExact(null))} />
-          <Slider name="Upstream gradient" value={upstream} most={2} step={0.1} onChange={setUpstream} />
+          <Slider name="Error of the vector (upstream gradient)" value={upstream} most={2} step={0.1} onChange={setUpstream} />
         </fieldset>
       </div>
-      {!ready && <p class="note">No token counts, so there is nothing to pool. Tick one.</p>}
+      {!ready && <p class="note">No token is in the mask, so there is nothing to pool. Tick one.</p>}
       {error && <Problem error={error} onKey={() => setTries(tries + 1)} />}
       {answer && ready && (
         <>
@@ -203,10 +203,10 @@ export function Lesson({ tab }: { tab: string }) {
               mean={vectorOf(answer.disturbed, "piecewise(n=4, by=mean)")}
             />
           )}
-          <h3>Who counts, and who is told of an error</h3>
+          <h3>Weights and gradients</h3>
           <p class="note">
-            The weight of each token, as a mean over dimensions where each has its own, and below it the gradient: what reaches the
-            token's numbers of an upstream gradient of {upstream} on each of the vector's.
+            The weight of each token in the pooled vector, as a mean over dimensions where each has its own. Below it the gradient: how much of an
+            error of {upstream} in each number of the vector reaches each number of the token in training.
           </p>
           <div class="scrolled" tabIndex={0} role="region" aria-label="Weights and gradients">
             <Weights pooled={answer.disturbed} rows={now} own={written.length} upstream={upstream} />
@@ -254,10 +254,10 @@ function States({ of, onChange }: StatesProps) {
           <th scope="col">token</th>
           {Array.from({ length: dim }, (_, place) => (
             <th scope="col" key={place}>
-              number {place + 1}
+              dim {place + 1}
             </th>
           ))}
-          <th scope="col">counts</th>
+          <th scope="col">in the mask</th>
         </tr>
       </thead>
       <tbody>
@@ -270,7 +270,7 @@ function States({ of, onChange }: StatesProps) {
                   type="number"
                   step="any"
                   value={number}
-                  aria-label={`Token ${token + 1}, number ${place + 1}`}
+                  aria-label={`Token ${token + 1}, dim ${place + 1}`}
                   onInput={(event) => {
                     const to = event.currentTarget.valueAsNumber;
                     if (Number.isFinite(to)) {
@@ -284,7 +284,7 @@ function States({ of, onChange }: StatesProps) {
               <input
                 type="checkbox"
                 checked={row.counts}
-                aria-label={`Token ${token + 1} counts`}
+                aria-label={`Token ${token + 1} in the mask`}
                 onChange={(event) => onChange(token, { counts: event.currentTarget.checked })}
               />
             </td>
@@ -353,7 +353,7 @@ function Weights({ pooled, rows: of, own, upstream }: WeightsProps) {
         {of.map((row, token) => (
           <tr key={token}>
             <th scope="row">
-              {token + 1} <small>{!row.counts ? "does not count" : token >= own ? "filler" : ""}</small>
+              {token + 1} <small>{!row.counts ? "masked" : token >= own ? "filler" : ""}</small>
             </th>
             {pooled.map((each) => {
               const weight = mean(each.weights[token] ?? 0);

@@ -71,7 +71,7 @@ export function Making({ info, onMade }: Props) {
   return (
     <>
       <p class="note">
-        Each pooling becomes a collection of its own. They are dropped when you close the page, or ten minutes after it is gone.
+        Each pooling becomes a collection of its own. They are deleted when you close the page, or ten minutes after it is gone.
       </p>
       <div class="controls">
         <div

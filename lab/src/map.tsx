@@ -110,7 +110,8 @@ export function Projection({ info }: { info: Info }) {
             ))}
           </fieldset>
           <p class="note">
-            {answer.note} The two axes have {share(current.explained[0])} and {share(current.explained[1])} of what sets these vectors apart.
+            {answer.note} The two axes show {share(current.explained[0])} and {share(current.explained[1])} of what sets these vectors apart (variance); {share(1 - current.explained[0] - current.explained[1])} is
+            not to be seen here, so take distances as rough.
           </p>
           <Chosen key={answer.texts.join("\n")} view={current} texts={answer.texts} />
           <Copies

@@ -8,29 +8,48 @@ const CROSS = 6;
 const LETTER = 7; // of a label's width
 const LINE = 13; // of its height
 
-type Label = { x: number; y: number; width: number };
+type Box = { left: number; top: number; right: number; bottom: number };
+type Label = { x: number; y: number; anchor: "start" | "end" | "middle" };
 
 /** Whether a point's name stands in it. */
 function inside(point: Point): boolean {
   return point.kind === "token" || point.kind === "masked";
 }
 
-function label(point: Point, x: number, y: number): Label {
-  if (inside(point)) return { x, y: y + 4, width: 0 };
-  return { x: x + 9, y: y + (point.kind === "vector" ? -6 : 4), width: LETTER * point.name.length };
+function cover(one: Box, other: Box): boolean {
+  return one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom;
 }
 
-/** Move labels down until none stands on another. */
-function apart(labels: Label[]): Label[] {
-  const found: Label[] = [];
-  for (const one of labels) {
-    const moved = { ...one };
-    const covers = (other: Label) =>
-      other.width > 0 && Math.abs(other.y - moved.y) < LINE && moved.x < other.x + other.width && other.x < moved.x + moved.width;
-    while (moved.width > 0 && found.some(covers)) moved.y += LINE;
-    found.push(moved);
+/** Where a name may stand beside its point: right, left, above, below, and the same further away. */
+function* beside(x: number, y: number, width: number): Generator<[Label, Box]> {
+  for (let away = 0; away < 6; away++) {
+    const far = away * LINE;
+    for (const [dx, dy] of [[9, -6 - far], [9, 14 + far], [-9, -6 - far], [-9, 14 + far], [9, 4], [-9, 4]] as const) {
+      const left = dx > 0 ? x + dx : x + dx - width;
+      const box = { left, top: y + dy - LINE + 3, right: left + width, bottom: y + dy + 3 };
+      yield [{ x: x + dx, y: y + dy, anchor: dx > 0 ? "start" : "end" }, box];
+    }
   }
-  return found;
+}
+
+/** A place for each name, on no other name, no circle and within the picture, as far as there is one. */
+function labelled(points: Point[], x: (point: Point) => number, y: (point: Point) => number): Label[] {
+  const taken: Box[] = points.map((point) => {
+    const reach = inside(point) ? 9 : 5;
+    return { left: x(point) - reach, top: y(point) - reach, right: x(point) + reach, bottom: y(point) + reach };
+  });
+  return points.map((point): Label => {
+    if (inside(point)) return { x: x(point), y: y(point) + 4, anchor: "middle" };
+    let first: Label | null = null;
+    for (const [label, box] of beside(x(point), y(point), LETTER * point.name.length)) {
+      first ??= label;
+      const within = box.left >= 0 && box.right <= SIZE && box.top >= 0 && box.bottom <= SIZE;
+      if (!within || taken.some((other) => cover(box, other))) continue;
+      taken.push(box);
+      return label;
+    }
+    return first!;
+  });
 }
 
 /** A picture; each kind has a shape of its own, and each vector its name. What it shows stands in the tables too. */
@@ -39,7 +58,7 @@ export function Plot({ points }: { points: Point[] }) {
   const place = (number: number) => ((number + reach) / (2 * reach)) * (SIZE - 2 * MARGIN) + MARGIN;
   const x = (point: Point) => place(point.at[0]);
   const y = (point: Point) => SIZE - place(point.at[1]);
-  const labels = apart(points.map((point) => label(point, x(point), y(point))));
+  const labels = labelled(points, x, y);
   return (
     <svg class="plot" viewBox={`0 0 ${SIZE} ${SIZE}`} role="img" aria-label="Tokens as circles, pooled vectors as crosses">
       <line class="axis" x1={MARGIN} x2={SIZE - MARGIN} y1={SIZE / 2} y2={SIZE / 2} />
@@ -52,7 +71,7 @@ export function Plot({ points }: { points: Point[] }) {
           ) : (
             <circle cx={x(point)} cy={y(point)} r={point.kind === "query" ? 4 : 9} />
           )}
-          <text x={labels[number]!.x} y={labels[number]!.y} text-anchor={inside(point) ? "middle" : "start"}>
+          <text x={labels[number]!.x} y={labels[number]!.y} text-anchor={labels[number]!.anchor}>
             {point.name}
           </text>
         </g>

@@ -1,12 +1,13 @@
 // A quiz: guess which pooling an encoder should use, and have it measured.
-import { useEffect, useRef, useState } from "preact/hooks";
-import { Cut, type Info, Offline, Refused, stream } from "./api";
+import { useState } from "preact/hooks";
+import type { Info } from "./api";
 import { ModelChoice, useModel } from "./choices";
 import { Copies } from "./copy";
-import { keep, useKept } from "./kept";
+import { useKept } from "./kept";
+import { type Outcome, type Run, useMeasuring } from "./measuring";
 import { Problem } from "./problem";
-import { type Line, type Report, judged, rowOf, share, type Step } from "./report";
-import { megabytes, MOST_BYTES, MOST_ROWS, read, type Rows, tooLarge } from "./rows";
+import { judged, rowOf, share } from "./report";
+import { megabytes, MOST_BYTES, MOST_ROWS, read, tooLarge } from "./rows";
 import { Heading, Scores } from "./scores";
 import { curl, literal, yaml } from "./snippets";
 import "./quiz.css";
@@ -34,9 +35,6 @@ const STAGES: Record<string, string> = {
 const SHELL = 100_000; // characters that a command line takes
 
 type Source = "examples" | "own";
-type Body = { data?: "examples"; model: string } & Partial<Record<Rows["layout"], Rows["rows"]>>;
-type Outcome = { report: Report; guess: string; body: Body; own: boolean };
-type Run = { step: Step | null; texts: number; begun: number };
 
 export function Quiz({ info }: { info: Info }) {
   const model = useModel(info);
@@ -44,61 +42,15 @@ export function Quiz({ info }: { info: Info }) {
   const [source, setSource] = useKept<Source>("quiz.source", "examples");
   const [written, write] = useKept("quiz.written", "");
   const [file, setFile] = useKept<File | null>("quiz.file", null);
-  const [outcome, setOutcome] = useKept<Outcome | null>("quiz.outcome", null);
-  const [run, setRun] = useState<Run | null>(null);
-  const [said, say] = useKept("quiz.said", "");
-  const [error, setError] = useState<Error | null>(null);
-  const aborter = useRef<AbortController | null>(null);
-  useEffect(
-    () => () => {
-      if (!aborter.current) return;
-      aborter.current.abort();
-      keep("quiz.said", "The run was stopped when you left this panel. Nothing is left of it; run it again when you like.");
-    },
-    [],
-  );
+  const measuring = useMeasuring();
+  const { run, said, error, outcome } = measuring;
 
-  const begin = async () => {
-    const body: Body = { model: model.name };
-    setError(null);
-    say("");
-    if (source === "own") {
-      const rows = read(file ? file.written : written);
-      if (typeof rows === "string") return setError(new Error(rows));
-      body[rows.layout] = rows.rows;
-      if (rows.left) say(`Of ${rows.rows.length + rows.left} rows the first ${rows.rows.length} are compared.`);
-    } else {
-      body.data = "examples";
-    }
-    const own = new AbortController();
-    aborter.current = own;
-    setOutcome(null);
-    setRun({ step: null, texts: 0, begun: performance.now() });
-    try {
-      let report: Report | null = null;
-      for await (const line of stream<Line>("evaluate", body, own.signal)) {
-        if (line.progress) {
-          const step = line.progress;
-          setRun((before) => before && { ...before, step, texts: step.stage === "embedding" ? step.total : before.texts });
-        }
-        if (line.error) throw new Refused(line.error.status, line.error.detail);
-        report = line.report ?? null;
-      }
-      if (!report) throw new Cut();
-      setOutcome({ report, guess, body, own: source === "own" });
-    } catch (wrong) {
-      if (!own.signal.aborted) setError(inWords(wrong as Error));
-    }
-    if (aborter.current === own) {
-      aborter.current = null;
-      setRun(null);
-    }
-  };
-  const stop = () => {
-    aborter.current?.abort();
-    aborter.current = null;
-    setRun(null);
-    say("Stopped. Nothing is left of it; run it again when you like.");
+  const begin = () => {
+    if (source === "examples") return void measuring.begin({ model: model.name, data: "examples" }, guess);
+    const rows = read(file ? file.written : written);
+    if (typeof rows === "string") return measuring.fail(new Error(rows));
+    const said = rows.left ? `Of ${rows.rows.length + rows.left} rows the first ${rows.rows.length} are compared.` : "";
+    void measuring.begin({ model: model.name, [rows.layout]: rows.rows }, guess, said);
   };
 
   return (
@@ -142,12 +94,12 @@ export function Quiz({ info }: { info: Info }) {
             These pairs are few, and only show how it works: expect wide intervals, and measure on data of your own before you decide.
           </p>
         ) : (
-          <Own written={written} write={write} file={file} setFile={setFile} fail={setError} />
+          <Own written={written} write={write} file={file} setFile={setFile} fail={(wrong) => measuring.fail(wrong)} />
         )}
       </fieldset>
       <div class="run">
         {run ? (
-          <button type="button" onClick={stop}>
+          <button type="button" onClick={() => measuring.stop()}>
             Stop
           </button>
         ) : (
@@ -159,19 +111,10 @@ export function Quiz({ info }: { info: Info }) {
         <output aria-live="polite">{said}</output>
       </div>
       {error && <Problem error={error} onKey={begin} />}
+      {outcome && run && <p class="note">What follows is of the run before.</p>}
       {outcome && <Answer outcome={outcome} encoder={info.models[outcome.body.model]?.encoder ?? outcome.report.model} />}
     </section>
   );
-}
-
-/** Say what one can do about it here. */
-function inWords(error: Error): Error {
-  if (error instanceof Cut) return new Error(`${error.message} Nothing is left of this run: press Run once it is back.`);
-  if (error instanceof Offline) {
-    return new Error(`No answer from ${location.origin}. It may be starting again: what you chose is kept. Press Run once it is back.`);
-  }
-  if (error instanceof Refused && error.status === 503) return new Error(`Not now: ${error.message}`);
-  return error;
 }
 
 type File = { name: string; bytes: number; written: string };
@@ -260,7 +203,7 @@ function Going({ run }: { run: Run }) {
   );
 }
 
-function Answer({ outcome: { report, guess, body, own }, encoder }: { outcome: Outcome; encoder: string }) {
+function Answer({ outcome: { report, guess, body }, encoder }: { outcome: Outcome; encoder: string }) {
   const data = report.data[0]!;
   const written = JSON.stringify(body);
   const named = written.length < SHELL ? undefined : "@body.json"; // longer ones no shell takes
@@ -269,7 +212,7 @@ function Answer({ outcome: { report, guess, body, own }, encoder }: { outcome: O
   return (
     <>
       <h3>
-        {own ? "Your data" : "The packaged pairs"} <small>{`${report.model}, ${report.runtime}`}</small>
+        {body.data ? "The packaged pairs" : "Your data"} <small>{`${report.model}, ${report.runtime}`}</small>
       </h3>
       <div class="answer" role="group" aria-label="The answer">
         {guess && <p>{judged(report, data, guess)}</p>}
@@ -286,10 +229,9 @@ function Answer({ outcome: { report, guess, body, own }, encoder }: { outcome: O
       <Heading data={data} />
       <Scores report={report} data={data} guess={guess ? (rowOf(data, guess)?.strategy ?? null) : null} />
       <p class="note">
-        A line is the 95 % interval of a score, and the dashed one marks the score of {data.reference}. Two intervals may overlap and the
-        poolings still differ: the column “against {data.reference}” compares them on the same {data.items}, and says “no different” where
-        chance alone explains the difference (noise). “Lost” is by how much the score falls when a fifth of the words is replaced or dropped,
-        or the second half of each text is cut off.
+        A line is a 95 % interval. Those of two scores may overlap and the poolings still differ: what decides is the interval of their difference on
+        the same {data.items}. Where it holds zero, chance alone may explain the difference, and the two cannot be told apart on so little data. “Lost”
+        is by how much the score falls when a fifth of the words is replaced or dropped, or the second half of each text is cut off.
         {data.rows.some((row) => row.information) && " “Words kept” is how many of a text's words can be read from its vector."}
       </p>
       <Copies

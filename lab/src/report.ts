@@ -56,7 +56,7 @@ export function judged(report: Report, data: DataSet, guess: string): string {
   const worse = `Your guess, ${row.strategy}, is worse than ${report.choice}, beyond noise: ${own} against ${best}.`;
   if (report.choice === data.reference) return row.verdict === "worse" ? worse : same;
   if (row.strategy === data.reference || row.verdict === "worse") return worse;
-  const against = row.verdict === "better" ? "better than" : "no different from";
+  const against = row.verdict === "better" ? "better than" : "not to be told apart from";
   return `Your guess, ${row.strategy}, is ${against} ${data.reference}, and ${report.choice} is the better choice: ${own} against ${best}.`;
 }
 

@@ -8,7 +8,7 @@ const LOWEST = 360;
 const MARGIN = 30;
 const NEIGHBOURS = 10;
 const STEADY = 6; // how far a hand that clicks may move
-const LABELLED = 150; // points; among more, labels would stand on points
+const LABELLED = 150; // points that have labels, where there is room
 const LETTER = 6.2; // of a label's width
 const LINE = 14; // of its height
 const CIRCLE = "M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0Z";
@@ -44,7 +44,7 @@ export function Scatter({ places, texts, label, chosen, onChoose }: Props) {
     return () => watch.disconnect();
   }, []);
   const drawn = useMemo(() => placed(places, size), [places, size]);
-  const labels = useMemo(() => (texts.length > LABELLED ? new Map<number, Side>() : labelled(drawn, texts, size[0])), [drawn, texts]);
+  const labels = useMemo(() => labelled(drawn, texts, size[0]), [drawn, texts]);
   const current = Math.min(pointed, places.length - 1);
 
   const at = (event: PointerEvent): Place => {
@@ -151,6 +151,7 @@ function labelled(drawn: Place[], texts: string[], most: number): Map<number, Si
   const found = new Map<number, Side>();
   const boxes: [number, number, number][] = [];
   drawn.forEach(([x, y], number) => {
+    if (found.size === LABELLED) return;
     const width = LETTER * Math.min(28, texts[number]?.length ?? 0) + 12;
     const side = x + width > most ? "left" : "right";
     const from = side === "left" ? x - width : x;

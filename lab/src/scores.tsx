@@ -1,5 +1,5 @@
 // The table of a report: each pooling's score and its interval, drawn on one axis, and whether it differs beyond noise.
-import { type DataSet, hundredfold, type Perturbed, type Report, type Scored } from "./report";
+import { type DataSet, hundredfold, type Perturbed, type Report, type Score, type Scored } from "./report";
 import "./scores.css";
 
 const WIDTH = 260;
@@ -20,6 +20,12 @@ function axisOf(scores: { low: number; high: number }[]): Axis {
   return { low, high, x: (value) => MARGIN + ((value - low) / (high - low)) * (WIDTH - 2 * MARGIN) };
 }
 
+/** One axis for all differences, as far to the left of zero as to its right. */
+function around(differences: Score[]): Axis {
+  const reach = Math.max(0.05, Math.ceil(20 * Math.max(...differences.flatMap((each) => [Math.abs(each.low), Math.abs(each.high)]), 0)) / 20);
+  return { low: -reach, high: reach, x: (value) => MARGIN + ((value + reach) / (2 * reach)) * (WIDTH - 2 * MARGIN) };
+}
+
 /** What the scores are. */
 export function Heading({ data }: { data: DataSet }) {
   const metric = data.metrics[0]!;
@@ -35,6 +41,7 @@ export function Scores({ report, data, guess }: { report: Report; data: DataSet;
   const of = (row: Scored) => row.scores[metric]!;
   const rows = [...data.rows].sort((one, other) => of(other).value - of(one).value);
   const axis = axisOf(rows.map(of));
+  const differences = around(rows.flatMap((row) => row.difference ?? []));
   const reference = rows.find((row) => row.strategy === data.reference)!;
   const dims = new Map(report.strategies.map((each) => [each.name, each.dim]));
   const recovered = rows.some((row) => row.information);
@@ -47,9 +54,12 @@ export function Scores({ report, data, guess }: { report: Report; data: DataSet;
             <th scope="col">score</th>
             <th scope="col">
               95 % interval
-              <Ticks axis={axis} />
+              <Ticks axis={axis} step={0.1 * Math.ceil(Math.round((axis.high - axis.low) * 10) / 5)} />
             </th>
-            <th scope="col">against {data.reference}</th>
+            <th scope="col">
+              difference to {data.reference}, 95 % interval
+              <Ticks axis={differences} step={differences.high} />
+            </th>
             <th scope="col">lost when words are replaced</th>
             <th scope="col">lost when half is cut off</th>
             {recovered && <th scope="col">words kept</th>}
@@ -66,12 +76,15 @@ export function Scores({ report, data, guess }: { report: Report; data: DataSet;
               </th>
               <td>{hundredfold(of(row).value)}</td>
               <td class="interval">
-                <Interval row={row} axis={axis} metric={metric} at={of(reference).value} marked={row === reference} />
+                <Interval of={of(row)} axis={axis} at={of(reference).value} marked={row === reference} />
                 <span>
                   {hundredfold(of(row).low)} to {hundredfold(of(row).high)}
                 </span>
               </td>
-              <td class={`verdict ${(row.verdict ?? "").replace(" ", "-")}`}>{inWords(row, data.reference)}</td>
+              <td class={`interval verdict ${(row.verdict ?? "").replace(" ", "-")}`}>
+                {row.difference && <Interval of={row.difference} axis={differences} at={0} marked={false} />}
+                {inWords(row)}
+              </td>
               <td>{lost(row.robustness["noise"], 0.2)}</td>
               <td>{lost(row.robustness["cut"], 0.5)}</td>
               {recovered && <td>{row.information ? `${hundredfold(row.information.words_recovered)} %` : "–"}</td>}
@@ -84,11 +97,16 @@ export function Scores({ report, data, guess }: { report: Report; data: DataSet;
   );
 }
 
-function inWords(row: Scored, reference: string): string {
+function inWords(row: Scored): string {
   if (row.verdict === null || row.difference === null) return "what the others are compared with";
-  const sign = row.difference.value >= 0 ? "+" : "−";
-  const words = row.verdict === "within noise" ? "no different from" : `${row.verdict} than`;
-  return `${words} ${reference} (${sign}${hundredfold(Math.abs(row.difference.value))})`;
+  const { value, low, high } = row.difference;
+  const equal = hundredfold(Math.abs(low)) === "0.0" && hundredfold(Math.abs(high)) === "0.0";
+  const words = equal ? "the same" : row.verdict === "within noise" ? "may be chance" : row.verdict;
+  return `${words}: ${signed(value)} (${signed(low)} to ${signed(high)})`;
+}
+
+function signed(value: number): string {
+  return `${value >= 0 ? "+" : "−"}${hundredfold(Math.abs(value))}`;
 }
 
 function lost(levels: Perturbed[] | undefined, level: number): string {
@@ -96,11 +114,10 @@ function lost(levels: Perturbed[] | undefined, level: number): string {
   return found ? hundredfold(found.lost) : "–";
 }
 
-type IntervalProps = { row: Scored; axis: Axis; metric: string; at: number; marked: boolean };
+type IntervalProps = { of: Score; axis: Axis; at: number; marked: boolean };
 
 /** A line from end to end and a point at the score: a square where it is what the others are compared with. */
-function Interval({ row, axis, metric, at, marked }: IntervalProps) {
-  const { value, low, high } = row.scores[metric]!;
+function Interval({ of: { value, low, high }, axis, at, marked }: IntervalProps) {
   const middle = HEIGHT / 2;
   return (
     <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} aria-hidden="true">
@@ -118,10 +135,9 @@ function Interval({ row, axis, metric, at, marked }: IntervalProps) {
   );
 }
 
-function Ticks({ axis }: { axis: Axis }) {
-  const steps = Math.round((axis.high - axis.low) * 10);
-  const each = Math.ceil(steps / 5);
-  const ticks = Array.from({ length: steps + 1 }, (_, place) => axis.low + place / 10).filter((_, place) => place % each === 0);
+function Ticks({ axis, step }: { axis: Axis; step: number }) {
+  const count = Math.floor((axis.high - axis.low) / step + 1e-9) + 1;
+  const ticks = Array.from({ length: count }, (_, place) => axis.low + place * step);
   return (
     <svg class="ticks" viewBox={`0 0 ${WIDTH} 18`} aria-hidden="true">
       {ticks.map((tick) => (

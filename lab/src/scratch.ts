@@ -1,9 +1,10 @@
 // Scratch collections: made by this page, filled in batches, kept while it is open, and dropped with it.
-import { useEffect, useState } from "preact/hooks";
 import { Offline, Refused, send } from "./api";
-import { drop, pathOf } from "./collections";
+import { type Collection, drop, pathOf } from "./collections";
 import type { Doc } from "./intake";
+import { Shared, useShared } from "./shared";
 
+const PREFIX = "lab-";
 const IDLE = 600; // seconds without use after which the service drops one, should this page not get to it
 const KEEP = 120_000; // milliseconds between two uses that keep them
 const BATCH = 64; // documents of a request, and
@@ -31,16 +32,16 @@ export type Filling = {
 
 type Rejected = { id: string | null; detail: string };
 
-class Scratch {
+class Scratch extends Shared {
   filling: Filling | null = null;
   /** Changes whenever collections, or what they hold, may have changed. */
   version = 0;
   private readonly made = new Set<string>();
-  private readonly listeners = new Set<() => void>();
   private aborter: AbortController | null = null;
   private timer = 0;
 
   constructor() {
+    super();
     addEventListener("pagehide", () => {
       this.aborter?.abort();
       for (const name of this.made) void drop(name, { keepalive: true }).catch(() => undefined);
@@ -55,13 +56,13 @@ class Scratch {
     });
   }
 
-  listen(listener: () => void): () => void {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
   has(name: string): boolean {
     return this.made.has(name);
+  }
+
+  /** Whether a collection is the scratch of another page, which drops it when it likes. */
+  ofAnother(one: Collection): boolean {
+    return one.name.startsWith(PREFIX) && one.idle_timeout !== undefined && !this.has(one.name);
   }
 
   get names(): string[] {
@@ -73,8 +74,8 @@ class Scratch {
     const aborter = new AbortController();
     this.aborter?.abort();
     this.aborter = aborter;
-    const stem = `lab-${[...crypto.getRandomValues(new Uint8Array(5))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-    const names = wanted.map((_, place) => `${stem}-${place + 1}`);
+    const stem = `${PREFIX}${[...crypto.getRandomValues(new Uint8Array(5))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+    const names = wanted.map((one, place) => `${stem}-${place + 1}-${plain(one)}`);
     this.change({ names, done: 0, total: docs.length, waiting: "", left: 0, why: "", state: "running", error: null });
     this.keep();
     try {
@@ -194,9 +195,11 @@ class Scratch {
     this.tell();
   }
 
-  private tell(): void {
-    for (const listener of this.listeners) listener();
-  }
+}
+
+/** What a collection is made with, in letters that a name may have. */
+function plain({ pooling, cut }: Wanted): string {
+  return (cut === "whole" ? pooling : `${pooling}-${cut}`).replace(/[^A-Za-z0-9_.-]+/g, "-").replace(/-+$/, "").slice(0, 60);
 }
 
 /** The next documents, up to a number and to a number of characters, and at least one. */
@@ -221,7 +224,5 @@ const scratch = new Scratch();
 
 /** The scratch collections of this page; whoever calls this is drawn again when they change. */
 export function useScratch(): Scratch {
-  const [, draw] = useState(0);
-  useEffect(() => scratch.listen(() => draw((count) => count + 1)), []);
-  return scratch;
+  return useShared(scratch);
 }

@@ -35,7 +35,7 @@ export function Search({ info }: { info: Info }) {
   const again = () => setTries((count) => count + 1);
 
   const all = useLatest({ tries, version: scratch.version }, (_, signal) => listed(signal));
-  const known = all.answer ?? [];
+  const known = (all.answer ?? []).filter((one) => !scratch.ofAnother(one));
   const columns = chosen.flatMap((name) => known.filter((one) => one.name === name)).slice(0, MOST_COLUMNS);
   const chunked = columns.some((one) => one.chunking);
   const condition = useMemo(() => checked(filter), [filter]);
@@ -92,7 +92,7 @@ export function Search({ info }: { info: Info }) {
     <section aria-labelledby="search-title" aria-busy={found.busy || (all.busy && !all.answer)}>
       <h2 id="search-title">Search</h2>
       <p class="note">
-        Ask the same texts under several poolings at once. Each collection is a column; lines show where a document stands in the next one.
+        Ask the same texts under several poolings at once. Each collection becomes a column, and you see which documents move.
       </p>
       {all.error && <Problem error={all.error} onKey={again} />}
       <div class="sources">
@@ -118,7 +118,7 @@ export function Search({ info }: { info: Info }) {
             </button>
             {scratch.names.length > 0 && (
               <button type="button" onClick={() => void scratch.drop(...scratch.names).catch(again)}>
-                Drop all that this page made
+                Delete all that this page made
               </button>
             )}
           </p>
@@ -180,7 +180,7 @@ export function Search({ info }: { info: Info }) {
             />
             {columns.length > 1 && (
               <label>
-                of column{" "}
+                for column{" "}
                 <select value={String(columns.indexOf(taken))} onChange={(event) => setCopied(Number(event.currentTarget.value))}>
                   {columns.map((one, place) => (
                     <option key={one.name} value={String(place)}>
@@ -198,6 +198,10 @@ export function Search({ info }: { info: Info }) {
   );
 }
 
+function minutes(seconds: number): string {
+  return seconds % 60 ? `${seconds} s` : `${seconds / 60} min`;
+}
+
 type ChoiceProps = { of: Collection; models: number; chosen: boolean; full: boolean; onChoose: () => void };
 
 function Choice({ of, models, chosen, full, onChoose }: ChoiceProps) {
@@ -206,15 +210,15 @@ function Choice({ of, models, chosen, full, onChoose }: ChoiceProps) {
   return (
     <div class="collection">
       <label>
-        <input type="checkbox" checked={chosen} disabled={full && !chosen} onChange={onChoose} /> <bdi>{of.name}</bdi>{" "}
+        <input type="checkbox" checked={chosen} disabled={full && !chosen} onChange={onChoose} /> <b>{madeWith(of, models)}</b>{" "}
         <small>
-          {madeWith(of, models)}; {of.count} {of.count === 1 ? "document" : "documents"}
-          {of.idle_timeout && `; dropped after ${of.idle_timeout} s without use`}
+          {of.count} {of.count === 1 ? "document" : "documents"} in <bdi>{of.name}</bdi>
+          {of.idle_timeout && `, deleted after ${minutes(of.idle_timeout)} without use`}
         </small>
       </label>
       {scratch.has(of.name) && (
-        <button type="button" aria-label={`Drop ${of.name}`} onClick={() => void scratch.drop(of.name).catch(setError)}>
-          Drop
+        <button type="button" aria-label={`Delete ${of.name}`} onClick={() => void scratch.drop(of.name).catch(setError)}>
+          Delete
         </button>
       )}
       {error && <Problem error={error} onKey={() => setError(null)} />}

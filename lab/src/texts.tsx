@@ -9,7 +9,7 @@ import { useKept } from "./kept";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
 import { curl, python, yaml } from "./snippets";
-import { kindOf, percent, type Pointed, Tokens } from "./tokens";
+import { byLargest, kindOf, onOneScale, percent, type Pointed, Scale, Tokens } from "./tokens";
 
 const EXAMPLES = ["The old mill by the pond grinds no more grain.", "A wheel turns in the water of the river.", "My invoice from March is wrong."];
 const MOST_TEXTS = 64;
@@ -26,6 +26,7 @@ export function Texts({ info }: { info: Info }) {
   const own = model.model.pooling;
   const poolings = usePoolings("texts", own, ["cls", "max"]);
   const [pointed, point] = useState<Pointed>(null);
+  const [byRow, setByRow] = useKept("texts.by-row", false);
   const [tries, setTries] = useState(0);
 
   const texts = lines(written);
@@ -69,14 +70,23 @@ export function Texts({ info }: { info: Info }) {
             }}
           />
           <p class="note">
-            A token's shade and bar are its share of the text's vector, measured against the largest share in its row. Dashed ones stand
-            for no characters of yours. Point at one, or reach it by Tab and the arrow keys, to read its share under each pooling.
+            A token's shade and bar are its share of the text's vector{byRow ? ", against the largest share of its row:" : <>: <Scale />.</>}{" "}
+            <label>
+              <input type="checkbox" checked={byRow} onChange={() => setByRow(!byRow)} /> shade each row by its own largest share
+            </label>
           </p>
-          <Seen answer={answer} pointed={pointed} onPoint={point} />
+          <p class="note">
+            Dashed tokens stand for no characters of yours. Point at a token, or reach it by Tab and the arrow keys, to read its share under
+            each pooling.
+          </p>
+          <Seen answer={answer} normalized={model.model.normalize} byRow={byRow} pointed={pointed} onPoint={point} />
           {answer.texts.length > 1 && (
             <>
               <h3>How alike</h3>
-              <p class="note">The cosine of each two texts, by their numbers above.</p>
+              <p class="note">
+                The cosine of each two texts, by their numbers above. Each pooling has a scale of its own: compare the order of pairs between
+                poolings, and not their cosines.
+              </p>
               <div class="matrices" tabIndex={0} role="region" aria-label="Cosines">
                 {answer.views.map((view) => (
                   <Matrix key={view.pooling} view={view} />
@@ -97,9 +107,9 @@ export function Texts({ info }: { info: Info }) {
   );
 }
 
-type SeenProps = { answer: Compared; pointed: Pointed; onPoint: (to: Pointed) => void };
+type SeenProps = { answer: Compared; normalized: boolean; byRow: boolean; pointed: Pointed; onPoint: (to: Pointed) => void };
 
-function Seen({ answer, pointed, onPoint }: SeenProps) {
+function Seen({ answer, normalized, byRow, pointed, onPoint }: SeenProps) {
   return (
     <>
       {answer.texts.map((text, place) => (
@@ -118,12 +128,14 @@ function Seen({ answer, pointed, onPoint }: SeenProps) {
                 <Tokens
                   text={text}
                   shares={seen.shares}
+                  shade={byRow ? byLargest(seen.shares) : onOneScale}
                   label={`Tokens of text ${place + 1} under ${view.pooling}`}
                   pointed={pointed?.text === place ? pointed.token : null}
                   onPoint={(token) => onPoint(token === null ? null : { text: place, token })}
                 />
                 <p class="vector">
-                  largest share {percent(Math.max(...seen.shares))}; norm {seen.norm.toFixed(3)}; {view.dimension} numbers: {seen.vector.map((number) => number.toFixed(4)).join("  ")} …
+                  largest share {percent(Math.max(...seen.shares))}; length as pooled {seen.norm.toFixed(3)}; the vector's {view.dimension} numbers
+                  {normalized && ", at length 1"}: {seen.vector.map((number) => number.toFixed(4)).join("  ")} …
                 </p>
               </div>
             );

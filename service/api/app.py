@@ -116,7 +116,7 @@ class _Application(FastAPI):
         access = served.config.access
         document.complete(self, Needs(routes, open_metrics=access.open_metrics) if access.needs_key else None)
         app: ASGIApp = LeanPaths(super().__call__, self, routes)
-        figures = RequestFigures()
+        self.state.figures = figures = RequestFigures()
         self.state.metrics = registry_of(served, figures)
         logs = [log_access] if served.config.server.access_log else []
         self._outermost = around(app, served, routes, self.state.requests, [figures, *logs, *observers])

@@ -36,6 +36,7 @@ MOST_COLLECTIONS: Final = 100
 """Collections with series of their own, those with the most vectors."""
 _ANSWERS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Bounds in seconds, of which each route has a series."""
+_FAILED: Final = 500
 _PHASES: Final = ("tokenize", "queue", "inference", "search", "store")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -60,6 +61,16 @@ class RequestFigures:
         self.embedding = Histogram(DURATIONS)
         """Seconds of requests to embed that succeeded, and below of their phases."""
         self.embedding_phases = {name: Histogram(DURATIONS) for name in ("tokenize", "queue", "inference")}
+
+    def work(self) -> tuple[int, Histogram]:
+        """Return how many requests to routes that work for clients failed, and the seconds that such requests took.
+
+        Those are the routes that anything was posted to; what only looks, as probes do, is left out.
+        """
+        posted = {route for method, route, _ in [*self.requests] if method == "POST" and route != UNKNOWN}
+        failed = sum(n for (_, route, status), n in [*self.requests.items()] if route in posted and status >= _FAILED)
+        answers = [histogram for route, histogram in [*self.answers.items()] if route in posted]
+        return failed, Histogram.together(_ANSWERS, answers)
 
     def __call__(self, request: Observed) -> None:
         """Count a request."""

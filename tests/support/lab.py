@@ -16,7 +16,7 @@ PANELS: Final = {
     "health": ("Health", "article"),
 }
 """By name: its title, and what it shows once it has its answer."""
-_TABS: Final = {"lesson": "The lesson's numbers"}
+_TABS: Final = {"lesson": "Numbers of your own"}
 
 
 def open_panel(page: Page, name: str) -> None:

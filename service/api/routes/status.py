@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from math import isfinite
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
 import pooling
 from service import __version__
+from service.api.metrics import RequestFigures
 from service.api.middleware.open_requests import OpenRequests, stopping
 from service.api.requests import Served
 from service.api.routes.embed import MOST_STATES
@@ -147,9 +149,20 @@ def _load(request: Request, served: Deployment) -> dict[str, Any]:
         "resident_bytes": resident_bytes(),
         "cpu_seconds": time.process_time(),
         "uptime_seconds": time.monotonic() - _STARTED,
+        "answers": _answers(request.app.state.figures),
         "models": {
             name: {**_queued(model.encoder), "vectors": sum([*model.made.values()])} for name, model in served.models
         },
+    }
+
+
+def _answers(figures: RequestFigures) -> dict[str, Any]:
+    """Return how many requests were answered, how many of them failed, and how many took up to so many seconds."""
+    failed, answers = figures.work()
+    return {
+        "total": len(answers),
+        "failed": failed,
+        "seconds": [[bound, count] for bound, count in answers.cumulative() if isfinite(bound)],
     }
 
 

@@ -99,8 +99,15 @@ def test_info(http: httpx.Client, small: Server) -> None:
     assert set(load["models"]) == set(models) and load["requests"] >= 1 and 0 < load["uptime_seconds"] < 86_400
     assert load["cpu_seconds"] > 0 and load["resident_bytes"] > 50_000_000
     http.post("/embed", json={"inputs": ["a", "b"], "model": "cls"}).raise_for_status()
-    made = http.get("/info").json()["load"]["models"]["cls"]["vectors"]
-    assert made - load["models"]["cls"]["vectors"] == 2
+    assert http.post("/embed", json={"inputs": 1}).status_code == 422
+    for _ in range(3):
+        http.get("/health").raise_for_status()
+    later = http.get("/info").json()["load"]
+    assert later["models"]["cls"]["vectors"] - load["models"]["cls"]["vectors"] == 2
+    before, answers = load["answers"], later["answers"]
+    assert (answers["total"] - before["total"], answers["failed"] - before["failed"]) == (2, 0)
+    bounds, counts = zip(*answers["seconds"], strict=True)
+    assert list(bounds) == sorted(bounds) and list(counts) == sorted(counts) and counts[-1] == answers["total"]
 
     other = small.http.get("/info").json()
     assert other["default_model"] == "default"

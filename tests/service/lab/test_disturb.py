@@ -52,6 +52,7 @@ def expect_shown(page: Page, outcome: Any, *, padded: bool) -> None:
 
 
 def test_its_numbers_are_those_of_the_api(disturb: Page, http: httpx.Client) -> None:
+    slide(disturb, "Noise in states", "0.5")
     expect_shown(disturb, perturbed(http, noise=0.5), padded=False)
     slide(disturb, "Padding tokens", "64")
     expect_shown(disturb, perturbed(http, noise=0.5, padding=64), padded=True)
@@ -89,12 +90,12 @@ def test_the_chart_is_over_the_slider_that_was_touched_last(disturb: Page) -> No
 
 
 def test_tabs_by_keyboard(disturb: Page) -> None:
-    first, second = (disturb.get_by_role("tab", name=name) for name in ("A text of yours", "The lesson's numbers"))
+    first, second = (disturb.get_by_role("tab", name=name) for name in ("A text of yours", "Numbers of your own"))
     expect(first).to_have_attribute("aria-selected", "true")
     first.focus()
     disturb.keyboard.press("ArrowRight")
     expect(second).to_be_focused()
-    expect(disturb.get_by_role("tabpanel", name="The lesson's numbers")).to_be_visible()
+    expect(disturb.get_by_role("tabpanel", name="Numbers of your own")).to_be_visible()
     disturb.keyboard.press("ArrowRight")
     expect(first).to_be_focused()
     disturb.keyboard.press("End")
@@ -142,7 +143,7 @@ def test_what_is_missing_or_wrong_is_said(disturb: Page) -> None:
 def test_it_is_taken_along_as_a_command(disturb: Page) -> None:
     slide(disturb, "Padding tokens", "8")
     settle(disturb)
-    disturb.get_by_role("button", name="Copy as curl").click()
+    disturb.get_by_role("button", name="Copy this request as curl").click()
     expect(disturb.get_by_text("Copied as curl.")).to_be_visible()
     command = disturb.evaluate("navigator.clipboard.readText()")
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)

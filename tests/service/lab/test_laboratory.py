@@ -40,7 +40,7 @@ def test_the_lesson_s_four_tokens(laboratory: Page, http: httpx.Client) -> None:
     states = [[0.5, 0.3], [0.8, -0.2], [0.1, 0.9], [-0.3, 0.5]]
     (power,) = http.post("/pool", json={"states": states, "pooling": "gem(p=3)"}).json()["poolings"]
     assert found["gem(p=3.0)"][0] == pytest.approx(power["vector"], abs=6e-4)
-    laboratory.get_by_label("Token 1, number 1").fill("0.9")
+    laboratory.get_by_label("Token 1, dim 1").fill("0.9")
     expect(laboratory.locator(".outputs tbody tr").nth(1).locator("td").first).to_have_text("0.900  0.900")
 
 
@@ -48,7 +48,7 @@ def test_padding_that_the_mask_forgets(laboratory: Page) -> None:
     laboratory.get_by_label("Begin with").select_option("Three tokens and padding")
     expect(laboratory.locator(".outputs tr", has_text="mean without the mask")).to_contain_text("0.450  0.338")
     assert outputs(laboratory)["mean"][0] == [0.567, 0.433]
-    laboratory.get_by_label("Token 4 counts").check()
+    laboratory.get_by_label("Token 4 in the mask").check()
     expect(laboratory.locator(".outputs tr", has_text="mean without the mask")).to_have_count(0)
 
 
@@ -81,8 +81,8 @@ def test_tokens_come_and_go(laboratory: Page) -> None:
     laboratory.get_by_role("button", name="One token more").click()
     expect(laboratory.locator(".weights tbody tr")).to_have_count(5)
     for token in range(5):
-        laboratory.get_by_label(f"Token {token + 1} counts").uncheck()
-    expect(laboratory.get_by_text("No token counts")).to_be_visible()
+        laboratory.get_by_label(f"Token {token + 1} in the mask").uncheck()
+    expect(laboratory.get_by_text("No token is in the mask")).to_be_visible()
 
 
 GRID = "A 4 \u00d7 4 grid with windows"
@@ -126,7 +126,7 @@ def test_the_worked_numbers_of_every_lesson(laboratory: Page) -> None:
             expect(row).to_have_count(1)
             shown = [float(number) for number in row.locator("td").first.inner_text().split()]
             assert shown == pytest.approx(vector, abs=1.1e-3), (lesson, name)
-    assert set(WORKED) | {"A block, and who is told of its error"} == set(choice.locator("option").all_inner_texts())
+    assert set(WORKED) | {"A block and its gradients"} == set(choice.locator("option").all_inner_texts())
 
 
 def test_weights_and_gradients_of_the_lessons(laboratory: Page) -> None:
@@ -137,11 +137,11 @@ def test_weights_and_gradients_of_the_lessons(laboratory: Page) -> None:
 
     attention = [float(weight.split()[0]) for weight, _ in column(6)]
     assert attention == pytest.approx([27.2, 37.7, 18.0, 17.1], abs=0.11)
-    laboratory.get_by_label("Begin with").select_option("A block, and who is told of its error")
+    laboratory.get_by_label("Begin with").select_option("A block and its gradients")
     expect(laboratory.locator(".weights tbody tr").last.locator("td").nth(1)).to_contain_text("0.500")
     assert [gradient for _, gradient in column(1)] == ["0.000", "0.000", "0.000", "0.500"]
     assert [gradient for _, gradient in column(0)] == ["0.125"] * 4
-    slide(laboratory, "Upstream gradient", "1")
+    slide(laboratory, "Error of the vector (upstream gradient)", "1")
     expect(laboratory.locator(".weights tbody tr").last.locator("td").nth(1)).to_contain_text("1.000")
 
 

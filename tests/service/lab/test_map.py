@@ -55,7 +55,7 @@ def test_points_are_where_the_api_has_them(places: Page, http: httpx.Client) -> 
         places.get_by_role("radio", name=view["pooling"]).check()
         np.testing.assert_allclose(shape(drawn(places)), shape(view["points"]), atol=2e-3)
         first, second = (f"{100 * share:.0f} %" for share in view["explained"])
-        expect(places.get_by_text(f"The two axes have {first} and {second}")).to_be_visible()
+        expect(places.get_by_text(f"The two axes show {first} and {second}")).to_be_visible()
     assert [option.get_attribute("aria-label") for option in points(places).all()] == TEXTS
     assert places.locator(".points b").count() == 0
 

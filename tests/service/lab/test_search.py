@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,13 @@ def test_hits_are_those_of_the_api(search: Page, http: httpx.Client) -> None:
         assert column.locator(".text").all_inner_texts() == [hit["text"] for hit in hits]
         for place, (card, id_) in enumerate(zip(column.locator(".hit").all(), ranks[number], strict=True)):
             alone = sum(id_ in each for each in ranks) == 1
-            assert card.get_by_text("only here").count() == alone
+            assert card.get_by_text("in no other column").count() == alone
             left = max((before for before in range(number) if id_ in ranks[before]), default=None)
             moved = 0 if left is None else ranks[left].index(id_) - place
             words = f"{'up' if moved > 0 else 'down'} by {abs(moved)} against column {(left or 0) + 1}"
             assert card.get_by_text(words).count() == (moved != 0)
-    lines = {id_: sum(id_ in each for each in ranks) - 1 for each in ranks for id_ in each}
+    neighbours = list(pairwise(ranks))
+    lines = {id_: sum(id_ in one and id_ in other for one, other in neighbours) for each in ranks for id_ in each}
     expect(search.locator(".lines path")).to_have_count(sum(lines.values()))
     document = next(id_ for id_ in ranks[0] if lines[id_])
     search.locator(".column").first.locator(".hit", has=search.get_by_text(document, exact=True)).hover()
@@ -134,12 +136,12 @@ def test_why_a_document_matched(search: Page, http: httpx.Client) -> None:
         search.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         checked = Axe().run(search)
         assert checked.violations_count == 0, checked.generate_report()
-    search.get_by_role("button", name="Copy as curl").click()
+    search.get_by_role("button", name="Copy this request as curl").click()
     command = search.evaluate("navigator.clipboard.readText()")
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
     assert [each["id"] for each in json.loads(answer)["hits"]] == ids(search.locator(".column").first)
-    search.get_by_role("combobox", name="of column").select_option("2")
-    search.get_by_role("button", name="Copy as YAML").click()
+    search.get_by_role("combobox", name="for column").select_option("2")
+    search.get_by_role("button", name="Copy this pooling as YAML").click()
     assert 'pooling: "max"' in search.evaluate("navigator.clipboard.readText()")
 
 
@@ -245,18 +247,26 @@ def test_the_page_uses_what_it_made_so_that_it_is_kept(search: Page, http: httpx
     expect(search.locator(".column")).to_have_count(2)
 
 
+def test_the_scratch_of_another_page_is_not_listed(search: Page, browser: Browser, http: httpx.Client) -> None:
+    made = try_examples(search, http)
+    with chromium.opened(browser, search.url.split("/lab")[0]) as other:
+        open_panel(other, "search")
+        expect(other.get_by_text("There is no collection yet.")).to_be_visible()
+        assert not other.get_by_text(made[0]["name"]).count()
+
+
 def test_a_full_queue_is_waited_for_and_a_fill_is_stopped(search: Page, http: httpx.Client) -> None:
     full = {"status": 503, "headers": {"retry-after": "1"}, "json": {"detail": "The queue is full."}}
     search.route("**/documents", lambda route: route.fulfill(**full), times=1)
-    make(search, "some.txt", "\n".join(f"Wheel number {place}." for place in range(1_000)))
-    search.get_by_role("button", name="Make 3 collections of 1000 texts").click()
+    make(search, "some.txt", "\n".join(f"Wheel number {place}." for place in range(4_000)))
+    search.get_by_role("button", name="Make 3 collections of 4000 texts").click()
     expect(search.get_by_text("The service is busy. This goes on in 1 s.")).to_be_visible()
-    expect(search.get_by_text("64 of 1000 texts stored")).to_be_visible()
+    expect(search.get_by_text(re.compile(r"^[1-9]\d* of 4000 texts stored"))).to_be_visible()
     search.get_by_role("button", name="Stop").click()
     expect(search.get_by_text("Stopped; what is stored can be searched.")).to_be_visible()
     search.get_by_label("Query").fill("a wheel")
     expect(search.locator(".column")).to_have_count(3)
-    search.get_by_role("button", name="Drop all that this page made").click()
+    search.get_by_role("button", name="Delete all that this page made").click()
     expect(search.get_by_text("Stopped; what is stored")).to_have_count(0)
     assert scratch(http) == []
 

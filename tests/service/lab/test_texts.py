@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 from typing import Any
@@ -34,8 +35,9 @@ def test_its_numbers_are_those_of_the_api(page: Page, http: httpx.Client) -> Non
             strategy = article.locator(".strategy").nth(row)
             expect(strategy.get_by_role("heading")).to_have_text(view["pooling"])
             expect(strategy.locator("bdi")).to_have_text([token["token"] for token in text["tokens"]])
-            expect(strategy.locator(".vector")).to_contain_text(f"norm {seen['norm']:.3f}; 384 numbers: ")
-            numbers = strategy.locator(".vector").inner_text().split("numbers: ")[1].split()
+            said = f"length as pooled {seen['norm']:.3f}; the vector's 384 numbers, at length 1: "
+            expect(strategy.locator(".vector")).to_contain_text(said)
+            numbers = strategy.locator(".vector").inner_text().split("at length 1: ")[1].split()
             assert numbers[:6] == [f"{number:.4f}" for number in seen["vector"][:6]]
             labels = [item.get_attribute("aria-label") or "" for item in strategy.locator("li").all()]
             shares = [float(re.search(r"([\d.]+) %", label).group(1)) for label in labels]  # type: ignore[union-attr]
@@ -43,6 +45,41 @@ def test_its_numbers_are_those_of_the_api(page: Page, http: httpx.Client) -> Non
     for view in found["views"]:
         cells = page.get_by_role("table", name=view["pooling"]).locator("td").all_inner_texts()
         assert cells == [f"{cosine:.2f}" for row in view["cosines"] for cosine in row]
+
+
+def test_shades_are_on_one_scale_or_by_the_largest_of_a_row(page: Page, http: httpx.Client) -> None:
+    write(page, *TEXTS)
+    found = compared(http, ["mean", "cls", "max"])
+    shades = """rows => rows.map(
+      row => [...row.querySelectorAll('li')].map(item => Number(item.style.getPropertyValue('--share'))))"""
+    rows = page.locator("article").first.locator(".strategy")
+    shares = [view["texts"][0]["shares"] for view in found["views"]]
+    for shown, row in zip(rows.evaluate_all(shades), shares, strict=True):
+        assert shown == pytest.approx([math.sqrt(share) for share in row], abs=1e-4)
+    page.get_by_label("shade each row by its own largest share").check()
+    for shown, row in zip(rows.evaluate_all(shades), shares, strict=True):
+        assert shown == pytest.approx([share / max(row) for share in row], abs=1e-3)
+
+
+def test_a_pooling_that_is_none_shows_no_result_and_is_taken_away(page: Page) -> None:
+    write(page, *TEXTS)
+    page.get_by_label("Another").fill("kmx(k=3)")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("alert")).to_contain_text("kmx")
+    expect(page.locator("article")).to_have_count(0)
+    page.get_by_role("button", name="Remove kmx(k=3)").click()
+    expect(page.locator("article")).to_have_count(len(TEXTS))
+    expect(page.get_by_label("kmx(k=3)")).to_have_count(0)
+
+
+def test_the_pooling_of_the_model_that_is_chosen_is_among_those_shown(page: Page) -> None:
+    write(page, *TEXTS)
+    page.get_by_role("combobox", name="Model").select_option("gem")
+    own = page.get_by_label("gem(p=3.0) (this model's)")
+    expect(own).to_be_checked()
+    expect(page.locator("article").first.locator("h4")).to_have_text(["gem(p=3.0)", "cls", "max"])
+    own.uncheck()
+    expect(page.locator("article").first.locator("h4")).to_have_text(["cls", "max"])
 
 
 def test_the_order_of_pairs_is_that_of_their_cosines(page: Page, http: httpx.Client) -> None:
@@ -93,8 +130,8 @@ def test_what_a_text_holds_is_never_run(page: Page) -> None:
 def test_texts_are_taken_along_as_a_command_a_program_and_a_config(page: Page, http: httpx.Client) -> None:
     write(page, "It's a mill.", "A wheel")
     copied = {}
-    for kind in ("curl", "Python", "YAML"):
-        page.get_by_role("button", name=f"Copy as {kind}").click()
+    for kind, thing in {"curl": "request", "Python": "request", "YAML": "pooling"}.items():
+        page.get_by_role("button", name=f"Copy this {thing} as {kind}").click()
         expect(page.get_by_text(f"Copied as {kind}.")).to_be_visible()
         copied[kind] = page.evaluate("navigator.clipboard.readText()")
     answer = subprocess.run(["bash", "-c", copied["curl"]], capture_output=True, text=True, check=True)
