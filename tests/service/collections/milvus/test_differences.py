@@ -60,6 +60,15 @@ def test_an_export_leaves_out_what_is_gone_before_its_turn(notes, monkeypatch):
     assert [first, *(document.id for _, document, _ in exported)] == ["a", "c"]
 
 
+def test_the_state_of_an_index_counts_what_is_sealed(milvus, notes):
+    assert (notes.chunks(), notes.index_state().tail) == (3, 0)  # compared one by one all the same
+    client = milvus.client()
+    client.flush(alias_of("notes"))
+    assert client.describe_index(alias_of("notes"), "vector")["total_rows"] == 3
+    assert [hit.id for hit in notes.search(X, 3)[0]] == ["a", "b", "c"]
+    client.close()
+
+
 def test_indexes(milvus, engine):
     client = milvus.client()
     for kind, there in (("auto", "HNSW"), ("flat", "FLAT"), ("hnsw", "HNSW"), ("ivf", "IVF_FLAT")):
