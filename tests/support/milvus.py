@@ -45,7 +45,7 @@ server = MilvusServer()
 server.set_base_dir(sys.argv[1])
 for option in sys.argv[2:]:
     name, value = option.split("=")
-    server.config.set(name, int(value))
+    server.config.set(name, value)
 server.config.resolve()
 os.makedirs(os.path.join(sys.argv[1], "logs"), exist_ok=True)
 os.chdir(sys.argv[1])
@@ -90,14 +90,18 @@ class MilvusServer:
     """A server on a port of its own, with what it has stored in a folder.
 
     Its other ports are free ones too, so that several run side by side.
+
+    Args:
+        folder: where it is, and stays after its end.
+        options: further keys of its configuration, such as `proxy.maxTaskNum=9`.
     """
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
-        self.port = port or _free_port()
+        self.port = _free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._etcd = {"client": _free_port(), "peer": _free_port()}
-        self._options = [f"proxy.port={self.port}", *(f"{part}={_free_port()}" for part in _PARTS), *_FAST]
+        self._options = [f"proxy.port={self.port}", *(f"{part}={_free_port()}" for part in _PARTS), *_FAST, *options]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -34,6 +34,7 @@ _MOST_LOADED: Final = 120.0
 """Seconds that a collection may take to be loaded."""
 _MOST_SHOWN: Final = 300
 _NO_COLLECTION, _NOT_LOADED, _FORBIDDEN, _NO_ALIAS, _ALIAS_TAKEN = 100, 101, 1401, 1600, 1602
+_UNEXPECTED: Final = 65_535
 _RATE_LIMITED: Final = frozenset({8, 9, 49, 50, 51, 52, 53})
 _OLDEST, _BEYOND = (2, 3, 2), (3,)
 """Releases that are taken; the first has arrays."""
@@ -303,6 +304,8 @@ class Client:
                 raise StoreUnavailable(
                     f"Milvus at {self._uri} had not loaded the collection, and has now. Repeat the request."
                 ) from None
+            if code == _UNEXPECTED and loads is not None and self.describe(loads) is None:
+                raise Gone from None  # it was dropped in the middle of the call
             raise self._failure(what, code, said) from None
         except (StoreUnavailable, Gone):
             raise

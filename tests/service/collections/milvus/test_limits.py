@@ -1,5 +1,7 @@
 """What Milvus does not hold is refused by name, before anything is stored. No server is needed."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from service.collections.milvus import MilvusEngine
 from service.collections.milvus.client import require_supported
 from service.collections.milvus.rows import check_lengths, encoded, parted
 from service.errors import (
+    ConfigError,
     InvalidDocument,
     InvalidIndex,
     InvalidInput,
@@ -56,7 +59,7 @@ def test_lengths():
     check_lengths(np.array([[1e-16, 0]], np.float32), SIMILARITIES["dot"])
 
 
-@pytest.mark.parametrize("version", ["v2.2.16", "v2.3.1", "3.0.0", "unknown"])
+@pytest.mark.parametrize("version", ["v2.2.16", "v2.3.1", "3.0.0", "milvus_lite-3.2.2", "unknown"])
 def test_servers_that_are_not_supported(version):
     with pytest.raises(StoreUnavailable, match=f"is Milvus {version}, and Millpond takes 2.3.2 or newer"):
         require_supported(version, "http://milvus")
@@ -67,6 +70,13 @@ def test_servers_that_are(version):
     require_supported(version, "http://milvus")
 
 
+@pytest.mark.skipif(find_spec("pymilvus") is not None, reason="there is pymilvus")
+def test_without_its_client():
+    with pytest.raises(ConfigError, match=r"pymilvus is not installed.*pip install 'millpond\[milvus\]'"):
+        MilvusEngine("http://127.0.0.1:9")
+
+
+@pytest.mark.skipif(find_spec("pymilvus") is None, reason="there is no pymilvus")
 def test_what_no_collection_can_have():
     engine = MilvusEngine("http://127.0.0.1:9")
     with pytest.raises(KeywordsUnavailable, match=r"full text came with Milvus 2\.5 and hybrid search with 2\.4"):
