@@ -135,7 +135,7 @@ export function Making({ info, onMade }: Props) {
         </div>
         <div>
           <ModelChoice info={info} of={model} roles={false} />
-          <PoolingChoice info={info} of={poolings} />
+          <PoolingChoice info={info} of={poolings} model={model} />
           <fieldset>
             <legend>What gets a vector</legend>
             {(Object.keys(CUTS) as Cut[]).map((cut) => (

@@ -21,7 +21,7 @@ export function tooLarge(name: string, bytes: number): string | null {
 }
 
 export function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(bytes % 1e6 ? 2 : 0)} MB`;
+  return bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(bytes % 1e6 ? 2 : 0)} MB`;
 }
 
 /** Read what is written, or return what is wrong with it as a sentence. */

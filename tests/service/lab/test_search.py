@@ -253,6 +253,8 @@ def test_the_scratch_of_another_page_is_not_listed(search: Page, browser: Browse
         open_panel(other, "search")
         expect(other.get_by_text("There is no collection yet.")).to_be_visible()
         assert not other.get_by_text(made[0]["name"]).count()
+        open_panel(other, "map")
+        expect(other.get_by_label("Show", exact=True)).to_have_count(0)
 
 
 def test_a_full_queue_is_waited_for_and_a_fill_is_stopped(search: Page, http: httpx.Client) -> None:
