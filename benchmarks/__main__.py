@@ -38,12 +38,14 @@ TITLES: Final[Mapping[str, str]] = {
     "reranking": "Hits re-ranked by late interaction",
     "ranking": "Re-ranking",
     "quality": "Quality",
+    "over_milvus": "Search over Milvus",
     "static": "A static model",
     "parity": "Equal to sentence-transformers",
     "chunking": "Late and early chunking",
     "coldstart": "Cold start and memory",
     "http_profile": "The event loop under load",
     "lab": "The lab",
+    "queueing": "Replicas under ten times their load",
     "gpu": "A GPU",
 }
 """Of the results, by the module that measures them."""

@@ -30,6 +30,7 @@ class Millpond(Target):
         model: keys of the model's config beside the encoder; the bundled encoder as it declares itself by default.
         store: the folder of its store, which outlives it; one that does not by default.
         max_batch_tokens: of its passes; as the config has it by default.
+        milvus: the address of a Milvus server that keeps its documents instead.
         runtime: the config's section. Where it names a precision, the server starts only at this one.
 
     """
@@ -41,6 +42,7 @@ class Millpond(Target):
         model: Mapping[str, Any] | None = None,
         store: Path | None = None,
         max_batch_tokens: int | None = None,
+        milvus: str | None = None,
         **runtime: str,
     ) -> None:
         super().__init__(name)
@@ -52,6 +54,8 @@ class Millpond(Target):
         }
         if max_batch_tokens is not None:
             self._config["batching"]["max_batch_tokens"] = max_batch_tokens
+        if milvus is not None:
+            self._config["store"] = {"engine": "milvus", "uri": milvus}
         self.precision = runtime.get("precision", "auto")
 
     def launcher(self, folder: Path) -> Launcher:

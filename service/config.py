@@ -55,6 +55,20 @@ Scope = Literal["embed", "search", "write", "admin"]
 """What an API key is for."""
 
 
+def _server(uri: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s@?#]+/?", uri, re.ASCII):
+        raise PydanticCustomError(
+            "server", "must be the address of a server, such as http://milvus:19530, without a path, user or password"
+        )
+    return uri
+
+
+def _identifier(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name, re.ASCII):
+        raise PydanticCustomError("identifier", "must have letters, digits and underscores, and begin with no digit")
+    return name
+
+
 def _prefix(path: str) -> str:
     if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
         raise PydanticCustomError("prefix", "must be a path that begins with / and does not end with one")
@@ -199,7 +213,20 @@ class BatchingConfig(_Section):
 class StoreConfig(_Section):
     """Where documents live. The path is relative to the working directory."""
 
+    engine: Literal["embedded", "milvus"] = Field(
+        default="embedded", description="What keeps and searches them: this process, or a Milvus server."
+    )
     path: Path = Path("data")
+    uri: Annotated[str, AfterValidator(_server)] = Field(
+        default="http://127.0.0.1:19530", description="The address of the Milvus server."
+    )
+    token: str | None = Field(
+        default=None, min_length=1, description="What Milvus lets one in by: `user:password` or an API key."
+    )
+    database: Annotated[str, AfterValidator(_identifier)] = Field(
+        default="default", description="The database of the Milvus server."
+    )
+    timeout: _Seconds = Field(default=10.0, description="Seconds that a call of the Milvus server may take.")
     default_collection: str = "default"
 
 

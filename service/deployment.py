@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from service.access import Keyring, Listed
+from service.collections import Engine
 from service.collections.embedded import EmbeddedEngine
 from service.collections.service import CollectionService
-from service.config import Config, reloaded
+from service.config import Config, StoreConfig, reloaded
 from service.cores import cores
 from service.doctor.examinations import Examinations
 from service.embedding.models import Models
@@ -138,7 +139,7 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
     prepare_process(threads(config.runtime))
     keys = Keyring(config.access)
     token_ids = reader(config.server.token_ids)
-    engine = EmbeddedEngine(config.store.path)  # before the models, as it fails fast
+    engine = open_engine(config.store)  # before the models, as it fails fast
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     with ExitStack() as unless_opened:
         unless_opened.callback(engine.close)
@@ -151,3 +152,16 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
     collections = CollectionService(models, rerankers, engine)
     examinations = Examinations(models)
     return Deployment(config, models, rerankers, sparse, collections, examinations, keys, token_ids, read)
+
+
+def open_engine(config: StoreConfig) -> Engine:
+    """Open the engine that is chosen; no other is imported.
+
+    Raises:
+        ServiceError: the store cannot be opened, or another process has it open.
+    """
+    if config.engine == "embedded":
+        return EmbeddedEngine(config.path)
+    from service.collections.milvus import MilvusEngine
+
+    return MilvusEngine(config.uri, config.token, config.database, config.timeout)

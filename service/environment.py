@@ -16,7 +16,14 @@ from service.errors import ConfigError
 PREFIX: Final = "MILLPOND_"
 _OF_COMMANDS: Final = ("MILLPOND_URL", "MILLPOND_API_KEY")
 _OF_MEASUREMENTS: Final = (
-    *("MILLPOND_CLIENTS", "MILLPOND_DATA", "MILLPOND_INFINITY", "MILLPOND_STORES", "MILLPOND_TXTAI"),
+    *(
+        "MILLPOND_CLIENTS",
+        "MILLPOND_DATA",
+        "MILLPOND_INFINITY",
+        "MILLPOND_MILVUS",
+        "MILLPOND_STORES",
+        "MILLPOND_TXTAI",
+    ),
 )
 """What tests and benchmarks read; a service that they start inherits it."""
 _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")

@@ -114,13 +114,13 @@ def test_collections_answer_as_they_did(served: Deployment, store: Path) -> None
 
 def test_an_equal_collection_is_found_and_not_created(served: Deployment) -> None:
     for name, spec in (("whole", None), ("max", "max"), ("sentences", None), ("given", None)):
-        chunking = served.collections.get(name).definition.chunking
+        chunking = asyncio.run(served.collections.get(name)).definition.chunking
         model = STORED[name]["definition"]["model"]
         assert asyncio.run(served.collections.create(name, model, spec, "flat", chunking))[1] is False
 
 
 def test_an_interrupted_reindex_goes_on(served: Deployment) -> None:
-    collection, reindexes = served.collections.get("rebuilding"), served.collections.reindexes
+    collection, reindexes = asyncio.run(served.collections.get("rebuilding")), served.collections.reindexes
 
     async def go_on() -> None:
         interrupted = await reindexes.progress(collection)

@@ -248,7 +248,8 @@ class _DeploymentCollector(Collector):
     def _of_collections(self) -> Iterator[Metric]:
         collections = self._served.collections
         yield _histogram("millpond_store_commit_seconds", "A commit to disk.", (), [((), collections.commits)])
-        yield from metrics_of_collections(collections.all())
+        with suppress(ServiceError):  # what keeps them cannot be reached, which `/ready` tells
+            yield from metrics_of_collections(collections.all())
 
 
 def metrics_of_collections(every: Sequence[Collection]) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.console import out, progress_bar
+from service.cli.console import Failure, out, progress_bar
 from service.config import load_config
 
 Store = Annotated[Path | None, typer.Option("--store", help="The store's folder; by default that of --config.")]
@@ -49,7 +49,17 @@ def restore(
 
 
 def _folder(store: Path | None, config: Path) -> Path:
-    return store if store is not None else load_config(config).store.path
+    if store is not None:
+        return store
+    settings = load_config(config).store
+    if settings.engine != "embedded":
+        raise Failure(
+            f"{config} keeps documents in Milvus (store.engine: {settings.engine}), which has tools of its own for "
+            "backups: see milvus-backup. This command copies the file of the engine 'embedded'; name its folder by "
+            "--store.",
+            2,
+        )
+    return settings.path
 
 
 @contextmanager

@@ -182,7 +182,8 @@ async def connect(service: Service, *, stores: bool = True) -> AsyncIterator[Cli
 
     with ExitStack() as stack:
         store = None if stores else stack.enter_context(TemporaryDirectory(prefix="millpond-"))
-        settings = load_config(service.config, overrides={"store.path": store})
+        overrides = {"store.path": store, "store.engine": None if stores else "embedded"}
+        settings = load_config(service.config, overrides=overrides)
         served = stack.enter_context(open_deployment(settings.unexposed()))
         transport = httpx.ASGITransport(create_app(served), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://millpond", timeout=None) as http:

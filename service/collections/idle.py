@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from service.collections.protocols import Collection, Engine
 from service.collections.reindex import Reindexes
-from service.errors import NotFound, ServiceError
+from service.errors import NotFound, ServiceError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,12 @@ class Idle:
         self._began = time.monotonic()
         while True:
             self._woken.clear()
-            temporary = [each for each in self._collections.list() if each.idle_timeout is not None]
+            try:
+                every = await self._collections.look(self._collections.list)
+            except StoreUnavailable:
+                await asyncio.sleep(_AGAIN)
+                continue
+            temporary = [each for each in every if each.idle_timeout is not None]
             first = min(temporary, key=self._left, default=None)
             left = None if first is None else self._left(first)
             if first is None or left is None or left > 0:

@@ -51,7 +51,7 @@ async def positions(
         NotFound, InvalidFilter: as for `CollectionService.page`.
         TooLarge: their vectors are too many, or have too many numbers.
     """
-    dim = collections.get(name).dim
+    dim = (await collections.get(name)).dim
     stored: list[Stored] = []
     vectors: list[Vectors] = []
     cursor: str | None = None

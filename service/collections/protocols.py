@@ -26,7 +26,7 @@ from service.observation import Histogram
 from service.store.document import Document, Embedded, Span, Stored
 from service.store.filters import AnyFilter
 from service.store.space import Space
-from service.store.tokenizers import UNICODE61, Tokenizer
+from service.store.tokenizers import Tokenizer
 
 NAME: Final = "[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 """The regular expression of what a collection or an alias may be called."""
@@ -330,6 +330,20 @@ class Engine(Protocol):
     is the same object for as long as the engine is open, whatever its name.
     """
 
+    @property
+    def default_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that a collection is to have unless another is asked for; None where none can have any."""
+
+    @property
+    def takes_recall(self) -> bool:
+        """Whether it can be asked how many of the nearest an index that approximates is to find."""
+
+    def check(self, definition: Definition, dim: int, documents: Sequence[Document], vectors: Embedded) -> None:
+        """Check that a collection of a definition and dimension could store documents; nothing is stored.
+
+        Raises `InvalidDocument` and `InvalidVector`, as `Collection.upsert` does.
+        """
+
     def get(self, name: str) -> Collection:
         """Return the collection with a name or an alias; raises `NotFound`."""
 
@@ -346,15 +360,16 @@ class Engine(Protocol):
         dim: int,
         index: str | None = None,
         recall: float | None = None,
-        tokenizer: Tokenizer | None = UNICODE61,
+        tokenizer: Tokenizer | None = ...,
         idle_timeout: int | None = None,
     ) -> tuple[Collection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new.
 
-        Without a tokenizer, it has no keyword index. One that exists has its own kind of index, recall and idle
-        timeout, where none is asked for.
+        Without a tokenizer, it has no keyword index; unless one is given, it has the `default_tokenizer`. One that
+        exists has its own kind of index, recall and idle timeout, where none is asked for.
 
-        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` below one, `Conflict` where the name exists
+        Raises `InvalidName`, `InvalidIndex`, `InvalidVector` for a `dim` that cannot be, `KeywordsUnavailable` where
+        the engine has no keyword index, `InvalidInput` where it has no idle timeout, `Conflict` where the name exists
         with another definition, dimension, kind of index, recall, tokenizer or idle timeout, and `NameConflict` where
         it is an alias.
         """
@@ -392,6 +407,9 @@ class Engine(Protocol):
         It is done in small steps, between which other changes are made. Where that cannot be, all changes wait for
         it, and it is refused without `rebuild`. Raises `InvalidInput`, and `NoSpace` where the disk has no room.
         """
+
+    async def look(self, read: Callable[..., T], *arguments: Any) -> T:
+        """Run a read of names, `get` and the like, for the event loop: on a thread where it may wait for a server."""
 
     async def write(self, change: Callable[..., T], *arguments: Any, together: bool = False) -> T:
         """Run a change of this engine or its collections, to its end even if the client that asked for it has left.

@@ -135,7 +135,7 @@ class Reindex:
         try:
             await self._write(self._collection.begin_rebuild, self.target, self._embedder.dim)
             begun = await asyncio.to_thread(self._collection.rebuild)
-            self._missing = self._collection.count() - (begun.done if begun else 0)
+            self._missing = await asyncio.to_thread(self._collection.count) - (begun.done if begun else 0)
             while not await self._write(self._collection.finish_rebuild):
                 await self._embed_all()  # again, while writers add documents without new vectors
             logger.info("collection %r: reindexed under %s", self._collection.name, self.target.fingerprint)

@@ -57,6 +57,7 @@ from service.errors import (
     Place,
     ServiceError,
     StaleDefinition,
+    StoreUnavailable,
     TooLarge,
     together,
 )
@@ -69,7 +70,7 @@ from service.store import Document, Embedded, Stored
 from service.store.document import check_metadata
 from service.store.filters import AnyFilter
 from service.store.space import Space
-from service.store.tokenizers import UNICODE61, Tokenizer
+from service.store.tokenizers import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ class CollectionService:
         self.idle = Idle(collections, self.reindexes)
         """What drops temporary collections; `Idle.run` runs while the service serves."""
         self._changed: dict[Collection, list[str]] = {}
-        for collection in collections.list():
+        for collection in _present(collections):
             self._carry_over(collection)
             self._warn_about(collection)
 
@@ -179,11 +180,11 @@ class CollectionService:
         """
         if similarity is None:
             with suppress(NotFound):
-                similarity = self.get(name).definition.similarity
+                similarity = (await self.get(name)).definition.similarity
         if tokenizer == "default":
-            tokenizer = UNICODE61
+            tokenizer = self._collections.default_tokenizer
             with suppress(NotFound):
-                tokenizer = self.get(name).tokenizer
+                tokenizer = (await self.get(name)).tokenizer
         if dimension is None:
             embedder, definition = define(self._models, model, spec, chunking, similarity, layers)
             dimension = embedder.dim
@@ -201,12 +202,12 @@ class CollectionService:
         return collection, created
 
     def all(self) -> Sequence[Collection]:
-        """Return all collections, ordered by name."""
+        """Return all collections, ordered by name. It may wait for a server, and is called on a thread."""
         return self._collections.list()
 
-    def get(self, name: str) -> Collection:
+    async def get(self, name: str) -> Collection:
         """Return a collection by name, which counts as its use; raises `NotFound`."""
-        collection = self._collections.get(name)
+        collection = await self._collections.look(self._collections.get, name)
         self.idle.use(collection)
         return collection
 
@@ -218,13 +219,14 @@ class CollectionService:
             return *sizes, collection.precisions(), collection.index_state()
 
         count, chunks, memory, stored, precisions, state = await asyncio.to_thread(sizes)
+        aliases = await self.aliases()
         definition = collection.definition
         chunking = definition.chunking
         keyword = {} if collection.tokenizer is None else {"keyword": {"tokenizer": collection.tokenizer.name}}
         chunked = {} if chunking is None else {"chunking": chunking.to_json(), "chunks": chunks}
         return {
             "name": collection.name,
-            "aliases": [alias for alias, of in self.aliases().items() if of is collection],
+            "aliases": [alias for alias, of in aliases.items() if of is collection],
             "model": definition.model,
             "pooling": definition.pooling,
             **({} if definition.layers is None else {"layers": definition.layers}),
@@ -262,7 +264,7 @@ class CollectionService:
 
     async def drop(self, name: str) -> None:
         """Delete a collection with all its documents and aliases."""
-        collection = self.get(name)
+        collection = await self.get(name)
         await self._collections.write(self._collections.drop, name)
         self.reindexes.forget(collection)
         self.idle.forget(collection)
@@ -278,15 +280,15 @@ class CollectionService:
 
         Searches go on meanwhile, and changes wait.
         """
-        source = self.get(name)
+        source = await self.get(name)
         copy = await self._collections.write(self._collections.copy, name, to)
         if source in self._changed:
             self._changed[copy] = self._changed[source]
         return copy
 
-    def aliases(self) -> Mapping[str, Collection]:
+    async def aliases(self) -> Mapping[str, Collection]:
         """Return the collection that each alias stands for, by alias."""
-        return self._collections.aliases()
+        return await self._collections.look(self._collections.aliases)
 
     async def alias(self, alias: str, name: str) -> tuple[Collection, bool]:
         """Make an alias stand for a collection and no other; return the collection, and whether the alias is new."""
@@ -304,11 +306,11 @@ class CollectionService:
         Those that are stored in equal form are not embedded again. What is wrong with any of them is raised as one
         error, which names all.
         """
-        collection = self.get(name)
+        collection = await self.get(name)
         unembeddable: dict[int, ServiceError] = {}
         while True:
             definition = collection.definition
-            embedder = None if definition.foreign else self._embedder(name, definition)
+            embedder = None if definition.foreign else self._embedder(collection, definition, name)
             sorting = partial(sort_out, name, definition, collection.dim, items)
             admitted, refused = sorting() if _small(items) else await asyncio.to_thread(sorting)
             refused |= unembeddable
@@ -350,15 +352,15 @@ class CollectionService:
 
     async def fetch(self, name: str, document_id: str) -> Document:
         """Return a document by id."""
-        return await asyncio.to_thread(self.get(name).fetch, document_id)
+        return await asyncio.to_thread((await self.get(name)).fetch, document_id)
 
-    def exported(self, name: str) -> Iterator[tuple[Definition, Document, Vectors]]:
-        """Yield what `Collection.exported` yields of a collection."""
-        return self.get(name).exported()
+    async def exported(self, name: str) -> Iterator[tuple[Definition, Document, Vectors]]:
+        """Return what `Collection.exported` yields of a collection."""
+        return await self._collections.look((await self.get(name)).exported)
 
     async def delete(self, name: str, document_id: str) -> None:
         """Delete a document, durably."""
-        await self._collections.write(self.get(name).delete, document_id, together=True)
+        await self._collections.write((await self.get(name)).delete, document_id, together=True)
 
     async def page(
         self,
@@ -370,17 +372,17 @@ class CollectionService:
         vectors: bool = False,
     ) -> Page:
         """Return the next documents in the order of storing, from the cursor of the page before on."""
-        return await asyncio.to_thread(self.get(name).page, limit, cursor, filter, vectors=vectors)
+        return await asyncio.to_thread((await self.get(name)).page, limit, cursor, filter, vectors=vectors)
 
     async def count(self, name: str, filter: AnyFilter | None = None) -> int:  # noqa: A002
         """Return the number of documents, of those that match the filter where one is given."""
-        return await asyncio.to_thread(self.get(name).count_matching, filter)
+        return await asyncio.to_thread((await self.get(name)).count_matching, filter)
 
     async def fetch_many(
         self, name: str, ids: Sequence[str], *, vectors: bool = False
     ) -> tuple[Sequence[Stored], Sequence[str]]:
         """Return the documents with these ids, in their order, and the ids that no document has."""
-        return await asyncio.to_thread(self.get(name).fetch_many, ids, vectors=vectors)
+        return await asyncio.to_thread((await self.get(name)).fetch_many, ids, vectors=vectors)
 
     async def delete_many(
         self,
@@ -392,7 +394,7 @@ class CollectionService:
     ) -> Changed:
         """Delete the documents with ids, those that match a filter, or all, durably; all of them or none."""
         selection = Selection(ids, filter, all)
-        return await self._collections.write(self.get(name).delete_many, selection, together=_small(ids))
+        return await self._collections.write((await self.get(name)).delete_many, selection, together=_small(ids))
 
     async def update_metadata(
         self,
@@ -418,7 +420,7 @@ class CollectionService:
         def change(metadata: dict[str, Any]) -> dict[str, Any]:
             return merged(metadata, merge) if merge is not None else replace or {}
 
-        update = self.get(name).update_metadata
+        update = (await self.get(name)).update_metadata
         return await self._collections.write(update, selection, change, together=_small(ids))
 
     async def by_text(
@@ -441,7 +443,7 @@ class CollectionService:
         Texts are embedded as queries unless they are searched by words alone. With `rerank`, the hits are the best of
         the first ones by another score, to which the refinement then applies.
         """
-        collection = self.get(name)
+        collection = await self.get(name)
         if rerank is not None:
             depth = rerank.of(k, len(queries))
             embedded = ranking.mode != "keyword"
@@ -451,7 +453,7 @@ class CollectionService:
             stage = await first(name, queries, depth, condition, refinement=before, where=where)
             again = partial(self._reranked, collection, reranker, ranking, k, refinement)
             return [await again(query, each) for query, each in zip(queries, stage, strict=True)]
-        _check_together(collection, len(queries), k, refinement)
+        await _check_together(collection, len(queries), k, refinement)
         terms = [] if ranking.mode == "dense" else await _terms(collection, queries, where, truncate=truncate)
         if ranking.mode == "keyword":
             with phase("search"):
@@ -461,7 +463,7 @@ class CollectionService:
             return [Found(hits, None) for hits in found]
         while True:
             definition = collection.definition
-            embeddings = await self._embedder(name, definition).embed(
+            embeddings = await self._embedder(collection, definition, name).embed(
                 queries, role="query", truncate="right" if truncate else None, where=where
             )
             with suppress(StaleDefinition):
@@ -487,7 +489,7 @@ class CollectionService:
 
         A hybrid search takes the words of `text` beside it, and `rerank` compares the hits with it.
         """
-        collection = self.get(name)
+        collection = await self.get(name)
         if rerank is not None:
             if not text:
                 raise InvalidInput(
@@ -501,7 +503,7 @@ class CollectionService:
             first = partial(self.by_vector, ranking=ranking, text=text, grouped=grouped, truncate=truncate)
             stage = await first(name, vector, depth, condition, refinement=refinement.before_reranking)
             return await self._reranked(collection, reranker, ranking, k, refinement, text, stage)
-        _check_together(collection, 1, k, refinement)
+        await _check_together(collection, 1, k, refinement)
         if len(vector) != collection.dim:
             raise InvalidInput(
                 f"vector has {len(vector)} dimensions; collection {name!r} has {collection.dim}.",
@@ -528,8 +530,8 @@ class CollectionService:
         refinement: Refinement = PLAIN,
     ) -> Found:
         """Return the `k` hits that are most like some documents and unlike others; see `Collection.recommend`."""
-        collection = self.get(name)
-        _check_together(collection, 1, k, refinement)
+        collection = await self.get(name)
+        await _check_together(collection, 1, k, refinement)
         recommend = partial(collection.recommend, grouped=grouped, refinement=refinement)
         with phase("search"):
             return Found(*await self._lanes.run(partial(recommend, positive, negative, k, condition)))
@@ -601,7 +603,7 @@ class CollectionService:
                 "'model'.",
                 where=Place("rerank"),
             )
-        embedder = self._embedder(collection.name, collection.definition)
+        embedder = self._embedder(collection, collection.definition, collection.name)
         if not embedded:
             await embedder.check(queries, role="query", truncate="right" if truncate else None, where=where)
         return MaxSim(embedder)
@@ -649,8 +651,8 @@ class CollectionService:
                 embedder, definition.chunking, [*texts.values()], truncate=truncate, where=_places(texts)
             )
 
-    def _embedder(self, name: str, stored: Definition) -> Embedder:
-        """Return the embedder of a collection's definition.
+    def _embedder(self, collection: Collection, stored: Definition, name: str) -> Embedder:
+        """Return the embedder of a collection's definition; `name` is what it is called in errors.
 
         Raises:
             InvalidInput: its vectors are foreign, and no model is named for queries.
@@ -667,7 +669,6 @@ class CollectionService:
         except ServiceError as error:
             raise unserved(name, stored, error) from None
         if embedder.fingerprint != stored.fingerprint:
-            collection = self._collections.get(name)
             rules = self._changed.get(collection, []) if stored.scheme < SCHEME else []
             raise mismatch(name, stored, embedder, rules)
         return embedder
@@ -700,7 +701,7 @@ class CollectionService:
         if stored.model is None:
             return
         try:
-            embedder = self._embedder(collection.name, stored)
+            embedder = self._embedder(collection, stored, collection.name)
         except ServiceError as error:
             logger.warning("%s", error.detail)
         else:
@@ -735,7 +736,16 @@ class CollectionService:
             )
 
 
-def _check_together(collection: Collection, queries: int, k: int, refinement: Refinement) -> None:
+def _present(collections: Engine) -> Sequence[Collection]:
+    """Return the collections that there are at the start: none where the engine waits for its server."""
+    try:
+        return collections.list()
+    except StoreUnavailable as error:
+        logger.warning("collections cannot be looked at, and what asks for them is refused until then: %s", error)
+        return []
+
+
+async def _check_together(collection: Collection, queries: int, k: int, refinement: Refinement) -> None:
     """Check how much the queries of one request ask for together; raises `TooLarge`."""
     if refinement.diversity is not None and k > MOST_DIVERSE:
         raise TooLarge(
@@ -751,7 +761,7 @@ def _check_together(collection: Collection, queries: int, k: int, refinement: Re
             limit=MOST_HITS_TOGETHER,
         )
     most = MOST_NUMBERS // (max(queries, 1) * collection.dim)
-    if refinement.vectors and min(k, collection.chunks()) > most:
+    if refinement.vectors and k > most and await asyncio.to_thread(collection.chunks) > most:
         raise TooLarge(
             f"{queries} queries for {k} hits each with their vectors, of {collection.dim} numbers, are more than the "
             f"{MOST_NUMBERS} numbers that one answer takes. Ask for {most} hits each at most, for fewer queries at "

@@ -51,17 +51,58 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class Exists:
+    """Asks for any value."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Asks for a value that equals one of these."""
+
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Asks for a value of the bound's kind on one side of it; `operator` is `>`, `>=`, `<` or `<=`."""
+
+    operator: str
+    value: str | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Asks for a single value within both bounds."""
+
+    lower: Bound
+    upper: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """Asks for a string that holds another, with all differences of case or none."""
+
+    part: str
+    caseless: bool
+
+
+Asked = Exists | OneOf | Bound | Within | Holds
+
+
+@dataclass(frozen=True, slots=True)
 class Test:
     """A test that a document passes if any value under a field does; one of the lookups finds such a value.
 
     Args:
         field: the field.
+        asked: what of a value is asked, for whatever does not look it up in SQL.
         kinds: the kinds of value that can pass; none where the test is not about values.
         lookups: what finds them.
         scans: whether the lookups read all strings under the field, instead of finding values by the index.
     """
 
     field: Field
+    asked: Asked
     kinds: frozenset[Kind]
     lookups: Sequence[Lookup]
     scans: bool = False
@@ -117,7 +158,7 @@ def indexed(text: str) -> str:
 
 def exists(field: Field) -> Test:
     """Return the test whether a field is there."""
-    return Test(field, frozenset(), [Lookup("TRUE", ())])
+    return Test(field, Exists(), frozenset(), [Lookup("TRUE", ())])
 
 
 def one_of(field: Field, values: Sequence[Value]) -> Test:
@@ -125,34 +166,36 @@ def one_of(field: Field, values: Sequence[Value]) -> Test:
     found = [indexed(value) if isinstance(value, str) else value for value in values]
     groups = [found[start : start + _MOST_MEMBERS] for start in range(0, len(found), _MOST_MEMBERS)]
     lookups = [Lookup(f"entry.value IN ({', '.join('?' * len(group))})", group) for group in groups]
-    return Test(field, frozenset(map(_kind, values)), lookups)
+    return Test(field, OneOf(values), frozenset(map(_kind, values)), lookups)
 
 
 def above(field: Field, operator: str, bound: str | int | float) -> Test:
     """Return the test whether a value of the bound's kind is above it; `operator` is `>` or `>=`."""
     ceiling = "x''" if isinstance(bound, str) else "''"
-    return _bounded(field, f"entry.value {operator} ? AND entry.value < {ceiling}", [bound])
+    return _bounded(field, Bound(operator, bound), f"entry.value {operator} ? AND entry.value < {ceiling}", [bound])
 
 
 def below(field: Field, operator: str, bound: str | int | float) -> Test:
     """Return the test whether a value of the bound's kind is below it; `operator` is `<` or `<=`."""
     floor = "entry.value >= '' AND " if isinstance(bound, str) else ""
-    return _bounded(field, f"{floor}entry.value {operator} ?", [bound])
+    return _bounded(field, Bound(operator, bound), f"{floor}entry.value {operator} ?", [bound])
 
 
 def between(field: Field, lower: tuple[str, str | int | float], upper: tuple[str, str | int | float]) -> Between:
     """Return the condition of two bounds, each an operator and a value, of one kind."""
-    both = _bounded(field, f"entry.value {lower[0]} ? AND entry.value {upper[0]} ?", [lower[1], upper[1]])
+    asked = Within(Bound(*lower), Bound(*upper))
+    both = _bounded(field, asked, f"entry.value {lower[0]} ? AND entry.value {upper[0]} ?", [lower[1], upper[1]])
     return Between(above(field, *lower), below(field, *upper), both)
 
 
 def contains(field: Field, part: str, *, caseless: bool) -> Test:
     """Return the test whether a string holds another, with all differences of case or none."""
+    asked = Holds(part, caseless)
     holds, part = (
         ("instr(casefold(entry.value), ?)", part.casefold()) if caseless else ("instr(entry.value, ?)", part)
     )
     lookups = _in_whole(f"{OF_KIND['string']} AND {holds}", [part])
-    return Test(field, frozenset(["string"]), lookups, scans=True)
+    return Test(field, asked, frozenset(["string"]), lookups, scans=True)
 
 
 def tests_of(condition: Condition) -> list[Test]:
@@ -190,10 +233,10 @@ def certain(condition: Condition) -> bool | None:
             return True if True in found else None if None in found else False
 
 
-def _bounded(field: Field, condition: str, bounds: Sequence[str | int | float]) -> Test:
+def _bounded(field: Field, asked: Asked, condition: str, bounds: Sequence[str | int | float]) -> Test:
     long = any(isinstance(bound, str) and len(bound) > _LONGEST for bound in bounds)
     lookups = _in_whole(condition, bounds) if long else [Lookup(condition, bounds)]
-    return Test(field, frozenset(map(_kind, bounds)), lookups)
+    return Test(field, asked, frozenset(map(_kind, bounds)), lookups)
 
 
 def _in_whole(condition: str, parameters: Sequence[Value]) -> list[Lookup]:

@@ -10,6 +10,25 @@ import pytest
 from service.collections.embedded import EmbeddedEngine
 from service.store import Document
 from tests.support.disks import CannotMount, mounted
+from tests.support.milvus import MilvusServer, missing_milvus
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory):
+    """A Milvus server that runs until the end; skips what needs it where there is none."""
+    if missing := missing_milvus():
+        pytest.skip(missing)
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def milvus(milvus_server):
+    """The same, with nothing in it."""
+    milvus_server.clear()
+    return milvus_server
 
 
 @pytest.fixture

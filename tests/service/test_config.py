@@ -123,6 +123,11 @@ def test_defaults(load):
         ("MILLPOND_BATCHING__MAX_QUEUED_SECONDS", "0.5", "batching.max_queued_seconds", 0.5),
         ("MILLPOND_BATCHING__MAX_STATE_BYTES", "79", "batching.max_state_bytes", 79),
         ("MILLPOND_STORE__PATH", "/srv", "store.path", Path("/srv")),
+        ("MILLPOND_STORE__ENGINE", "milvus", "store.engine", "milvus"),
+        ("MILLPOND_STORE__URI", "https://milvus:19530", "store.uri", "https://milvus:19530"),
+        ("MILLPOND_STORE__TOKEN", "root:1", "store.token", "root:1"),
+        ("MILLPOND_STORE__DATABASE", "pond", "store.database", "pond"),
+        ("MILLPOND_STORE__TIMEOUT", "2.5", "store.timeout", 2.5),
         ("MILLPOND_STORE__DEFAULT_COLLECTION", "docs", "store.default_collection", "docs"),
         ("MILLPOND_SERVER__HOST", "0.0.0.0", "server.host", "0.0.0.0"),
         ("MILLPOND_SERVER__PORT", "9000", "server.port", 9000),
@@ -285,7 +290,7 @@ def test_a_variable_of_another_spelling_of_a_model_keeps_its_entry(refused):
     assert message.endswith("Did you mean MILLPOND_MODELS__MY-MODEL__PROMPTS__QUERY?")
 
 
-@pytest.mark.parametrize("name", ["MILLPOND_SERVER__API_KEYS", "MILLPOND_SERVER__API_KEY", "MILLPOND_STORE__URL"])
+@pytest.mark.parametrize("name", ["MILLPOND_SERVER__API_KEYS", "MILLPOND_SERVER__API_KEY", "MILLPOND_STORE__HOST"])
 def test_a_key_like_no_other_of_its_section_suggests_none(refused, name):
     message = refused(env={name: "1"})
     assert message.startswith(f"environment variable {name}: ") and "Known keys: " in message
@@ -395,6 +400,11 @@ def test_the_process_environment_is_the_default(tmp_path, monkeypatch):
         (MODEL + "runtime: {backend: 3}", "backend: input should be 'auto', 'torch' or 'openvino', not 3"),
         (MODEL + "batching: {max_batch_tokens: 0}", "batching.max_batch_tokens: "),
         (MODEL + "store: {path: 3}", "store.path: must be a path, not 3"),
+        (MODEL + "store: {engine: qdrant}", "store.engine: input should be 'embedded' or 'milvus', not 'qdrant'"),
+        (MODEL + "store: {uri: milvus}", "store.uri: must be the address of a server, such as http://milvus:19530"),
+        (MODEL + "store: {uri: 'http://a:b@c'}", "without a path, user or password"),
+        (MODEL + "store: {database: a-b}", "store.database: must have letters, digits and underscores"),
+        (MODEL + "store: {timeout: 0}", "store.timeout: input should be greater than 0"),
         (
             MODEL + "server: {root_path: pond/}",
             "server.root_path: must be a path that begins with /",

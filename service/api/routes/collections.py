@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -98,7 +99,7 @@ async def create(
 async def list_all(served: Served) -> CollectionList:
     """All collections. Listing them is no use of one with an `idle_timeout`."""
     described = []
-    for collection in served.collections.all():
+    for collection in await asyncio.to_thread(served.collections.all):
         with suppress(NotFound):  # dropped meanwhile
             described.append(CollectionBody(**await served.collections.describe(collection)))
     return CollectionList(collections=described)
@@ -107,7 +108,7 @@ async def list_all(served: Served) -> CollectionList:
 @router.get("/collections/{name}", response_model_exclude_none=True, responses=_MISSING)
 async def describe(name: CollectionName, served: Served) -> CollectionBody:
     """What a collection is and holds."""
-    return CollectionBody(**await served.collections.describe(served.collections.get(name)))
+    return CollectionBody(**await served.collections.describe(await served.collections.get(name)))
 
 
 @router.delete("/collections/{name}", status_code=204, responses=_MISSING)
@@ -157,7 +158,7 @@ async def begin_reindex(
     is that already.
     """
     asked = body or ReindexRequest.model_validate({})
-    collection = served.collections.get(name)
+    collection = await served.collections.get(name)
     chunking = collection.definition.chunking
     if "chunking" in asked.model_fields_set:
         chunking = asked.chunking and asked.chunking.parsed()
@@ -178,13 +179,13 @@ async def begin_reindex(
 @router.get("/collections/{name}/reindex", responses=_MISSING)
 async def describe_reindex(name: CollectionName, served: Served) -> ReindexBody:
     """How far the reindex of a collection is."""
-    return _reindex(await served.collections.reindexes.progress(served.collections.get(name)))
+    return _reindex(await served.collections.reindexes.progress(await served.collections.get(name)))
 
 
 @router.delete("/collections/{name}/reindex", status_code=204, responses=_MISSING)
 async def abandon_reindex(name: CollectionName, served: Served) -> None:
     """Stop the reindex of a collection and drop what it made; the collection stays as it is."""
-    await served.collections.reindexes.abandon(served.collections.get(name))
+    await served.collections.reindexes.abandon(await served.collections.get(name))
 
 
 @search_router.post("/collections/{name}/search", response_model=Hits | SearchResults, responses=_MISSING | _CONFLICT)
@@ -222,7 +223,7 @@ async def search_default(body: SearchRequest, served: Served) -> Response:
     """The same on the default collection (`store.default_collection`)."""
     name = served.config.store.default_collection
     try:
-        served.collections.get(name)
+        await served.collections.get(name)
     except NotFound:
         raise NotFound(
             f"/search asks the default collection, {name!r} (store.default_collection), and there is none. Create it "

@@ -45,9 +45,9 @@ async def export(
     """
     await request.body()  # there is none, and it is whole from now on: a deadline does not end what is being sent
     require_time()
+    exported = await served.collections.exported(name)
     lines = _Parts(
-        _line(definition, document, vectors if include else None)
-        for definition, document, vectors in served.collections.exported(name)
+        _line(definition, document, vectors if include else None) for definition, document, vectors in exported
     )
     first = await asyncio.to_thread(lines.next)  # what fails by now is answered as an error
     return StreamingResponse(_sent(first, lines), media_type=_NDJSON)

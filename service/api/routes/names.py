@@ -41,14 +41,14 @@ async def copy(name: CollectionName, body: CopyRequest, served: Served) -> Colle
 @router.get("/aliases")
 async def list_aliases(served: Served) -> AliasList:
     """All aliases, and the collection that each stands for."""
-    aliases = served.collections.aliases().items()
+    aliases = (await served.collections.aliases()).items()
     return AliasList(aliases=[AliasBody(alias=alias, collection=of.name) for alias, of in aliases])
 
 
 @router.get("/aliases/{alias}", responses=_MISSING)
 async def describe_alias(alias: CollectionName, served: Served) -> AliasBody:
     """The collection that an alias stands for."""
-    collection = served.collections.aliases().get(alias)
+    collection = (await served.collections.aliases()).get(alias)
     if collection is None:
         raise NotFound(f"there is no alias {alias!r}.")
     return AliasBody(alias=alias, collection=collection.name)

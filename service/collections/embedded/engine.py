@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,13 +12,12 @@ from typing import Any, Final, TypeVar
 
 from service import index as indexes
 from service.collections.embedded.builder import Builder
+from service.collections.embedded.changing import encoded, validated
 from service.collections.embedded.collection import EmbeddedCollection
-from service.collections.protocols import NAME
+from service.collections.naming import check_name, described, require_equal
 from service.collections.provenance import Definition
 from service.errors import (
-    Conflict,
     InvalidInput,
-    InvalidName,
     InvalidVector,
     NameConflict,
     NotFound,
@@ -29,6 +26,7 @@ from service.errors import (
     StoreUnavailable,
 )
 from service.observation import Histogram, phase
+from service.store.document import Document, Embedded
 from service.store.space import Space
 from service.store.store import Store
 from service.store.tokenizers import UNICODE61, Tokenizer
@@ -37,7 +35,6 @@ from service.store.transaction import CollectionRow, Transaction
 T = TypeVar("T")
 _MOST_TOGETHER: Final = 64
 """Small changes that become durable together at most."""
-_NAME: Final = re.compile(NAME)
 
 
 class EmbeddedEngine:
@@ -66,6 +63,21 @@ class EmbeddedEngine:
             self._store.close()
             raise
 
+    @property
+    def default_tokenizer(self) -> Tokenizer | None:
+        """That of FTS5, which splits texts into words."""
+        return UNICODE61
+
+    @property
+    def takes_recall(self) -> bool:
+        """True: indexes are measured."""
+        return True
+
+    def check(self, definition: Definition, dim: int, documents: Sequence[Document], vectors: Embedded) -> None:
+        """Check that a collection of a definition and dimension could store documents; nothing is stored."""
+        rows = encoded(documents)
+        validated(definition, vectors, dim, len(rows))
+
     def create(
         self,
         name: str,
@@ -77,7 +89,7 @@ class EmbeddedEngine:
         idle_timeout: int | None = None,
     ) -> tuple[EmbeddedCollection, bool]:
         """Create a collection, or return the equal one that exists, and whether it is new."""
-        _check_name(name, Place("name"))
+        check_name(name, Place("name"))
         if dim < 1:
             raise InvalidVector(f"collection {name!r}: a vector has at least one dimension, not {dim}.")
         existing = self._by_name.get(name)
@@ -85,15 +97,15 @@ class EmbeddedEngine:
         indexes.build(kind, dim, definition.similarity, recall)  # what cannot be must fail before anything is stored
         with self._store.writing() as transaction:
             if existing := self._by_name.get(name):
-                stored = _described(
-                    *(existing.definition, existing.dim, existing.index_kind, existing.recall, existing.tokenizer),
-                    existing.idle_timeout,
-                )
                 kind, recall = index or existing.index_kind, existing.recall if recall is None else recall
                 kept = existing.idle_timeout if idle_timeout is None else idle_timeout
-                asked = _described(definition, dim, kind, recall, tokenizer, kept)
-                if json.dumps(stored, sort_keys=True) != json.dumps(asked, sort_keys=True):
-                    raise Conflict(name, stored, asked)
+                before = indexes.recall_of(existing.index_kind, existing.recall)
+                stored = described(
+                    *(existing.definition, existing.dim, existing.index_kind, before, existing.tokenizer),
+                    existing.idle_timeout,
+                )
+                asked = described(definition, dim, kind, indexes.recall_of(kind, recall), tokenizer, kept)
+                require_equal(name, stored, asked)
                 return existing, False
             self._require_free(name)
             encoded = definition.to_json()
@@ -122,7 +134,7 @@ class EmbeddedEngine:
 
     def rename(self, name: str, to: str) -> EmbeddedCollection:
         """Give a collection another name, durably; its aliases stay."""
-        _check_name(to, Place("to"))
+        check_name(to, Place("to"))
         with self._store.writing() as transaction:
             collection = self._named(name)
             self._require_free(to)
@@ -132,7 +144,7 @@ class EmbeddedEngine:
 
     def copy(self, name: str, to: str) -> EmbeddedCollection:
         """Copy a collection with all its documents to a new one, all or nothing, durably."""
-        _check_name(to, Place("to"))
+        check_name(to, Place("to"))
         with self._store.writing() as transaction:
             self._require_free(to)
             row = self.get(name).copy(transaction, to)
@@ -144,7 +156,7 @@ class EmbeddedEngine:
 
     def alias(self, alias: str, name: str) -> tuple[EmbeddedCollection, bool]:
         """Make an alias stand for a collection, in one step where it stood for another one, durably."""
-        _check_name(alias, Place("alias"), "alias")
+        check_name(alias, Place("alias"), "alias")
         with self._store.writing() as transaction:
             if alias in self._by_name:
                 raise NameConflict(
@@ -190,6 +202,10 @@ class EmbeddedEngine:
             )
         await self.write(self._store.checkpoint)
         return before, await asyncio.to_thread(self._store.space)
+
+    async def look(self, read: Callable[..., T], *arguments: Any) -> T:
+        """Run a read of names at once: all are in memory."""
+        return read(*arguments)
 
     async def write(self, change: Callable[..., T], *arguments: Any, together: bool = False) -> T:
         """Run a change on the thread of all changes, to its end even if the client that asked for it disconnects.
@@ -276,28 +292,3 @@ class EmbeddedEngine:
             raise NameConflict(f"{name!r} is an alias of collection {self.get(name).name!r}; choose another name.")
         if name in self._by_name:
             raise NameConflict(f"there is a collection {name!r} already; choose another name, or drop it first.")
-
-
-def _check_name(name: str, where: Place, what: str = "collection name") -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidName(
-            f"{what} {name!r}: a name has 1 to 128 of the characters A-Z a-z 0-9 _ . - "
-            "and begins with a letter or a digit.",
-            where=where,
-        )
-
-
-def _described(
-    definition: Definition,
-    dim: int,
-    index: str,
-    recall: float | None,
-    tokenizer: Tokenizer | None,
-    idle_timeout: int | None,
-) -> dict[str, Any]:
-    target = indexes.recall_of(index, recall)
-    asked = {} if target is None else {"recall": target}
-    keyword = None if tokenizer is None else {"tokenizer": tokenizer.name}
-    own = {"dimension": dim, "index": index, **asked, "keyword": keyword}
-    temporary = {} if idle_timeout is None else {"idle_timeout": idle_timeout}
-    return {**own, **definition.to_json(), "similarity": definition.similarity.name, **temporary}

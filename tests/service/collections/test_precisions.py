@@ -32,7 +32,7 @@ def opened(folder: Path, store: Path, precision: str) -> Deployment:
 
 
 def precisions(deployment: Deployment) -> list[str]:
-    described = asyncio.run(deployment.collections.describe(deployment.collections.get("docs")))
+    described = asyncio.run(deployment.collections.describe(asyncio.run(deployment.collections.get("docs"))))
     return described["precisions"]
 
 
@@ -41,7 +41,7 @@ def upsert(deployment: Deployment, *ids: str) -> None:
 
 
 async def reindex(deployment: Deployment) -> None:
-    collection, reindexes = deployment.collections.get("docs"), deployment.collections.reindexes
+    collection, reindexes = await deployment.collections.get("docs"), deployment.collections.reindexes
     await reindexes.begin(collection, None, None, None, truncate=False, force=True)
     while (await reindexes.progress(collection)).state == "running":
         await asyncio.sleep(0.01)

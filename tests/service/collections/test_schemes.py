@@ -95,7 +95,8 @@ def test_unchanged_vectors_are_relabelled(tmp_path: Path, make: Callable[[Path],
     for _ in range(2):  # and stay so
         with open_deployment(config(folder, tmp_path / "store")) as opened:
             assert search(opened) == ["0"]
-            assert opened.collections.get("docs").definition.fingerprint == opened.models.get().fingerprint
+            stored = asyncio.run(opened.collections.get("docs")).definition
+            assert stored.fingerprint == opened.models.get().fingerprint
 
 
 def test_a_file_that_is_not_loaded_was_part_of_scheme_1(tmp_path: Path) -> None:
@@ -129,10 +130,10 @@ def test_vectors_that_a_rule_has_changed(
     with open_deployment(config(folder, tmp_path / "store")) as opened:
         with pytest.raises(FingerprintMismatch, match=f"{rule}.*millpond reindex docs"):
             search(opened)
-        assert opened.collections.get("docs").definition.to_json() == before
+        assert asyncio.run(opened.collections.get("docs")).definition.to_json() == before
 
         async def reindex() -> None:
-            collection = opened.collections.get("docs")
+            collection = await opened.collections.get("docs")
             reindexes = opened.collections.reindexes
             await reindexes.begin(collection, None, None, None, truncate=False, force=False)
             while (await reindexes.progress(collection)).state == "running":

@@ -1,4 +1,4 @@
-"""Many threads at once: every answer must be one that some moment could have given."""
+"""Many threads at once, on every engine: every answer must be one that some moment could have given."""
 
 import threading
 import time
@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.collections.embedded import EmbeddedEngine
 from service.errors import NotFound, StoreUnavailable
 from service.store import Document
 from tests.support.definitions import definition
@@ -47,7 +46,7 @@ def run_together(*works):
     return counts
 
 
-def test_searches_see_whole_requests_and_matching_scores(collections, folder):
+def test_searches_see_whole_requests_and_matching_scores(collections, reopen):
     collection = collections.create("notes", definition(), DIM)[0]
     groups, size = 4, 5
 
@@ -91,11 +90,9 @@ def test_searches_see_whole_requests_and_matching_scores(collections, folder):
 
     run_together(writer(0), writer(1), come_and_go, search(None), search(None), search({"group": 1}), fetch)
     final = {hit.id: hit.text for hit in collection.search(np.ones((1, DIM), np.float32), 100)[0]}
-    collections.close()
-    reopened = EmbeddedEngine(folder)
+    reopened = reopen()
     hits = reopened.get("notes").search(np.ones((1, DIM), np.float32), 100)[0]
     assert {hit.id: hit.text for hit in hits} == final
-    reopened.close()
 
 
 def test_dropping_and_creating_under_load(collections):
@@ -143,7 +140,7 @@ def test_racing_creators_make_one(collections):
         assert sum(created for _, created in column) == 1
 
 
-def test_closing_under_load(collections, folder):
+def test_closing_under_load(collections, reopen):
     collection = collections.create("notes", definition(), DIM)[0]
     acknowledged = []
     under_way = threading.Event()
@@ -170,6 +167,5 @@ def test_closing_under_load(collections, folder):
         assert under_way.wait(60)
         collections.close()
         assert all(future.result(timeout=20) for future in futures)
-    reopened = EmbeddedEngine(folder)
+    reopened = reopen()
     assert reopened.get("notes").count() == len(acknowledged)
-    reopened.close()
