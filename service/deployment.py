@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from service.access import Keyring, Listed
+from service.collections import Engine
+from service.collections.absent import AbsentEngine
 from service.collections.embedded import EmbeddedEngine
 from service.collections.service import CollectionService
 from service.config import Config, reloaded
@@ -125,12 +127,15 @@ def _evaluations(models: Models) -> Evaluations:
     return Evaluations(models)
 
 
-def open_deployment(config: Config, read: Callable[[], Config] | None = None) -> Deployment:
+def open_deployment(
+    config: Config, read: Callable[[], Config] | None = None, *, with_store: bool = True
+) -> Deployment:
     """Load the models and open the store.
 
     Args:
         config: what is served.
         read: reads it again, when it is to be reloaded.
+        with_store: whether documents can be kept; otherwise whatever asks for some is refused with `NoStore`.
 
     Raises:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
@@ -138,7 +143,8 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
     prepare_process(threads(config.runtime))
     keys = Keyring(config.access)
     token_ids = reader(config.server.token_ids)
-    engine = EmbeddedEngine(config.store.path)  # before the models, as it fails fast
+    # Before the models, as it fails fast.
+    engine: Engine = EmbeddedEngine(config.store.path) if with_store else AbsentEngine()
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     with ExitStack() as unless_opened:
         unless_opened.callback(engine.close)
