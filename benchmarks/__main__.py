@@ -1,4 +1,4 @@
-"""Run all benchmarks but that of a GPU, or those that are named, one after the other.
+"""Run all benchmarks but those of a GPU and of Ray, or those that are named, one after the other.
 
     python -m benchmarks                      # rewrite benchmarks/results
     python -m benchmarks throughput --quick   # check that it works
@@ -46,6 +46,7 @@ TITLES: Final[Mapping[str, str]] = {
     "http_profile": "The event loop under load",
     "lab": "The lab",
     "queueing": "Replicas under ten times their load",
+    "cluster": "Replicas on Ray",
     "gpu": "A GPU",
 }
 """Of the results, by the module that measures them."""
@@ -54,7 +55,9 @@ TITLES: Final[Mapping[str, str]] = {
 def main() -> int:
     """Run the chosen benchmarks, each whether or not the others fail; give the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(TITLES)}; all but gpu by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(TITLES)}; not gpu and cluster by default"
+    )
     parser.add_argument("--rounds", type=int, help="rounds to take the median of: 3, with --quick 1")
     parser.add_argument("--quick", action="store_true", help="use small samples and write to quick/ in the folder")
     parser.add_argument(
@@ -75,7 +78,7 @@ def main() -> int:
     prepare_process()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed, began = [], time.monotonic()
-    for name in given.names or (name for name in TITLES if name != "gpu"):
+    for name in given.names or (name for name in TITLES if name not in ("gpu", "cluster")):
         progress(f"== {name}")
         report = Report(
             name,

@@ -314,6 +314,21 @@ class AccessConfig(_Section):
         return bool(self.keys or self.keys_file)
 
 
+class ClusterConfig(_Section):
+    """How `millpond cluster serve` spreads the models over replicas on Ray; `millpond serve` does not look at it."""
+
+    replicas: _Count = Field(default=1, description="Replicas of all models, or the fewest of them.")
+    max_replicas: _Count | None = Field(
+        default=None, description="The most of them; by default there are always as many as `replicas`."
+    )
+    replica_cpus: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="CPUs that a replica takes of the cluster; it computes with as many threads."
+    )
+    queued_tokens: _Count = Field(
+        default=4096, description="Tokens that wait for each replica, on average, beyond which there are more."
+    )
+
+
 class Config(_Section):
     """A whole deployment."""
 
@@ -326,6 +341,7 @@ class Config(_Section):
     server: ServerConfig = ServerConfig()
     tls: TLSConfig = TLSConfig()
     access: AccessConfig = AccessConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     def use_of(self, name: str) -> str | None:
         """Say what is served under a name, and which routes it is for; None where nothing is."""

@@ -126,12 +126,31 @@ def _evaluations(models: Models) -> Evaluations:
     return Evaluations(models)
 
 
-def open_deployment(config: Config, read: Callable[[], Config] | None = None) -> Deployment:
+def open_engine(config: StoreConfig) -> Engine:
+    """Open the engine that is chosen; no other is imported.
+
+    Raises:
+        ServiceError: the store cannot be opened, or another process has it open.
+    """
+    if config.engine == "embedded":
+        return EmbeddedEngine(config.path)
+    from service.collections.milvus import MilvusEngine
+
+    return MilvusEngine(config.uri, config.token, config.database, config.timeout)
+
+
+def open_deployment(
+    config: Config,
+    read: Callable[[], Config] | None = None,
+    *,
+    engine_of: Callable[[StoreConfig], Engine] = open_engine,
+) -> Deployment:
     """Load the models and open the store.
 
     Args:
         config: what is served.
         read: reads it again, when it is to be reloaded.
+        engine_of: opens what keeps the documents.
 
     Raises:
         ServiceError: a model cannot be served as configured, or the store cannot be opened.
@@ -139,7 +158,8 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
     prepare_process(threads(config.runtime))
     keys = Keyring(config.access)
     token_ids = reader(config.server.token_ids)
-    engine = open_engine(config.store)  # before the models, as it fails fast
+    # Before the models, as it fails fast.
+    engine = engine_of(config.store)
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     with ExitStack() as unless_opened:
         unless_opened.callback(engine.close)
@@ -152,16 +172,3 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
     collections = CollectionService(models, rerankers, engine)
     examinations = Examinations(models)
     return Deployment(config, models, rerankers, sparse, collections, examinations, keys, token_ids, read)
-
-
-def open_engine(config: StoreConfig) -> Engine:
-    """Open the engine that is chosen; no other is imported.
-
-    Raises:
-        ServiceError: the store cannot be opened, or another process has it open.
-    """
-    if config.engine == "embedded":
-        return EmbeddedEngine(config.path)
-    from service.collections.milvus import MilvusEngine
-
-    return MilvusEngine(config.uri, config.token, config.database, config.timeout)

@@ -224,6 +224,12 @@ class BadBackup(ServiceError):
     code = "bad_backup"
 
 
+class NoStore(ServiceError):
+    """Documents are asked for or to be kept, and this deployment has no store."""
+
+    code = "no_store"
+
+
 class NotFound(ServiceError):
     """No collection, alias, document or reindex has the requested name or id."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
@@ -46,6 +47,7 @@ from service.api.routes import (
     tei,
 )
 from service.api.routing import Routes
+from service.api.serving import Serving
 from service.deployment import Deployment
 from service.process import freeze_and_trim
 
@@ -84,26 +86,34 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
 )
 
 
-class _Application(FastAPI):
-    """FastAPI within the middleware of every request; `add_middleware` would add to FastAPI's own routes alone."""
+Life = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+"""What is begun with an application, and ended with it."""
 
-    def __init__(self, served: Deployment, observers: Sequence[Observer]) -> None:
-        @asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            await asyncio.to_thread(served.encoders.warm_up)
-            freeze_and_trim()
-            dropping = asyncio.create_task(served.collections.idle.run(), context=Context())
-            try:
-                yield
-            finally:
-                dropping.cancel()
-                await served.end()
 
+class Application(FastAPI):
+    """FastAPI within the middleware of every request; `add_middleware` would add to FastAPI's own routes alone.
+
+    Args:
+        served: the deployment.
+        life: what is begun and ended with it.
+        requests: the figures of its requests, which metrics tell.
+        metrics: what Prometheus reads.
+        observers: are told of each request after its end, beside the figures and the access log.
+    """
+
+    def __init__(
+        self,
+        served: Serving,
+        life: Life,
+        requests: RequestFigures,
+        metrics: CollectorRegistry,
+        observers: Sequence[Observer],
+    ) -> None:
         super().__init__(
             title="Millpond",
             version=__version__,
             description=DESCRIPTION,
-            lifespan=lifespan,
+            lifespan=life,
             docs_url=None,  # FastAPI's own pages load their scripts from other hosts
             redoc_url=None,
         )
@@ -112,22 +122,40 @@ class _Application(FastAPI):
         errors.install(self)
         for router in _ROUTERS:
             self.include_router(router)
+        self.state.figures, self.state.metrics = requests, metrics
         self.state.routes = routes = Routes(each.original_route for each in iter_route_contexts(self.routes))
         access = served.config.access
         document.complete(self, Needs(routes, open_metrics=access.open_metrics) if access.needs_key else None)
-        app: ASGIApp = LeanPaths(super().__call__, self, routes)
-        self.state.figures = figures = RequestFigures()
-        self.state.metrics = registry_of(served, figures)
         logs = [log_access] if served.config.server.access_log else []
-        self._outermost = around(app, served, routes, self.state.requests, [figures, *logs, *observers])
+        self.inner = self.innermost(super().__call__, routes)
+        """What serves requests within all middleware."""
+        self._outermost = around(self.inner, served, routes, self.state.requests, [requests, *logs, *observers])
+
+    def innermost(self, app: ASGIApp, routes: Routes) -> ASGIApp:
+        """Return what serves requests within all middleware; `app` is FastAPI's own."""
+        return LeanPaths(app, self, routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a connection."""
         await self._outermost(scope, receive, send)
 
 
-def create_app(served: Deployment, *observers: Observer) -> FastAPI:
+def create_app(served: Deployment, *observers: Observer) -> Application:
     """Return the ASGI application; its shutdown closes the deployment.
 
     `observers` are told of each request after its end, beside the metrics and the access log.
     """
-    return _Application(served, observers)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(served.encoders.warm_up)
+        freeze_and_trim()
+        dropping = asyncio.create_task(served.collections.idle.run(), context=Context())
+        try:
+            yield
+        finally:
+            dropping.cancel()
+            await served.end()
+
+    figures = RequestFigures()
+    return Application(served, life, figures, registry_of(served, figures), observers)

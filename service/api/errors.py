@@ -36,6 +36,7 @@ _RESPONSES: Final[Mapping[str, tuple[int, str | None]]] = {
     "model_not_found": (404, "Unknown model"),
     "name_conflict": (409, None),
     "no_space": (507, None),
+    "no_store": (501, "No store"),
     "not_found": (404, None),
     "rate_limit_exceeded": (429, "Too many requests"),
     "reindex_running": (409, "Reindex under way"),

@@ -40,13 +40,13 @@ class LeanRoute(ReadingRoute):
             HTTPException: the body is too large, or its client went away.
         """
         assert self.body_field is not None
-        content = await _content(request.receive)
-        if not content:
+        sent = await content(request.receive)
+        if not sent:
             raise RequestValidationError([{"type": "missing", "loc": ("body",)}])
-        value: Any = content
+        value: Any = sent
         if is_json(request.headers.get("content-type", "")):
             try:
-                value = await read(content, self.body_field)
+                value = await read(sent, self.body_field)
             except NotJSON as error:
                 problem = {"type": "json_invalid", "loc": ("body",), "ctx": {"error": error.msg}}
                 raise RequestValidationError([problem]) from error
@@ -121,7 +121,8 @@ class LeanPaths:
         return None
 
 
-async def _content(receive: Receive) -> bytes:
+async def content(receive: Receive) -> bytes:
+    """Return the whole body of a request; raises `HTTPException` where its client goes away before."""
     parts = []
     more = True
     while more:

@@ -101,27 +101,27 @@ class RequestFigures:
 
 def registry_of(served: Deployment, requests: RequestFigures) -> CollectorRegistry:
     """Return what Prometheus reads of a deployment; each application has its own."""
+    return registry_with(requests, DeploymentCollector(served))
+
+
+def registry_with(requests: RequestFigures, others: Collector) -> CollectorRegistry:
+    """Return what tells of the requests of this process, of itself, and whatever others collect."""
     registry = CollectorRegistry()
-    registry.register(_DeploymentCollector(served, requests))
+    registry.register(_RequestsCollector(requests))
+    registry.register(others)
     ProcessCollector(registry=registry)
     return registry
 
 
-class _DeploymentCollector(Collector):
-    def __init__(self, served: Deployment, requests: RequestFigures) -> None:
-        self._served = served
+class _RequestsCollector(Collector):
+    def __init__(self, requests: RequestFigures) -> None:
         self._requests = requests
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric but those of the process."""
+        """Yield what is told of requests."""
         yield _gauge("millpond_info", "The running version.", ("version",), [((__version__,), 1)])
         yield from self._of_requests()
         yield from self._of_embedding()
-        yield from self._of_encoders()
-        yield from self._of_models()
-        yield from self._of_rerankers()
-        yield from self._of_sparse()
-        yield from self._of_collections()
 
     def _of_requests(self) -> Iterator[Metric]:
         figures = self._requests
@@ -133,7 +133,7 @@ class _DeploymentCollector(Collector):
         yield _histogram("millpond_phase_seconds", "A part of the work for a request.", ("phase",), phases)
 
     def _of_embedding(self) -> Iterator[Metric]:
-        """Yield the metrics of text-embeddings-inference, over all models, and those of requests to embed."""
+        """Yield text-embeddings-inference's metrics of requests to embed, over all models."""
         figures = self._requests
         yield _plain("te_request_count", "Requests to embed.", ("method",), figures.asked)
         yield _plain("te_request_success", "Requests to embed that succeeded.", ("method",), figures.answered)
@@ -144,6 +144,25 @@ class _DeploymentCollector(Collector):
         for part, histogram in {"": figures.embedding, **spent}.items():
             name = f"te_request_{part}duration"
             yield _histogram(name, "Seconds of requests that succeeded.", (), [((), histogram)])
+
+
+class DeploymentCollector(Collector):
+    """Tells of the models and collections of a deployment, and of the work for them."""
+
+    def __init__(self, served: Deployment) -> None:
+        self._served = served
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric but those of requests and of the process."""
+        yield from self._of_passes()
+        yield from self._of_encoders()
+        yield from self._of_models()
+        yield from self._of_rerankers()
+        yield from self._of_sparse()
+        yield from self._of_collections()
+
+    def _of_passes(self) -> Iterator[Metric]:
+        """Yield text-embeddings-inference's metrics of what waits and of passes, over all encoders."""
         encoders = [*self._served.encoders.values()]
         passes = [encoder.batcher.figures for encoder in encoders]
         lengths = Histogram(POWERS_OF_TWO)

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from service.api.connections import Connection
 from service.api.middleware.open_requests import OpenRequests
-from service.deployment import Deployment
+from service.api.serving import Serving
 from service.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, tls: SSLContext | None = None) -> None:
-        self._served: Deployment = app.state.deployment
+        self._served: Serving = app.state.deployment
         super().__init__(
             uvicorn.Config(
                 app,

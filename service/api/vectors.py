@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -13,11 +13,12 @@ from service.api.requests import check_count, places
 from service.api.schemas.fields import VectorOptions, listed
 from service.arrays import Vectors
 from service.deployment import Deployment
-from service.embedding.embedder import Embedder, Embeddings
+from service.embedding.embedder import Embedder
 from service.embedding.output_types import converted
 from service.embedding.token_ids import read_ids
 
 _TRUNCATED_HEADER: Final = "X-Truncated"
+_FINGERPRINT_HEADER: Final = "X-Fingerprint"
 TRUNCATED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "headers": {
@@ -25,10 +26,39 @@ TRUNCATED: Final[dict[int | str, dict[str, Any]]] = {
         }
     }
 }
-"""What answers of vectors have in the OpenAPI document besides them."""
+"""What answers to texts that may be cut have in the OpenAPI document besides their content."""
+VECTORS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "headers": {
+            **TRUNCATED[200]["headers"],
+            _FINGERPRINT_HEADER: {
+                "description": "Of what made all the vectors: model, pooling and prompts, as `/info` has it.",
+                "schema": {"type": "string"},
+            },
+        }
+    }
+}
+"""What answers of vectors have there."""
 
 
-async def embedded(inputs: str | Sequence[Any], options: VectorOptions, served: Deployment, field: str) -> Embeddings:
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Vectors (texts, dim) in the type that was asked for, the tokens read for them, the indices of texts that were
+    cut, and the fingerprint of what made them.
+    """
+
+    vectors: NDArray[Any]
+    tokens: int
+    truncated: list[int]
+    fingerprint: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says of them."""
+        return {_FINGERPRINT_HEADER: self.fingerprint, **truncation(self.truncated)}
+
+
+async def embedded(inputs: str | Sequence[Any], options: VectorOptions, served: Deployment, field: str) -> Made:
     """Embed the inputs of a request as it asks; the vectors have the type that it asks for.
 
     Args:
@@ -55,7 +85,8 @@ async def embedded(inputs: str | Sequence[Any], options: VectorOptions, served: 
         dimensions=options.dimensions,
         where=where,
     )
-    return replace(embeddings, vectors=typed(embeddings.vectors, options, model))
+    vectors = typed(embeddings.vectors, options, model)
+    return Made(vectors, embeddings.tokens, embeddings.truncated, model.fingerprint)
 
 
 def typed(vectors: Vectors, options: VectorOptions, model: Embedder) -> NDArray[Any]:

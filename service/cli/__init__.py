@@ -12,6 +12,7 @@ import typer
 from service import __version__, environment
 from service.cli import (
     backup,
+    cluster,
     collections,
     compact,
     config,
@@ -67,6 +68,7 @@ app.command()(index.index)
 app.command(cls=TextCommand)(search.search)
 app.command(cls=TextCommand)(explain.explain)
 app.command()(reindex.reindex)
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(stored_documents.app, name="documents")
 app.add_typer(collections.app, name="collections")
 app.command()(export.export)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from service.cli.console import Failure, err
+from service.cli.listening import address_of, bound, refuse_exposure
 from service.cli.tls import server_context
 from service.config import Config, load_config, require_file
 from service.observation import logs
@@ -41,8 +40,8 @@ def serve(
 
     tls = server_context(settings.tls)
     # Bound first, so that an address in use is reported before minutes of loading models.
-    with _bound(settings.server.host, settings.server.port) as listener:
-        _refuse_exposure(settings, listener)
+    with bound(settings.server.host, settings.server.port) as listener:
+        refuse_exposure(settings, listener)
         logs.configure(settings.server.log_format, settings.server.log_level)
         # Nothing is under way yet. Without a handler, process 1 of a container would ignore SIGTERM.
         for sent, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
@@ -68,8 +67,7 @@ def serve(
         for name, sparse in served.sparse:
             declared = sparse.recipe.declared
             say(f"sparse model {name}: {declared.strategy} of {declared.activation}, {sparse.dim} tokens")
-        url_host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-        address = f"{'https' if tls else 'http'}://{url_host}:{listener.getsockname()[1]}{settings.server.root_path}"
+        address = address_of(settings, listener)
         say(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
 
         server = Server(create_app(served, *observers), tls)
@@ -84,36 +82,3 @@ def serve(
 
 def _end(status: int, *_: object) -> NoReturn:
     os._exit(status)
-
-
-def _refuse_exposure(settings: Config, listener: socket.socket) -> None:
-    """Refuse to serve without keys where other machines can reach the service, unless the config insists."""
-    access = settings.access
-    if access.needs_key or access.open_to_all or ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
-        return
-    raise Failure(
-        f"other machines reach the service at {settings.server.host} (server.host), and it has no keys: whoever can "
-        "would read, change and delete everything. Make a key with `millpond keys new NAME --file keys.yaml` and "
-        "name the file as access.keys_file. If everybody is meant to, say access.open_to_all: true.",
-        2,
-    )
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address but not listening, so that no client connects before models are loaded."""
-    try:
-        # A name such as localhost can have IPv4 and IPv6 addresses; some clients support only IPv4.
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = min(addresses, key=lambda info: info[0])
-        with ExitStack() as unless_bound:
-            listener = unless_bound.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            unless_bound.pop_all()
-    except OSError as error:
-        raise Failure(
-            f"cannot serve at {host}, port {port}: {error.strerror or error}. Stop what runs there, or choose "
-            "another address with --port and --host (server.port, server.host).",
-            2,
-        ) from None
-    return listener

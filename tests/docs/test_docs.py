@@ -61,6 +61,7 @@ NOT_RUN = {
     "docs/load-test.md": 2,
     "docs/observability.md": 1,
     "docs/pooling.md": 3,
+    "docs/ray.md": 2,
     "docs/ranking.md": 1,
     "docs/sparse.md": 1,
     "docs/serving.md": 5,

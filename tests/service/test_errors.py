@@ -31,6 +31,7 @@ CODES = {
     "model_not_found",
     "name_conflict",
     "no_space",
+    "no_store",
     "not_found",
     "rate_limit_exceeded",
     "reindex_running",

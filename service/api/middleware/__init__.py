@@ -20,13 +20,13 @@ from service.api.middleware.prefix import RootPath
 from service.api.middleware.unknown import IgnoreUnknownFields
 from service.api.needs import Needs
 from service.api.routing import Routes
-from service.deployment import Deployment
+from service.api.serving import Serving
 
 _ANY: Final = ("*",)
 
 
 def around(
-    app: ASGIApp, served: Deployment, routes: Routes, requests: OpenRequests, observers: Sequence[Observer]
+    app: ASGIApp, served: Serving, routes: Routes, requests: OpenRequests, observers: Sequence[Observer]
 ) -> ASGIApp:
     """Return an application within all middleware; the last is the outermost, which a request meets first.
 

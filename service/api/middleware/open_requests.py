@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import errors
 from service.api.routing import path_below_root
+from service.api.serving import Serving
 from service.deadline import answered_within
-from service.deployment import Deployment
 from service.errors import InvalidInput, Place, ServiceError, Unavailable, shortened
 
 ALWAYS: Final = frozenset({"/health", "/ready", "/ping", "/metrics"})
@@ -30,7 +30,7 @@ class OpenRequests:
         served: the deployment, whose limits may change meanwhile.
     """
 
-    def __init__(self, served: Deployment) -> None:
+    def __init__(self, served: Serving) -> None:
         self._served = served
         self._open: set[_Request] = set()
         self.draining = False

@@ -21,7 +21,7 @@ from service.api.schemas.embed import (
 from service.api.schemas.fields import VectorOptions, listed
 from service.api.schemas.problem import UNKNOWN_MODEL
 from service.api.schemas.spans import CutBody
-from service.api.vectors import TRUNCATED, embedded, encoding, truncation, typed
+from service.api.vectors import TRUNCATED, VECTORS, embedded, encoding, truncation, typed
 from service.embedding.chunkers import Chunker
 from service.embedding.embedder import TokenStates
 from service.embedding.token_ids import read_ids
@@ -33,7 +33,7 @@ MOST_STATES: Final = 16_384
 router = APIRouter(tags=["embed"], route_class=LeanRoute)
 
 
-@router.post("/embed", response_model=list[list[float] | str], responses=UNKNOWN_MODEL | TRUNCATED)
+@router.post("/embed", response_model=list[list[float] | str], responses=UNKNOWN_MODEL | VECTORS)
 async def embed(body: EmbedRequest, served: Served) -> Response:
     """One vector a text, under the model's pooling or another."""
     return await embed_inputs(body.inputs, body, served)
@@ -42,9 +42,7 @@ async def embed(body: EmbedRequest, served: Served) -> Response:
 async def embed_inputs(inputs: str | Sequence[Any], options: VectorOptions, served: Served) -> Response:
     """Return the response of `/embed` to inputs."""
     embeddings = await embedded(inputs, options, served, "inputs")
-    return await response_in_parts(
-        json_list(embeddings.vectors, encoding(options)), headers=truncation(embeddings.truncated)
-    )
+    return await response_in_parts(json_list(embeddings.vectors, encoding(options)), headers=embeddings.headers)
 
 
 @router.post(

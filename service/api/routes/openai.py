@@ -11,7 +11,7 @@ from service.api.lean import LeanRoute
 from service.api.requests import Served
 from service.api.responses import json_list, json_object, response_in_parts
 from service.api.schemas.openai import OpenAIEmbeddings, OpenAIEmbedRequest, OpenAIModel, OpenAIModels, OpenAIProblem
-from service.api.vectors import TRUNCATED, embedded, encoding, truncation
+from service.api.vectors import VECTORS, embedded, encoding
 
 _STARTED: Final = int(time.time())
 
@@ -22,8 +22,8 @@ router = APIRouter(tags=["OpenAI"], route_class=LeanRoute, responses=_RESPONSES)
 models_router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=_RESPONSES)
 
 
-@router.post("/embeddings", response_model=OpenAIEmbeddings, responses=TRUNCATED)
-@router.post("/v1/embeddings", response_model=OpenAIEmbeddings, responses=TRUNCATED)
+@router.post("/embeddings", response_model=OpenAIEmbeddings, responses=VECTORS)
+@router.post("/v1/embeddings", response_model=OpenAIEmbeddings, responses=VECTORS)
 async def embeddings(body: OpenAIEmbedRequest, served: Served) -> Response:
     """Vectors for a string, strings, or token ids where the deployment takes them (`server.token_ids`)."""
     embeddings = await embedded(body.input, body, served, "input")
@@ -41,7 +41,7 @@ async def embeddings(body: OpenAIEmbedRequest, served: Served) -> Response:
             usage={"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens},
             **cut,
         ),
-        headers=truncation(embeddings.truncated),
+        headers=embeddings.headers,
     )
 
 

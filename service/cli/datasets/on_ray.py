@@ -59,7 +59,7 @@ def connected(address: str) -> Iterator[Any]:
     """Be connected to a cluster; raises `Failure` where none answers."""
     ray = require_ray()
     try:
-        _require_answer(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
+        require_answer(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, RuntimeError, ValueError) as error:
         raise Failure(
@@ -72,7 +72,7 @@ def connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
+def require_answer(address: str) -> None:
     """Raise `OSError` where nothing listens at HOST:PORT, on which Ray waits for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
