@@ -17,7 +17,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY millpond millpond
 COPY pooling pooling
 COPY service service
-RUN make install VENV=/opt/millpond EDITABLE= \
+ARG EXTRAS=bundled,openvino
+RUN make install VENV=/opt/millpond EDITABLE= EXTRAS="$EXTRAS" \
  && mv /opt/millpond/lib/python3.11/site-packages/torch /opt/torch
 
 FROM python:3.11-slim

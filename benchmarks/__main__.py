@@ -45,6 +45,7 @@ TITLES: Final[Mapping[str, str]] = {
     "coldstart": "Cold start and memory",
     "http_profile": "The event loop under load",
     "lab": "The lab",
+    "queueing": "Replicas under ten times their load",
     "gpu": "A GPU",
 }
 """Of the results, by the module that measures them."""

@@ -95,7 +95,12 @@ class Report:
         self, corner: str, rows: Rows[Value], show: Callable[[Value], str] = str, heads: Sequence[str] = ()
     ) -> None:
         """Add a table of what is found by row and column, headed by the processor; a missing cell stays empty."""
-        corner = ": ".join(filter(None, (corner, self._processor)))
+        self.computed(": ".join(filter(None, (corner, self._processor))), rows, show, heads)
+
+    def computed(
+        self, corner: str, rows: Rows[Value], show: Callable[[Value], str] = str, heads: Sequence[str] = ()
+    ) -> None:
+        """Add such a table of what no processor has a part in."""
         heads = heads or list(dict.fromkeys(head for row in rows.values() for head in row))
         lines = [[corner, *heads], ["---", *["---:"] * len(heads)]]
         for name, row in rows.items():

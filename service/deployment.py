@@ -139,7 +139,7 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
     prepare_process(threads(config.runtime))
     keys = Keyring(config.access)
     token_ids = reader(config.server.token_ids)
-    engine = _engine(config.store)  # before the models, as it fails fast
+    engine = open_engine(config.store)  # before the models, as it fails fast
     logger.info("this process may use %s; runtime.threads is %s", cores(), config.runtime.threads)
     with ExitStack() as unless_opened:
         unless_opened.callback(engine.close)
@@ -154,8 +154,12 @@ def open_deployment(config: Config, read: Callable[[], Config] | None = None) ->
     return Deployment(config, models, rerankers, sparse, collections, examinations, keys, token_ids, read)
 
 
-def _engine(config: StoreConfig) -> Engine:
-    """Open the engine that is chosen; no other is imported."""
+def open_engine(config: StoreConfig) -> Engine:
+    """Open the engine that is chosen; no other is imported.
+
+    Raises:
+        ServiceError: the store cannot be opened, or another process has it open.
+    """
     if config.engine == "embedded":
         return EmbeddedEngine(config.path)
     from service.collections.milvus import MilvusEngine

@@ -241,8 +241,9 @@ class Conflict(ServiceError):
             for key in sorted(stored.keys() | asked.keys())
             if _to_text(stored, key) != _to_text(asked, key)
         ]
+        self.differences = "; ".join(differences)
         super().__init__(
-            f"collection {name!r} exists under another definition ({'; '.join(differences)}). "
+            f"collection {name!r} exists under another definition ({self.differences}). "
             "Ask for the stored definition, choose another name, drop the collection first, or, to change its model, "
             "pooling, layers, chunking or similarity, reindex it.",
             stored=dict(stored),

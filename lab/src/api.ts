@@ -73,6 +73,11 @@ export function useKey(value: string): void {
   key = value.trim();
 }
 
+/** Whether a key is sent. */
+export function keyed(): boolean {
+  return key !== "";
+}
+
 export type Method = "GET" | "POST" | "PUT" | "DELETE";
 
 /** Send a request; paths are relative to where the page is served. Throws `Refused`, or `Offline`. */

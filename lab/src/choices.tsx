@@ -1,7 +1,8 @@
 // What several panels let one choose: a model, what texts are for, and poolings.
-import { useMemo } from "preact/hooks";
-import type { Info, Model } from "./api";
+import { useMemo, useState } from "preact/hooks";
+import { ask, type Info, type Model } from "./api";
 import { useKept } from "./kept";
+import { Problem } from "./problem";
 
 const OWN = ""; // the model's own pooling, whichever model is chosen
 const FIRST = ["mean", "cls", "max", "last", "weighted_mean", "gem(p=3)"];
@@ -80,7 +81,7 @@ export function usePoolings(panel: string, own: string, first: string[]): Poolin
   const chosen = offered.filter((name) => kept.some((one) => same(one === OWN ? own : one, name)));
   const choose = (names: string[]) => keep(names.map((name) => (same(name, own) ? OWN : name)));
   const add = (name: string) => {
-    setMore([...more, name]);
+    if (!offered.some((one) => same(one, name))) setMore([...more, name]);
     choose([...chosen, name]);
   };
   const remove = (name: string) => {
@@ -96,9 +97,24 @@ function same(one: string, other: string): boolean {
   return plain(one) === plain(other);
 }
 
-/** Boxes to choose poolings by, and a field for any other. */
-export function PoolingChoice({ info, of }: { info: Info; of: Poolings }) {
+type Offer = { info: Info; of: Poolings; model: Choice };
+
+/** Boxes to choose poolings by, and a field for any other, which the service tries before it is offered. */
+export function PoolingChoice({ info, of, model }: Offer) {
   const { offered, chosen, choose, add, remove, added, own } = of;
+  const [refused, refuse] = useState<Error | null>(null);
+  const attempt = async (field: HTMLInputElement) => {
+    const name = field.value.trim();
+    if (!name) return;
+    try {
+      await ask("compare", { texts: ["a wheel"], pooling: [name], numbers: 1, ...model.fields });
+    } catch (error) {
+      return refuse(error as Error);
+    }
+    add(name);
+    refuse(null);
+    field.value = "";
+  };
   return (
     <fieldset>
       <legend>Poolings</legend>
@@ -123,15 +139,11 @@ export function PoolingChoice({ info, of }: { info: Info; of: Poolings }) {
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          const field = event.currentTarget.elements.namedItem("another") as HTMLInputElement;
-          const name = field.value.trim();
-          if (!name) return;
-          add(name);
-          field.value = "";
+          void attempt(event.currentTarget.elements.namedItem("another") as HTMLInputElement);
         }}
       >
         <label>
-          Another <input name="another" placeholder="kmax(k=3)" list="strategies" spellcheck={false} />
+          Another <input name="another" placeholder="kmax(k=3)" list="strategies" spellcheck={false} onInput={() => refuse(null)} />
         </label>
         <datalist id="strategies">
           {info.poolings.map((name) => (
@@ -140,6 +152,7 @@ export function PoolingChoice({ info, of }: { info: Info; of: Poolings }) {
         </datalist>
         <button type="submit">Add</button>
       </form>
+      {refused && <Problem error={refused} onKey={() => refuse(null)} />}
     </fieldset>
   );
 }

@@ -1,5 +1,6 @@
 // Collections, searches and explanations, as the API gives them.
-import { ask, send } from "./api";
+import { ask, type Info, send } from "./api";
+import { baseOf } from "./choices";
 
 export type Chunking = { by: string; mode?: "late" | "early" };
 export type Collection = {
@@ -53,9 +54,12 @@ export async function listed(signal?: AbortSignal): Promise<Collection[]> {
 }
 
 /** What a collection's vectors are made with, in a few words. */
-export function madeWith({ model, pooling, chunking }: Collection, models: number): string {
+export function madeWith({ model, pooling, chunking }: Collection, info: Info): string {
   const cut = chunking ? `, ${chunking.mode ?? "late"} chunks` : "";
-  return model === null ? "vectors made elsewhere" : `${pooling}${cut}${models > 1 ? `, model ${model}` : ""}`;
+  if (model === null) return "vectors made elsewhere";
+  const encoders = new Set(Object.values(info.models).map((one) => one.encoder));
+  const own = info.models[model];
+  return `${pooling}${cut}${encoders.size > 1 || !own ? `, of ${own ? baseOf(own.encoder) : model}` : ""}`;
 }
 
 export async function drop(name: string, options: RequestInit = {}): Promise<void> {

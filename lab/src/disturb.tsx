@@ -104,7 +104,7 @@ export function Disturb({ info, tab }: { info: Info; tab: string }) {
         <TextField label="A text" rows={4} value={text} onWrite={write} />
         <div>
           <ModelChoice info={info} of={model} />
-          <PoolingChoice info={info} of={poolings} />
+          <PoolingChoice info={info} of={poolings} model={model} />
         </div>
       </div>
       <div class="beside moved">
@@ -166,7 +166,8 @@ function Moved({ answer }: { answer: Answer }) {
       <Lines x={x} lines={lines} at={set[swept]} top={1} axis={title} label={`Cosine to the undisturbed vector, by ${title.toLowerCase()}`} />
       <p class="note">
         Over the whole range of the slider that you touched last, with the others as they are. The upright line is where it stands; the
-        table has the numbers there.
+        table has the numbers there. Each pooling has a scale of its own: any two texts may be at 0.7 under max or cls, and at 0.1 under mean. Look
+        at the form of a curve, and not at which is higher.
       </p>
       <div class="scrolled" tabIndex={0} role="region" aria-label="Cosines at this setting">
         <table class="outputs">

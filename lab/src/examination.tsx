@@ -1,8 +1,8 @@
 // What the doctor finds of a model.
-import { useEffect, useRef, useState } from "preact/hooks";
 import { ask } from "./api";
 import { Copies } from "./copy";
 import { Problem } from "./problem";
+import { Shared, useShared } from "./shared";
 import { curl, python } from "./snippets";
 import "./examination.css";
 
@@ -11,27 +11,44 @@ type Report = { verdict: string; findings: Finding[] };
 
 const MARKS = { ok: "✓", warning: "!", fault: "✗" };
 
+type State = { report?: Report | null; error?: Error | null; busy?: boolean };
+
+/** What was found of each model; an examination goes on while one looks at other panels. */
+class Examinations extends Shared {
+  private readonly states = new Map<string, State>();
+
+  of(model: string): State {
+    return this.states.get(model) ?? {};
+  }
+
+  async begin(model: string): Promise<void> {
+    this.change(model, { busy: true });
+    try {
+      const { models } = await ask<{ models: Record<string, Report> }>(pathOf(model));
+      this.change(model, { report: models[model] ?? null });
+    } catch (problem) {
+      this.change(model, { error: problem as Error });
+    }
+  }
+
+  private change(model: string, to: State): void {
+    this.states.set(model, to);
+    this.tell();
+  }
+}
+
+const all = new Examinations();
+
+function pathOf(model: string): string {
+  return `doctor?model=${encodeURIComponent(model)}`;
+}
+
 /** A button that has a model examined, and what was found. */
 export function Examination({ model }: { model: string }) {
-  const [report, setReport] = useState<Report | null>(null);
-  const [error, setError] = useState<Error | null>(null);
-  const aborter = useRef<AbortController | null>(null);
-  const [busy, setBusy] = useState(false);
-  useEffect(() => () => aborter.current?.abort(), []);
-  const path = `doctor?model=${encodeURIComponent(model)}`;
-  const examine = async () => {
-    const { signal } = (aborter.current = new AbortController());
-    setBusy(true);
-    setError(null);
-    try {
-      const { models } = await ask<{ models: Record<string, Report> }>(path, undefined, signal);
-      setReport(models[model] ?? null);
-    } catch (problem) {
-      if (signal.aborted) return;
-      setError(problem as Error);
-    }
-    setBusy(false);
-  };
+  const examinations = useShared(all);
+  const { report = null, error = null, busy = false } = examinations.of(model);
+  const path = pathOf(model);
+  const examine = () => void examinations.begin(model);
   return (
     <div class="examination" aria-busy={busy}>
       {!report && (
@@ -41,8 +58,8 @@ export function Examination({ model }: { model: string }) {
           </button>{" "}
           <small>
             {busy
-              ? "It embeds some texts by this service and by sentence-transformers, and compares: some ten seconds."
-              : "Is it served as its checkpoint declares? The doctor looks."}
+              ? "It embeds some texts by this service and by sentence-transformers, and compares: ten seconds, or a minute beside other work."
+              : "Is it served as its checkpoint declares? Compares it with sentence-transformers."}
           </small>
         </p>
       )}

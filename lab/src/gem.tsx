@@ -36,7 +36,8 @@ export function GemCurve({ states, counts, power, tries, onKey }: Props) {
       <h3>GeM between the mean and the largest number</h3>
       <p class="note">
         With p = 1 it is the mean; the larger p is, the nearer it comes to the number that is largest in size, and the more of it is that
-        token's. The upright line is where the slider of GeM's p stands.
+        token's. A token's part is its number to the power p, by the sum of those of all tokens. The upright line is where the slider of GeM's p
+        stands.
       </p>
       {dim > 1 && (
         <p>
@@ -54,7 +55,7 @@ export function GemCurve({ states, counts, power, tries, onKey }: Props) {
       )}
       <div class="beside">
         <Lines x={POWERS} lines={values} at={power} axis="p: what GeM gives" label="What GeM gives, by p, between mean and max" />
-        <Lines x={POWERS} lines={shares(powers, answer.tokens, number)} at={power} first={3} top={1} axis="p: share of each token" label="Each token's share, by p" />
+        <Lines x={POWERS} lines={shares(powers, answer.tokens, number)} at={power} first={3} top={1} axis="p: part of each token" label="Each token's part, by p" />
       </div>
     </>
   );

@@ -52,7 +52,9 @@ export function Health({ info: first }: { info: Info }) {
         Millpond {info.version} on {info.cores} cores: <output aria-live="polite">{ready}</output>
       </p>
       {error && <Problem error={error} onKey={() => setTries(tries + 1)} />}
-      <Figures info={info} moments={moments} />
+      <div class={error ? "stale" : undefined}>
+        <Figures info={info} moments={moments} />
+      </div>
       <Copies of={{ curl: () => curl("info"), Python: () => python("info") }} />
       <div class="models">
         {Object.entries(info.models).map(([name, model]) => (
@@ -110,10 +112,10 @@ function Figures({ info, moments }: { info: Info; moments: Moment[] }) {
       />
       <Spark name="Requests under way" value={count(load.requests)} values={every((of) => of.requests)} note={`this page among them; of ${count(limits.max_requests)}`} />
       <Spark
-        name="Answered within"
+        name="95 % answered within"
         value={within === null ? "no answer yet" : within === Infinity ? "over 60 s" : `${1_000 * within} ms`}
         values={[]}
-        note="95 of 100 requests that do work, in the last two minutes"
+        note="requests that do work, last two minutes"
       />
       <Spark
         name="Failed"

@@ -1,4 +1,5 @@
 // Texts to search in, out of what one pastes or chooses: lines, CSV, JSON lines or a JSON list.
+import { cells, Unreadable } from "./cells";
 
 export type Doc = { id: string; text: string; metadata: Record<string, unknown> };
 /** Rows with named values; `field` is the one that holds the text, null where one has to say it. */
@@ -11,9 +12,6 @@ export const MOST_TEXTS = 5_000;
 const MOST_NAMED = 3;
 const TEXT_NAMES = ["text", "sentence", "body", "content"];
 const ID_NAMES = ["id", "_id"];
-
-/** What cannot be read, and what to do about it. */
-export class Unreadable extends Error {}
 
 /** How much one may give at once, in words; null where it is not too much. Nothing is parsed for it. */
 export function tooLarge(characters: number): string | null {
@@ -62,68 +60,11 @@ export function firstLines(written: string): { docs: Doc[]; count: number } {
   return { docs: ofLines(written.slice(0, end)), count };
 }
 
-/** Cells of CSV as RFC 4180 has it: quoted ones may hold the separator, line breaks and doubled quotes. */
-function cells(name: string, content: string): string[][] {
-  const separator = separatorOf(content);
-  const rows: string[][] = [];
-  let row: string[] = [];
-  let at = 0;
-  let line = 1;
-  while (at <= content.length) {
-    let cell: string;
-    if (content[at] === '"') {
-      const begun = line;
-      let parts = "";
-      for (at++; ; ) {
-        const quote = content.indexOf('"', at);
-        if (quote < 0) throw new Unreadable(`${name}, line ${begun}: a quote is opened and never closed. Close it, or double it ("") where it is part of a text.`);
-        parts += content.slice(at, quote);
-        at = quote + 1;
-        if (content[at] !== '"') break;
-        parts += '"';
-        at++;
-      }
-      line += parts.split("\n").length - 1;
-      cell = parts;
-      if (at < content.length && content[at] !== separator && content[at] !== "\n" && content[at] !== "\r")
-        throw new Unreadable(`${name}, line ${line}: something follows a closing quote. Double the quotes ("") that are part of a text.`);
-    } else {
-      const begun = at;
-      while (at < content.length && content[at] !== separator && content[at] !== "\n" && content[at] !== "\r") at++;
-      cell = content.slice(begun, at);
-    }
-    row.push(cell);
-    if (content[at] === separator) {
-      at++;
-      continue;
-    }
-    if (content[at] === "\r" && content[at + 1] === "\n") at++;
-    at++;
-    line++;
-    if (row.length > 1 || row[0]!.trim()) rows.push(row);
-    if (rows.length > MOST_TEXTS + 1) break; // the rest is counted by nobody: it is too much
-    row = [];
-    if (at >= content.length) break;
-  }
-  return rows;
-}
-
-function separatorOf(content: string): string {
-  const header = content.slice(0, content.search(/[\r\n]|$/));
-  const count = (sign: string) => header.split(sign).length;
-  return ["\t", ";"].reduce((best, sign) => (count(sign) > count(best) ? sign : best), ",");
-}
-
 function ofCsv(name: string, content: string): Table {
-  const [header, ...body] = cells(name, content);
-  const names = (header ?? []).map((one) => one.trim());
+  const [names = [], ...body] = cells(name, content, MOST_TEXTS);
   const twice = names.find((one, place) => names.indexOf(one) !== place);
   if (twice !== undefined) throw new Unreadable(`${name} has two columns with the name “${twice}”. Give each column a name of its own in the first line.`);
   if (!body.length) throw new Unreadable(`${name} has a first line with names of columns, and no rows below it.`);
-  body.forEach((row, place) => {
-    if (row.length > names.length)
-      throw new Unreadable(`${name}, row ${place + 1}: it has ${row.length} cells, and the first line names ${names.length} columns. Put texts with commas in quotes.`);
-  });
   const rows = body.map((row) => Object.fromEntries(names.map((one, place) => [one, valueOf(row[place] ?? "")])));
   return tableOf(name, names, rows);
 }

@@ -24,7 +24,7 @@ type Name = keyof typeof PANELS;
 
 function named(): Name {
   const name = location.hash.slice(1);
-  return name in PANELS ? (name as Name) : "texts";
+  return Object.hasOwn(PANELS, name) ? (name as Name) : "texts";
 }
 
 /** What is served, in a few words. */
@@ -42,7 +42,8 @@ function Lab() {
     addEventListener("hashchange", change);
     return () => removeEventListener("hashchange", change);
   }, []);
-  const { answer, error } = useLatest({ tries }, (_, signal) => ask<Info>("info", undefined, signal));
+  // Asked anew on each panel, as the service may have another config since.
+  const { answer, error } = useLatest({ tries, panel }, (_, signal) => ask<Info>("info", undefined, signal));
   const Panel = PANELS[panel].of;
   return (
     <>

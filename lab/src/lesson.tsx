@@ -181,8 +181,8 @@ export function Lesson({ tab }: { tab: string }) {
           <Slider name="Filler tokens" value={filler} most={16} step={1} onChange={setFiller} />
           <Slider name="Padding" value={padding} most={16} step={1} onChange={setPadding} />
           <Slider name="GeM's p" value={power} least={1} most={20} step={0.5} onChange={setPower} />
-          <Slider name="Angle of the query" value={angle} most={359} step={1} unit="°" onChange={(to) => (setAngle(to), setExact(null))} />
-          <Slider name="Length of the query" value={sharpness} most={20} step={0.02} onChange={(to) => (setSharpness(to), setExact(null))} />
+          <Slider name="Angle of attention's query" value={angle} most={359} step={1} unit="°" onChange={(to) => (setAngle(to), setExact(null))} />
+          <Slider name="Length of attention's query" value={sharpness} most={20} step={0.02} onChange={(to) => (setSharpness(to), setExact(null))} />
           <Slider name="Error of the vector (upstream gradient)" value={upstream} most={2} step={0.1} onChange={setUpstream} />
         </fieldset>
       </div>
@@ -269,6 +269,7 @@ function States({ of, onChange }: StatesProps) {
                 <input
                   type="number"
                   step="any"
+                  required
                   value={number}
                   aria-label={`Token ${token + 1}, dim ${place + 1}`}
                   onInput={(event) => {

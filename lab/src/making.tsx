@@ -1,8 +1,9 @@
 // One's own texts as scratch collections, one for each chosen pooling.
 import { useEffect, useState } from "preact/hooks";
 import type { Info } from "./api";
+import { textOf, Unreadable } from "./cells";
 import { ModelChoice, PoolingChoice, useModel, usePoolings } from "./choices";
-import { type Doc, firstLines, MOST_CHARACTERS, MOST_TEXTS, ofFile, ofTable, type Read, type Table, tooLarge, Unreadable } from "./intake";
+import { type Doc, firstLines, MOST_CHARACTERS, MOST_TEXTS, ofFile, ofTable, type Read, type Table, tooLarge } from "./intake";
 import { useKept } from "./kept";
 import { Problem } from "./problem";
 import { type Cut, CUTS, useScratch, type Wanted } from "./scratch";
@@ -44,7 +45,14 @@ export function Making({ info, onMade }: Props) {
     if (!file) return;
     const much = tooLarge(file.size);
     if (much) setFault(much);
-    else take(file.name, await file.text());
+    else {
+      try {
+        take(file.name, await textOf(file));
+      } catch (error) {
+        give(null);
+        setFault((error as Error).message);
+      }
+    }
   };
   useEffect(() => {
     const stay = (event: DragEvent) => event.preventDefault(); // a file beside the field must not replace the page
@@ -135,7 +143,7 @@ export function Making({ info, onMade }: Props) {
         </div>
         <div>
           <ModelChoice info={info} of={model} roles={false} />
-          <PoolingChoice info={info} of={poolings} />
+          <PoolingChoice info={info} of={poolings} model={model} />
           <fieldset>
             <legend>What gets a vector</legend>
             {(Object.keys(CUTS) as Cut[]).map((cut) => (

@@ -2,6 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { ask, type Info } from "./api";
 import { ModelChoice, PoolingChoice, useModel, usePoolings } from "./choices";
+import { type Collection, listed, madeWith } from "./collections";
 import { Copies } from "./copy";
 import { EXAMPLES } from "./examples";
 import { TextField } from "./field";
@@ -10,6 +11,7 @@ import { useKept } from "./kept";
 import { useLatest } from "./latest";
 import { Problem } from "./problem";
 import { Scatter } from "./scatter";
+import { useScratch } from "./scratch";
 import { curl, python, yaml } from "./snippets";
 import { lines } from "./texts";
 import "./map.css";
@@ -29,21 +31,20 @@ export function Projection({ info }: { info: Info }) {
   const [source, setSource] = useKept("map.source", "");
   const [written, write] = useKept("map.written", EXAMPLES.map((example) => example.text).join("\n"));
   const [anew, setAnew] = useKept("map.anew", false);
-  const [collections, setCollections] = useState<string[]>([]);
+  const scratch = useScratch();
+  const [found, setFound] = useState<Collection[]>([]);
+  const collections = found.filter((each) => !scratch.ofAnother(each));
   const [tries, setTries] = useState(0);
   const model = useModel(info);
   const poolings = usePoolings("map", model.model.pooling, ["max", "cls"]);
   const [view, setView] = useKept("map.view", "");
   useEffect(() => {
     const aborter = new AbortController();
-    ask<{ collections: { name: string }[] }>("collections", undefined, aborter.signal).then(
-      (found) => setCollections(found.collections.map((each) => each.name)),
-      () => setCollections([]), // a key that may not search still has texts to write
-    );
+    listed(aborter.signal).then(setFound, () => setFound([])); // a key that may not search still has texts to write
     return () => aborter.abort();
   }, [tries]);
 
-  const named = collections.includes(source) || source === "" ? source : "";
+  const named = collections.some((each) => each.name === source) ? source : "";
   const texts = named ? [] : lines(written);
   const fields = { pooling: poolings.chosen, ...model.fields, truncate: true };
   const embedded = !named || anew;
@@ -69,9 +70,9 @@ export function Projection({ info }: { info: Info }) {
               Show{" "}
               <select value={named} onChange={(event) => setSource(event.currentTarget.value)}>
                 <option value="">texts that I write</option>
-                {collections.map((name) => (
-                  <option key={name} value={name}>
-                    collection {name}
+                {collections.map((each) => (
+                  <option key={each.name} value={each.name}>
+                    {madeWith(each, info)}: {each.count} documents in {each.name}
                   </option>
                 ))}
               </select>
@@ -87,7 +88,7 @@ export function Projection({ info }: { info: Info }) {
           )}
           {embedded && <ModelChoice info={info} of={model} />}
         </div>
-        {embedded && <PoolingChoice info={info} of={poolings} />}
+        {embedded && <PoolingChoice info={info} of={poolings} model={model} />}
       </div>
       {!named && texts.length < 2 && <p class="note">Write two texts or more, one a line.</p>}
       {texts.length > MOST_TEXTS && (
@@ -102,7 +103,7 @@ export function Projection({ info }: { info: Info }) {
       {answer && ready && current && (
         <>
           <fieldset class="views">
-            <legend>Placed by</legend>
+            <legend>As seen by</legend>
             {answer.views.map((each) => (
               <label key={each.pooling} class="choice">
                 <input type="radio" name="view" checked={each === current} onChange={() => setView(each.pooling)} /> {each.pooling}
@@ -110,8 +111,7 @@ export function Projection({ info }: { info: Info }) {
             ))}
           </fieldset>
           <p class="note">
-            {answer.note} The two axes show {share(current.explained[0])} and {share(current.explained[1])} of what sets these vectors apart (variance); {share(1 - current.explained[0] - current.explained[1])} is
-            not to be seen here, so take distances as rough.
+            {answer.note} {seen(current.explained)}
           </p>
           <Chosen key={answer.texts.join("\n")} view={current} texts={answer.texts} />
           <Copies
@@ -137,8 +137,8 @@ function Chosen({ view, texts }: { view: View; texts: string[] }) {
       <div>
         <Scatter places={view.points} texts={texts} label={`Texts as ${view.pooling} places them`} chosen={chosen} onChoose={choose} />
         <p class="note">
-          Draw around points to list them; Shift adds to what is listed. By keyboard: arrow keys go from point to point, Enter chooses one, N its ten
-          nearest, Escape none.
+          Draw around points to list them; Shift adds to what is listed. By keyboard: arrow keys go from point to point, Enter chooses one, N it and
+          the nine nearest to it in this picture, Escape none.
         </p>
       </div>
       <div class="list">
@@ -188,6 +188,13 @@ async function ofCollection(name: string, fields: object | null, signal: AbortSi
   });
   const of = found.total > new Set(found.ids).size ? `The first ${new Set(found.ids).size} of ${found.total.toLocaleString("en")} documents.` : "";
   return { views: [{ ...found, pooling: STORED }], texts, note: of || `${found.total.toLocaleString("en")} documents.` };
+}
+
+/** How much of the truth the picture is. */
+function seen([across, up]: [number, number]): string {
+  if (across + up === 0) return "Their vectors are all the same.";
+  const rest = 100 - Math.round(100 * across) - Math.round(100 * up);
+  return `The two axes show ${share(across)} and ${share(up)} of what sets these vectors apart (variance); ${rest} % is not to be seen here, so take distances as rough.`;
 }
 
 function share(of: number): string {

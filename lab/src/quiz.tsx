@@ -1,6 +1,7 @@
 // A quiz: guess which pooling an encoder should use, and have it measured.
 import { useState } from "preact/hooks";
 import type { Info } from "./api";
+import { textOf } from "./cells";
 import { ModelChoice, useModel } from "./choices";
 import { Copies } from "./copy";
 import { useKept } from "./kept";
@@ -29,7 +30,7 @@ const STAGES: Record<string, string> = {
   embedding: "Embedding the texts under every pooling",
   scoring: "Scoring, and drawing samples for the intervals",
   information: "Asking what words can be read from the vectors",
-  robustness: "Spoiling texts, to see what is left of the scores",
+  robustness: "Disturbing texts, to see what is left of the scores",
   speed: "Timing the poolings",
 };
 const SHELL = 100_000; // characters that a command line takes
@@ -62,7 +63,7 @@ export function Quiz({ info }: { info: Info }) {
       </p>
       <ModelChoice info={info} of={model} roles={false} />
       <fieldset disabled={run !== null}>
-        <legend>Your guess</legend>
+        <legend>Your guess, if you like</legend>
         <div class="guesses">
           {Object.entries(POOLINGS).map(([name, about], place) => (
             <label key={name} class="guess">
@@ -98,16 +99,17 @@ export function Quiz({ info }: { info: Info }) {
         )}
       </fieldset>
       <div class="run">
-        {run ? (
-          <button type="button" onClick={() => measuring.stop()}>
-            Stop
-          </button>
-        ) : (
-          <button type="button" onClick={begin}>
-            Run
-          </button>
+        <button type="button" disabled={run !== null} onClick={begin}>
+          Run
+        </button>
+        {run && (
+          <>
+            <Going run={run} />
+            <button type="button" onClick={() => measuring.stop()}>
+              Stop
+            </button>
+          </>
         )}
-        {run && <Going run={run} />}
         <output aria-live="polite">{said}</output>
       </div>
       {error && <Problem error={error} onKey={begin} />}
@@ -133,7 +135,12 @@ function Own({ written, write, file, setFile, fail }: OwnProps) {
     if (!chosen) return;
     const large = tooLarge(chosen.name, chosen.size);
     fail(large ? new Error(large) : null);
-    if (!large) setFile({ name: chosen.name, bytes: chosen.size, written: await chosen.text() });
+    if (large) return;
+    try {
+      setFile({ name: chosen.name, bytes: chosen.size, written: await textOf(chosen) });
+    } catch (error) {
+      fail(error as Error);
+    }
   };
   const paste = (event: ClipboardEvent) => {
     const large = tooLarge("What you pasted", new Blob([event.clipboardData?.getData("text") ?? ""]).size);
@@ -232,7 +239,7 @@ function Answer({ outcome: { report, guess, body }, encoder }: { outcome: Outcom
         A line is a 95 % interval. Those of two scores may overlap and the poolings still differ: what decides is the interval of their difference on
         the same {data.items}. Where it holds zero, chance alone may explain the difference, and the two cannot be told apart on so little data. “Lost”
         is by how much the score falls when a fifth of the words is replaced or dropped, or the second half of each text is cut off.
-        {data.rows.some((row) => row.information) && " “Words kept” is how many of a text's words can be read from its vector."}
+        {data.rows.some((row) => row.information) && " “Words kept” is how many of a text's words a classifier finds in its vector alone."}
       </p>
       <Copies
         of={{

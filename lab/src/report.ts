@@ -52,7 +52,7 @@ export function judged(report: Report, data: DataSet, guess: string): string {
   if (!row || !chosen) return `Your guess, ${guess}, was not compared: it does not fit this model.`;
   const [own, best] = [row, chosen].map((each) => hundredfold(each.scores[data.metrics[0]!]!.value));
   if (row === chosen) return `Your guess, ${row.strategy}, is right: it is the pooling to use.`;
-  const same = `Your guess, ${row.strategy}, may be as good as ${report.choice}: ${own} against ${best}, which may well be chance.`;
+  const same = `Your guess, ${row.strategy}, cannot be told apart from ${report.choice}: ${own} against ${best} may be chance.`;
   const worse = `Your guess, ${row.strategy}, is worse than ${report.choice}, beyond noise: ${own} against ${best}.`;
   if (report.choice === data.reference) return row.verdict === "worse" ? worse : same;
   if (row.strategy === data.reference || row.verdict === "worse") return worse;

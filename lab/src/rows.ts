@@ -1,4 +1,5 @@
 // Data that one pastes or drops: CSV, TSV or lines of JSON, as rows of a request.
+import { cells, type Unreadable } from "./cells";
 
 export type Row = Record<string, unknown>;
 export type Layout = "pairs" | "classification";
@@ -21,7 +22,7 @@ export function tooLarge(name: string, bytes: number): string | null {
 }
 
 export function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(bytes % 1e6 ? 2 : 0)} MB`;
+  return bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(bytes % 1e6 ? 2 : 0)} MB`;
 }
 
 /** Read what is written, or return what is wrong with it as a sentence. */
@@ -45,12 +46,20 @@ export function read(written: string): Rows | string {
 function records(written: string): Row[] | string {
   const begin = written.trimStart()[0];
   if (begin === "[" || begin === "{") return ofJson(written, begin);
-  const delimiter = written.split("\n", 1)[0]!.includes("\t") ? "\t" : ",";
-  const [head, ...rest] = cells(written, delimiter);
-  if (!head) return "There is nothing yet. Paste some rows, or choose a file.";
+  const table = ofTable(written);
+  if (typeof table === "string") return table;
+  const [columns, ...rest] = table;
+  if (!columns) return "There is nothing yet. Paste some rows, or choose a file.";
   if (!rest.length) return "There is one line, and the first line names the columns. Put rows below it.";
-  const columns = head.map((name) => name.trim());
   return rest.map((row) => Object.fromEntries(columns.map((column, place) => [column, row[place]])));
+}
+
+function ofTable(written: string): string[][] | string {
+  try {
+    return cells("This table", written, Infinity);
+  } catch (error) {
+    return (error as Unreadable).message;
+  }
 }
 
 function ofJson(written: string, begin: string): Row[] | string {
@@ -73,33 +82,4 @@ function lines(written: string): unknown[] {
       throw new Error(`Line ${place + 1} is not JSON. Each line is one object, such as {"sentence1": "…", "sentence2": "…", "score": 3}.`);
     }
   });
-}
-
-/** The cells of a table by RFC 4180: a cell in quotes may hold delimiters, line ends, and quotes that are doubled. */
-function cells(written: string, delimiter: string): string[][] {
-  const table: string[][] = [];
-  let row: string[] = [];
-  let at = 0;
-  while (at < written.length) {
-    let cell = "";
-    if (written[at] === '"') {
-      let end = at + 1;
-      while (end < written.length && !(written[end] === '"' && written[end + 1] !== '"')) end += written[end] === '"' ? 2 : 1;
-      cell = written.slice(at + 1, end).replaceAll('""', '"');
-      at = end + 1;
-    }
-    const begun = at;
-    while (at < written.length && written[at] !== delimiter && written[at] !== "\n" && written[at] !== "\r") at += 1;
-    row.push(cell + written.slice(begun, at));
-    if (written[at] === delimiter) {
-      at += 1;
-      if (at < written.length) continue;
-      row.push("");
-    }
-    if (written[at] === "\r" && written[at + 1] === "\n") at += 1;
-    at += 1;
-    if (row.length > 1 || row[0]?.trim()) table.push(row);
-    row = [];
-  }
-  return table;
 }

@@ -68,7 +68,7 @@ export function Search({ info }: { info: Info }) {
   const shown: Column[] = columns.flatMap((collection) => {
     const answer = answers.find((one) => one.name === collection.name);
     if (!answer) return [];
-    const heading = madeWith(collection, Object.keys(info.models).length);
+    const heading = madeWith(collection, info);
     return [{ collection, heading, ...("hits" in answer ? { hits: answer.hits, warnings: answer.warnings ?? [], refused: "" } : { hits: [], warnings: [], refused: answer.refused }) }];
   });
   // What is said of every column in the same words is said once.
@@ -105,7 +105,7 @@ export function Search({ info }: { info: Info }) {
               <Choice
                 key={one.name}
                 of={one}
-                models={Object.keys(info.models).length}
+                info={info}
                 chosen={chosen.includes(one.name)}
                 full={columns.length >= MOST_COLUMNS}
                 onChoose={() => choose(chosen.includes(one.name) ? chosen.filter((name) => name !== one.name) : [...chosen, one.name])}
@@ -161,6 +161,7 @@ export function Search({ info }: { info: Info }) {
       </form>
       <Filter written={filter} fault={condition.fault} onWrite={setFilter} fields={fields} />
       {!rightK && <p class="note">Ask for 1 to {MOST_HITS} hits.</p>}
+      {mode === "keyword" && <p class="note">Words are looked for without vectors: poolings make no difference here.</p>}
       {columns.length === 0 && known.length > 0 && <p class="note">Choose one or several collections above.</p>}
       {columns.length > 0 && !query.trim() && <p class="note">Write a query.</p>}
       {chosen.length > MOST_COLUMNS && <p class="note">The first {MOST_COLUMNS} of {chosen.length} chosen collections are shown.</p>}
@@ -184,7 +185,7 @@ export function Search({ info }: { info: Info }) {
                 <select value={String(columns.indexOf(taken))} onChange={(event) => setCopied(Number(event.currentTarget.value))}>
                   {columns.map((one, place) => (
                     <option key={one.name} value={String(place)}>
-                      {place + 1}: {madeWith(one, Object.keys(info.models).length)}
+                      {place + 1}: {madeWith(one, info)}
                     </option>
                   ))}
                 </select>
@@ -202,15 +203,15 @@ function minutes(seconds: number): string {
   return seconds % 60 ? `${seconds} s` : `${seconds / 60} min`;
 }
 
-type ChoiceProps = { of: Collection; models: number; chosen: boolean; full: boolean; onChoose: () => void };
+type ChoiceProps = { of: Collection; info: Info; chosen: boolean; full: boolean; onChoose: () => void };
 
-function Choice({ of, models, chosen, full, onChoose }: ChoiceProps) {
+function Choice({ of, info, chosen, full, onChoose }: ChoiceProps) {
   const scratch = useScratch();
   const [error, setError] = useState<Error | null>(null);
   return (
     <div class="collection">
       <label>
-        <input type="checkbox" checked={chosen} disabled={full && !chosen} onChange={onChoose} /> <b>{madeWith(of, models)}</b>{" "}
+        <input type="checkbox" checked={chosen} disabled={full && !chosen} onChange={onChoose} /> <b>{madeWith(of, info)}</b>{" "}
         <small>
           {of.count} {of.count === 1 ? "document" : "documents"} in <bdi>{of.name}</bdi>
           {of.idle_timeout && `, deleted after ${minutes(of.idle_timeout)} without use`}

@@ -1,11 +1,18 @@
 // The same request as a command, as a program and as a config.
+import { keyed } from "./api";
+
+const KEY = "MILLPOND_API_KEY"; // a variable of the environment, as copies hold no key
+const SHELL = 100_000; // bytes that an argument of a command may have
 
 /** A shell command; a request without a body is a GET. */
 export function curl(path: string, body?: unknown): string {
   const url = new URL(path, location.href).href;
-  if (body === undefined) return `curl -s '${url}'`;
-  const quoted = JSON.stringify(body).replaceAll("'", `'\\''`);
-  return `curl -s ${url} -H 'content-type: application/json' -d '${quoted}'`;
+  const authorized = keyed() ? ` -H "authorization: Bearer $${KEY}"` : "";
+  if (body === undefined) return `curl -s '${url}'${authorized}`;
+  const written = JSON.stringify(body);
+  const asked = `curl -s ${url}${authorized} -H 'content-type: application/json' -d`;
+  if (new Blob([written]).size > SHELL) return `${asked} @- <<'END'\n${written}\nEND`;
+  return `${asked} '${written.replaceAll("'", `'\\''`)}'`;
 }
 
 /** A literal of Python; JSON's are the same but for three names. */
@@ -23,10 +30,12 @@ export function literal(value: unknown): string {
 export function python(path: string, body?: unknown): string {
   const url = JSON.stringify(new URL(path, location.href).href);
   const asked = body === undefined ? `get(${url}` : `post(${url}, json=${literal(body)}`;
-  return `import httpx\n\nanswer = httpx.${asked}, timeout=60)\nprint(answer.raise_for_status().json())`;
+  const [imported, authorized] = keyed() ? ["import os\n\n", `, headers={"authorization": f"Bearer {os.environ['${KEY}']}"}`] : ["", ""];
+  return `${imported}import httpx\n\nanswer = httpx.${asked}${authorized}, timeout=60)\nprint(answer.raise_for_status().json())`;
 }
 
 /** The section of a deployment's config that serves this pooling. */
 export function yaml(model: string, encoder: string, pooling: string): string {
-  return `models:\n  ${model}:\n    encoder: ${JSON.stringify(encoder)}\n    pooling: ${JSON.stringify(pooling)}`;
+  const named = /^[a-z_][\w.-]*$/i.test(model) && !/^(y|n|yes|no|on|off|true|false|null)$/i.test(model) ? model : JSON.stringify(model);
+  return `models:\n  ${named}:\n    encoder: ${JSON.stringify(encoder)}\n    pooling: ${JSON.stringify(pooling)}`;
 }

@@ -1,5 +1,5 @@
 // Look at texts: what every chosen strategy keeps of them.
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { Matrix, Ranking } from "./alike";
 import { ask, type Compared, type Info } from "./api";
 import { ModelChoice, PoolingChoice, useModel, usePoolings } from "./choices";
@@ -11,7 +11,12 @@ import { Problem } from "./problem";
 import { curl, python, yaml } from "./snippets";
 import { byLargest, kindOf, onOneScale, percent, type Pointed, Scale, Tokens } from "./tokens";
 
-const EXAMPLES = ["The old mill by the pond grinds no more grain.", "A wheel turns in the water of the river.", "My invoice from March is wrong."];
+const EXAMPLES = [
+  "A wheel turns in the water of the river.",
+  "The bank of the river is steep.",
+  "The bank charges a fee for every transfer.",
+  "We sat on the bank and watched the barges pass.",
+];
 const MOST_TEXTS = 64;
 const NUMBERS = 6;
 
@@ -28,6 +33,7 @@ export function Texts({ info }: { info: Info }) {
   const [pointed, point] = useState<Pointed>(null);
   const [byRow, setByRow] = useKept("texts.by-row", false);
   const [tries, setTries] = useState(0);
+  const alike = useRef<HTMLHeadingElement>(null);
 
   const texts = lines(written);
   const body = { texts, pooling: poolings.chosen, ...model.fields, truncate: true, numbers: NUMBERS };
@@ -47,7 +53,7 @@ export function Texts({ info }: { info: Info }) {
         <TextField label="Texts, one a line" rows={4} value={written} onWrite={write} />
         <div>
           <ModelChoice info={info} of={model} />
-          <PoolingChoice info={info} of={poolings} />
+          <PoolingChoice info={info} of={poolings} model={model} />
         </div>
       </div>
       {texts.length === 0 && <p class="note">Write a text above, and see what each pooling makes of it.</p>}
@@ -79,10 +85,15 @@ export function Texts({ info }: { info: Info }) {
             Dashed tokens stand for no characters of yours. Point at a token, or reach it by Tab and the arrow keys, to read its share under
             each pooling.
           </p>
+          {answer.texts.length > 4 && (
+            <button type="button" onClick={() => alike.current?.scrollIntoView()}>
+              Down to how alike they are
+            </button>
+          )}
           <Seen answer={answer} normalized={model.model.normalize} byRow={byRow} pointed={pointed} onPoint={point} />
           {answer.texts.length > 1 && (
             <>
-              <h3>How alike</h3>
+              <h3 ref={alike}>How alike</h3>
               <p class="note">
                 The cosine of each two texts, by their numbers above. Each pooling has a scale of its own: compare the order of pairs between
                 poolings, and not their cosines.
@@ -134,8 +145,8 @@ function Seen({ answer, normalized, byRow, pointed, onPoint }: SeenProps) {
                   onPoint={(token) => onPoint(token === null ? null : { text: place, token })}
                 />
                 <p class="vector">
-                  largest share {percent(Math.max(...seen.shares))}; length as pooled {seen.norm.toFixed(3)}; the vector's {view.dimension} numbers
-                  {normalized && ", at length 1"}: {seen.vector.map((number) => number.toFixed(4)).join("  ")} …
+                  largest share {percent(Math.max(...seen.shares))}; L2 norm as pooled {seen.norm.toFixed(3)}; first of {view.dimension} numbers
+                  {normalized && ", normalised"}: {seen.vector.map((number) => number.toFixed(4)).join("  ")}{"\u00a0…"}
                 </p>
               </div>
             );

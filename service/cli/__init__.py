@@ -15,6 +15,7 @@ from service.cli import (
     collections,
     compact,
     config,
+    copy,
     doctor,
     embed,
     embed_dataset,
@@ -69,6 +70,7 @@ app.command()(reindex.reindex)
 app.add_typer(stored_documents.app, name="documents")
 app.add_typer(collections.app, name="collections")
 app.command()(export.export)
+app.command()(copy.copy)
 app.command()(compact.compact)
 app.command()(backup.backup)
 app.command()(backup.restore)

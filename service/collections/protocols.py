@@ -332,7 +332,17 @@ class Engine(Protocol):
 
     @property
     def default_tokenizer(self) -> Tokenizer | None:
-        """The tokenizer that a collection is to have unless another is asked for; None for no keyword index."""
+        """The tokenizer that a collection is to have unless another is asked for; None where none can have any."""
+
+    @property
+    def takes_recall(self) -> bool:
+        """Whether it can be asked how many of the nearest an index that approximates is to find."""
+
+    def check(self, definition: Definition, dim: int, documents: Sequence[Document], vectors: Embedded) -> None:
+        """Check that a collection of a definition and dimension could store documents; nothing is stored.
+
+        Raises `InvalidDocument` and `InvalidVector`, as `Collection.upsert` does.
+        """
 
     def get(self, name: str) -> Collection:
         """Return the collection with a name or an alias; raises `NotFound`."""

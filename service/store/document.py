@@ -159,6 +159,11 @@ def encoded_metadata(document: Document) -> str:
     return json.dumps(document.metadata, ensure_ascii=False, separators=(",", ":"))
 
 
+def canonical_metadata(document: Document) -> str:
+    """Return metadata as canonical JSON, in which 1, 1.0 and true differ and the order of keys does not matter."""
+    return json.dumps(json.loads(encoded_metadata(document)), sort_keys=True)
+
+
 def check_metadata(metadata: dict[str, Any], field: str) -> None:
     """Check metadata in a field of a request, which are those of no document yet; raises `InvalidDocument`."""
     for problem in _problems(metadata, field, 1):

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from service.config import ServerConfig, read_keys
+from service.config import ServerConfig, make_config, read_keys
 from tests.support.manifests import Image, compose
 from tests.support.promql import DASHBOARD, RULES
 from tests.support.servers import ROOT
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
-OURS = [name for name, service in SERVICES.items() if service["image"] == "millpond"]
-SERVING = ["millpond", "millpond-1", "millpond-2"]
+OURS = [name for name, service in SERVICES.items() if service["image"] in ("millpond", "millpond-milvus")]
+APIS = ["api-1", "api-2"]
+SERVING = ["millpond", "millpond-1", "millpond-2", *APIS]
 
 
 def mounts(name: str) -> dict[str, str]:
@@ -45,6 +46,7 @@ def test_what_each_profile_starts() -> None:
     assert profiles == {
         "": ["key", "millpond"],
         "replicas": ["millpond-1", "millpond-2", "gateway"],
+        "milvus": ["milvus", *APIS, "milvus-gateway"],
         "monitoring": ["prometheus-key", "prometheus", "grafana"],
     }
     for service in SERVICES.values():
@@ -77,7 +79,7 @@ def test_a_key_is_made_before_a_service_starts() -> None:
 @pytest.mark.parametrize("name", SERVING)
 def test_a_service_is_watched_and_has_time_to_stop(name: str) -> None:
     service = SERVICES[name]
-    assert "/ready" in service["healthcheck"]["test"][-1]
+    assert ("/health" if name in APIS else "/ready") in service["healthcheck"]["test"][-1]
     assert service["command"] == Image().command[1:]
     grace = int(service["stop_grace_period"].removesuffix("s"))
     assert grace >= ServerConfig().shutdown_timeout + 5
@@ -90,12 +92,34 @@ def test_documents_are_kept() -> None:
     assert image.env["MILLPOND_STORE__PATH"] in image.made_writable
 
 
-def test_nginx_leads_to_the_replicas() -> None:
-    config = (ROOT / mounts("gateway")["/etc/nginx/conf.d/default.conf"]).read_text()
-    asked = re.findall(r"server ([\w-]+):(\d+)", config)
-    assert asked == [(name, str(Image().port)) for name in SERVING[1:]]
-    assert f"listen {published('gateway')};" in config
-    assert set(SERVICES["gateway"]["depends_on"]) == {name for name, _ in asked}
+@pytest.mark.parametrize(("gateway", "replicas"), [("gateway", SERVING[1:3]), ("milvus-gateway", APIS)])
+def test_nginx_leads_to_the_replicas(gateway: str, replicas: list[str]) -> None:
+    config = (ROOT / mounts(gateway)["/etc/nginx/conf.d/default.conf"]).read_text()
+    for upstream in re.findall(r"^upstream .*?^}", config, re.MULTILINE | re.DOTALL):
+        asked = re.findall(r"server ([\w-]+):(\d+)", upstream)
+        assert asked == [(name, str(Image().port)) for name in replicas]
+    assert f"listen {published(gateway)};" in config
+    assert set(SERVICES[gateway]["depends_on"]) - {"milvus"} == {*replicas}
+
+
+def test_replicas_over_milvus_are_built_for_it_and_hold_nothing() -> None:
+    for name in APIS:
+        given = SERVICES[name]["environment"] | Image().env
+        said = {"models": {"default": {"encoder": "bundled/all-MiniLM-L6-v2"}}}
+        store = make_config(said, "compose", env={k: v for k, v in given.items() if k.startswith("MILLPOND_")}).store
+        assert store.engine == "milvus" and "store" not in mounts(name).values()
+        host, _, port = store.uri.removeprefix("http://").partition(":")
+        assert (SERVICES[host]["image"].partition(":")[0], port) == ("milvusdb/milvus", "19530")
+        extras = SERVICES[name]["build"]["args"]["EXTRAS"].split(",")
+        assert {"milvus", *default_extras()} == {*extras}
+    data = [path for path, volume in mounts("milvus").items() if volume == "milvus"]
+    assert data == ["/var/lib/milvus"]
+
+
+def default_extras() -> list[str]:
+    (found,) = re.findall(r"^ARG EXTRAS=(.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert f"EXTRAS ?= {found}\n" in (ROOT / "Makefile").read_text()
+    return str(found).split(",")
 
 
 def test_prometheus_scrapes_each_service_with_its_key() -> None:

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.support.manifests import COMPOSE, DOCKERFILE, KUBERNETES, manifests
+from tests.support.manifests import COMPOSE, DOCKERFILE, KUBERNETES, OVER_MILVUS, manifests
 from tests.support.servers import ROOT
 
 BIN = Path(sys.executable).parent
@@ -35,12 +35,14 @@ def test_shellcheck_takes_the_scripts() -> None:
     check(BIN / "shellcheck", *(path for path in (ROOT / ".ci").iterdir() if b"bash" in path.read_bytes()[:40]))
 
 
-def test_each_manifest_follows_its_schema() -> None:
-    for document in manifests().values():
+@pytest.mark.parametrize("folder", [KUBERNETES, OVER_MILVUS], ids=lambda folder: folder.name)
+def test_each_manifest_follows_its_schema(folder: Path) -> None:
+    for document in manifests(folder).values():
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
     with pytest.raises(kubernetes_validate.ValidationError):
+        service = next(document for (kind, _), document in manifests(folder).items() if kind == "Service")
         kubernetes_validate.validate(
-            manifests()["Service", "millpond-store"] | {"spec": {"ports": 80}},
+            service | {"spec": {"ports": 80}},
             kubernetes_validate.latest_version(),
             strict=True,
         )
@@ -48,11 +50,12 @@ def test_each_manifest_follows_its_schema() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-def test_kustomize_puts_the_manifests_together(tmp_path: Path) -> None:
-    folder = shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+@pytest.mark.parametrize("source", [KUBERNETES, OVER_MILVUS], ids=lambda source: source.name)
+def test_kustomize_puts_the_manifests_together(source: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(source, tmp_path / "kubernetes")
     (folder / "keys.yaml").write_text("{}")
     built = [*yaml.safe_load_all(check("kubectl", "kustomize", folder))]
-    assert {(each["kind"], each["metadata"]["name"]) for each in built} >= manifests().keys() | {
+    assert {(each["kind"], each["metadata"]["name"]) for each in built} >= manifests(source).keys() | {
         ("Secret", "millpond-keys")
     }
     for document in built:
@@ -60,6 +63,6 @@ def test_kustomize_puts_the_manifests_together(tmp_path: Path) -> None:
         assert document["kind"] == "Namespace" or document["metadata"]["namespace"] == "millpond"
         spec = document["spec"].get("template", {}).get("spec") if "spec" in document else None
         if spec:
-            assert spec["containers"][0]["image"].startswith("registry.example.com/millpond:")
+            assert spec["containers"][0]["image"].startswith("registry.example.com/millpond")
             config = next(volume for volume in spec["volumes"] if volume["name"] == "config")
             assert config["configMap"]["name"].startswith("millpond-config-")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,14 +12,11 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.support.servers import ROOT, Launcher, Server, free_port
+from tests.support.nginx import NEEDS_NGINX
+from tests.support.nginx import proxy as nginx
+from tests.support.servers import ROOT, Launcher, Server
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-
-pytestmark = [
-    pytest.mark.peers,
-    pytest.mark.skipif(NGINX is None, reason="nginx is not installed; Debian's package has it"),
-]
+pytestmark = [pytest.mark.peers, NEEDS_NGINX]
 
 TEXTS = [f"The wheel of mill number {number} turns when water flows over it." for number in range(8)]
 RESTARTS = 2
@@ -38,22 +34,9 @@ def replicas(tmp_path: Path) -> Iterator[list[Server]]:
 
 @pytest.fixture
 def proxy(replicas: list[Server], tmp_path: Path) -> Iterator[Launcher]:
-    port = free_port()
-    shipped = (ROOT / "deploy" / "nginx.conf").read_text().replace("listen 8080", f"listen 127.0.0.1:{port}")
-    for number, replica in enumerate(replicas, 1):
-        shipped = shipped.replace(f"millpond-{number}:8000", f"127.0.0.1:{replica.port}")
-    kept = "".join(
-        f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    config = tmp_path / "nginx.conf"
-    config.write_text(
-        f"daemon off;\nmaster_process off;\npid {tmp_path}/pid;\nerror_log stderr;\nevents {{ }}\n"
-        f"http {{\naccess_log off;\n{kept}{shipped}}}\n"
-    )
-    assert NGINX is not None
-    command = [NGINX, "-e", "stderr", "-p", tmp_path, "-c", config]
-    with Launcher(command, port, tmp_path / "nginx.log", ready="/ready") as proxy:
-        yield proxy
+    ports = {f"millpond-{number}": replica.port for number, replica in enumerate(replicas, 1)}
+    with nginx("nginx.conf", ports, tmp_path) as running:
+        yield running
 
 
 class Clients:

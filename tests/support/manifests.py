@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -14,6 +15,7 @@ from tests.support.servers import ROOT
 DOCKERFILE: Final = ROOT / "Dockerfile"
 COMPOSE: Final = ROOT / "docker-compose.yml"
 KUBERNETES: Final = ROOT / "deploy" / "kubernetes"
+OVER_MILVUS: Final = ROOT / "deploy" / "kubernetes-milvus"
 
 
 class Image:
@@ -36,27 +38,27 @@ def compose() -> dict[str, Any]:
     return found
 
 
-def kustomization() -> dict[str, Any]:
-    """Return what puts the manifests together."""
-    found: dict[str, Any] = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
+def kustomization(folder: Path = KUBERNETES) -> dict[str, Any]:
+    """Return what puts the manifests of a folder together."""
+    found: dict[str, Any] = yaml.safe_load((folder / "kustomization.yaml").read_text())
     return found
 
 
 @cache
-def manifests() -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the manifests as they are written, by kind and name."""
+def manifests(folder: Path = KUBERNETES) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the manifests of a folder as they are written, by kind and name."""
     documents = [
         document
-        for name in kustomization()["resources"]
-        for document in yaml.safe_load_all((KUBERNETES / name).read_text())
+        for name in kustomization(folder)["resources"]
+        for document in yaml.safe_load_all((folder / name).read_text())
     ]
     return {(document["kind"], document["metadata"]["name"]): document for document in documents}
 
 
-def pods() -> dict[str, dict[str, Any]]:
-    """Return the template of each kind of pod, by the name of what makes it."""
+def pods(folder: Path = KUBERNETES) -> dict[str, dict[str, Any]]:
+    """Return the template of each kind of pod in a folder, by the name of what makes it."""
     return {
         name: document["spec"]["template"]
-        for (_, name), document in manifests().items()
+        for (_, name), document in manifests(folder).items()
         if "template" in document.get("spec", {})
     }

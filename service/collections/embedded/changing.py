@@ -15,6 +15,7 @@ from service.errors import Place
 from service.store.document import (
     Document,
     Embedded,
+    ValidatedVectors,
     checked_id,
     checked_ids,
     checked_text,
@@ -42,21 +43,17 @@ class Changing(Rebuilding):
         precision: str | None = None,
     ) -> int:
         """Store all documents with their vectors, or none, in place of those with the same ids."""
-        rows = [
-            (checked_id(document.id), checked_text(document), encoded_metadata(document)) for document in documents
-        ]
-        require_distinct(documents)
+        rows = encoded(documents)
         with self._store.writing() as transaction:
             self._require_present()
             self._require_current(under, self.definition)
-            validated = validate(vectors, self.dim, len(rows))
-            self.definition.similarity.check(validated.vectors)
-            replaced, keys = transaction.put(self._row.key, rows, validated)
+            own = validated(self.definition, vectors, self.dim, len(rows))
+            replaced, keys = transaction.put(self._row.key, rows, own)
             if precision is not None:
                 transaction.note_precision(self._row.key, precision)
             if also is not None:
                 self._put_rebuilt(transaction, keys, *also, precision)
-            transaction.publish(self, Change(replaced, validated.repeated(keys), validated.vectors))
+            transaction.publish(self, Change(replaced, own.repeated(keys), own.vectors))
         return len(rows)
 
     def delete(self, document_id: str) -> None:
@@ -123,3 +120,17 @@ class Changing(Rebuilding):
         if selection.filter is not None:
             return self._store.matching(self._row.key, as_filter(selection.filter)), []
         return transaction.keys(self._row.key), []
+
+
+def encoded(documents: Sequence[Document]) -> list[tuple[str, str, str]]:
+    """Return id, text and metadata of documents as they are stored; raises `InvalidDocument`."""
+    rows = [(checked_id(document.id), checked_text(document), encoded_metadata(document)) for document in documents]
+    require_distinct(documents)
+    return rows
+
+
+def validated(definition: Definition, vectors: Embedded, dim: int, documents: int) -> ValidatedVectors:
+    """Check the vectors of so many documents under a definition; raises `InvalidVector`."""
+    found = validate(vectors, dim, documents)
+    definition.similarity.check(found.vectors)
+    return found

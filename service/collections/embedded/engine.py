@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from service import index as indexes
 from service.collections.embedded.builder import Builder
+from service.collections.embedded.changing import encoded, validated
 from service.collections.embedded.collection import EmbeddedCollection
 from service.collections.naming import check_name, described, require_equal
 from service.collections.provenance import Definition
@@ -25,6 +26,7 @@ from service.errors import (
     StoreUnavailable,
 )
 from service.observation import Histogram, phase
+from service.store.document import Document, Embedded
 from service.store.space import Space
 from service.store.store import Store
 from service.store.tokenizers import UNICODE61, Tokenizer
@@ -65,6 +67,16 @@ class EmbeddedEngine:
     def default_tokenizer(self) -> Tokenizer | None:
         """That of FTS5, which splits texts into words."""
         return UNICODE61
+
+    @property
+    def takes_recall(self) -> bool:
+        """True: indexes are measured."""
+        return True
+
+    def check(self, definition: Definition, dim: int, documents: Sequence[Document], vectors: Embedded) -> None:
+        """Check that a collection of a definition and dimension could store documents; nothing is stored."""
+        rows = encoded(documents)
+        validated(definition, vectors, dim, len(rows))
 
     def create(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -16,7 +15,7 @@ from service.collections.protocols import Page
 from service.collections.provenance import Definition
 from service.errors import Place, TooLarge
 from service.index import IndexState
-from service.store.document import Document, Stored, checked_id, checked_ids, checked_text, encoded_metadata
+from service.store.document import Document, Stored, canonical_metadata, checked_id, checked_ids, checked_text
 from service.store.filters import AnyFilter, compiled
 
 _MOST_BYTES: Final = 1 << 25
@@ -60,7 +59,7 @@ class Reading(Contents):
             for document_id, known in stored.items()
             if known.text == checked_text(asked[document_id])
             and asked[document_id].spans in (None, known.spans)
-            and _canonical(known) == _canonical(asked[document_id])
+            and canonical_metadata(known) == canonical_metadata(asked[document_id])
         }
 
     def fetch(self, document_id: str) -> Document:
@@ -139,8 +138,3 @@ class Reading(Contents):
         for stored, document, numbers in self._store.exported(self._row.key):
             definition = definition or Definition.from_json(stored)
             yield definition, document, numbers.reshape(1 if document.spans is None else len(document.spans), -1)
-
-
-def _canonical(document: Document) -> str:
-    """Return metadata as canonical JSON, in which 1, 1.0 and true differ and the order of keys does not matter."""
-    return json.dumps(json.loads(encoded_metadata(document)), sort_keys=True)

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from service.collections.milvus.client import Gone
 from service.collections.milvus.generation import Generation, Target
 from service.collections.milvus.moment import Kept, Moment, blocks_of
-from service.collections.milvus.rows import check_lengths, encoded, owner_of
+from service.collections.milvus.rows import encoded, owner_of, validated
 from service.collections.milvus.schema import BYTES, HEAD, OWNER
 from service.collections.milvus.searching import Searching
 from service.collections.milvus.writing import put, remove, tidy
@@ -24,7 +24,6 @@ from service.store.document import (
     checked_id,
     checked_ids,
     require_distinct,
-    validate,
 )
 from service.store.filters import as_filter
 
@@ -57,19 +56,19 @@ class Changing(Searching):
         def store(moment: Moment) -> int:
             generation = moment.generation
             self._require_current(under, generation)
-            validated = self._validated(generation.definition, vectors, generation.dim, len(of))
+            own = validated(generation.definition, vectors, generation.dim, len(of))
             target = generation.target
             rebuilt: ValidatedVectors | None = None
             if also is not None and target is not None and target.definition == also[0]:
-                rebuilt = self._validated(target.definition, also[1], target.dim, len(of))
+                rebuilt = validated(target.definition, also[1], target.dim, len(of))
             sequences = self._clock.next(len(of))
             rows = [
-                (each, each.rows(own, spans, sequence, sequence))
-                for each, (own, spans), sequence in zip(of, validated, sequences, strict=True)
+                (each, each.rows(each_own, spans, sequence, sequence))
+                for each, (each_own, spans), sequence in zip(of, own, sequences, strict=True)
             ]
             others = [
-                (each, each.rows(own, spans, sequence, sequence))
-                for each, (own, spans), sequence in zip(of, rebuilt or (), sequences, strict=rebuilt is not None)
+                (each, each.rows(each_own, spans, sequence, sequence))
+                for each, (each_own, spans), sequence in zip(of, rebuilt or (), sequences, strict=rebuilt is not None)
             ]
             if precision is not None:
                 self._note(generation, precision)
@@ -186,12 +185,6 @@ class Changing(Searching):
             return [*found.values()], [id_ for id_, owner in owners.items() if owner not in found]
         where = HEAD if selection.filter is None else moment.matching(as_filter(selection.filter))
         return list(moment.all(where, columns)), []
-
-    def _validated(self, definition: Definition, vectors: Embedded, dim: int, documents: int) -> ValidatedVectors:
-        validated = validate(vectors, dim, documents)
-        definition.similarity.check(validated.vectors)
-        check_lengths(validated.vectors, definition.similarity)
-        return validated
 
     def _later(self, moment: Moment) -> Moment:
         """Return the same at this moment, which has what was just written."""

@@ -17,7 +17,7 @@ from service.collections.milvus.client import Client
 from service.collections.milvus.collection import MilvusCollection
 from service.collections.milvus.generation import Generation, check_kind, every, found, physical_name
 from service.collections.milvus.names import alias_of
-from service.collections.milvus.rows import Clock
+from service.collections.milvus.rows import Clock, encoded, validated
 from service.collections.milvus.schema import MOST_DIM
 from service.collections.milvus.searching import NO_KEYWORDS
 from service.collections.naming import check_name, described, require_equal
@@ -34,6 +34,7 @@ from service.errors import (
 from service.index import DEFAULT
 from service.observation import Histogram, phase
 from service.observation.histogram import DURATIONS
+from service.store.document import Document, Embedded
 from service.store.space import Space
 from service.store.tokenizers import Tokenizer
 
@@ -71,6 +72,17 @@ class MilvusEngine:
     def default_tokenizer(self) -> Tokenizer | None:
         """None: collections are not searched by words."""
         return None
+
+    @property
+    def takes_recall(self) -> bool:
+        """False: Milvus does not measure it."""
+        return False
+
+    def check(self, definition: Definition, dim: int, documents: Sequence[Document], vectors: Embedded) -> None:
+        """Check that a collection of a definition and dimension could store documents; nothing is stored."""
+        of = [encoded(document) for document in documents]
+        for each, (own, spans) in zip(of, validated(definition, vectors, dim, len(of)), strict=True):
+            each.rows(own, spans, 0, 0)
 
     def create(
         self,

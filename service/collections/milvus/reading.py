@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeGuard
 
@@ -20,7 +19,7 @@ from service.collections.protocols import Page
 from service.collections.provenance import Definition
 from service.errors import Place, TooLarge
 from service.index import IndexState
-from service.store.document import Document, Stored, checked_id, checked_ids, checked_text, encoded_metadata
+from service.store.document import Document, Stored, canonical_metadata, checked_id, checked_ids, checked_text
 from service.store.filters import AnyFilter, compiled
 
 _MOST_IN_ORDER: Final = 4_096
@@ -158,7 +157,9 @@ class Reading(Contents):
             kept = found.get(owner_of(id_))
             if kept is None or kept.document.text != checked_text(document):
                 continue
-            if document.spans not in (None, kept.document.spans) or _canonical(kept.document) != _canonical(document):
+            if document.spans not in (None, kept.document.spans) or canonical_metadata(
+                kept.document
+            ) != canonical_metadata(document):
                 continue
             if vectors and id_ in vectors and not _equal(kept.vectors, vectors[id_]):
                 continue
@@ -190,8 +191,3 @@ def _still(kept: Kept | None, sequence: int) -> TypeGuard[Kept]:
 
 def _equal(kept: Vectors | None, given: Vectors) -> bool:
     return kept is not None and np.array_equal(kept.ravel(), given.ravel())
-
-
-def _canonical(document: Document) -> str:
-    """Return metadata as canonical JSON, in which 1, 1.0 and true differ and the order of keys does not matter."""
-    return json.dumps(json.loads(encoded_metadata(document)), sort_keys=True)

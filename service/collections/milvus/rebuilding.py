@@ -18,7 +18,7 @@ from service.collections.milvus.client import Gone, Row
 from service.collections.milvus.generation import Generation, Target, physical_name, with_rebuild_done
 from service.collections.milvus.moment import Moment
 from service.collections.milvus.names import CLOSED, alias_of
-from service.collections.milvus.rows import encoded
+from service.collections.milvus.rows import encoded, validated
 from service.collections.milvus.schema import BYTES, HEAD, OWNER, REVISION, SEQUENCE
 from service.collections.milvus.writing import put, remove, tidy
 from service.collections.protocols import Rebuild
@@ -94,14 +94,14 @@ class Rebuilding(Changing):
             if target is None or target.definition != definition:
                 raise self._abandoned()
             beside = self._beside(moment, target)
-            validated = self._validated(definition, vectors, target.dim, len(keys))
+            own = validated(definition, vectors, target.dim, len(keys))
             rows = [row for start in range(0, len(keys), _LOOKED) for row in _by_sequence(moment, keys, start)]
             found = {kept.sequence: kept for kept in moment.read([row[OWNER] for row in rows]).values()}
             built = []
-            for key, (own, spans) in zip(keys, validated, strict=True):
+            for key, (vectors_of, spans) in zip(keys, own, strict=True):
                 if (kept := found.get(key)) is not None:
                     of = encoded(kept.document)
-                    built.append((of, of.rows(own, spans, kept.sequence, kept.revision)))
+                    built.append((of, of.rows(vectors_of, spans, kept.sequence, kept.revision)))
             if precision is not None:
                 self._note(beside.generation, precision)
             put(self._client, target.physical, built)

@@ -39,14 +39,18 @@ from service.collections.milvus.schema import (
     VECTOR,
 )
 from service.collections.milvus.terms import indexed_terms
+from service.collections.provenance import Definition
 from service.errors import InvalidDocument, InvalidVector
 from service.similarity import COSINE, Similarity
 from service.store.document import (
     Document,
+    Embedded,
     Spans,
+    ValidatedVectors,
     checked_id,
     checked_text,
     encoded_metadata,
+    validate,
 )
 
 HEADS: Final = (DOCUMENT, OWNER, SEQUENCE, REVISION, TEXT, METADATA, SPANS)
@@ -137,6 +141,14 @@ def check_lengths(vectors: Vectors, similarity: Similarity) -> None:
             f"vector {position} has the length {norms[position]:g}, and Milvus compares by cosine those from "
             f"{_LEAST_NORM:g} to {_MOST_NORM:g}. Scale it; its direction alone counts."
         )
+
+
+def validated(definition: Definition, vectors: Embedded, dim: int, documents: int) -> ValidatedVectors:
+    """Check the vectors of so many documents under a definition; raises `InvalidVector`."""
+    found = validate(vectors, dim, documents)
+    definition.similarity.check(found.vectors)
+    check_lengths(found.vectors, definition.similarity)
+    return found
 
 
 def owner_of(document_id: str) -> str:

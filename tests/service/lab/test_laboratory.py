@@ -71,8 +71,8 @@ def test_what_is_slid_moves_the_vectors(laboratory: Page) -> None:
 
 
 def test_a_query_that_turns_chooses_other_tokens(laboratory: Page) -> None:
-    slide(laboratory, "Length of the query", "20")
-    slide(laboratory, "Angle of the query", "90")
+    slide(laboratory, "Length of attention's query", "20")
+    slide(laboratory, "Angle of attention's query", "90")
     expect(laboratory.locator(".outputs tr", has_text="attention")).to_contain_text("0.898")
     assert outputs(laboratory)["attention"][0] == pytest.approx([0.1, 0.9], abs=0.01)  # the token furthest that way
 
@@ -162,7 +162,7 @@ def test_the_curve_of_gem_is_drawn(laboratory: Page) -> None:
     expect(curve.locator(".series text")).to_have_text(["gem", "mean", "max"])
     gem, mean, most = (float(path.split(",")[-1]) for path in _paths(curve))
     assert most < gem < mean  # on the page, higher is less
-    tokens = laboratory.get_by_role("img", name="Each token's share")
+    tokens = laboratory.get_by_role("img", name="Each token's part")
     expect(tokens.locator(".series text")).to_have_text([f"token {place}" for place in range(1, 5)])
 
 

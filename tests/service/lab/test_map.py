@@ -117,3 +117,15 @@ def test_a_collection_by_its_vectors_and_by_other_poolings(page: Page, http: htt
         assert [option.get_attribute("aria-label") for option in points(page).all()] == TEXTS
     finally:
         http.delete("/collections/on-a-map")
+
+
+def test_scratch_of_another_page_is_not_listed(page: Page, http: httpx.Client) -> None:
+    for name, kept in (("lab-of-another", {"idle_timeout": 600}), ("lab-that-stays", {})):
+        http.put(f"/collections/{name}", json={"model": "mean", **kept}).raise_for_status()
+    try:
+        open_panel(page, "map")
+        expect(page.locator("option[value=lab-that-stays]")).to_have_count(1)
+        expect(page.locator("option[value=lab-of-another]")).to_have_count(0)
+    finally:
+        for name in ("lab-of-another", "lab-that-stays"):
+            http.delete(f"/collections/{name}")

@@ -82,6 +82,21 @@ def test_nothing_is_wider_than_the_page(browser: Browser, side_by_side: Server, 
         expect(page.locator("h3", has_text="cut: what is beyond was not read").first).to_be_visible()
 
 
+def test_a_long_pooling_is_no_wider_than_the_page(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.get_by_label("Another").fill("p" * 900)
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("unknown pooling")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("name", ["nowhere", "constructor", "__proto__"])
+def test_an_address_of_no_panel_leads_to_the_first(page: Page, name: str) -> None:
+    page.goto(page.url + "#" + name)
+    page.reload()
+    expect(page.get_by_role("heading", name="Look at texts")).to_be_visible()
+
+
 def test_a_key_is_asked_for_and_forgotten(browser: Browser, tmp_path: Any) -> None:
     def new(name: str, scope: str) -> str:
         options = [name, "--scopes", scope, "-f", tmp_path / "keys"]
@@ -101,6 +116,10 @@ def test_a_key_is_asked_for_and_forgotten(browser: Browser, tmp_path: Any) -> No
             if words:
                 expect(page.get_by_role("alert")).to_contain_text(words)
         expect(page.get_by_role("heading", name="Text 1")).to_be_visible()
+        page.get_by_role("button", name="Copy this request as curl").click()
+        expect(page.get_by_text("Copied as curl.")).to_be_visible()
+        command = page.evaluate("navigator.clipboard.readText()")
+        assert "Bearer $MILLPOND_API_KEY" in command and key not in command
         kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
         assert kept == '[{},{},""]'
         page.reload()

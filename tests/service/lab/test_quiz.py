@@ -144,6 +144,8 @@ def accepted(http: httpx.Client) -> None:
         ("anchor,positive\na,b\n", "This is 1 row, and fewer than 20"),
         ("how do I sign in\tEnter your name and password.\n", "the first line names the columns"),
         ('{"text": "a", "label": "b"}\n{', "Line 2 is not JSON"),
+        ("anchor,positive\n" + "a,b\n" * 30 + 'a,"b\n' + "a,b\n" * 30, "line 32: a quote is opened and never closed"),
+        ("anchor,positive\n" + "a, well, b\n" * 30, "row 1: it has 3 cells, and the first line names 2 columns"),
     ],
 )
 def test_what_is_wrong_with_data(quiz: Page, written: str, words: str) -> None:
@@ -184,6 +186,14 @@ def test_a_file(quiz: Page) -> None:
     expect(quiz.get_by_label("Rows as CSV")).to_have_value("what was written before")
 
 
+def test_a_file_in_another_encoding(quiz: Page) -> None:
+    own(quiz, "")
+    file = {"name": "windows.csv", "mimeType": "text/csv", "buffer": "text,label\nDie Mühle,1\n".encode("cp1252")}
+    quiz.get_by_label("Or choose a file").set_input_files(file)
+    expect(quiz.get_by_role("alert")).to_contain_text("windows.csv is no text in UTF-8")
+    expect(quiz.get_by_label("Rows as CSV")).to_be_visible()
+
+
 def test_rows_of_each_kind_of_file(quiz: Page) -> None:
     asked = fulfil(quiz, '{"progress": {"stage": "embedding", "done": 0, "total": 40}}\n')
     quoted = [{"anchor": f'a "wheel", {place}', "positive": "two\nlines"} for place in range(20)]
@@ -193,6 +203,10 @@ def test_rows_of_each_kind_of_file(quiz: Page) -> None:
     for written, rows in (
         (f"anchor\tpositive\r\n{table}\n", {"pairs": quoted}),
         ("\ufeff" + "\n".join(json.dumps(row | {"id": 7}) for row in quoted), {"pairs": quoted}),
+        (
+            "anchor;positive\n" + 'one, two;"a; b"\n' * 20,
+            {"pairs": [{"anchor": "one, two", "positive": "a; b"}] * 20},
+        ),
         (json.dumps(labelled), {"classification": labelled[:2_000]}),
     ):
         own(quiz, written)

@@ -73,12 +73,13 @@ def ids(column: Locator) -> list[str]:
     return column.locator(".id").all_inner_texts()
 
 
-def make(page: Page, file: str, content: str) -> None:
+def make(page: Page, file: str, content: str | bytes) -> None:
     """Give a file to the panel."""
     field = page.get_by_label(re.compile("Or a file"))
     if not field.is_visible():
         page.get_by_text("Your own texts", exact=True).click()
-    field.set_input_files({"name": file, "mimeType": "text/plain", "buffer": content.encode()})
+    buffer = content.encode() if isinstance(content, str) else content
+    field.set_input_files({"name": file, "mimeType": "text/plain", "buffer": buffer})
 
 
 def test_hits_are_those_of_the_api(search: Page, http: httpx.Client) -> None:
@@ -173,6 +174,7 @@ def test_a_filter_is_written_and_checked(search: Page, http: httpx.Client) -> No
 def test_one_s_own_files(search: Page, http: httpx.Client) -> None:
     search.get_by_text("Your own texts", exact=True).click()
     refused = search.get_by_role("alert")
+    column = search.get_by_label("Column with the texts")
     for name, content, words in (
         ("empty.csv", " \n", "empty.csv is empty"),
         ("big.txt", "a" * 4_000_001, "up to 4.0 MB"),
@@ -182,6 +184,8 @@ def test_one_s_own_files(search: Page, http: httpx.Client) -> None:
         ("wide.csv", "text,year\nOne, two, three,1\n", "row 1: it has 4 cells"),
         ("bad.jsonl", '{"text": "a"}\n{"text": ', "line 2 is no JSON"),
         ("list.jsonl", '{"text": "a"}\n7\n', "item 2: it is neither"),
+        ("windows.csv", "text\nDie Mühle\n".encode("cp1252"), "windows.csv is no text in UTF-8"),
+        ("picture.png", b"\x89PNG\r\n\x1a\n", "picture.png is no text in UTF-8"),
     ):
         make(search, name, content)
         expect(refused).to_contain_text(words)
@@ -189,8 +193,11 @@ def test_one_s_own_files(search: Page, http: httpx.Client) -> None:
     expect(search.get_by_text("1 id stands in several rows: “x”")).to_be_visible()
     make(search, "many.jsonl", '"A wheel."\n' * 6_000)
     expect(search.get_by_text("texts are given, and the page takes 5,000")).to_be_visible()
+    for encoding in ("utf-8-sig", "utf-16"):
+        make(search, "marked.tsv", "\r\ntext\tyear\r\nDie Mühle, alt\t1900\r\n".encode(encoding))
+        expect(column).to_have_value("text")
+        expect(search.get_by_role("button", name="Make 3 collections of 1 text")).to_be_enabled()
     make(search, "own.csv", 'titel;jahr\n"A mill; an ""old"" one\nby the pond";1900\nA wheel;007\nברכה 👩‍🌾;\n')
-    column = search.get_by_label("Column with the texts")
     expect(column).to_have_value("titel")  # the only one with letters
     search.get_by_role("button", name="Make 3 collections of 3 texts").click()
     expect(search.get_by_text("Done. 3 of 3")).to_be_visible()
@@ -200,6 +207,14 @@ def test_one_s_own_files(search: Page, http: httpx.Client) -> None:
         ("A wheel", {"jahr": "007"}),
         ("ברכה 👩‍🌾", {}),
     ]
+
+
+def test_what_was_left_out_is_no_wider_than_the_page(search: Page) -> None:
+    search.set_viewport_size({"width": 360, "height": 800})
+    make(search, "ids.csv", f"id,text\n{'i' * 600},A mill\nshort,A wheel\n")
+    search.get_by_role("button", name="Make 3 collections of 2 texts").click()
+    expect(search.get_by_text("1 text was left out")).to_be_visible()
+    assert search.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_chunks_late_and_early(search: Page, http: httpx.Client) -> None:
@@ -253,6 +268,8 @@ def test_the_scratch_of_another_page_is_not_listed(search: Page, browser: Browse
         open_panel(other, "search")
         expect(other.get_by_text("There is no collection yet.")).to_be_visible()
         assert not other.get_by_text(made[0]["name"]).count()
+        open_panel(other, "map")
+        expect(other.get_by_label("Show", exact=True)).to_have_count(0)
 
 
 def test_a_full_queue_is_waited_for_and_a_fill_is_stopped(search: Page, http: httpx.Client) -> None:

@@ -34,7 +34,7 @@ def test_the_embedded_engine_needs_none_of_it(tmp_path):
     program = (
         "import sys; from pathlib import Path; "
         "from service import deployment; from service.config import StoreConfig; "
-        "deployment._engine(StoreConfig(path=Path(sys.argv[1]))).close(); "
+        "deployment.open_engine(StoreConfig(path=Path(sys.argv[1]))).close(); "
         "assert 'pymilvus' not in sys.modules and 'service.collections.milvus' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path], check=True, cwd=ROOT, timeout=60)
