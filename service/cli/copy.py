@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from service.cli.console import Failure, Interrupted, rated_bar, say, warn
-from service.cli.stores import require_store
 from service.config import StoreConfig, load_config
 from service.errors import Conflict, NameConflict, NotFound, StoreUnavailable
 
@@ -56,9 +55,11 @@ def copy(
             "MILLPOND_STORE__... in the environment counts for both.",
             2,
         )
+    from service.cli.stores import require_store
+    from service.deployment import open_engine
+
     if of.engine == "embedded":
         require_store(of.path)
-    from service.deployment import open_engine
 
     with ExitStack() as opened:
         engine = opened.enter_context(closing(open_engine(of)))
