@@ -101,8 +101,16 @@ def _of_search(page: Page, changes: int) -> list[float]:
     return [float(query.evaluate(_CHANGE, text)) for text in islice(fresh_sentences(), changes)]
 
 
+def _of_small_map(page: Page, changes: int) -> list[float]:
+    """Turn a pooling on and off over a few texts."""
+    open_panel(page, "map")
+    page.get_by_label("Texts, one a line").fill("\n".join(islice(fresh_sentences(), _TEXTS)))
+    expect(page.locator(".points g")).to_have_count(_TEXTS)
+    return _of_map(page, changes)
+
+
 def _of_map(page: Page, changes: int) -> list[float]:
-    """Turn a pooling on and off over the forty examples."""
+    """Turn a pooling on and off over what is written, the forty examples at first."""
     open_panel(page, "map")
     settle(page)
     box = page.get_by_role("checkbox", name="weighted_mean")
@@ -114,6 +122,7 @@ _CHANGES: Final = {
     "laboratory: a slider moved, three poolings, the whole curve": _of_laboratory,
     "search: another query, three collections": _of_search,
     "map: a pooling more or less, forty texts": _of_map,
+    f"map: the same, {_TEXTS} sentences of STS-B": _of_small_map,
 }
 
 
