@@ -11,11 +11,11 @@ from service.collections.milvus.generation import Generation, every, found
 from service.collections.milvus.moment import Moment
 from service.collections.milvus.rows import Clock
 from service.collections.provenance import Definition
-from service.errors import NotFound, StaleDefinition, StoreUnavailable
+from service.errors import NotFound, ServiceError, StaleDefinition, StoreUnavailable
 from service.store.tokenizers import Tokenizer
 
 T = TypeVar("T")
-_TRIES: Final = 5
+_TRIES: Final = 8
 
 
 class Contents:
@@ -96,13 +96,23 @@ class Contents:
         return latest
 
     def _reading(self, work: Callable[[Moment], T]) -> T:
-        """Do something with the collection as it is now, again where another generation takes its place meanwhile."""
+        """Do something with the collection as it is now, again where another generation takes its place meanwhile.
+
+        Milvus may answer for a collection that is dropped at that moment as if it were empty, so that it has to be
+        there afterwards, too.
+        """
         for _ in range(_TRIES):
             generation = self._look()
             try:
-                return work(Moment(self._client, generation, self._client.moment()))
+                done = work(Moment(self._client, generation, self._client.moment()))
             except Gone:
                 continue
+            except ServiceError:
+                if self._client.describe(generation.physical) is None:
+                    continue
+                raise
+            if self._client.describe(generation.physical) is not None:
+                return done
         raise StoreUnavailable(f"collection {self.name!r} is changed all the time. Repeat the request.")
 
     def _require_current(self, under: Definition | None, generation: Generation) -> None:

@@ -221,6 +221,9 @@ def test_searches_see_one_definition_whole(collections, collection):
                 (hits,) = collection.search(query, 1000, under=under)
             except StaleDefinition:
                 continue
+            if not hits:
+                failures.append("no hits")
+                continue
             expected = vectors([hit.text for hit in hits], under)
             cosines = expected @ query[0] / np.linalg.norm(expected, axis=1) / np.linalg.norm(query)
             if np.abs(cosines - [hit.score for hit in hits]).max() > 1e-5:
