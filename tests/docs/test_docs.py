@@ -60,7 +60,7 @@ NOT_RUN = {
     "docs/deployment.md": 3,
     "docs/doctor.md": 1,
     "docs/load-test.md": 2,
-    "docs/milvus.md": 1,
+    "docs/milvus.md": 2,
     "docs/observability.md": 1,
     "docs/pooling.md": 3,
     "docs/ray.md": 2,
