@@ -19,13 +19,19 @@ from tests.support.servers import ROOT, Server
 
 # `make test` looks at fewer examples than `make test-slow`. No deadlines: a busy machine is no fault.
 settings.register_profile("fast", max_examples=25, deadline=None)
-settings.register_profile("full", max_examples=100, deadline=None)
+settings.register_profile("full", max_examples=75, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # A shell ignores Ctrl-C on behalf of what it starts in the background, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 prepare_process()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes, so that no process is left alone with it in the end."""
+    items.sort(key=lambda item: item.path.stem != "test_quality")
+
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # or the workers wait for each other's cores
