@@ -55,16 +55,22 @@ class _Plan:
         return await asyncio.gather(*(self._one(at, body) for at, body in encoded))
 
     async def _one(self, at: float, request: bytes) -> Sent:
-        await asyncio.sleep(max(at - self.now, 0.0))
+        await self._until(at)
         # From when it was due: a client that is late is a fault of the measurement, and has to show.
         sent, refusals = at, []
         while (pause := await self._send(request)) is not None:
             refusals.append(self.now)
-            if self.now + pause > at + self.patience:
+            again = refusals[-1] + pause
+            if again > at + self.patience:
                 return Sent(sent, None, refusals)
-            await asyncio.sleep(pause)
+            await self._until(again)
             sent = self.now
         return Sent(sent, self.now, refusals)
+
+    async def _until(self, at: float) -> None:
+        """Sleep until a time and no less: a timer of uvloop counts milliseconds, and may end before its time."""
+        while (left := at - self.now) > 0:
+            await asyncio.sleep(left)
 
     async def _send(self, request: bytes) -> int | None:
         """Send a request; gives the seconds of `Retry-After` where it is refused."""
