@@ -18,13 +18,6 @@ X = np.array([[1, 0]], np.float32)
 
 
 @pytest.fixture
-def engine(milvus):
-    opened = milvus.engine()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def notes(engine):
     collection = engine.create("notes", definition(), 2, "flat")[0]
     collection.upsert([Document(id_, f"text of {id_}", {"n": 1}) for id_ in "abc"], np.repeat(X, 3, axis=0))

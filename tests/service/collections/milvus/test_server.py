@@ -22,13 +22,6 @@ X, Y = np.array([[1, 0]], np.float32), np.array([[0, 1]], np.float32)
 
 
 @pytest.fixture
-def engine(milvus):
-    opened = milvus.engine()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def other(milvus):
     """A second service on the same server."""
     opened = milvus.engine()
