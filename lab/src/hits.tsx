@@ -43,59 +43,59 @@ export function Columns({ columns, query, mode, info }: Props) {
   const places = columns.map(placesOf);
   return (
     <>
-    {columns.length > 1 && <Legend />}
-    <div class="scrolled" tabIndex={0} role="region" aria-label="Hits">
-      <div class="columns" ref={frame} onMouseLeave={() => point(null)}>
-        <Lines columns={columns} places={places} pointed={pointed} frame={frame} />
-        {columns.map((column, number) => (
-          <article class="column" key={column.collection.name} aria-labelledby={`column-${number}`} data-column={number}>
-            <h3 id={`column-${number}`}>
-              {number + 1}: {column.heading}
-              <small>
-                {" "}
-                <bdi>{column.collection.name}</bdi>
-              </small>
-            </h3>
-            {column.refused && (
-              <p class="problem" role="alert">
-                {column.refused}
-              </p>
-            )}
-            {column.warnings.map((warning) => (
-              <p class="note" key={warning}>
-                {warning}
-              </p>
-            ))}
-            {!column.refused && !column.hits.length && <p class="note">No hits.</p>}
-            <ol class="hits" aria-label={`Hits of column ${number + 1}, ${column.heading}`}>
-              {column.hits.map((hit, place) => {
-                const key = keyOf(hit);
-                const first = places[number]!.get(key) === place;
-                const before = first ? beforeOf(places, number, key) : null;
-                return (
-                  <Card
-                    key={`${key}${hit.span?.start ?? ""}`}
-                    hit={hit}
-                    column={column}
-                    rank={place + 1}
-                    before={before}
-                    fresh={number > 0 && !places[number - 1]!.has(key)}
-                    alone={columns.length > 1 && places.filter((one) => one.has(key)).length === 1}
-                    doc={first ? key : null}
-                    pointed={pointed === key}
-                    onPoint={() => point(key)}
-                    query={query}
-                    mode={mode}
-                    info={info}
-                    number={number}
-                  />
-                );
-              })}
-            </ol>
-          </article>
-        ))}
+      {columns.length > 1 && <Legend />}
+      <div class="scrolled" tabIndex={0} role="region" aria-label="Hits">
+        <div class="columns" ref={frame} onMouseLeave={() => point(null)}>
+          <Lines columns={columns} places={places} pointed={pointed} frame={frame} />
+          {columns.map((column, number) => (
+            <article class="column" key={column.collection.name} aria-labelledby={`column-${number}`} data-column={number}>
+              <h3 id={`column-${number}`}>
+                {number + 1}: {column.heading}
+                <small>
+                  {" "}
+                  <bdi>{column.collection.name}</bdi>
+                </small>
+              </h3>
+              {column.refused && (
+                <p class="problem" role="alert">
+                  {column.refused}
+                </p>
+              )}
+              {column.warnings.map((warning) => (
+                <p class="note" key={warning}>
+                  {warning}
+                </p>
+              ))}
+              {!column.refused && !column.hits.length && <p class="note">No hits.</p>}
+              <ol class="hits" aria-label={`Hits of column ${number + 1}, ${column.heading}`}>
+                {column.hits.map((hit, place) => {
+                  const key = keyOf(hit);
+                  const first = places[number]!.get(key) === place;
+                  const before = first ? beforeOf(places, number, key) : null;
+                  return (
+                    <Card
+                      key={`${key}${hit.span?.start ?? ""}`}
+                      hit={hit}
+                      column={column}
+                      rank={place + 1}
+                      before={before}
+                      fresh={number > 0 && !places[number - 1]!.has(key)}
+                      alone={columns.length > 1 && places.filter((one) => one.has(key)).length === 1}
+                      doc={first ? key : null}
+                      pointed={pointed === key}
+                      onPoint={() => point(key)}
+                      query={query}
+                      mode={mode}
+                      info={info}
+                      number={number}
+                    />
+                  );
+                })}
+              </ol>
+            </article>
+          ))}
+        </div>
       </div>
-    </div>
     </>
   );
 }

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from service.cli.console import Failure, err
-from service.cli.listening import address_of, bound, refuse_exposure
+from service.cli.listening import address_of, bound, refuse_exposure, run
 from service.cli.tls import server_context
 from service.config import Config, load_config, require_file
 from service.observation import logs
@@ -47,8 +47,9 @@ def serve(
 ) -> None:
     """Serve the models of a config by replicas on Ray; this process is their edge, which speaks HTTP.
 
-    The routes are those of `millpond serve`, without collections. SIGHUP or POST /admin/reload reads the config
-    again, and replaces replicas one after the other where models, poolings or limits have changed.
+    The routes are those of `millpond serve`; collections take a Milvus server as store. SIGHUP or POST
+    /admin/reload reads the config again, and replaces replicas one after the other where models, poolings or
+    limits have changed.
     """
     read = partial(load_config, config, overrides={"server.host": host, "server.port": port})
     settings = read()
@@ -89,13 +90,7 @@ def serve(
                 say(f"{cluster.replicas}{most} replicas of {cluster.replica_cpus:g} CPUs on Ray")
                 url = address_of(settings, listener)
                 say(f"Millpond serves at {url}, its documentation at {url}/docs. Ctrl-C stops it.")
-                server = Server(Edge(fleet, *observers), tls)
-                signal.signal(signal.SIGTERM, lambda *_: None)
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                with suppress(KeyboardInterrupt):
-                    server.run(sockets=[listener])
-                if not server.started:
-                    raise Failure(f"the service could not be started at {url}; see above.")
+                run(Server(Edge(fleet, *observers), tls), listener, url)
             finally:
                 withdraw()
 

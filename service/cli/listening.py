@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from service.cli.console import Failure
 from service.config import Config
+
+if TYPE_CHECKING:
+    from service.api.server import Server
 
 
 def address_of(settings: Config, listener: socket.socket) -> str:
@@ -32,6 +37,21 @@ def refuse_exposure(settings: Config, listener: socket.socket) -> None:
         "name the file as access.keys_file. If everybody is meant to, say access.open_to_all: true.",
         2,
     )
+
+
+def run(server: Server, listener: socket.socket, url: str) -> None:
+    """Serve until the process is told to end, and what is under way is answered.
+
+    Raises:
+        Failure: the server does not start.
+    """
+    # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    if not server.started:
+        raise Failure(f"the service could not be started at {url}; see above.")
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from service.cli.console import Failure, err
-from service.cli.listening import address_of, bound, refuse_exposure
+from service.cli.console import err
+from service.cli.listening import address_of, bound, refuse_exposure, run
 from service.cli.tls import server_context
 from service.config import Config, load_config, require_file
 from service.observation import logs
@@ -70,14 +69,7 @@ def serve(
         address = address_of(settings, listener)
         say(f"Millpond serves at {address}, its documentation at {address}/docs. Ctrl-C stops it.")
 
-        server = Server(create_app(served, *observers), tls)
-        # After its shutdown uvicorn raises the signal that it caught again, which has no further purpose.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-        if not server.started:
-            raise Failure(f"the service could not be started at {address}; see above.")
+        run(Server(create_app(served, *observers), tls), listener, address)
 
 
 def _end(status: int, *_: object) -> NoReturn:

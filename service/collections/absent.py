@@ -80,6 +80,7 @@ class AbsentEngine:
 
 def _error() -> NoStore:
     return NoStore(
-        "replicas on a cluster share no store, so documents are neither kept nor searched here. Ask a service that "
-        "`millpond serve` runs; vectors are the same where the fingerprint is."
+        "replicas on a cluster share no store, so documents are neither kept nor searched here. Give the "
+        "config a Milvus server as store, or ask a service that `millpond serve` runs; vectors are the same where "
+        "the fingerprint is."
     )
