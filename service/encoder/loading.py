@@ -187,11 +187,13 @@ def load_module(
     Raises:
         CheckpointError: weights are damaged, some that results depend on are missing, or it is no text encoder.
     """
-    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
+    unwanted = are_progress_bars_disabled()
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights, which is soon done
-    enable_progress_bars()  # of downloads, which the line above turns off as well
+    if not unwanted:
+        enable_progress_bars()  # of downloads, which the line above turns off as well
     kind = task.auto_class(checkpoint, trust_remote_code=trust_remote_code)
     if checkpoint.config.get("model_type") in _HASHING:
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,10 +16,11 @@ def source() -> Path | None:
 
 def save(package: Path, folder: Path) -> Path:
     """Write the model and its tokenizer to `folder` with safetensors; about half a minute."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import torch
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     model = AutoModel.from_pretrained(package, gguf_file=FILE, dtype=torch.float32)
     # The weights are plain float32 by now; marked as quantised they could not be saved.
     model.hf_quantizer = None

@@ -264,12 +264,17 @@ def test_the_page_uses_what_it_made_so_that_it_is_kept(search: Page, http: httpx
 
 def test_the_scratch_of_another_page_is_not_listed(search: Page, browser: Browser, http: httpx.Client) -> None:
     made = try_examples(search, http)
-    with chromium.opened(browser, search.url.split("/lab")[0]) as other:
-        open_panel(other, "search")
-        expect(other.get_by_text("There is no collection yet.")).to_be_visible()
-        assert not other.get_by_text(made[0]["name"]).count()
-        open_panel(other, "map")
-        expect(other.get_by_label("Show", exact=True)).to_have_count(0)
+    http.put("/collections/of-everybody", json={}).raise_for_status()
+    try:
+        with chromium.opened(browser, search.url.split("/lab")[0]) as other:
+            open_panel(other, "search")
+            expect(other.get_by_role("checkbox", name="of-everybody")).to_be_visible()
+            assert not any(other.get_by_text(one["name"]).count() for one in made)
+            open_panel(other, "map")
+            expect(other.get_by_role("combobox", name="Show")).to_contain_text("of-everybody")
+            assert not any(other.get_by_text(one["name"]).count() for one in made)
+    finally:
+        http.delete("/collections/of-everybody")
 
 
 def test_a_full_queue_is_waited_for_and_a_fill_is_stopped(search: Page, http: httpx.Client) -> None:
