@@ -20,7 +20,7 @@ def save(package: Path, folder: Path) -> Path:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     model = AutoModel.from_pretrained(package, gguf_file=FILE, dtype=torch.float32)
     # The weights are plain float32 by now; marked as quantised they could not be saved.
     model.hf_quantizer = None
