@@ -11,7 +11,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from pooling.layers import LayerSpec
 from service.arrays import Floats
 from service.embedding.embedder import TokenStates
 from service.embedding.explain import (
@@ -19,18 +18,15 @@ from service.embedding.explain import (
     MOST_ENTRIES,
     MOST_NUMBERS,
     MOST_TOKENS,
-    Asked,
-    embedder_of,
     pooled,
-    require_count,
     require_size,
     require_work,
     shares_of,
 )
 from service.embedding.models import Models
 from service.embedding.postprocessing import complete
-from service.embedding.recipe import Recipe, Spec
-from service.encoder.reading import Cut
+from service.embedding.recipe import Recipe
+from service.embedding.viewing import Viewing
 from service.errors import BrokenModel, InvalidInput, Place, TooLarge
 
 MOST_COMPARED: Final = 64
@@ -81,41 +77,32 @@ class Compared:
 
 async def compare(
     models: Models,
+    viewing: Viewing,
     texts: Sequence[str],
     *,
-    poolings: Sequence[Spec | None] = (None,),
-    layers: LayerSpec | None = None,
-    model: str | None = None,
-    truncate: Cut = None,
-    asked: Asked = (None, None),
     numbers: int = 8,
 ) -> Compared:
     """Compare texts under each of several poolings, from one pass over the encoder.
 
     Args:
         models: the served models.
+        viewing: the poolings that the texts are seen under, and how they are read.
         texts: the texts.
-        poolings: the poolings; None is the model's own.
-        layers: whose states each of them pools; None are the model's own.
-        model: name of the model; None is the default one.
-        truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
-        asked: the prompt's name, and what the texts are for.
         numbers: how many leading numbers of each vector are wanted.
 
     Raises:
         ServiceError: as `Embedder.embed`, or the request exceeds a limit.
     """
-    require_count(poolings)
     if not 1 <= len(texts) <= MOST_COMPARED:
         raise InvalidInput(
             f"{len(texts)} texts are sent; one request compares from 1 to {MOST_COMPARED}.", where=Place("texts")
         )
-    prompt_name, role = asked
-    embedders = [embedder_of(models, model, spec, layers).of(role, prompt_name) for spec in poolings]
+    embedders = viewing.embedders(models)
+    prompt_name, role = viewing.asked
     _check_given(len(texts) * sum(min(numbers, embedder.dim) for embedder in embedders))
     where = partial(Place, "texts")
     async with embedders[0].token_states(
-        texts, prompt_name=prompt_name, role=role, truncate=truncate, max_total=MOST_TOKENS, where=where
+        texts, prompt_name=prompt_name, role=role, truncate=viewing.truncate, max_total=MOST_TOKENS, where=where
     ) as found:
         for index, states in enumerate(found):
             for embedder in embedders:

@@ -15,23 +15,17 @@ from torch import Tensor
 
 from pooling import Pooler
 from pooling import explain as algebra
-from pooling.layers import LayerSpec
 from pooling.masks import exclude_prefix
 from pooling.work import work
 from service.arrays import Floats
 from service.embedding.embedder import Embedder, TokenStates
 from service.embedding.models import Models
 from service.embedding.postprocessing import complete
-from service.embedding.prompts import Purpose
-from service.embedding.recipe import Recipe, Spec
+from service.embedding.recipe import Recipe
+from service.embedding.viewing import Asked, Viewing
 from service.encoder.reading import Cut
 from service.errors import BrokenModel, InvalidInput, Place, TooLarge, shortened
 
-Asked = tuple[str | None, Purpose | None]
-"""The name of a prompt, and what a text is for; None where either is not said."""
-
-MOST_STRATEGIES: Final = 16
-"""Most poolings in one request."""
 MOST_TOKENS: Final = 2_048
 """Most tokens of a text, or of two together: more than anyone looks at."""
 MOST_NUMBERS: Final = 2**24
@@ -106,14 +100,10 @@ class Explained:
 
 async def explain(
     models: Models,
+    viewing: Viewing,
     text: str,
     other: str | None = None,
     *,
-    poolings: Sequence[Spec | None] = (None,),
-    layers: LayerSpec | None = None,
-    model: str | None = None,
-    truncate: Cut = None,
-    asked: Asked = (None, None),
     asked_of_other: Asked | None = None,
     matrices: bool = False,
 ) -> Explained:
@@ -124,26 +114,21 @@ async def explain(
 
     Args:
         models: the served models.
+        viewing: the poolings that the texts are seen under, and how they are read.
         text: the text to explain.
         other: a text to explain its similarity to.
-        poolings: the poolings; None is the model's own.
-        layers: whose states each of them pools; None are the model's own.
-        model: name of the model; None is the default one.
-        truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
-        asked: name of the prompt to use instead of the default one, and the role of the texts.
         asked_of_other: the same of the other text; by default as of the text.
         matrices: whether the whole matrices are wanted, which limits their size.
 
     Raises:
         ServiceError: as `Embedder.embed`, or the request exceeds a limit.
     """
-    require_count(poolings)
     if matrices and other is None:
         raise InvalidInput("a matrix is of the tokens of two texts; send 'other' too.", where=Place("matrix"))
-    embedders = [embedder_of(models, model, spec, layers) for spec in poolings]
+    embedders, asked = viewing.models(models), viewing.asked
     purposes = [("text", asked)] if other is None else [("text", asked), ("other", asked_of_other or asked)]
     recipes = [[each.of(role, prompt).recipe for each in embedders] for _, (prompt, role) in purposes]
-    async with _states(embedders[0], [text] if other is None else [text, other], purposes, truncate) as found:
+    async with _states(embedders[0], [text] if other is None else [text, other], purposes, viewing.truncate) as found:
         for (name, _), states, of_text in zip(purposes, found, recipes, strict=True):
             for recipe in of_text:
                 require_size(states, recipe, Place(name))
@@ -200,24 +185,6 @@ def _check_comparable(recipes: Sequence[Recipe]) -> None:
 def _told(specs: Sequence[str]) -> str:
     """Say what is used for the texts: once where it is the same for both."""
     return " / ".join(dict.fromkeys(specs))
-
-
-def require_count(poolings: Sequence[Spec | None], most: int = MOST_STRATEGIES) -> None:
-    """Raise `InvalidInput` for no pooling, or more than one request takes."""
-    if not 1 <= len(poolings) <= most:
-        raise InvalidInput(
-            f"{len(poolings)} poolings are asked for; one request takes from 1 to {most}.",
-            where=Place("pooling"),
-        )
-
-
-def embedder_of(models: Models, name: str | None, spec: Spec | None, layers: LayerSpec | None) -> Embedder:
-    """Return a model's embedder under a pooling that may be its own; raises `ServiceError` as `Models.get`."""
-    own = models.get(name)
-    pooler = own.recipe.pooler
-    learned = any(isinstance(part, Pooler) and part.learned for part in pooler.modules())
-    # A learned pooling may be asked for by name too if it is the model's own: it is fitted there and nowhere else.
-    return models.get(name, None if learned and spec == pooler.spec else spec, layers)
 
 
 def require_size(text: TokenStates, recipe: Recipe, where: Place) -> None:

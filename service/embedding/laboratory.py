@@ -16,8 +16,9 @@ from torch import Tensor
 import pooling
 from pooling import Attention, Pooler, PoolingError, Token
 from service.arrays import Floats
-from service.embedding.explain import EXPLAINING, require_count, require_work
+from service.embedding.explain import EXPLAINING, require_work
 from service.embedding.recipe import Spec
+from service.embedding.viewing import require_count
 from service.errors import InvalidInput, Place, TooLarge, shortened
 
 MOST_TOKENS: Final = 512

@@ -13,23 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pooling.layers import LayerSpec
 from pooling.masks import exclude_prefix
 from service.embedding.embedder import Embedder, TokenStates
 from service.embedding.explain import (
     EXPLAINING,
     MOST_TOKENS,
-    Asked,
-    embedder_of,
-    require_count,
     require_size,
     require_work,
 )
 from service.embedding.models import Models
 from service.embedding.perturbations import Spans, filled, kept, replaced, spans_of, swapped
 from service.embedding.postprocessing import complete
-from service.embedding.recipe import Recipe, Spec
-from service.encoder.reading import Cut
+from service.embedding.recipe import Recipe
+from service.embedding.viewing import Viewing
 from service.errors import BrokenModel, Place, TooLarge
 
 MOST_CHANGES: Final = 32
@@ -108,34 +104,24 @@ class Perturbed:
 
 async def perturb(
     models: Models,
+    viewing: Viewing,
     text: str,
     changes: Sequence[Change],
-    *,
-    poolings: Sequence[Spec | None] = (None,),
-    layers: LayerSpec | None = None,
-    model: str | None = None,
-    truncate: Cut = None,
-    asked: Asked = (None, None),
 ) -> Perturbed:
     """Disturb a text in each of several ways, under each of several poolings, from one request to the encoder.
 
     Args:
         models: the served models.
+        viewing: the poolings that the text is seen under, and how it is read.
         text: the text.
         changes: what is done to it, each time anew.
-        poolings: the poolings; None is the model's own.
-        layers: whose states each of them pools; None are the model's own.
-        model: name of the model; None is the default one.
-        truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
-        asked: the prompt's name, and what the text is for.
 
     Raises:
         ServiceError: as `Embedder.embed`, or the request exceeds a limit.
     """
-    require_count(poolings)
     _check(text)
-    prompt_name, role = asked
-    embedders = [embedder_of(models, model, spec, layers).of(role, prompt_name) for spec in poolings]
+    embedders = viewing.embedders(models)
+    prompt_name, role = viewing.asked
     reader = embedders[0]
     (read,) = await reader.tokenize([text], prompt_name=prompt_name, role=role, where=lambda _: _TEXT)
     front, _ = reader.encoder.tokenizer.frame_lengths(reader.prompt(prompt_name, role))
@@ -147,7 +133,7 @@ async def perturb(
         rows.texts,
         prompt_name=prompt_name,
         role=role,
-        truncate=truncate,
+        truncate=viewing.truncate,
         max_total=MOST_TOKENS,
         where=rows.places.__getitem__,
         padding=rows.padding,

@@ -11,13 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pooling.layers import LayerSpec
 from service.arrays import Vectors
 from service.deadline import in_time
-from service.embedding.explain import Asked, embedder_of, require_count
 from service.embedding.models import Models
-from service.embedding.recipe import Spec
-from service.encoder.reading import Cut
+from service.embedding.viewing import Viewing
 from service.errors import InvalidInput, Place, TooLarge
 
 Points = NDArray[np.float64]
@@ -119,13 +116,8 @@ def turned(points: Points, to: Points) -> Points:
 
 async def project_texts(
     models: Models,
+    viewing: Viewing,
     texts: Sequence[str],
-    *,
-    poolings: Sequence[Spec | None] = (None,),
-    layers: LayerSpec | None = None,
-    model: str | None = None,
-    truncate: Cut = None,
-    asked: Asked = (None, None),
 ) -> tuple[str, list[Projected]]:
     """Project texts under each of several poolings, from one pass of the encoder; return the model's name too.
 
@@ -134,23 +126,18 @@ async def project_texts(
 
     Args:
         models: the served models.
+        viewing: the poolings that the texts are seen under, and how they are read.
         texts: the texts.
-        poolings: the poolings; None is the model's own.
-        layers: whose states each of them pools; None are the model's own.
-        model: name of the model; None is the default one.
-        truncate: the side at which a text that is too long is cut; False refuses it, None does as configured.
-        asked: the prompt's name, and what the texts are for.
 
     Raises:
         ServiceError: as `Embedder.embed`, or the request exceeds a limit.
     """
-    require_count(poolings, MOST_PLANES)
     if not 2 <= len(texts) <= MOST_PROJECTED:
         raise InvalidInput(
             f"{len(texts)} texts are sent; one request projects from 2 to {MOST_PROJECTED}.", where=Place("texts")
         )
-    prompt_name, role = asked
-    embedders = [embedder_of(models, model, spec, layers).of(role, prompt_name) for spec in poolings]
+    embedders = viewing.embedders(models, MOST_PLANES)
+    prompt_name, role = viewing.asked
     require_numbers(len(texts) * sum(each.dim for each in embedders), Place("texts"))
     own, others = embedders[0], [each.recipe for each in embedders[1:]]
     first: dict[str, int] = {}
@@ -162,7 +149,7 @@ async def project_texts(
         others,
         prompt_name=prompt_name,
         role=role,
-        truncate=truncate,
+        truncate=viewing.truncate,
         where=lambda row: Place("texts", places[row]),
     )
     row_of = {text: row for row, text in enumerate(first)}

@@ -14,8 +14,8 @@ from typing import Any, Final
 from pooling.layers import LayerSpec
 from pooling.tasks import Task
 from service.embedding.embedder import Embedder
-from service.embedding.explain import require_count
 from service.embedding.models import Models
+from service.embedding.viewing import require_count
 from service.encoder.metering import count_tokens, metered
 from service.encoder.progress import Progress
 from service.errors import InvalidInput, NoSpace, Place, TooLarge, Unavailable

@@ -11,7 +11,6 @@ from service.api.lean import LeanRoute
 from service.api.requests import Served
 from service.api.responses import json_list, json_list_of, json_object, response_in_parts
 from service.api.schemas.compare import ComparedBody, CompareRequest
-from service.api.schemas.fields import purpose
 from service.api.schemas.problem import UNKNOWN_MODEL
 from service.embedding.compare import View
 from service.embedding.compare import compare as compare_texts
@@ -25,12 +24,8 @@ async def compare(body: CompareRequest, served: Served) -> Response:
     """Texts under one or several strategies: the share of each token, the vectors, and the cosine of each two."""
     found = await compare_texts(
         served.models,
+        body.viewing(served.models),
         body.texts,
-        poolings=body.poolings,
-        layers=body.layers,
-        model=body.model,
-        truncate=body.cut,
-        asked=purpose(served.models.get(body.model), body.prompt_name, input_type=body.input_type),
         numbers=body.numbers,
     )
     return await response_in_parts(

@@ -34,19 +34,15 @@ async def explain(body: ExplainRequest, served: Served) -> Response:
             "'other_input_type' says what 'other' is for, and there is none; send 'other' too.",
             where=Place("other_input_type"),
         )
+    viewing = body.viewing(served.models)
     model = served.models.get(body.model)
-    asked = purpose(model, body.prompt_name, input_type=body.input_type)
     of_other = purpose(model, body.prompt_name, other_input_type=body.other_input_type)
     explained = await explain_texts(
         served.models,
+        viewing,
         body.text,
         body.other,
-        poolings=body.poolings,
-        layers=body.layers,
-        model=body.model,
-        truncate=body.cut,
-        asked=asked,
-        asked_of_other=asked if body.other_input_type is None else of_other,
+        asked_of_other=None if body.other_input_type is None else of_other,
         matrices=body.matrix,
     )
     explanations = (

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Response
 from service.api.lean import LeanRoute
 from service.api.requests import Served
 from service.api.responses import json_list_of, json_object, response_in_parts
-from service.api.schemas.fields import purpose
 from service.api.schemas.perturb import PerturbedBody, PerturbRequest
 from service.api.schemas.problem import UNKNOWN_MODEL
 from service.embedding.perturb import Outcome
@@ -24,13 +23,9 @@ async def perturb(body: PerturbRequest, served: Served) -> Response:
     """How far a text's vector moves under each of several strategies as the text or its states are disturbed."""
     found = await perturb_text(
         served.models,
+        body.viewing(served.models),
         body.text,
         [each.change for each in body.changes],
-        poolings=body.poolings,
-        layers=body.layers,
-        model=body.model,
-        truncate=body.cut,
-        asked=purpose(served.models.get(body.model), body.prompt_name, input_type=body.input_type),
     )
     return await response_in_parts(
         json_object(

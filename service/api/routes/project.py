@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from service.api.lean import LeanRoute
 from service.api.requests import Served
 from service.api.responses import json_list_of, json_object, response_in_parts, warnings_of
-from service.api.schemas.fields import CollectionName, purpose
+from service.api.schemas.fields import CollectionName
 from service.api.schemas.problem import UNKNOWN_MODEL, problem
 from service.api.schemas.project import ProjectCollectionRequest, ProjectedBody, ProjectedCollection, ProjectRequest
 from service.collections.positions import positions
@@ -25,12 +25,8 @@ async def project(body: ProjectRequest, served: Served) -> Response:
     """
     model, found = await project_texts(
         served.models,
+        body.viewing(served.models),
         body.texts,
-        poolings=body.poolings,
-        layers=body.layers,
-        model=body.model,
-        truncate=body.cut,
-        asked=purpose(served.models.get(body.model), body.prompt_name, input_type=body.input_type),
     )
     views = (json_object(pooling=each.pooling, **to_json(each.plane)) for each in found)
     return await response_in_parts(json_object(model=model, views=json_list_of(views)))

@@ -12,9 +12,11 @@ from service.api.requests import TOLERATED, Body
 from service.collections.protocols import NAME
 from service.embedding.embedder import Embedder
 from service.embedding.inputs import Inputs
+from service.embedding.models import Models
 from service.embedding.output_types import OutputType
 from service.embedding.prompts import Purpose
 from service.embedding.sparse import SparseEmbedder
+from service.embedding.viewing import Viewing
 from service.encoder import Side
 from service.encoder.reading import Cut
 from service.errors import InvalidInput, Place
@@ -170,15 +172,16 @@ class PoolingsRequest(Body):
     prompt_name: str | None = Field(default=None, description="A prompt of the model, put before each text.")
     input_type: InputType = None
 
-    @property
-    def poolings(self) -> list[str | dict[str, Any] | list[Any] | None]:
-        """Each strategy asked for; None is the model's own."""
-        return self.pooling if isinstance(self.pooling, list) else [self.pooling]
+    def viewing(self, models: Models) -> Viewing:
+        """Return what is asked for.
 
-    @property
-    def cut(self) -> Cut:
-        """The side at which a text that is too long is cut; None where that is as configured."""
-        return self.truncate and "right"
+        Raises:
+            InvalidInput: nothing is known that the texts are said to be for.
+            UnknownModel: no model has the name.
+        """
+        poolings = self.pooling if isinstance(self.pooling, list) else [self.pooling]
+        asked = purpose(models.get(self.model), self.prompt_name, input_type=self.input_type)
+        return Viewing(poolings, self.layers, self.model, self.truncate and "right", asked)
 
 
 class PlacedToken(BaseModel):

@@ -13,6 +13,7 @@ import pooling
 from service.embedding import explain as module
 from service.embedding.explain import Explained, explain
 from service.embedding.models import Models
+from service.embedding.viewing import Viewing
 from service.errors import InvalidInput, TooLarge, TooLong
 from tests.support.checkpoints import DIM, TEXTS, embed, plain_bert, sentence_transformer, served
 
@@ -23,7 +24,7 @@ def bert(tmp_path_factory):
 
 
 def explained(models: Models, *texts: str, **options) -> Explained:
-    return asyncio.run(explain(models, *texts, **options))
+    return asyncio.run(explain(models, Viewing(**options), *texts))
 
 
 def cosine(models: Models, spec=None) -> float:

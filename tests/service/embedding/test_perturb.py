@@ -13,6 +13,7 @@ from transformers import AutoModel, FNetConfig, FNetModel
 
 from service.embedding.models import Models
 from service.embedding.perturb import Change, Perturbed, perturb
+from service.embedding.viewing import Viewing
 from tests.support.checkpoints import (
     DIM,
     TEXTS,
@@ -31,7 +32,7 @@ PADDING = (0, 1, 5, 20)
 
 
 def perturbed(models: Models, *changes: Change, poolings: tuple[str, ...] = ("mean", "max", "last")) -> Perturbed:
-    return asyncio.run(perturb(models, TEXTS[0], changes, poolings=poolings))
+    return asyncio.run(perturb(models, Viewing(poolings), TEXTS[0], changes))
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from service.embedding.explain import explain
+from service.embedding.viewing import Viewing
 from service.errors import ConfigError, InvalidInput
 from tests.support.checkpoints import (
     TEXTS,
@@ -95,12 +96,12 @@ def test_every_pooling_of_an_explanation_is_checked(bert, poolings, text, says):
         served(bert, pooling="mean", parse_special_tokens=True) as models,
         pytest.raises(InvalidInput, match=says),
     ):
-        asyncio.run(explain(models, text, poolings=poolings))
+        asyncio.run(explain(models, Viewing(poolings), text))
 
 
 def test_an_explanation_gives_it_all(bert):
     with served(bert, pooling="mean", prompts={"query": PROMPT}) as models:
-        found = asyncio.run(explain(models, TEXTS[0], asked=("query", None), poolings=[MASK, "mean"]))
+        found = asyncio.run(explain(models, Viewing([MASK, "mean"], asked=("query", None)), TEXTS[0]))
     shares = dict(zip(found.text.tokens, found.explanations[0].shares, strict=True))
     assert shares["[MASK]"] == 1 and sum(shares.values()) == 1
 
