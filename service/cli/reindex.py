@@ -76,6 +76,11 @@ def reindex(
         return
     if progress["state"] == "failed":
         raise Failure(progress["error"])
+    if progress["state"] == "interrupted":
+        raise Failure(
+            f"The reindex was interrupted, since what ran it has ended: {progress['done']} of {progress['total']} "
+            "documents are embedded and kept, and the collection is as it was. Run the same command again to go on."
+        )
     out.print(_summary(name, progress))
 
 

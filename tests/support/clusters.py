@@ -61,9 +61,11 @@ class ClusterServer(Launcher):
                 continue
         return found
 
-    def kill_a_replica(self) -> None:
-        """End one as a power cut would."""
-        os.kill(self.replicas()[0].pid, signal.SIGKILL)
+    def kill_a_replica(self) -> psutil.Process:
+        """End one as a power cut would; return which."""
+        killed = self.replicas()[0]
+        os.kill(killed.pid, signal.SIGKILL)
+        return killed
 
 
 @dataclass
