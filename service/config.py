@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -56,11 +57,19 @@ Scope = Literal["embed", "search", "write", "admin"]
 
 
 def _server(uri: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s@?#]+/?", uri, re.ASCII):
+    if not re.fullmatch(r"https?://[^/\s@?#]+/?", uri, re.ASCII) or not _has_port(uri):
         raise PydanticCustomError(
             "server", "must be the address of a server, such as http://milvus:19530, without a path, user or password"
         )
     return uri
+
+
+def _has_port(uri: str) -> bool:
+    """Return whether the port of an address is one, where it has any."""
+    try:
+        return urlsplit(uri).port != 0
+    except ValueError:
+        return False
 
 
 def _identifier(name: str) -> str:

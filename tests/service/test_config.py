@@ -407,6 +407,8 @@ def test_the_process_environment_is_the_default(tmp_path, monkeypatch):
         (MODEL + "store: {engine: qdrant}", "store.engine: input should be 'embedded' or 'milvus', not 'qdrant'"),
         (MODEL + "store: {uri: milvus}", "store.uri: must be the address of a server, such as http://milvus:19530"),
         (MODEL + "store: {uri: 'http://a:b@c'}", "without a path, user or password"),
+        (MODEL + "store: {uri: 'http://c:port'}", "must be the address of a server"),
+        (MODEL + "store: {uri: 'http://c:99999'}", "must be the address of a server"),
         (MODEL + "store: {database: a-b}", "store.database: must have letters, digits and underscores"),
         (MODEL + "store: {timeout: 0}", "store.timeout: input should be greater than 0"),
         (

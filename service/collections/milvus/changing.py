@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from service.collections.milvus.client import Gone
-from service.collections.milvus.generation import Generation, Target
+from service.collections.milvus.generation import Generation, Part, Target
 from service.collections.milvus.moment import Kept, Moment, blocks_of
 from service.collections.milvus.rows import encoded, owner_of, validated
 from service.collections.milvus.schema import BYTES, HEAD, OWNER
@@ -136,7 +136,7 @@ class Changing(Searching):
             target = moment.generation.target
             if target is not None and rebuild is not None:
                 target = replace(target, definition=rebuild)
-            self._set(replace(moment.generation, definition=definition, target=target))
+            self._set(replace(moment.generation, definition=definition, target=target), "definition", "target")
 
         self._changing(change)
 
@@ -201,11 +201,11 @@ class Changing(Searching):
         """Note in which precision vectors are made."""
         if precision not in generation.precisions:
             noted = replace(generation, precisions=tuple(sorted({*generation.precisions, precision})))
-            self._client.set_properties(generation.physical, noted.properties())
+            self._client.set_properties(generation.physical, noted.properties("precisions"))
 
-    def _set(self, generation: Generation) -> None:
-        """Keep something else of the present generation."""
-        self._client.set_properties(generation.physical, generation.properties())
+    def _set(self, generation: Generation, *parts: Part) -> None:
+        """Keep other parts of the present generation."""
+        self._client.set_properties(generation.physical, generation.properties(*parts))
         self.show(generation)
 
 

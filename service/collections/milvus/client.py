@@ -158,7 +158,7 @@ class Client:
                 time.sleep(_POLLED)
 
     def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
-        """Replace properties of a collection, in one step."""
+        """Give properties of a collection other values, in one step; the others stay as they are."""
         with self._asking("change a collection") as milvus:
             milvus.alter_collection_properties(name, dict(properties), timeout=self._timeout)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from service.collections.milvus.client import Row
@@ -16,9 +16,19 @@ from service.collections.milvus.writing import put
 class MilvusCollection(Rebuilding):
     """A collection as `Collection` describes it, and the changes of its names, which the engine makes."""
 
-    def rename(self, name: str) -> None:
-        """Take another name; called by `MilvusEngine.rename`, which has claimed it."""
-        self._changing(lambda moment: self._set(replace(moment.generation, name=name)))
+    def rename(self, name: str, claim: Callable[[str], None]) -> None:
+        """Take another name; called by `MilvusEngine.rename`, whose `claim` gives it to what holds the collection."""
+
+        def change(moment: Moment) -> None:
+            claim(moment.generation.physical)
+            self._set(replace(moment.generation, name=name), "name")
+
+        self._changing(change)
+        self._look()
+
+    def alias(self, claim: Callable[[str], None]) -> None:
+        """Take an alias; called by `MilvusEngine.alias`, whose `claim` gives it to what holds the collection."""
+        self._changing(lambda moment: claim(moment.generation.physical))
         self._look()
 
     def look(self) -> Generation:

@@ -120,7 +120,7 @@ class MilvusEngine:
                 require_equal(name, stored, described(definition, dim, kind, None, None))
                 return self._collection(existing), False
             made = self._made(name, definition, dim, DEFAULT if index is None else index)
-            if self._client.claim(alias_of(name), made.physical):
+            if self._claim(name, made.physical):
                 return self._collection(replace(made, others=(alias_of(name),))), True
             self._client.drop(made.physical)  # another service was quicker
         raise StoreUnavailable(f"collection {name!r} is created and dropped all the time. Repeat the request.")
@@ -164,9 +164,7 @@ class MilvusEngine:
         check_name(to, Place("to"))
         collection = self._named(name)
         self._require_free(to)
-        if not self._client.claim(alias_of(to), collection.look().physical):
-            self._require_free(to)
-        collection.rename(to)
+        collection.rename(to, partial(self._take, to))
         self._client.release(alias_of(name))
         return collection
 
@@ -179,8 +177,7 @@ class MilvusEngine:
         made = self._made(to, of.definition, of.dim, of.index_kind, of.precisions)
         try:
             source.copy_to(made.physical)
-            if not self._client.claim(alias_of(to), made.physical):
-                self._require_free(to)
+            self._take(to, made.physical)
         except BaseException:
             self._client.drop(made.physical)
             raise
@@ -193,11 +190,12 @@ class MilvusEngine:
         if before is not None and before.name == alias:
             raise NameConflict(f"{alias!r} is the name of a collection; choose another alias, or rename it first.")
         collection = self.get(name)
-        physical = collection.look().physical
-        created = self._client.claim(alias_of(alias), physical)
-        if not created:
-            self._client.move(alias_of(alias), physical)
-        collection.look()
+
+        def claim(physical: str) -> None:
+            if not self._client.claim(alias_of(alias), physical):
+                self._client.move(alias_of(alias), physical)
+
+        collection.alias(claim)
         return collection, before is None
 
     def delete_alias(self, alias: str) -> None:
@@ -270,6 +268,25 @@ class MilvusEngine:
 
     def _found(self, name: str) -> Generation | None:
         return found(self._client, name) if isinstance(name, str) else None
+
+    def _claim(self, name: str, physical: str) -> bool:
+        """Make a name stand for a Milvus collection, and return whether it was free.
+
+        One whose Milvus collection another program has dropped is free, though Milvus keeps the alias.
+        """
+        for _ in range(_TRIES):
+            if self._client.claim(alias_of(name), physical):
+                return True
+            if self._client.describe(alias_of(name)) is not None:
+                return False
+            self._client.release(alias_of(name))
+        return False
+
+    def _take(self, name: str, physical: str) -> None:
+        """Make a name stand for a Milvus collection; raises `NameConflict` where it is taken."""
+        if not self._claim(name, physical):
+            self._require_free(name)
+            raise NameConflict(f"the name {name!r} was taken just now; choose another name, or repeat the request.")
 
     def _collection(self, generation: Generation) -> MilvusCollection:
         """Return the one object for a collection, which shows what was read of it."""

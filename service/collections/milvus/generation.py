@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from service.collections.milvus.client import Client, Described
 from service.collections.milvus.names import CLOSED, PHYSICAL, alias_of, name_of
@@ -18,6 +18,9 @@ from service.similarity import Similarity
 
 PROPERTY: Final = "millpond"
 _FORMAT: Final = 1
+Part = Literal["name", "definition", "target", "precisions"]
+"""What may change of it. Each part is a property of its own, so that no service puts back what another changes."""
+_PARTS: Final[Sequence[Part]] = ("name", "definition", "target", "precisions")
 _METRICS: Final = {"cosine": "COSINE", "dot": "IP", "euclidean": "L2"}
 _LEAST_EF, _MOST_EF = 128, 32_768
 
@@ -91,25 +94,30 @@ class Generation:
         """How its vectors are compared."""
         return self.definition.similarity
 
-    def properties(self) -> dict[str, str]:
-        """Return what is kept of it."""
+    def properties(self, *parts: Part) -> dict[str, str]:
+        """Return what is kept of it, or only some parts of that."""
         target = self.target and {
             "physical": self.target.physical,
             "definition": self.target.definition.to_json(),
             "dim": self.target.dim,
         }
-        kept = {
-            "format": _FORMAT,
-            "uid": self.uid,
-            "created": self.created.isoformat(),
+        changing = {
             "name": self.name,
             "definition": self.definition.to_json(),
-            "dim": self.dim,
-            "index": self.index_kind,
             "target": target,
             "precisions": [*self.precisions],
         }
-        return {PROPERTY: json.dumps(kept)}
+        kept = {property_of(part): json.dumps(changing[part]) for part in parts or _PARTS}
+        if parts:
+            return kept
+        lasting = {
+            "format": _FORMAT,
+            "uid": self.uid,
+            "created": self.created.isoformat(),
+            "dim": self.dim,
+            "index": self.index_kind,
+        }
+        return {PROPERTY: json.dumps(lasting), **kept}
 
     @classmethod
     def of(cls, described: Described) -> Generation:
@@ -118,6 +126,8 @@ class Generation:
             kept = json.loads(described.properties[PROPERTY])
             if kept["format"] != _FORMAT:
                 raise ValueError(f"format {kept['format']!r}")
+            said = {part: described.properties.get(property_of(part)) for part in _PARTS}
+            kept |= {part: json.loads(value) for part, value in said.items() if value is not None}
             target = kept["target"]
             found = cls(
                 physical=described.name,
@@ -158,6 +168,11 @@ class Generation:
         kind = KINDS[self.index_kind]
         effort = {"ef": min(max(_LEAST_EF, 2 * limit), _MOST_EF)} if kind is _HNSW else {**kind.search}
         return {"metric_type": _METRICS[self.similarity.name], "params": effort}
+
+
+def property_of(part: Part) -> str:
+    """Return the property that keeps a part."""
+    return f"{PROPERTY}_{part}"
 
 
 def physical_name(uid: int, turn: int) -> str:

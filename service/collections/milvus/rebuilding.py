@@ -58,7 +58,7 @@ class Rebuilding(Changing):
             target = Target(physical_name(generation.uid, turn), definition, dim)
             made = replace(with_rebuild_done(generation, target), precisions=())
             self._client.create(target.physical, dim, made.index(), made.properties())
-            self._set(replace(generation, target=target))
+            self._set(replace(generation, target=target), "target")
             if before is not None:
                 self._client.drop(before.physical)
 
@@ -114,9 +114,10 @@ class Rebuilding(Changing):
         generation = self._open()
         if generation.target is None:
             raise self._abandoned()
+        self._client.rename(generation.physical, generation.physical + CLOSED)
         closed = replace(generation, physical=generation.physical + CLOSED)
-        self._client.rename(generation.physical, closed.physical)
         try:
+            closed = self._closed(closed)  # with the names that it was given until it was closed
             moment = Moment(self._client, closed, self._client.moment())
             beside = self._beside(moment, generation.target)
             done = self._complete(moment, beside)
@@ -139,12 +140,22 @@ class Rebuilding(Changing):
         self._client.drop(closed.physical)
         return True
 
+    def _closed(self, generation: Generation) -> Generation:
+        """Return what is known of a generation that was just closed, which no service changes any more."""
+        described = self._client.describe(generation.physical)
+        if described is None:
+            raise Gone
+        closed = Generation.of(described)
+        if closed.target != generation.target:
+            raise self._abandoned()
+        return closed
+
     def abandon_rebuild(self) -> bool:
         """Drop the rebuild and the vectors it has collected; return whether there was one."""
         generation = self._open()
         if generation.target is None:
             return False
-        self._set(replace(generation, target=None))
+        self._set(replace(generation, target=None), "target")
         self._client.drop(generation.target.physical)
         return True
 

@@ -11,7 +11,7 @@ import pytest
 
 from service.collections import Selection
 from service.collections.milvus import changing, rows
-from service.collections.milvus.generation import PROPERTY, physical_name
+from service.collections.milvus.generation import physical_name, property_of
 from service.collections.milvus.names import CLOSED, alias_of
 from service.errors import Conflict, InvalidInput, KeywordsUnavailable, NotFound, StaleDefinition, StoreUnavailable
 from service.store import Chunked, Document
@@ -175,8 +175,8 @@ def test_a_collection_of_another_program(engine, client, notes):
     client.create_alias(name, alias_of("foreign"))
     with pytest.raises(StoreUnavailable, match="was made by another program or another version"):
         engine.get("foreign")
-    kept = client.describe_collection(alias_of("notes"))["properties"][PROPERTY]
-    client.alter_collection_properties(name, {PROPERTY: kept.replace('"notes"', '"foreign"')})
+    kept = client.describe_collection(alias_of("notes"))["properties"]
+    client.alter_collection_properties(name, kept | {property_of("name"): '"foreign"'})
     with pytest.raises(StoreUnavailable, match=r"'foreign' has other fields in Milvus .*bounds: None, not JSON"):
         engine.get("foreign")
     assert engine.get("notes").count() == 1
