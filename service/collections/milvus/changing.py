@@ -28,9 +28,9 @@ from service.store.document import (
 from service.store.filters import as_filter
 
 T = TypeVar("T")
-_PATIENCE: Final = 5.0
+PATIENCE: Final = 5.0
 """Seconds that a change waits for a rebuild that is about to take the collection's place."""
-_POLLED: Final = 0.1
+POLLED: Final = 0.1
 
 
 class Changing(Searching):
@@ -142,7 +142,7 @@ class Changing(Searching):
 
     def _changing(self, work: Callable[[Moment], T]) -> T:
         """Do something with the collection as it is now, once no rebuild is about to take its place."""
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + PATIENCE
         while True:
             generation = self._look()
             if not generation.closed:
@@ -155,7 +155,7 @@ class Changing(Searching):
                     f"collection {self.name!r} takes no changes now, since a reindex is about to be complete, or was "
                     f"interrupted then. Repeat the request; `millpond reindex {self.name}` goes on with it."
                 )
-            time.sleep(_POLLED)
+            time.sleep(POLLED)
 
     def _update(self, moment: Moment, block: list[str], change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         target = moment.generation.target

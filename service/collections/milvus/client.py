@@ -336,6 +336,8 @@ class Client:
                 f"Milvus at {self._uri} does not {what} now, since a quota of it is used up ({said}). Repeat the "
                 "request later, or raise quotaAndLimits in its configuration."
             )
+        if "database not found" in said:
+            said += f"; store.database is {self._database!r}"
         return StoreUnavailable(f"Milvus at {self._uri} refused to {what}: {said} (code {code}).")
 
     def _connection(self) -> Any:

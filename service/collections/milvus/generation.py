@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from service.collections.milvus.client import Client, Described
-from service.collections.milvus.names import CLOSED, PHYSICAL, alias_of, name_of
+from service.collections.milvus.names import CLOSED, PHYSICAL, REPLACED, alias_of, name_of
 from service.collections.milvus.schema import column_types
 from service.collections.provenance import Definition
 from service.errors import InvalidIndex, Place, StoreUnavailable
 from service.index import EXACT
 from service.similarity import Similarity
+
+logger = logging.getLogger(__name__)
 
 PROPERTY: Final = "millpond"
 _FORMAT: Final = 1
@@ -81,7 +84,7 @@ class Generation:
     @property
     def closed(self) -> bool:
         """Whether a rebuild is taking its place just now, so that nothing may be written to it."""
-        return self.physical.endswith(CLOSED)
+        return self.physical.endswith((CLOSED, REPLACED))
 
     @property
     def aliases(self) -> list[str]:
@@ -208,9 +211,19 @@ def found(client: Client, name: str) -> Generation | None:
 
 
 def every(client: Client) -> list[Generation]:
-    """Return all generations of all collections, those of rebuilds too."""
+    """Return all generations of all collections, those of rebuilds too.
+
+    One that is none of this version of Millpond is left out with a warning, so that the others are found.
+    """
     described = (client.describe(name) for name in client.collections() if name.startswith(PHYSICAL))
-    return [Generation.of(each) for each in described if each is not None]
+    known = []
+    for each in described:
+        if each is not None:
+            try:
+                known.append(Generation.of(each))
+            except StoreUnavailable as error:
+                logger.warning("%s", error.detail)
+    return known
 
 
 def with_rebuild_done(current: Generation, target: Target) -> Generation:

@@ -2,22 +2,26 @@
 
 That has whole documents, so that in the end the aliases are moved to it, which is one step for every reader. No
 change may come between the look at what it lacks and that step: the first collection is given another name meanwhile,
-so that a change by any service, which goes to it by name, fails and is made anew afterwards.
+so that a change by any service, which goes to it by name, fails and is made anew afterwards. Once nothing is lacking
+it is given a third name, from which on every service that finds it moves the aliases. Before that, one that finds it
+closed for long gives it its first name back, and whoever had closed it cannot give it the third.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from service.collections.milvus import changing
 from service.collections.milvus.changing import Changing
 from service.collections.milvus.client import Gone, Row
 from service.collections.milvus.generation import Generation, Target, physical_name, with_rebuild_done
 from service.collections.milvus.moment import Moment
-from service.collections.milvus.names import CLOSED, alias_of
+from service.collections.milvus.names import CLOSED, REPLACED, alias_of
 from service.collections.milvus.rows import encoded, validated
 from service.collections.milvus.schema import BYTES, HEAD, OWNER, REVISION, SEQUENCE
 from service.collections.milvus.writing import put, remove, tidy
@@ -114,60 +118,76 @@ class Rebuilding(Changing):
         generation = self._open()
         if generation.target is None:
             raise self._abandoned()
-        self._client.rename(generation.physical, generation.physical + CLOSED)
-        closed = replace(generation, physical=generation.physical + CLOSED)
+        physical = generation.physical
         try:
-            closed = self._closed(closed)  # with the names that it was given until it was closed
-            moment = Moment(self._client, closed, self._client.moment())
-            beside = self._beside(moment, generation.target)
-            done = self._complete(moment, beside)
-            if done:
-                made = replace(with_rebuild_done(closed, generation.target), precisions=beside.generation.precisions)
-                self._client.set_properties(made.physical, made.properties())
-                self._client.move(alias_of(closed.name), made.physical)
-        except BaseException:
-            with contextlib.suppress(Exception):  # what cannot be undone now is by the next that goes on with it
-                self._client.rename(closed.physical, generation.physical)
-            raise
-        if not done:
-            self._client.rename(closed.physical, generation.physical)
+            self._client.rename(physical, physical + CLOSED)
+            try:
+                done = self._completed(physical, generation.target)
+            except BaseException:
+                with contextlib.suppress(Exception):  # what cannot be undone now is by the next that goes on with it
+                    self._client.rename(physical + CLOSED, physical)
+                raise
+            if not done:
+                self._client.rename(physical + CLOSED, physical)
+                return False
+        except Gone:  # another service has closed it before, or has opened it again and may have changed it
             return False
-        for alias in closed.others:
-            if alias != alias_of(closed.name):
-                self._client.move(alias, made.physical)
-        self.show(made)
-        self._look()
-        self._client.drop(closed.physical)
+        self._replace(self._look())
         return True
-
-    def _closed(self, generation: Generation) -> Generation:
-        """Return what is known of a generation that was just closed, which no service changes any more."""
-        described = self._client.describe(generation.physical)
-        if described is None:
-            raise Gone
-        closed = Generation.of(described)
-        if closed.target != generation.target:
-            raise self._abandoned()
-        return closed
 
     def abandon_rebuild(self) -> bool:
         """Drop the rebuild and the vectors it has collected; return whether there was one."""
-        generation = self._open()
-        if generation.target is None:
-            return False
-        self._set(replace(generation, target=None), "target")
-        self._client.drop(generation.target.physical)
-        return True
+        self._open()
+
+        def abandon(moment: Moment) -> bool:
+            target = moment.generation.target
+            if target is None:
+                return False
+            self._set(replace(moment.generation, target=None), "target")
+            self._client.drop(target.physical)
+            return True
+
+        return self._changing(abandon)
 
     def _open(self) -> Generation:
-        """Return the present generation, open to changes again where the end of a rebuild was interrupted."""
-        generation = self._look()
-        if generation.closed:
-            name = generation.physical.removesuffix(CLOSED)
-            with contextlib.suppress(Gone):  # another service was quicker
-                self._client.rename(generation.physical, name)
-            generation = self._look()
+        """Return the present generation, open to changes: where the end of a rebuild was interrupted, it is ended."""
+        until = time.monotonic() + changing.PATIENCE
+        while (generation := self._look()).closed:
+            if time.monotonic() < until:  # whoever closed it may be at work
+                time.sleep(changing.POLLED)
+            elif generation.physical.endswith(REPLACED):
+                self._replace(generation)
+            else:
+                with contextlib.suppress(Gone):  # another service was quicker
+                    self._client.rename(generation.physical, generation.physical.removesuffix(CLOSED))
         return generation
+
+    def _completed(self, physical: str, target: Target) -> bool:
+        """Settle that a closed collection is replaced if nothing is lacking any more, and return whether it is."""
+        described = self._client.describe(physical + CLOSED)
+        if described is None:
+            raise Gone
+        closed = Generation.of(described)  # with the names that it was given until it was closed
+        if closed.target != target:
+            raise self._abandoned()
+        moment = Moment(self._client, closed, self._client.moment())
+        beside = self._beside(moment, target)
+        if not self._complete(moment, beside):
+            return False
+        made = replace(with_rebuild_done(closed, target), precisions=beside.generation.precisions)
+        self._client.set_properties(made.physical, made.properties())
+        self._client.rename(closed.physical, physical + REPLACED)
+        return True
+
+    def _replace(self, generation: Generation) -> None:
+        """Move the names of a collection that is replaced to what replaces it; once more does no harm."""
+        if generation.target is None or not generation.physical.endswith(REPLACED):
+            return  # another service was quicker
+        own = alias_of(generation.name)
+        for alias in sorted(generation.others, key=lambda alias: alias != own):
+            self._client.move(alias, generation.target.physical)
+        self._look()
+        self._client.drop(generation.physical)
 
     def _complete(self, moment: Moment, beside: Moment) -> bool:
         """Return whether every document is built as it is now, and delete what is built of others."""

@@ -5,8 +5,9 @@ import threading
 import numpy as np
 import pytest
 
+from service.collections.milvus import changing
 from service.collections.milvus.names import alias_of
-from service.errors import NameConflict, NotFound
+from service.errors import NameConflict, NotFound, StoreUnavailable
 from service.store import Document
 from tests.support.definitions import definition
 
@@ -100,6 +101,45 @@ def raised(what):
     except Exception as error:
         return [error]
     return []
+
+
+@pytest.fixture
+def built(notes):
+    """The collection with a rebuild that lacks nothing."""
+    notes.begin_rebuild(definition("new"), 3)
+    notes.put_rebuilt(definition("new"), [key for key, _ in notes.unbuilt()], np.ones((1, 3), np.float32))
+    return notes
+
+
+def test_the_end_of_a_rebuild_that_another_service_takes_for_interrupted(engine, other, built, monkeypatch):
+    def changed():
+        other.get("notes").begin_rebuild(definition("new"), 3)  # which opens the collection again
+        other.get("notes").upsert([Document("b", "two", {})], X)
+
+    monkeypatch.setattr(changing, "PATIENCE", 0.3)
+    before(monkeypatch, engine, "set_properties", changed)
+    assert not built.finish_rebuild()
+    assert (built.count(), built.definition) == (2, definition())
+    built.put_rebuilt(definition("new"), [key for key, _ in built.unbuilt()], np.ones((1, 3), np.float32))
+    assert built.finish_rebuild()
+    assert (built.count(), built.definition) == (2, definition("new"))
+
+
+def test_a_rebuild_that_is_settled_is_ended_by_whoever_comes(engine, other, built, monkeypatch):
+    def killed():
+        raise StoreUnavailable("as if it had died here")
+
+    other.alias("live", "notes")
+    before(monkeypatch, engine, "move", killed)
+    with pytest.raises(StoreUnavailable):
+        built.finish_rebuild()
+    monkeypatch.setattr(changing, "PATIENCE", 0.3)
+    with pytest.raises(StoreUnavailable, match="takes no changes now"):
+        other.get("notes").upsert([Document("b", "two", {})], X)
+    assert not other.get("notes").abandon_rebuild()
+    assert {built.definition, other.get("live").definition} == {definition("new")}
+    assert built.count() == 1
+    assert named(engine) == (["notes"], {"live": "notes"})
 
 
 def test_a_name_is_free_again_once_another_program_has_dropped_its_collection(engine, client, notes):

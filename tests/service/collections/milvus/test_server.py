@@ -138,7 +138,7 @@ def test_no_write_is_lost_at_the_end_of_a_rebuild(engine, other, notes):
 
 
 def test_the_end_of_a_rebuild_that_was_interrupted(engine, notes, client, monkeypatch):
-    monkeypatch.setattr(changing, "_PATIENCE", 0.3)
+    monkeypatch.setattr(changing, "PATIENCE", 0.3)
     notes.begin_rebuild(definition("new"), 2)
     name = physical(client, "notes")
     client.rename_collection(name, name + CLOSED)  # what the end of a rebuild does first
@@ -173,6 +173,7 @@ def test_a_collection_of_another_program(engine, client, notes):
     name = physical_name(1, 1)
     client.create_collection(name, dimension=4)
     client.create_alias(name, alias_of("foreign"))
+    assert [each.name for each in engine.list()] == ["notes"] and engine.aliases() == {}
     with pytest.raises(StoreUnavailable, match="was made by another program or another version"):
         engine.get("foreign")
     kept = client.describe_collection(alias_of("notes"))["properties"]
