@@ -113,7 +113,7 @@ def _connected(ray: Any, address: str | None, settings: Config) -> Iterator[None
     """Be connected to a cluster, or to one that is started here and ends with this process.
 
     Raises:
-        Failure: none answers.
+        Failure: none answers, or none starts.
     """
     from service.cli.datasets.on_ray import require_answer
     from service.cluster.settings import cpus_of_own_cluster
@@ -133,10 +133,17 @@ def _connected(ray: Any, address: str | None, settings: Config) -> Iterator[None
             require_answer(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
             ray.init(address, **quiet)
         ray.serve.start(proxy_location="Disabled")  # HTTP is spoken here
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # which Ray raises itself where its processes take too long
+        ray.shutdown()
+        said = " ".join(str(error).split())[:300]
+        if address is None:
+            raise Failure(
+                f"Ray does not start a cluster on this machine ({said}). Its logs are below /tmp/ray/session_latest, "
+                "or where RAY_TMPDIR says."
+            ) from None
         raise Failure(
-            f"--address {address}: no Ray cluster answers ({' '.join(str(error).split())[:300]}). Start one with "
-            "`ray start --head`, name its address, HOST:6379, or leave --address out to start one here."
+            f"--address {address}: no Ray cluster answers ({said}). Start one with `ray start --head`, name its "
+            "address, HOST:6379, or leave --address out to start one here."
         ) from None
     try:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,9 @@ def scan(path: Path, name: str, block_rows: int, advance: Advance) -> Scan:
         total = sum(group.total_byte_size for group in groups)
         step = min(block_rows, max(1, MOST_BYTES * rows // max(total, 1)))
         schema = file.schema_arrow
+        twice = next((field for field, count in Counter(schema.names).items() if count > 1), None)
+        if twice is not None:
+            raise Failure(f"{path} has several columns {twice!r}, of which none can be told from the others.", 2)
         columns = {field: schema.field(field).type for field in schema.names}
     extents = [Extent(first, min(step, rows - first)) for first in range(0, rows, step)]
     return Scan(InputFile(name, size, digest.hexdigest(), rows), columns, extents)

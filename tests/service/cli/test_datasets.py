@@ -245,6 +245,8 @@ def test_inputs_that_are_refused(embed, jsonl, tmp_path):
     for name, value in (("a", [1]), ("b", ["1"])):
         parquet.write_table(arrow.table({"text": ["A mill."], "id": value}), tmp_path / "types" / f"{name}.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    twice = arrow.Table.from_arrays([arrow.array(["A mill."])] * 3, names=["text", "id", "id"])
+    parquet.write_table(twice, tmp_path / "twice.parquet")
     (tmp_path / "table.csv").write_text("id,text\n")
     (tmp_path / "empty").mkdir()
     for name, options, reason in (
@@ -254,6 +256,7 @@ def test_inputs_that_are_refused(embed, jsonl, tmp_path):
         ("both", [], r"holds both Parquet \(b.parquet\) and JSON lines \(a.jsonl\)"),
         ("types", [], r"column 'id' is int64 in a.parquet and string in b.parquet"),
         ("broken.parquet", [], "cannot be read as Parquet"),
+        ("twice.parquet", [], "has several columns 'id'"),
         ("numbers.parquet", [], "column 'text' of numbers.parquet holds int64, and no strings"),
         (
             "numbers.parquet",

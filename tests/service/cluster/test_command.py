@@ -21,12 +21,12 @@ with_ray = [
 ]
 
 
-def told(tmp_path, config, *options):
+def told(tmp_path, config, *options, **variables):
     """Run the command; return its exit status and what it says."""
     path = tmp_path / "cluster.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "service", "cluster", "serve", "--config", path, *options]
-    env = environment_without_settings() | {"PYTHONPATH": str(ROOT), "COLUMNS": "1000"}
+    env = environment_without_settings() | {"PYTHONPATH": str(ROOT), "COLUMNS": "1000"} | variables
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL)
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
@@ -68,3 +68,10 @@ def test_a_port_in_use_is_said_before_ray_is_started(tmp_path, _):
         port = taken.getsockname()[1]
         status, line = told(tmp_path, {"models": MODELS}, "--port", str(port))
     assert status == 2 and f"cannot serve at 127.0.0.1, port {port}" in line
+
+
+@pytest.mark.parametrize("_", [pytest.param(None, marks=with_ray)])
+def test_a_cluster_that_does_not_start_here_is_said_to_be_of_this_machine(tmp_path, _):
+    folder = tmp_path / ("long" * 30)  # too long for the names of sockets
+    status, line = told(tmp_path, {"models": MODELS}, "--port", "0", RAY_TMPDIR=str(folder))
+    assert status == 1 and "Ray does not start a cluster on this machine (" in line and "--address" not in line
