@@ -22,7 +22,7 @@ from service.checkpoint import Routes
 from service.config import Config, make_config
 from service.embedding import bulk, fingerprint, late
 from service.embedding.chunking import Mode
-from service.embedding.inputs import Fit, Inputs, InputTokenizer, UnknownTokens, whole
+from service.embedding.inputs import AsItIs, Fit, Inputs, InputTokenizer, UnknownTokens, Windowed
 from service.embedding.late import Spans, WhereSpan
 from service.embedding.loading import Branch, load, require_equal_sizes
 from service.embedding.postprocessing import ToEachVector, ToStates, ToVectors, WithoutPrompt
@@ -30,7 +30,7 @@ from service.embedding.prompts import Purpose, Role, role_of_prompt
 from service.embedding.recipe import Recipe, Spec
 from service.embedding.spans import Span, offsets_array
 from service.encoder import Encoder, Encoders, PostProcess, Room, RowFailed, TokenizedText
-from service.encoder.reading import Cut, Where
+from service.encoder.reading import MOST_CHARACTERS, Cut, Where
 from service.errors import BrokenModel, InvalidInput, Place, TooLong, brief, shortened
 from service.process import prepare_process
 
@@ -522,7 +522,7 @@ class Embedder:
         prompt = self.prompt(prompt_name, role)
         to_vectors = self._to_vectors(normalize, dimensions)
         with self.encoder.batcher.room(self._inputs.estimate(inputs, prompt)) as room:
-            texts = await self._inputs.tokenize(inputs, prompt, whole, where, offsets=True)
+            texts = await self._inputs.tokenize(inputs, prompt, Windowed(), where, offsets=True)
             offsets = [offsets_array(text.offsets) for text in texts]
             found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=self._at_once(prompt))
             if mode == "late":
@@ -560,7 +560,7 @@ class Embedder:
     ) -> list[TokenizedText]:
         """Return the whole texts as the encoder reads them, with offsets; arguments and errors as for `embed`."""
         prompt = self.prompt(prompt_name, role)
-        return await self._uncounted.tokenize(texts, prompt, lambda text, *_: text, where, offsets=True)
+        return await self._uncounted.tokenize(texts, prompt, AsItIs(), where, offsets=True)
 
     async def decode(self, ids: Sequence[Sequence[int]], *, skip_special_tokens: bool, where: Where) -> list[str]:
         """Return the texts of token ids; raises `InvalidTokenIds` if one is outside the vocabulary."""
@@ -590,7 +590,7 @@ class Embedder:
         if mode == "late":
             self.require_late()
         prompt = self.prompt(role=role)
-        texts = await self._uncounted.tokenize(inputs, prompt, whole, where, offsets=True)
+        texts = await self._uncounted.tokenize(inputs, prompt, Windowed(), where, offsets=True)
         offsets = [offsets_array(text.offsets) for text in texts]
         found = await late.cut(inputs, offsets, spans, most, where, where_span, at_once=self._at_once(prompt))
         if mode == "early":
@@ -599,6 +599,8 @@ class Embedder:
 
     def reads_at_once(self, span: str) -> bool:
         """Return whether a span of a document is surely no longer than what the encoder reads at once."""
+        if len(span) > MOST_CHARACTERS:
+            return False
         most = self._at_once(self.prompt(role="document"))
         tokenizer = self.encoder.tokenizer
         return len(span.encode()) < most or len(tokenizer.encode([span])[0].ids) - tokenizer.num_special < most

@@ -4,22 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 from service.embedding.prompts import OTHER_TASKS, ROLE_NAMES, Purpose, purpose, role_prompts
 from service.embedding.windows import MOST_WINDOWED
 from service.encoder import TokenizedText, Tokenizer
-from service.encoder.reading import BYTES_OF_A_TOKEN, SHORT, TOKENIZING, Cut, Where, check_text, parts, tokens_of
-from service.encoder.tokenizer import FEW
+from service.encoder.reading import (
+    BYTES_OF_A_TOKEN,
+    MOST_CHARACTERS,
+    SHORT,
+    TOKENIZING,
+    Cut,
+    Where,
+    beginning,
+    check_text,
+    parts,
+    tokens_of,
+    too_large,
+)
+from service.encoder.tokenizer import FEW, Side
 from service.errors import EmptyInput, InvalidInput, Place, TooLarge, TooLong, did_you_mean, shortened
 from service.observation import observed, phase
 
 Inputs = Sequence[str | Sequence[int]]
 """Texts, each as it is written or as its token ids."""
-Fit = Callable[[TokenizedText, Place, int], TokenizedText]
-"""Makes a text fit that is too long for the model: the text, its place, how many tokens at its front must stay."""
+
+
+class Fit(Protocol):
+    """Makes a text fit that is too long for the model."""
+
+    @property
+    def cut(self) -> Cut:
+        """The side at which it is cut, False where it is not."""
+
+    def __call__(self, text: TokenizedText, where: Place, front: int) -> TokenizedText:
+        """Return what of a text is read; `front` is how many tokens at its front must stay.
+
+        Raises:
+            TooLong, TooLarge: it does not fit.
+        """
 
 
 class Reading(Protocol):
@@ -178,22 +204,8 @@ class InputTokenizer:
 
     def cut_at(self, cut: Cut) -> Fit:
         """Return what cuts a text, or refuses it with `TooLong`."""
-        side = ("right" if self._recipe.truncate else False) if cut is None else cut
-
-        def fit(text: TokenizedText, where: Place, front: int) -> TokenizedText:
-            limit = self._recipe.max_tokens
-            if side is False:
-                raise TooLong(
-                    f"{where} has {text.full_length} tokens and model {self._recipe.name!r} takes {limit}. Send "
-                    '"truncate": true to embed the beginning alone, or split the text. For clients that cannot send '
-                    "it, truncate: true of the model in the config does the same.",
-                    where=where,
-                    length=text.full_length,
-                    limit=limit,
-                )
-            return self._tokenizer.truncate(text, limit, side, front=front)
-
-        return fit
+        side: Side | Literal[False] = "right" if self._recipe.truncate else False
+        return _CutAt(side if cut is None else cut, self._tokenizer, self._recipe)
 
     def _check(self, inputs: Inputs, prompt: str, where: Where) -> None:
         for place, text in enumerate(inputs):
@@ -211,7 +223,12 @@ class InputTokenizer:
     ) -> list[TokenizedText]:
         """Tokenize some inputs of a request, the first of which is its input number `start`."""
         tokenizer = self._tokenizer
-        encoded = tokenizer.encode([text for text in inputs if isinstance(text, str)], prompt=prompt, offsets=offsets)
+        written = {place: item for place, item in enumerate(inputs) if isinstance(item, str)}
+        read = [beginning(item, fit.cut, where(start + place)) for place, item in written.items()]
+        encoded = tokenizer.encode(read, prompt=prompt, offsets=offsets)
+        for (place, item), few in zip(written.items(), encoded, strict=True):
+            if len(item) > MOST_CHARACTERS and few.full_length <= self._recipe.max_tokens:
+                raise too_large(item, where(start + place))  # it begins with white space, and what follows counts
         if tokenizer.unknown_id is not None:
             self._unknown.add(encoded, tokenizer.unknown_id)
         next_encoded = iter(encoded)
@@ -244,13 +261,50 @@ class InputTokenizer:
         return texts
 
 
-def whole(text: TokenizedText, where: Place, front: int) -> TokenizedText:
-    """Leave a text as it is, to be read in windows; raises `TooLarge` if it has too many tokens even for that."""
-    if text.full_length > MOST_WINDOWED:
-        raise TooLarge(
-            f"{where} has {text.full_length} tokens, and spans are embedded of texts with up to {MOST_WINDOWED}. "
-            "Split the text, between chapters for example.",
-            where=where,
-            limit=MOST_WINDOWED,
-        )
-    return text
+@dataclass(frozen=True, slots=True)
+class _CutAt:
+    """Cuts a text at a side, or refuses it."""
+
+    cut: Side | Literal[False]
+    tokenizer: Tokenizer
+    recipe: Reading
+
+    def __call__(self, text: TokenizedText, where: Place, front: int) -> TokenizedText:
+        limit = self.recipe.max_tokens
+        if self.cut is False:
+            raise TooLong(
+                f"{where} has {text.full_length} tokens and model {self.recipe.name!r} takes {limit}. Send "
+                '"truncate": true to embed the beginning alone, or split the text. For clients that cannot send '
+                "it, truncate: true of the model in the config does the same.",
+                where=where,
+                length=text.full_length,
+                limit=limit,
+            )
+        return self.tokenizer.truncate(text, limit, self.cut, front=front)
+
+
+class AsItIs:
+    """Leaves a text as it is, however long."""
+
+    cut: Final = False
+
+    def __call__(self, text: TokenizedText, where: Place, front: int) -> TokenizedText:
+        """Return the text."""
+        return text
+
+
+class Windowed:
+    """Leaves a text as it is, to be read in windows; raises `TooLarge` if it has too many tokens even for that."""
+
+    cut: Final = False
+
+    def __call__(self, text: TokenizedText, where: Place, front: int) -> TokenizedText:
+        """Return the text."""
+        if text.full_length > MOST_WINDOWED:
+            raise TooLarge(
+                f"{where} has {text.full_length} tokens, and spans are embedded of texts with up to {MOST_WINDOWED}. "
+                "Split the text, between chapters for example.",
+                where=where,
+                limit=MOST_WINDOWED,
+            )
+        return text

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, TypeVar
 
 from service.encoder.tokenizer import Side
-from service.errors import EmptyInput, InvalidInput, Place
+from service.errors import EmptyInput, InvalidInput, Place, TooLarge
 
 T = TypeVar("T", bound=Sequence[Any])
 
@@ -24,6 +24,8 @@ SHORT: Final = 2_048
 """Characters, or token ids, that are tokenized in less time than a switch of threads may take."""
 _PART: Final = 16_384
 """Characters, or token ids, that are tokenized without a break: some milliseconds of work."""
+MOST_CHARACTERS: Final = 1_000_000
+"""Characters of a text that are tokenized, for each of which a tokenizer may take some 400 bytes meanwhile."""
 BYTES_OF_A_TOKEN: Final = 4
 """Bytes of UTF-8 that a token stands for, by and large: most of an English word, or one character of Chinese."""
 
@@ -44,6 +46,27 @@ def parts(inputs: Sequence[T], size_of: Callable[[T], int] = len) -> Iterator[tu
 def tokens_of(text: str) -> int:
     """Return about how many tokens a text has, whatever it holds, without tokenizing it."""
     return (len(text) if text.isascii() else len(text.encode(errors="replace"))) // BYTES_OF_A_TOKEN
+
+
+def beginning(text: str, cut: Cut, where: Place) -> str:
+    """Return what is tokenized of a text: all of it, or `MOST_CHARACTERS` where its end is cut off anyway.
+
+    Raises:
+        TooLarge: it has more than that, and its end counts.
+    """
+    if len(text) <= MOST_CHARACTERS or cut == "right":
+        return text[:MOST_CHARACTERS]
+    raise too_large(text, where)
+
+
+def too_large(text: str, where: Place) -> TooLarge:
+    """Return the error of a text with more than `MOST_CHARACTERS`."""
+    return TooLarge(
+        f"{where} has {len(text)} characters, and up to {MOST_CHARACTERS} of a text are read. Split it, or send its "
+        "beginning.",
+        where=where,
+        limit=MOST_CHARACTERS,
+    )
 
 
 def check_text(text: str, where: Place, purpose: str) -> None:

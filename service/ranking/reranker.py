@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from service.encoder import Encoder, RowFailed, TokenizedText
 from service.encoder.pairs import Item, PairTokenizer, characters
-from service.encoder.reading import SHORT, TOKENIZING, Cut, Where, check_text, parts, tokens_of
+from service.encoder.reading import SHORT, TOKENIZING, Cut, Where, beginning, check_text, parts, tokens_of, too_large
 from service.encoder.tokenizer import FEW
 from service.errors import BrokenModel, Place, TooLong, UnsupportedTask, brief
 from service.observation import observed, phase
@@ -111,7 +111,7 @@ class Reranker:
             if len(query.encode(errors="replace")) < short:  # a token has a byte or more
                 continue
             check_text(query, where(at), "rank by")
-            work = partial(self._tokenizer.encode, [(query, "")])
+            work = partial(self._tokenizer.encode, [(beginning(query, "right", where(at)), "")])
             (alone,) = await asyncio.get_running_loop().run_in_executor(TOKENIZING, work)
             if alone.full_length >= limit:
                 raise TooLong(
@@ -188,9 +188,14 @@ class Reranker:
 
     def _tokenized(self, start: int, items: Sequence[Item], cut: Cut, where: Where) -> list[TokenizedText]:
         """Tokenize some items of a request, the first of which is its item number `start`."""
-        whole = self._tokenizer.encode(items)
+        read = [_beginning(item, cut, where(start + at)) for at, item in enumerate(items)]
+        whole = self._tokenizer.encode(read)
+        for at, (item, text) in enumerate(zip(items, whole, strict=True)):
+            if item != read[at] and len(text.ids) <= self.recipe.max_tokens:
+                # It begins with white space, and what follows counts.
+                raise too_large(item if isinstance(item, str) else max(item, key=len), where(start + at))
         if cut:
-            return self._tokenizer.cut(items, whole, cut)
+            return self._tokenizer.cut(read, whole, cut)
         for at, text in enumerate(whole):
             if len(text.ids) > self.recipe.max_tokens:
                 place = where(start + at)
@@ -203,6 +208,13 @@ class Reranker:
                     limit=self.recipe.max_tokens,
                 )
         return whole
+
+
+def _beginning(item: Item, cut: Cut, where: Place) -> Item:
+    """Return what is tokenized of an item; raises `TooLarge`."""
+    if isinstance(item, str):
+        return beginning(item, cut, where)
+    return beginning(item[0], cut, where), beginning(item[1], cut, where)
 
 
 def _logits(scores: Tensor, mask: Tensor, ids: Tensor) -> Sequence[Any]:

@@ -53,6 +53,28 @@ def test_inputs(http: httpx.Client, path: str, inputs: Any, words: list[str]) ->
     refused(http, path, {"inputs": inputs}, 422, *words)
 
 
+@pytest.mark.parametrize("path", ["/embed", "/embed_all", "/embed_spans", "/tokenize", "/similarity"])
+def test_a_text_of_more_characters_than_are_read(http: httpx.Client, path: str) -> None:
+    long = "wheel " * 200_000
+    bodies = {
+        "/embed_spans": {"inputs": [long], "spans": {"by": "sentence"}, "truncate": True},
+        "/similarity": {"inputs": {"source_sentence": "a", "sentences": [long]}},
+    }
+    body = bodies.get(path, {"inputs": [long]})
+    refused(http, path, body, 413, "has 1200000 characters, and up to 1000000 of a text are read", "beginning")
+
+
+def test_of_a_longer_text_that_is_cut_the_beginning_is_read(http: httpx.Client) -> None:
+    long = "wheel " * 200_000
+    response = http.post("/embed", json={"inputs": [long, long[:6_000]], "truncate": True}).raise_for_status()
+    one, other = response.json()
+    assert one == other and response.headers["x-truncated"] == "2"
+    left = {"inputs": long, "truncate": True, "truncation_direction": "Left"}
+    refused(http, "/embed", left, 413, "up to 1000000 of a text are read")
+    blank = {"inputs": " " * 1_000_000 + "wheel", "truncate": True}
+    refused(http, "/embed", blank, 413, "has 1000005 characters")
+
+
 def test_more_texts_than_one_request_takes(http: httpx.Client) -> None:
     many = ["a"] * 100_000
     assert refused(http, "/embed", {"inputs": many}, 413, "100000", "16384", "in parts")["limit"] == 16384

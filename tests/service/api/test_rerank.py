@@ -118,6 +118,13 @@ def test_what_is_too_long(served: Deployed, folders: dict[str, Path]) -> None:
     left = served.post("/rerank", body | {"truncate": True, "truncation_direction": "Left", "raw_scores": True})
     assert answer(left) != answer(response)
     problem(served.post("/predict", {"inputs": [[long]]}), 413, "inputs[0] has ")
+    endless = long * 2_000
+    problem(served.post("/rerank", body | {"texts": [endless]}), 413, "texts[0] has 1280000 characters")
+    both = served.post("/rerank", body | {"texts": [long, endless], "truncate": True})
+    one, other = answer(both)
+    assert one["score"] == other["score"] and both.headers["x-truncated"] == "2"
+    blank = {"inputs": [[" " * 1_000_000 + "grain"]], "truncate": True}
+    problem(served.post("/predict", blank), 413, "inputs[0] has 1000005 characters")
 
 
 @pytest.mark.parametrize(
