@@ -97,6 +97,7 @@ def test_in_any_order_and_among_longer_texts(
     np.testing.assert_allclose(found[places], reference.encode(chosen), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_alone(sentences: list[str], side_by_side: Server, reference: SentenceTransformer) -> None:
     found = embed(side_by_side, sentences[:100], 1, model="mean")
     np.testing.assert_allclose(found, reference.encode(sentences[:100]), atol=1e-5)

@@ -119,6 +119,7 @@ def test_what_a_lost_replica_had_is_answered_by_others(noticed: float) -> None:
     assert bool(noticed) == any(one.done - one.sent > 8 for one in hung)
 
 
+@pytest.mark.slow
 def test_replicas_are_added_where_work_waits() -> None:
     rate = closed_loop(COSTS, LENGTHS, clients=8, texts=BULK, seconds=60)
     fleet = fleet_of(2)

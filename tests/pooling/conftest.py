@@ -75,13 +75,15 @@ STRATEGIES = [
     Strategy("gated > window(size=3, stride=2) > weighted_mean", total=False),
 ]
 
+WITH_PARAMETERS = [s for s in STRATEGIES if any(True for _ in s.untrained().parameters())]
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for argument, chosen in {
         "strategy": STRATEGIES,
         "linear": [s for s in STRATEGIES if s.linear],
         "total": [s for s in STRATEGIES if s.total],
-        "with_parameters": [s for s in STRATEGIES if any(True for _ in s.untrained().parameters())],
+        "with_parameters": WITH_PARAMETERS,
         "reaching_all": [s for s in STRATEGIES if s.reaches_all],
     }.items():
         if argument in metafunc.fixturenames:

@@ -54,6 +54,7 @@ def threads(when: str, **chosen: str) -> list[str]:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["first", "later"])
 def test_libraries_start_no_more_threads_than_there_are_cores_to_use(when):
     assert threads(when) == ["1", "1", "1", "1"]

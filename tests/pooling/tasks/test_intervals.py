@@ -37,6 +37,7 @@ def test_what_never_varies_is_known_exactly():
     assert low[0] < 0.5 < high[0]
 
 
+@pytest.mark.slow
 def test_all_intervals_together_hold_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(3)
     held = 0

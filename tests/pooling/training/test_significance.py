@@ -9,6 +9,7 @@ from pooling.training import Settings, assess, fit
 from .conftest import DIM
 
 
+@pytest.mark.slow
 def test_a_pooler_that_learned_something_is_worth_it_and_one_that_did_not_is_not(similarity):
     train, dev = similarity
     good, bad = build("attention", DIM), build("gated", DIM)
@@ -26,6 +27,7 @@ def test_a_pooler_that_learned_something_is_worth_it_and_one_that_did_not_is_not
     assert assess(dev, {"mean": found["mean"], "good": found["good"]}, "mean").high < 0
 
 
+@pytest.mark.slow
 def test_the_interval_is_the_same_every_time(similarity):
     _, dev = similarity
     found = {name: dev.outcomes(build(name, DIM)) for name in ("mean", "max")}

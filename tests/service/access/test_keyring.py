@@ -120,6 +120,7 @@ def test_a_file_is_read_again_when_it_has_changed(file: Path, write: Any) -> Non
     becomes(keys, one, None)
 
 
+@pytest.mark.slow
 def test_a_file_is_read_again_when_only_the_system_tells_that_it_has_changed(file: Path) -> None:
     """As where its permissions have, without which the change before could not be read."""
     one, other = new_key(), new_key()

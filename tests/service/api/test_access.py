@@ -202,6 +202,7 @@ def test_rates(tiny: Deployment) -> None:
     assert ask(limited, "GET", "/health").status_code == 200
 
 
+@pytest.mark.slow
 def test_token_quotas(tiny: Deployment) -> None:
     """What the answers say was used is what is counted, of queries and documents too."""
     key = new_key()

@@ -149,6 +149,7 @@ def test_no_body_and_the_wrong_content_type(http: httpx.Client) -> None:
         assert http.post("/embed", content=b'{"inputs": "a"}', headers={"content-type": sort}).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_full_queue_says_when_to_come_back(small: Server) -> None:
     texts = ["word " * 200] * 10  # each request counts for a quarter of the queue
 

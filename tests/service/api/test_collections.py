@@ -247,6 +247,7 @@ def test_a_request_with_one_bad_document_changes_nothing(
     problem(document(http, collection, "new"), 404)
 
 
+@pytest.mark.slow
 def test_concurrent_requests_for_the_same_documents_leave_one_of_them(http: httpx.Client, collection: str) -> None:
     """Whichever came last is there whole, even where half of each was stored already."""
 

@@ -204,6 +204,7 @@ def test_connections_on_which_no_request_comes(tmp_path: Path) -> None:
                 assert client.makefile("rb").read().count(b"HTTP/1.1 200 ") == sent.count(b"\r\n\r\n")
 
 
+@pytest.mark.slow
 def test_another_protocol_that_is_asked_for(small: Server) -> None:
     """HTTP/2, as Java's client asks for it, and WebSockets; requests are answered, those with bodies too."""
     body = b'{"inputs": "\\r\\nupgrade: x"}'

@@ -110,6 +110,7 @@ def test_half_a_body_is_no_bug(here: InProcess, path: str, caplog: pytest.LogCap
     assert here.http.post("/embed", json={"inputs": "after"}).status_code == 200
 
 
+@pytest.mark.slow
 def test_an_upsert_goes_on_to_its_end(here: InProcess) -> None:
     documents = [{"id": str(number), "text": text} for number, text in enumerate(TEXTS[:300])]
     here.leave_during("/collections/default/documents", {"documents": documents})

@@ -81,6 +81,7 @@ def test_one_text_and_many_are_as_sentence_transformers_has_them(
     np.testing.assert_allclose(embedded(http, texts), expected, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_order_and_neighbours_change_nothing(http: httpx.Client, texts: list[str], expected: np.ndarray) -> None:
     order = list(range(len(texts)))
     random.Random(1).shuffle(order)

@@ -138,6 +138,7 @@ def test_by_sentence(http: httpx.Client) -> None:
     np.testing.assert_allclose(vectors, by_hand(*states_of(http, TEXT), spans, "mean"), atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["late", "early"])
 def test_several_texts_are_as_each_alone(http: httpx.Client, mode: str) -> None:
     texts = [TEXT, "word " * 400, "One. Two."]

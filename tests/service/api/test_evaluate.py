@@ -65,6 +65,7 @@ def test_the_report_is_that_of_the_library(tiny: Deployment) -> None:
     assert all(0 <= step["done"] <= step["total"] for step in steps)
 
 
+@pytest.mark.slow
 def test_the_packaged_data_are_the_examples(tiny: Deployment) -> None:
     (data,) = lines(post(tiny, {"data": "examples", "pooling": "mean"}))[-1]["report"]["data"]
     assert (data["name"], data["kind"], data["size"], data["metrics"]) == (
@@ -75,6 +76,7 @@ def test_the_packaged_data_are_the_examples(tiny: Deployment) -> None:
     assert rows_of(packaged) == [*rows_of(PAIRS.with_name("test.csv")), *rows_of(PAIRS)]
 
 
+@pytest.mark.slow
 def test_pairs_that_belong_together_and_labelled_texts(tiny: Deployment) -> None:
     rows = [{"anchor": row["sentence1"], "positive": row["sentence2"], "id": 7} for row in rows_of(PAIRS)[:24]]
     (data,) = lines(post(tiny, {"pairs": rows, "pooling": "mean"}))[-1]["report"]["data"]
@@ -161,6 +163,7 @@ def test_a_deadline_before_it_begins(tiny: Deployment) -> None:
     problem(post(tiny, {"data": "examples"}, headers={"x-request-timeout": "1e-300"}), 504, "X-Request-Timeout")
 
 
+@pytest.mark.slow
 def test_its_tokens_are_those_of_its_key(tiny: Deployment) -> None:
     """A quota that embedding the texts once would leave is spent by the passes over them."""
     key = f"millpond_{digest('quiz')}"

@@ -53,6 +53,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_one_at_a_time_until_its_client_leaves(url: str, tmp_path: Path) -> None:
     with httpx.Client(base_url=url, timeout=60) as first, httpx.Client(base_url=url, timeout=60) as second:
         for _ in range(2):

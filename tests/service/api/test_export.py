@@ -75,6 +75,7 @@ def test_errors(http: httpx.Client, collection: str) -> None:
     problem(http.get(f"{collection}/export", params={"include": "text"}), 422, "include", "'vectors'")
 
 
+@pytest.mark.slow
 def test_one_moment_and_clients_that_leave(side_by_side: Server, collection: str) -> None:
     """What is stored while an export runs is not in it, and a client that leaves holds nothing up."""
     http = side_by_side.http

@@ -196,6 +196,7 @@ def test_compressed_bodies(small: Server, coding: str, pack: Any, chunked: bool,
     assert answer.json() == small.http.post(path, content=body, headers=JSON).json()
 
 
+@pytest.mark.slow
 @_each_coding
 def test_a_body_that_inflates_beyond_the_limit(small: Server, coding: str, pack: Any) -> None:
     for size in (LIMIT + 1, 200 * 2**20):

@@ -44,6 +44,7 @@ def server(tmp_path_factory):
         yield running
 
 
+@pytest.mark.slow
 def test_clean_requests_beside_a_poisoned_one(server):
     clean = [text for text in TEXTS if POISON not in text]
     wanted = reference(server.checkpoint).encode(clean)

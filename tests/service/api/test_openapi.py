@@ -79,6 +79,7 @@ def test_errors_are_told_in_the_shape_they_have(operations: list[Operation]) -> 
     assert told > 30
 
 
+@pytest.mark.slow
 def test_every_example_works(small: Server, document: dict[str, Any], operations: list[Operation]) -> None:
     worked = []
     # Creating comes before storing, storing before searching, and that before what takes documents or the name away.

@@ -53,6 +53,7 @@ def test_a_change_of_nothing_moves_nothing(http: httpx.Client) -> None:
     assert found["limit"] == http.get("/info").json()["models"]["mean"]["max_tokens"]
 
 
+@pytest.mark.slow
 def test_cosines_are_those_of_what_embed_gives_for_the_disturbed_text(http: httpx.Client) -> None:
     disturbed = [
         {"filler": 2},
@@ -113,6 +114,7 @@ def test_a_text_that_filler_makes_too_long_is_cut_or_refused(http: httpx.Client)
     assert "changes[1] has" in problem(http.post("/perturb", json=body), 413)["detail"]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(text=texts, change=changes)
 def test_any_text_and_change_is_answered(http: httpx.Client, text: str, change: Any) -> None:

@@ -64,6 +64,7 @@ def close(found: Any, wanted: Any) -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sigmoid", "identity"])
 def test_texts_are_ranked(served: Deployed, folders: dict[str, Path], name: str) -> None:
     """A sigmoid by default, and logits where `raw_scores` is true, whatever the checkpoint declares."""

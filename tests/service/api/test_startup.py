@@ -58,6 +58,7 @@ def test_a_damaged_database(tmp_path: Path, content: bytes) -> None:
     assert database.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_model_folder_that_is_not_there(tmp_path: Path) -> None:
     fails(config(tmp_path, f"encoder: {tmp_path}/none"), tmp_path / "store", f"{tmp_path}/none")
 

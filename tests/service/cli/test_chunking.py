@@ -92,6 +92,7 @@ def test_how_it_is_not(written):
     assert len(str(raised.value)) < 300 and raised.value.exit_status == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "words"),
     [

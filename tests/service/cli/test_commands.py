@@ -41,6 +41,7 @@ def test_usage(millpond, command):
     assert "Missing" in result.stderr
 
 
+@pytest.mark.slow
 def test_poolings_lists_every_strategy_and_stage(millpond):
     result = millpond("poolings")
     assert (result.returncode, result.stderr) == (0, "")

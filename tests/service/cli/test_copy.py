@@ -188,6 +188,7 @@ def test_some_collections_alone_and_a_look_before(old: Place, new: Place) -> Non
     assert unknown.exit_status == 2 and "no collection 'nothing'; it has empty, notes, spans" in str(unknown)
 
 
+@pytest.mark.slow
 def test_documents_that_differ_are_replaced_only_if_asked(old: Place, new: Place) -> None:
     copy(old, new)
     vector = np.ones((1, DIM), np.float32)

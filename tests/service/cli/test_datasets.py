@@ -125,6 +125,7 @@ def test_what_is_written_is_not_made_again(embed, jsonl, tmp_path):
     assert status == 0 and "of them now" not in said and times(out) == after
 
 
+@pytest.mark.slow
 def test_every_format_gives_the_same(embed, jsonl, tmp_path):
     rows = rows_of(10, tags=["a", 1], score=0.5, good=True, none=None)
     source = jsonl(*rows)
@@ -234,6 +235,7 @@ def test_rows_of_parquet_at_fault(embed, tmp_path):
     assert json.loads(first["content"]) == {"body": None, "n": 2} and second["reason"] == "has no text."
 
 
+@pytest.mark.slow
 def test_inputs_that_are_refused(embed, jsonl, tmp_path):
     row = rows_of(1)[0]
     numbers = arrow.table({"text": [1], "id": ["a"]})
@@ -277,6 +279,7 @@ def test_inputs_that_are_refused(embed, jsonl, tmp_path):
         assert not list((tmp_path / "out").glob("*"))
 
 
+@pytest.mark.slow
 def test_folders_that_are_refused(embed, model, jsonl, tmp_path):
     source, out = jsonl(*rows_of(9)), tmp_path / "out"
     out.mkdir()
@@ -357,6 +360,7 @@ def test_one_process_writes_to_a_folder(embed, jsonl, tmp_path):
     assert status == 1 and "another process writes to" in said
 
 
+@pytest.mark.slow
 def test_a_collection_takes_the_vectors_as_they_are(here, tmp_path, jsonl, monkeypatch):
     monkeypatch.setenv("MILLPOND_STORE__PATH", str(tmp_path / "store"))
     rows = [{"id": f"d{n}", "body": f"{TEXTS[n % 6]} {n}", "metadata": {"year": n}, "lang": "en"} for n in range(10)]

@@ -71,6 +71,7 @@ def test_what_names_no_layers(here, command):
         assert isinstance(said, Failure) and "layers" in str(said)
 
 
+@pytest.mark.slow
 def test_npy(asking, tmp_path, expected):
     written = asking("embed", *TEXTS, "--format", "npy", "--output", tmp_path / "vectors.npy")
     assert (written.returncode, written.stdout) == (0, "")
@@ -80,6 +81,7 @@ def test_npy(asking, tmp_path, expected):
         np.testing.assert_array_equal(array, expected)
 
 
+@pytest.mark.slow
 def test_order_is_kept_over_many_requests(asking, side_by_side):
     texts = [f"number {n} " + "harp " * (n % 7) for n in range(150)]
     found = vectors(asking("embed", input="\n".join(texts)))
@@ -116,6 +118,7 @@ def test_what_cannot_be_embedded(asking, tmp_path):
     assert vectors(asking("embed", long, "--truncate")).shape == (1, 384)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_is_no_error(environment, side_by_side):
     process = subprocess.Popen(
         [*COMMAND, "embed", "--url", side_by_side.url],
@@ -132,6 +135,7 @@ def test_a_reader_that_goes_is_no_error(environment, side_by_side):
     process.wait(60)
 
 
+@pytest.mark.slow
 def test_a_config_that_is_wrong(millpond, tmp_path):
     result = millpond("embed", "x", "--config", tmp_path / "none.yaml")
     assert result.returncode == 2

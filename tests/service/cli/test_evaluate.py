@@ -148,6 +148,7 @@ def test_bad_data(table, option, header, rows, message):
     assert re.search(message, said)
 
 
+@pytest.mark.slow
 def test_what_is_missing(tmp_path, beir, pairs, bert):
     assert "there is no data: give --pairs FILE, --retrieval FOLDER or" in problem(bert)
     assert problem(bert, "--pairs", tmp_path / "none.csv").endswith("none.csv: No such file or directory.")
@@ -232,6 +233,7 @@ def test_texts_without_the_token_that_is_pooled(bert, pairs):
     assert said.startswith(f"{pairs}: the text ") and "has no token [MASK], and pooling token('[MASK]')" in said
 
 
+@pytest.mark.slow
 def test_in_spans_without_a_declaration(llama, beir, tmp_path):
     arguments = ["evaluate", llama, "--retrieval", beir, "--chunking", "sentence", "--json", tmp_path / "found.json"]
     result = CliRunner().invoke(app, list(map(str, arguments)))
@@ -260,6 +262,7 @@ def test_what_cannot_be_cut_so(bert, beir, pairs, labels):
         assert said.startswith(f"--chunking '{written}': ") and words in said
 
 
+@pytest.mark.slow
 def test_re_ranked(bert, beir, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation.out, "width", 10_000)  # each row is one line, whatever runs the test
     arguments = [

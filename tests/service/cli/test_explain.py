@@ -55,6 +55,7 @@ def test_json_is_the_service_s_answer(asking, side_by_side):
     assert json.loads(result.stdout) == side_by_side.http.post("/explain", json=body).json()
 
 
+@pytest.mark.slow
 def test_other_layers(here):
     with deployed(here.store) as served:
         body = {"text": TEXT, "pooling": ["max"], "layers": {"last": 2}}

@@ -48,6 +48,7 @@ def test_documents_are_stored_and_found(asking, few, name):
     assert ids(newer) == ["cat"]
 
 
+@pytest.mark.slow
 def test_search_shows_a_table(asking, few, name):
     asking("index", few, "--collection", name)
     shown = asking("search", "a sleeping animal", "--collection", name)
@@ -58,6 +59,7 @@ def test_search_shows_a_table(asking, few, name):
     assert len(rest) == 2
 
 
+@pytest.mark.slow
 def test_search_without_a_match_says_so(asking, few, name):
     asking("index", few, "--collection", name)
     shown = asking("search", "music", "--collection", name, "--filter", '{"year": 1066}')
@@ -65,6 +67,7 @@ def test_search_without_a_match_says_so(asking, few, name):
     assert "No document" in shown.stderr and "warning" not in shown.stderr
 
 
+@pytest.mark.slow
 def test_search_says_what_of_a_filter_can_match_nothing(asking, few, name):
     asking("index", few, "--collection", name)
     shown = asking("search", "music", "--collection", name, "--filter", '{"yaer": {"$ne": 1}}', "-k", 1)
@@ -81,6 +84,7 @@ def test_search_with_a_number_that_no_metadata_holds(asking, few, name):
         assert "--filter" in shown.stderr and word in shown.stderr
 
 
+@pytest.mark.slow
 def test_an_integer_that_would_become_another_number(asking, tmp_path, name):
     file = tmp_path / "long.jsonl"
     file.write_text('{"id": "1", "text": "a", "metadata": {"n": 123456789012345678901234567890}}\n')
@@ -89,6 +93,7 @@ def test_an_integer_that_would_become_another_number(asking, tmp_path, name):
     assert "metadata.n is an integer beyond 64 bits" in shown.stderr
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_not_embedded_again(asking, jsonl, few, name, side_by_side):
     assert summary(asking("index", few, "--collection", name)) == (3, 0, 0)
     assert summary(asking("index", few, "--collection", name)) == (3, 3, 0)
@@ -100,6 +105,7 @@ def test_what_is_stored_is_not_embedded_again(asking, jsonl, few, name, side_by_
     assert side_by_side.http.get(f"/collections/{name}").json()["count"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["folder", "file"])
 def test_beir(asking, jsonl, name, side_by_side, shape):
     corpus = jsonl(
@@ -158,6 +164,7 @@ def test_a_long_document_needs_truncate(asking, jsonl, name):
     assert len(ids(asking("search", "harp " * 300, "--collection", name, "--truncate", "--json"))) == 2
 
 
+@pytest.mark.slow
 def test_strict_stops_at_the_first_that_cannot_be_stored(asking, jsonl, name):
     path = jsonl(*({"id": str(n), "text": "word"} for n in range(4)), {"id": "long", "text": "harp " * 300})
     refused = asking("index", path, "--collection", name, "--batch-size", 2, "--strict")
@@ -179,6 +186,7 @@ def test_strict_stops_at_whatever_would_be_left_out(asking, tmp_path, name, side
     assert side_by_side.http.get(f"/collections/{name}").status_code == 404
 
 
+@pytest.mark.slow
 def test_every_bad_line_is_left_out_told_and_written_to_a_file(asking, tmp_path, name, side_by_side):
     path = tmp_path / "bad.jsonl"
     path.write_bytes(
@@ -240,6 +248,7 @@ def test_a_vector_that_does_not_fit_is_told_where_it_has_no_text(asking, tmp_pat
     assert "line 3: the vector of document 'c' is all zeros" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_rejects_file_that_cannot_be(asking, few, tmp_path, name):
     for rejects, message in ((few, "is the file that is read"), (tmp_path / "no" / "r.jsonl", "No such file")):
         refused = asking("index", few, "--collection", name, "--rejects", rejects)
@@ -247,6 +256,7 @@ def test_a_rejects_file_that_cannot_be(asking, few, tmp_path, name):
     assert few.read_text()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_there(asking, tmp_path, name):
     missing = asking("index", tmp_path / "nothing.jsonl", "--collection", name)
     folder = asking("index", tmp_path, "--collection", name)
@@ -255,6 +265,7 @@ def test_a_file_that_is_not_there(asking, tmp_path, name):
     assert "corpus.jsonl: No such file" in folder.stderr and "BEIR" in folder.stderr
 
 
+@pytest.mark.slow
 def test_a_collection_keeps_its_pooling(asking, few, name, side_by_side):
     assert summary(asking("index", few, "--collection", name, "--model", "cls", "--pooling", "max"))[0] == 3
     assert side_by_side.http.get(f"/collections/{name}").json()["pooling"] == "max"
@@ -286,6 +297,7 @@ def test_a_filter_that_the_service_refuses(asking, few, name):
     assert "$gta" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_no_service(millpond, few):
     for command in (("index", few, "--collection", "c"), ("search", "x", "--collection", "c"), ("embed", "x")):
         result = millpond(*command, "--url", "http://127.0.0.1:9")
@@ -342,6 +354,7 @@ def test_the_service_is_stopped_midway(environment, jsonl, tmp_path, name):
     assert re.search(r"\d+ documents are stored. Run the same command again to go on.", err)
 
 
+@pytest.mark.slow
 def test_progress_on_a_terminal(environment, few, name, side_by_side):
     ours, theirs = pty.openpty()
     command = [*COMMAND, "index", str(few), "--collection", name, "--url", side_by_side.url]

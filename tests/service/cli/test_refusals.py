@@ -57,6 +57,7 @@ def test_remedies_are_options(refusal, created, route, body, words, none):
     assert words in said and none not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("document", "words"),
     [

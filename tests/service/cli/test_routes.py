@@ -35,6 +35,7 @@ def rows(output: str) -> list[Sequence[str]]:
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in output.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_config_is_checked_by_route(millpond: Any, folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps({"models": {"m": {"encoder": str(folder)}}}))

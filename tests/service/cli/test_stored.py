@@ -6,8 +6,6 @@ import json
 
 import pytest
 
-from tests.support.tiers import first_fast
-
 
 def lines(result):
     assert result.returncode == 0, result.stderr
@@ -30,6 +28,7 @@ def stored(side_by_side, name, few):
     http.delete(f"/collections/{name}")
 
 
+@pytest.mark.slow
 def test_list_pipes_into_index(asking, stored, tmp_path, few):
     listed = asking("documents", "list", "--collection", stored, "--json")
     assert [document["id"] for document in lines(listed)] == ["harp", "cat", "dough"]
@@ -77,21 +76,20 @@ def test_count_get_update_delete(asking, stored):
     assert said(asking("documents", "delete", *of, "--all")) == "1 deleted\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
-    first_fast(
-        [
-            (["delete"], 2, "by their ids, by --filter, or --all"),
-            (["delete", "harp", "--all"], 2, "one of the three"),
-            (["delete", "--filter", "{}"], 1, "--filter has no condition"),
-            (["delete", "--filter", '{"year": {"$nin": []}}'], 1, "--filter has no condition"),
-            (["delete", "--filter", "year"], 2, "--filter 'year': is not a JSON object"),
-            (["update", "harp"], 2, "one of --merge and --replace"),
-            (["update", "harp", "--merge", "[1]"], 2, "--merge '[1]': is not a JSON object"),
-            (["update", "--merge", "{}"], 2, "by their ids"),
-            (["list", "--filter", '{"a": {"$x": 1}}'], 1, "unknown operator '$x'"),
-        ]
-    ),
+    [
+        (["delete"], 2, "by their ids, by --filter, or --all"),
+        (["delete", "harp", "--all"], 2, "one of the three"),
+        (["delete", "--filter", "{}"], 1, "--filter has no condition"),
+        (["delete", "--filter", '{"year": {"$nin": []}}'], 1, "--filter has no condition"),
+        (["delete", "--filter", "year"], 2, "--filter 'year': is not a JSON object"),
+        (["update", "harp"], 2, "one of --merge and --replace"),
+        (["update", "harp", "--merge", "[1]"], 2, "--merge '[1]': is not a JSON object"),
+        (["update", "--merge", "{}"], 2, "by their ids"),
+        (["list", "--filter", '{"a": {"$x": 1}}'], 1, "unknown operator '$x'"),
+    ],
 )
 def test_what_is_refused(asking, stored, arguments, status, words):
     refused = asking("documents", *arguments, "--collection", stored)

@@ -57,6 +57,7 @@ def test_a_byte_order_mark_before_texts_is_no_part_of_them(millpond, keeping, tm
 # Invisible characters
 
 
+@pytest.mark.slow
 def test_documents_without_tokens_are_skipped_and_counted(asking, jsonl, name, side_by_side):
     lines = [{"id": str(n), "text": text} for n, text in enumerate(["fine", *INVISIBLE, "fine too", ""])]
     result = asking("index", jsonl(*lines), "--collection", name, "--batch-size", 3)
@@ -67,12 +68,14 @@ def test_documents_without_tokens_are_skipped_and_counted(asking, jsonl, name, s
     assert side_by_side.http.get(f"/collections/{name}").json()["count"] == 2
 
 
+@pytest.mark.slow
 def test_documents_cut_into_spans_are_skipped_likewise(asking, jsonl, name):
     path = jsonl({"id": "a", "text": "\u200b"}, {"id": "b", "text": "One. Two."})
     result = asking("index", path, "--collection", name, "--chunking", "sentence")
     assert (result.returncode, result.stdout[:38]) == (0, "1 stored (0 unchanged), 1 empty skipped"[:38])
 
 
+@pytest.mark.slow
 def test_texts_without_tokens_have_no_vector(asking):
     texts = ["fine", *INVISIBLE, "fine too"]
     result = asking("embed", input="\n".join(texts))
@@ -87,6 +90,7 @@ def test_texts_without_tokens_have_no_vector(asking):
 # Null where a key may be left out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -108,6 +112,7 @@ def test_null_is_as_if_absent(asking, jsonl, name, side_by_side, line):
 UNKNOWN = ["x" * 101, "\u0e01" * 120, "wheel \U0001f9ff"]
 
 
+@pytest.mark.slow
 def test_unknown_words_are_counted_and_warned_of(asking, jsonl, name, side_by_side):
     def told():
         return side_by_side.http.get("/info").json()["models"]["mean"]["unknown_tokens"]
@@ -159,6 +164,7 @@ def test_values_of_options_are_no_texts(asking, few, name):
     assert "has no prompt '- a b'" in prompt.stderr
 
 
+@pytest.mark.slow
 def test_an_argument_that_is_not_utf8_is_named(asking):
     for arguments, words in (
         (("embed", "fine", "\udcff"), "text 2 is not valid UTF-8"),
@@ -237,16 +243,15 @@ def test_a_prompt_from_the_environment_is_taken_as_it_is(millpond, tmp_path, val
     assert f"query: {value!r}" in shown.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "name", "meant"),
-    first_fast(
-        [
-            (("config", "check", MEAN), "MILLPOND_RUNTIME_PRECISION", "MILLPOND_RUNTIME__PRECISION"),
-            (("embed", "x"), "MILLPOND_ULR", "MILLPOND_URL"),
-            (("serve",), "MILLPOND_SEVER__PORT", "MILLPOND_SERVER__PORT"),
-            (("poolings",), "MILLPOND_STORE_PATH", "MILLPOND_STORE__PATH"),
-        ]
-    ),
+    [
+        (("config", "check", MEAN), "MILLPOND_RUNTIME_PRECISION", "MILLPOND_RUNTIME__PRECISION"),
+        (("embed", "x"), "MILLPOND_ULR", "MILLPOND_URL"),
+        (("serve",), "MILLPOND_SEVER__PORT", "MILLPOND_SERVER__PORT"),
+        (("poolings",), "MILLPOND_STORE_PATH", "MILLPOND_STORE__PATH"),
+    ],
 )
 def test_a_variable_that_means_nothing_is_an_error_of_any_command(millpond, command, name, meant):
     refused = millpond(*command, env={name: "int8"})

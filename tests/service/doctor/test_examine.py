@@ -17,7 +17,6 @@ from service.errors import CheckpointError
 from service.training import export
 from tests.support import checkpoints
 from tests.support.checkpoints import DIM, edit
-from tests.support.tiers import first_fast
 
 from .conftest import doctor, doctor_of_served, finding, findings
 
@@ -79,6 +78,7 @@ def copy(minilm, tmp_path):
     return linked(minilm, tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_the_bundled_model_is_sound(minilm):
     report = doctor(minilm)
     assert report.faults == report.warnings == []
@@ -106,6 +106,7 @@ def test_cls_declared_for_weights_trained_with_the_mean(copy):
     assert "mean" in finding(report, "evidence").seen and finding(report, "agreement").severity == "ok"
 
 
+@pytest.mark.slow
 def test_an_unknown_module(bert, tmp_path):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean", Normalize())
     add_unknown(folder)
@@ -157,6 +158,7 @@ def test_agreement_and_padding_whatever_the_encoder(plain, mode, tmp_path):
     assert finding(report, "pooling").seen == f"{report.declared['pooling']}, as declared"
 
 
+@pytest.mark.slow
 def test_what_reads_padding_agrees_with_texts_alone(tmp_path):
     plain = checkpoints.unbounded("FNet", tmp_path / "plain", tpu_short_seq_length=34, pad_token_id=1)
     report = doctor(checkpoints.sentence_transformer(plain, tmp_path / "model", "mean"), TEXTS)
@@ -196,6 +198,7 @@ def test_an_overridden_pooling(bert, tmp_path):
     assert finding(report, "agreement").severity == "ok"
 
 
+@pytest.mark.slow
 def test_a_fitted_pooling_is_no_mistake(bert, tmp_path):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "cls")
     fitted = pooling.build("attention", DIM)
@@ -208,6 +211,7 @@ def test_a_fitted_pooling_is_no_mistake(bert, tmp_path):
     assert finding(untrained, "pooling").severity == "fault"
 
 
+@pytest.mark.slow
 def test_normalisation_that_the_config_overrides(bert, tmp_path):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "normalised", "mean", Normalize())
     report = doctor_of_served(folder, normalize=False)
@@ -217,6 +221,7 @@ def test_normalisation_that_the_config_overrides(bert, tmp_path):
     assert finding(doctor_of_served(folder, normalize=True), "normalisation").severity == "warning"
 
 
+@pytest.mark.slow
 def test_layers_after_pooling(bert, tmp_path):
     torch.manual_seed(7)
     dense = Dense(DIM, DIM, activation_function=torch.nn.Tanh())
@@ -229,6 +234,7 @@ def test_layers_after_pooling(bert, tmp_path):
     assert found.severity == "fault" and "2_Dense" in found.seen
 
 
+@pytest.mark.slow
 def test_prompts(bert, tmp_path):
     prompts = {"query": "query: ", "document": "passage: "}
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)
@@ -244,6 +250,7 @@ def test_prompts(bert, tmp_path):
     assert report.faults == ["prompt"] and finding(report, "agreement").severity == "ok"
 
 
+@pytest.mark.slow
 def test_a_prompt_that_only_the_readme_tells(bert, tmp_path):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean")
     (folder / "README.md").write_text("Put `query: ` or 'passage: ' before each text, \"query: who was it?\" say.")
@@ -251,6 +258,7 @@ def test_a_prompt_that_only_the_readme_tells(bert, tmp_path):
     assert found.severity == "warning" and "'passage: ', 'query: '" in found.seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["Put `search_query: ` before.", "```\nquery: who was it?\n```", "f'Instruct: {task}\\nQuery: {query}'"]
 )
@@ -261,6 +269,7 @@ def test_other_ways_in_which_a_readme_tells(bert, tmp_path, text):
     assert found.severity == "warning" and "the README speaks of" in found.seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("search_query", "search_document"), ("query", "passage"), ("s2p_query", "")])
 def test_prompts_by_role(bert, tmp_path, names):
     prompts = {name: f"{name}: " for name in names if name}
@@ -270,6 +279,7 @@ def test_prompts_by_role(bert, tmp_path, names):
     assert found.severity == "ok" and roles in found.seen
 
 
+@pytest.mark.slow
 def test_a_prompt_that_may_be_that_of_a_role(bert, tmp_path):
     prompts = {"query": "query: ", "doc": "passage: "}
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)
@@ -280,9 +290,8 @@ def test_a_prompt_that_may_be_that_of_a_role(bert, tmp_path):
     assert finding(report, "prompt").severity == "ok"
 
 
-@pytest.mark.parametrize(
-    "prompts", first_fast([{"ask": "a: ", "answer": "b: "}, {"s2s_query": "a: "}, {"clustering": "a: "}])
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("prompts", [{"ask": "a: ", "answer": "b: "}, {"s2s_query": "a: "}, {"clustering": "a: "}])
 def test_prompts_of_no_role(bert, tmp_path, prompts):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean", prompts=prompts)
     found = finding(doctor(folder), "prompt")
@@ -294,11 +303,10 @@ def test_prompts_of_no_role(bert, tmp_path, prompts):
     assert finding(doctor_of_served(folder, prompts=renamed), "prompt").severity == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("declared", "severity"),
-    first_fast(
-        [("manhattan", "warning"), ("maxsim", "warning"), ("dot", "ok"), ("dot_product", "ok"), ("euclidean", "ok")]
-    ),
+    [("manhattan", "warning"), ("maxsim", "warning"), ("dot", "ok"), ("dot_product", "ok"), ("euclidean", "ok")],
 )
 def test_similarities(bert, tmp_path, declared, severity):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean")
@@ -321,6 +329,7 @@ def test_truncation(bert, tmp_path):
     assert few.severity == "warning" and few.seen.startswith("3.8% of 26 texts (1)")
 
 
+@pytest.mark.slow
 def test_texts_that_spell_special_tokens_are_no_disagreement(bert, tmp_path):
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "mean")
     report = doctor(folder, [*TEXTS, "the mill [SEP] the pond", "[CLS][SEP] of the mill"])
@@ -381,6 +390,7 @@ def test_evidence_is_paired():
     assert again["oracle"] == found["oracle"]
 
 
+@pytest.mark.slow
 def test_each_route_of_a_router_is_examined(tmp_path):
     folder = checkpoints.routed(tmp_path, Normalize())
     report = doctor(folder, TEXTS)
@@ -395,6 +405,7 @@ def test_each_route_of_a_router_is_examined(tmp_path):
     assert report.served["default route"] == "document"
 
 
+@pytest.mark.slow
 def test_a_pooling_of_another_route_is_seen(tmp_path):
     report = doctor_of_served(checkpoints.routed(tmp_path, Normalize()), pooling="mean")
     assert finding(report, "document: pooling").severity != "ok"

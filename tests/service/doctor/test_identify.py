@@ -119,6 +119,7 @@ def test_layers_that_are_skipped(bert, tmp_path):
     assert report.verdict.startswith("This server applies mean without the layers after it, not mean")
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_missing(bert, tmp_path):
     prompts = {"query": "query: ", "document": "passage: "}
     folder = checkpoints.sentence_transformer(bert, tmp_path / "model", "cls", Normalize(), prompts=prompts)

@@ -55,6 +55,7 @@ def test_a_text_without_a_token_is_named(model):
     assert caught.value.where.to_json() == {"field": "texts", "index": 200}
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for_and_a_closed_one_is_not(model):
     texts = ["one two three"] * 40
     batching = BatchingConfig(max_batch_tokens=16, max_queued_tokens=64)

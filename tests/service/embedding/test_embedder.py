@@ -34,7 +34,6 @@ from tests.support.checkpoints import (
     served,
     token_states,
 )
-from tests.support.tiers import first_fast
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 LEGACY = {
@@ -76,6 +75,7 @@ def test_each_pooling(bert, tmp_path, mode):
     assert_equal_to_reference(sentence_transformer(bert, tmp_path / "model", mode))
 
 
+@pytest.mark.slow
 def test_poolings_differ_from_each_other(bert, tmp_path):
     """Otherwise the tests above could not fail."""
     vectors = []
@@ -440,7 +440,8 @@ def test_places_in_a_large_request(bert, tmp_path):
             assert str(caught.value.where) == f"inputs[{place * 5}]"
 
 
-@pytest.mark.parametrize("count", first_fast([1, 30]))
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 30])
 def test_a_small_request_passes_a_large_one_that_is_being_tokenized(bert, tmp_path, count):
     """The large one is refused for its last text, so that it ends with its tokenizing."""
     folder = sentence_transformer(bert, tmp_path / "model")
@@ -560,6 +561,7 @@ def saved_gem(folder: Path, p: float) -> dict[str, str]:
     return {"strategy": "gem", "weights": str(folder)}
 
 
+@pytest.mark.slow
 def test_the_fingerprint_changes_with_what_changes_a_vector(bert, tmp_path):
     head = [Dense(DIM, DIM), Normalize()]
     base = sentence_transformer(bert, tmp_path / "base", "mean", *head, prompts=PROMPTS)

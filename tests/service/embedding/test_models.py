@@ -172,6 +172,7 @@ def test_weighted_mean_without_the_prompt_is_ambiguous(plain, tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_models_of_one_folder_share_an_encoder(declared, plain, tmp_path):
     (tmp_path / "link").symlink_to(declared)
     models = load(

@@ -118,6 +118,7 @@ def test_vectors_of_sentences_over_a_vocabulary_of_usual_size(tmp_path: Path) ->
             assert np.abs(found - wanted).max() < 1e-4 < wanted.std()
 
 
+@pytest.mark.slow
 def test_a_folder_of_an_older_release(tmp_path: Path) -> None:
     plain = bert_mlm(tmp_path / "plain")
     folder = sparse_encoder(plain, tmp_path / "model", legacy=True)
@@ -128,6 +129,7 @@ def test_a_folder_of_an_older_release(tmp_path: Path) -> None:
         close(dense(found, embedder.dim), rows(reference(folder), TEXTS))
 
 
+@pytest.mark.slow
 def test_prompts(tmp_path: Path) -> None:
     prompts = {"query": "the wheel ", "document": "represent ", "other": "sentence "}
     folder = sparse_encoder(
@@ -158,6 +160,7 @@ def test_the_most_active_weights(tmp_path: Path) -> None:
         assert {len(vector.indices) for vector in found.vectors} == {7}
 
 
+@pytest.mark.slow
 def test_what_is_too_long_is_refused_or_cut_as_sentence_transformers_does(tmp_path: Path) -> None:
     folder = sparse_encoder(bert_mlm(tmp_path / "plain"), tmp_path / "model")
     texts = ["Grain", LONG]
@@ -225,6 +228,7 @@ def test_many_requests_at_once(tmp_path: Path) -> None:
             close(dense(found, embedder.dim), wanted[at:])
 
 
+@pytest.mark.slow
 def test_more_weights_than_are_given_at_once(tmp_path: Path) -> None:
     folder = sparse_encoder(bert_mlm(tmp_path / "plain"), tmp_path / "model")
     active = int((rows(reference(folder), TEXTS) > 0).sum())
@@ -235,6 +239,7 @@ def test_more_weights_than_are_given_at_once(tmp_path: Path) -> None:
         assert caught.value.where == Place("inputs")
 
 
+@pytest.mark.slow
 def test_passes_are_small_enough_for_their_logits(tmp_path: Path) -> None:
     """The logits of a large vocabulary take more memory than all layers, so passes have fewer tokens than asked."""
     vocabulary = 40_000

@@ -37,7 +37,6 @@ from tests.support.checkpoints import (
     plain_xlm_roberta,
     served,
 )
-from tests.support.tiers import first_fast
 
 needs_openvino = pytest.mark.skipif(not is_installed(), reason="the extra 'openvino' is not installed")
 Make = Callable[[Path], Path]
@@ -70,7 +69,8 @@ def means(folder: Path, ids: list[list[int]]) -> np.ndarray:
     return np.stack(found)
 
 
-@pytest.mark.parametrize("make", first_fast(MAKES))
+@pytest.mark.slow
+@pytest.mark.parametrize("make", MAKES)
 @pytest.mark.parametrize("backend", ["torch", pytest.param("auto", marks=needs_openvino)])
 def test_a_text_has_one_vector_whatever_was_before_it_and_beside_it(make, backend, tmp_path):
     folder = make(tmp_path / "model")

@@ -80,6 +80,7 @@ def test_the_threads_that_compute_yield_to_those_that_answer(tmp_path):
     assert os.nice(0) == here
 
 
+@pytest.mark.slow
 def test_a_second_start_uses_the_cached_graph(tmp_path, caplog):
     caplog.set_level("INFO")
     folder = plain_bert(tmp_path / "model")
@@ -93,6 +94,7 @@ def test_a_second_start_uses_the_cached_graph(tmp_path, caplog):
     assert "converting" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_damaged_graph_is_converted_again(tmp_path, caplog):
     caplog.set_level("INFO")
     folder = plain_bert(tmp_path / "model")
@@ -106,6 +108,7 @@ def test_a_damaged_graph_is_converted_again(tmp_path, caplog):
     assert "is damaged and is made anew" in caplog.text
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_graph(tmp_path):
     folder = plain_bert(tmp_path / "model")
     runtime = {"backend": "openvino", "cache": tmp_path / "cache"}
@@ -249,6 +252,7 @@ def test_bf16_where_the_processor_has_none(tmp_path, caplog):
         assert np.isfinite(embed(models, TEXTS)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_native_bf16(), reason="this processor has no bf16")
 def test_bf16_where_the_processor_has_it(tmp_path):
     folder = plain_bert(tmp_path / "m")

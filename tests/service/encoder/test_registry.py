@@ -117,6 +117,7 @@ def test_a_built_in_name_is_not_taken_over(tmp_path, package):
         assert type(models.get().encoder.runtime).__name__ == "TorchRuntime"
 
 
+@pytest.mark.slow
 def test_a_runtime_whose_vectors_cannot_be_trusted(tmp_path, package):
     """Under `auto` another one takes its place; by name it is refused."""
     package(TOY.replace("5).float()", "5).float() + wide * mask[..., None]"))

@@ -345,6 +345,7 @@ def test_a_config_of_another_model_is_refused(config, words, tmp_path):
     assert all(word in str(caught.value) for word in [str(folder), *words]), caught.value
 
 
+@pytest.mark.slow
 def test_layers_without_weights_of_their_own_are_few(tmp_path):
     """Of ALBERT, whose layers share theirs, so that it may have more layers than tensors."""
     sizes = {"embedding_size": 8, "vocab_size": 400, "hidden_size": DIM, "num_attention_heads": 3}

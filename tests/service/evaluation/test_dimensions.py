@@ -16,6 +16,7 @@ from service.evaluation.page import page
 from tests.support.checkpoints import DIM
 
 
+@pytest.mark.slow
 def test_each_cut_is_scored_as_a_request_for_it_would_be(model, sentences):
     data = Similarity(tuple(sentences(60)), tuple(sentences(60, seed=1)), tuple(range(60)))
     strategies = choose(model, ["mean", "max"], [], print)

@@ -38,6 +38,7 @@ def one(model, spec):
     return choose(model, [spec], [], print)[0]
 
 
+@pytest.mark.slow
 def test_what_is_declared_is_kept_where_it_is_best(model, sentences):
     report = run(model, like(one(model, "mean"), sentences))
     assert (report.declared, report.choice, report.yaml, report.fit) == ("mean", "mean", "pooling: mean", False)
@@ -104,6 +105,7 @@ def test_every_figure_is_there_and_finite(model, sentences):
     assert all(done == total > 0 for done, total in stages.values())
 
 
+@pytest.mark.slow
 def test_texts_that_are_cut_are_counted(model, sentences):
     texts = [*sentences(118), *["The wheel turns. " * 40 + end for end in "ab"]]
     report = run(model, Classification(tuple(texts), tuple("ab"[place % 2] for place in range(120))), ["mean"])

@@ -30,6 +30,7 @@ def cosines(embedder, data):
     return pairwise_cos_sim(left, right).numpy()
 
 
+@pytest.mark.slow
 def test_each_layer_is_scored_as_it_would_be_alone(models, sentences):
     model = models.get()
     first, second = sentences(60), sentences(60, seed=1)
@@ -63,6 +64,7 @@ def test_each_layer_is_scored_as_it_would_be_alone(models, sentences):
     assert "By layer" in page(report)
 
 
+@pytest.mark.slow
 def test_a_model_over_other_layers_is_compared_with_its_last(tmp_path, sentences):
     folder = sentence_transformer(plain_modernbert(tmp_path / "plain"), tmp_path / "model")
     with served(folder, layers={"last": 2}) as found:
@@ -79,6 +81,7 @@ def test_a_model_over_other_layers_is_compared_with_its_last(tmp_path, sentences
     ]
 
 
+@pytest.mark.slow
 def test_a_model_over_one_layer_has_its_place_on_the_curve(models, sentences):
     model = models.get(layers={"use": [2]})
     (own,) = choose(model, ["mean"], [], print)

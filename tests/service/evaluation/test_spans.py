@@ -14,7 +14,6 @@ from service.embedding.chunkers import BySentence, ByTokens
 from service.embedding.chunking import Chunking
 from service.evaluation import both_modes, choose, evaluate
 from tests.support.checkpoints import DIM
-from tests.support.tiers import first_fast
 
 MODES = ("late", "early")
 CHUNKINGS = [Chunking(BySentence(), "late"), Chunking(ByTokens(6, 2), "late")]
@@ -54,7 +53,8 @@ def ranks(model, data, chunker, mode):
     return found
 
 
-@pytest.mark.parametrize("chunking", first_fast(CHUNKINGS))
+@pytest.mark.slow
+@pytest.mark.parametrize("chunking", CHUNKINGS)
 def test_a_document_ranks_by_its_best_span(model, stories, chunking):
     report = run(model, stories, chunking)
     rows = {row.strategy: row for row in report.data[0].by_spans}
@@ -91,6 +91,7 @@ def test_whole_documents_score_what_they_do_without_spans(model, stories):
     assert alone.notes == ("data: 25 texts are longer than 64 tokens; what is beyond was not read.",)
 
 
+@pytest.mark.slow
 def test_spans_are_advised_where_they_find_what_whole_documents_hide(model, stories):
     whole = Retrieval(
         stories.documents,

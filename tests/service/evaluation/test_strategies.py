@@ -65,6 +65,7 @@ def test_one_that_was_never_fitted_is_noted(model, tmp_path):
     assert names(model, ["mean"], [str(tmp_path)])[1] == [f"{tmp_path} holds a pooler that was never fitted."]
 
 
+@pytest.mark.slow
 def test_the_line_of_yaml_gives_the_same_vectors(model, bert, fitted):
     for strategy in choose(model, [*FIXED, "window(size=3, stride=2) > mean"], [str(fitted)], print):
         assert "\n" not in strategy.yaml

@@ -255,6 +255,7 @@ def test_a_graph_of_an_earlier_version_is_searched_until_it_is_built_anew(by_gra
         assert recall(each.search(vectors[:20], 10)[0], truth[0]) > 0.98
 
 
+@pytest.mark.slow
 def test_a_recall_that_cannot_be_met_says_what_can():
     """Lengths of vectors that differ by orders of magnitude hide the short ones from a graph by inner product."""
     rng = np.random.default_rng(3)

@@ -28,7 +28,6 @@ from service.store import Chunked, Document
 from service.store.backup import back_up, restore
 from service.store.store import FILE, Store
 from tests.support.definitions import definition
-from tests.support.tiers import first_fast
 
 DIM = 8
 ALL = np.ones((1, DIM), np.float32)
@@ -108,7 +107,8 @@ def recovered(folder):
         opened.close()
 
 
-@pytest.mark.parametrize("damage", first_fast(["cut", "flipped"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_of_a_damaged_log_all_that_comes_before_is_kept(log, tmp_path, damage):
     """Each change as a whole: SQLite has a checksum of each part of its log."""
     folder, states = log

@@ -119,6 +119,7 @@ def refused(action, *arguments):
         return True
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_loses_nothing_and_heals(small, notes):
     for number in range(1000):
         if refused(notes.put, [f"d{i}" for i in range(20 * number, 20 * number + 100)], 5000, number):

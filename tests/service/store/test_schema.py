@@ -10,7 +10,6 @@ from service.collections.embedded import EmbeddedEngine
 from service.store import Document
 from service.store.schema import SCHEMA_VERSION
 from tests.support.definitions import definition
-from tests.support.tiers import first_fast
 
 # Written by the code that knew version 1 alone.
 VERSION_1 = """
@@ -131,17 +130,16 @@ EmbeddedEngine(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
-    first_fast(
-        [
-            "COMMIT",
-            *("PRAGMA user_version =", "CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt"),
-            *("CREATE TABLE field_values", "INSERT OR IGNORE INTO field_values", "DELETE FROM unindexed"),
-            *("INSERT INTO segmented SELECT", "INSERT INTO keywords_2", "UPDATE keywords SET current"),
-            *("CREATE TABLE aliases", "UPDATE collections SET bytes", "ALTER TABLE collections ADD COLUMN recall"),
-        ]
-    ),
+    [
+        "COMMIT",
+        *("PRAGMA user_version =", "CREATE TABLE chunks", "CREATE TABLE rebuilds", "CREATE TABLE rebuilt"),
+        *("CREATE TABLE field_values", "INSERT OR IGNORE INTO field_values", "DELETE FROM unindexed"),
+        *("INSERT INTO segmented SELECT", "INSERT INTO keywords_2", "UPDATE keywords SET current"),
+        *("CREATE TABLE aliases", "UPDATE collections SET bytes", "ALTER TABLE collections ADD COLUMN recall"),
+    ],
 )
 def test_killed_in_the_middle_it_is_still_version_1(first, start, statement):
     before = version_and_tables(first)

@@ -272,6 +272,7 @@ print("kept", accepted, refused)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "room"),
     [(2_000, 300_000), (1_000_000, 12_000_000)],  # fails at the commit; fails while the rows are written

@@ -46,6 +46,7 @@ def run_together(*works):
     return counts
 
 
+@pytest.mark.slow
 def test_searches_see_whole_requests_and_matching_scores(collections, reopen):
     collection = collections.create("notes", definition(), DIM)[0]
     groups, size = 4, 5
@@ -95,6 +96,7 @@ def test_searches_see_whole_requests_and_matching_scores(collections, reopen):
     assert {hit.id: hit.text for hit in hits} == final
 
 
+@pytest.mark.slow
 def test_dropping_and_creating_under_load(collections):
     query = np.ones((1, DIM), np.float32)
 

@@ -38,6 +38,7 @@ def running(graph):
     return run
 
 
+@pytest.mark.slow
 def test_int8_stays_near_and_says_nothing(bert, graph, capfd):
     if find_spec("nncf") is None:  # imported only where it is used, as by the service
         pytest.skip("NNCF is not installed; it comes with the extra 'openvino'")
