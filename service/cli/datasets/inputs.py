@@ -94,6 +94,9 @@ def scan(root: Path, text_column: str, columns: Sequence[str] | None, block_rows
     known = (
         parquet.columns_of(root, scans, text_column) if module is parquet else lines.columns_of(scans, text_column)
     )
+    if not known and module is lines:
+        first = next(path for path, each in zip(files.values(), scans, strict=True) if each.file.rows)
+        raise Failure(lines.without_objects(first), 2)
     for name, option in ((text_column, "--text-column"), *((name, "--columns") for name in columns or ())):
         if name not in known:
             near = did_you_mean(name, known)

@@ -121,6 +121,15 @@ def columns_of(scans: Sequence[Scan], text_column: str) -> dict[str, Column]:
     }
 
 
+def without_objects(path: Path) -> str:
+    """Say that no line of a file is an object, and what the first one is instead."""
+    with Stream(path).opened() as content:
+        _, number, raw = next(_numbered(_Counted(content), 1))
+    found = _parsed(raw)
+    reason = found if isinstance(found, ValueError) else "it is an object without members"
+    return f'{path}: no line is an object with a text, such as {{"text": "A mill."}}. Line {number}: {reason}'
+
+
 def _kind(types: set[Any]) -> str:
     if types <= {str}:
         return "str"

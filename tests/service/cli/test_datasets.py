@@ -251,11 +251,15 @@ def test_inputs_that_are_refused(embed, jsonl, tmp_path):
     parquet.write_table(twice, tmp_path / "twice.parquet")
     (tmp_path / "table.csv").write_text("id,text\n")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "other.jsonl").write_text('{"text": "A mill."}\n', encoding="utf-16")
+    (tmp_path / "texts.jsonl").write_text("\nA mill.\n")
     for name, options, reason in (
         ("gone.jsonl", [], "gone.jsonl: No such file or directory. Give a file of JSON lines"),
         ("table.csv", [], "has another ending. Give a file of JSON lines"),
         ("empty", [], "holds no such file"),
         ("both", [], r"holds both Parquet \(b.parquet\) and JSON lines \(a.jsonl\)"),
+        ("other.jsonl", [], r"other.jsonl: no line is an object with a text, .* Line 1: .*"),
+        ("texts.jsonl", [], r"texts.jsonl: no line is an object with a text, .* Line 2: "),
         ("types", [], r"column 'id' is int64 in a.parquet and string in b.parquet"),
         ("broken.parquet", [], "cannot be read as Parquet"),
         ("twice.parquet", [], "has several columns 'id'"),
