@@ -79,11 +79,19 @@ function ofJson(name: string, content: string): Read {
   const wrong = items.findIndex((item) => typeof item !== "string" && (typeof item !== "object" || item === null || Array.isArray(item)));
   if (wrong >= 0) throw new Unreadable(`${name}, item ${wrong + 1}: it is neither a string nor an object. Each line has one text in quotes, or one object such as {"text": "A mill."}.`);
   if (!items.length) throw new Unreadable(`${name} holds no text.`);
+  const halved = items.findIndex(isHalved);
+  if (halved >= 0) throw new Unreadable(`${name}, item ${halved + 1}: a character is cut in half (one of two surrogates, such as \\ud83d), so that it is no text. Write the file anew.`);
   if (items.every((item) => typeof item === "string"))
     return numbered(items);
   const rows = items.map((item) => (typeof item === "string" ? { text: item } : (item as Record<string, unknown>)));
   const names = [...new Set(rows.flatMap(Object.keys))];
   return { table: tableOf(name, names, rows) };
+}
+
+/** Whether a string in it has one of two surrogates alone, which JSON can write and UTF-8 cannot. */
+function isHalved(value: unknown): boolean {
+  if (typeof value === "string") return /\p{Surrogate}/u.test(value);
+  return typeof value === "object" && value !== null && Object.entries(value).flat().some(isHalved);
 }
 
 function numbered(texts: string[]): { docs: Doc[]; count: number } {

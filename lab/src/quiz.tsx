@@ -10,7 +10,7 @@ import { Problem } from "./problem";
 import { judged, rowOf, share } from "./report";
 import { megabytes, MOST_BYTES, MOST_ROWS, read, tooLarge } from "./rows";
 import { Heading, Scores } from "./scores";
-import { curl, literal, yaml } from "./snippets";
+import { curl, pythonByLine, yaml } from "./snippets";
 import "./quiz.css";
 
 const POOLINGS: Record<string, string> = {
@@ -214,8 +214,6 @@ function Answer({ outcome: { report, guess, body }, encoder }: { outcome: Outcom
   const data = report.data[0]!;
   const written = JSON.stringify(body);
   const named = written.length < SHELL ? undefined : "@body.json"; // longer ones no shell takes
-  const url = JSON.stringify(new URL("evaluate", location.href).href);
-  const asked = named ? `content=open("body.json", "rb"), headers={"content-type": "application/json"}` : `json=${literal(body)}`;
   return (
     <>
       <h3>
@@ -244,8 +242,7 @@ function Answer({ outcome: { report, guess, body }, encoder }: { outcome: Outcom
       <Copies
         of={{
           curl: () => `${curl("evaluate", named ?? body).replace(/^curl -s/, "curl -sN").replace(/-d '"@body.json"'/, "-d @body.json")}`,
-          Python: () =>
-            `import json\n\nimport httpx\n\nwith httpx.stream("POST", ${url}, ${asked}, timeout=None) as answer:\n    for line in answer.iter_lines():\n        print(json.loads(line))`,
+          Python: () => pythonByLine("evaluate", body, named && "body.json"),
           YAML: () => yaml(body.model, encoder, rowOf(data, report.choice)?.strategy ?? report.choice),
         }}
       />

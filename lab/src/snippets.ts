@@ -30,8 +30,21 @@ export function literal(value: unknown): string {
 export function python(path: string, body?: unknown): string {
   const url = JSON.stringify(new URL(path, location.href).href);
   const asked = body === undefined ? `get(${url}` : `post(${url}, json=${literal(body)}`;
-  const [imported, authorized] = keyed() ? ["import os\n\n", `, headers={"authorization": f"Bearer {os.environ['${KEY}']}"}`] : ["", ""];
-  return `${imported}import httpx\n\nanswer = httpx.${asked}${authorized}, timeout=60)\nprint(answer.raise_for_status().json())`;
+  return `${keyed() ? "import os\n\n" : ""}import httpx\n\nanswer = httpx.${asked}${headers()}, timeout=60)\nprint(answer.raise_for_status().json())`;
+}
+
+/** A Python program that prints each line of the answer as it comes; `file` holds the body where it is long. */
+export function pythonByLine(path: string, body: unknown, file?: string): string {
+  const url = JSON.stringify(new URL(path, location.href).href);
+  const asked = file ? `content=open(${JSON.stringify(file)}, "rb")${headers('"content-type": "application/json"')}` : `json=${literal(body)}${headers()}`;
+  const imported = `import json\n${keyed() ? "import os\n" : ""}\nimport httpx\n\n`;
+  return `${imported}with httpx.stream("POST", ${url}, ${asked}, timeout=None) as answer:\n    for line in answer.iter_lines():\n        print(json.loads(line))`;
+}
+
+/** The headers of a request in Python, with the key where the page has one. */
+function headers(...written: string[]): string {
+  const all = [...written, ...(keyed() ? [`"authorization": f"Bearer {os.environ['${KEY}']}"`] : [])];
+  return all.length ? `, headers={${all.join(", ")}}` : "";
 }
 
 /** The section of a deployment's config that serves this pooling. */

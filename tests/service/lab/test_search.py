@@ -183,6 +183,7 @@ def test_one_s_own_files(search: Page, http: httpx.Client) -> None:
         ("open.csv", 'text\n"never closed\n', "line 2: a quote is opened"),
         ("wide.csv", "text,year\nOne, two, three,1\n", "row 1: it has 4 cells"),
         ("bad.jsonl", '{"text": "a"}\n{"text": ', "line 2 is no JSON"),
+        ("half.jsonl", '{"text": "a"}\n{"text": "b", "n": ["\\ud83d"]}', "item 2: a character is cut in half"),
         ("list.jsonl", '{"text": "a"}\n7\n', "item 2: it is neither"),
         ("windows.csv", "text\nDie Mühle\n".encode("cp1252"), "windows.csv is no text in UTF-8"),
         ("picture.png", b"\x89PNG\r\n\x1a\n", "picture.png is no text in UTF-8"),
