@@ -108,12 +108,17 @@ class Contents:
             except Gone:
                 continue
             except ServiceError:
-                if self._client.describe(generation.physical) is None:
+                if not self._is_there(generation):
                     continue
                 raise
-            if self._client.describe(generation.physical) is not None:
+            if self._is_there(generation):
                 return done
         raise StoreUnavailable(f"collection {self.name!r} is changed all the time. Repeat the request.")
+
+    def _is_there(self, generation: Generation) -> bool:
+        """Return whether what reads call a generation is still that one."""
+        described = self._client.describe(generation.read_as)
+        return described is not None and described.name == generation.physical
 
     def _require_current(self, under: Definition | None, generation: Generation) -> None:
         if under is not None and under != generation.definition:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from service.collections.milvus.client import Client, Described
-from service.collections.milvus.names import CLOSED, PHYSICAL, REPLACED, alias_of, name_of
+from service.collections.milvus.names import CLOSED, PHYSICAL, alias_of, name_of
 from service.collections.milvus.schema import column_types
 from service.collections.provenance import Definition
 from service.errors import InvalidIndex, Place, StoreUnavailable
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 PROPERTY: Final = "millpond"
 _FORMAT: Final = 1
-Part = Literal["name", "definition", "target", "precisions"]
+Part = Literal["name", "definition", "target", "precisions", "replaced"]
 """What may change of it. Each part is a property of its own, so that no service puts back what another changes."""
-_PARTS: Final[Sequence[Part]] = ("name", "definition", "target", "precisions")
+_PARTS: Final[Sequence[Part]] = ("name", "definition", "target", "precisions", "replaced")
 _METRICS: Final = {"cosine": "COSINE", "dot": "IP", "euclidean": "L2"}
 _LEAST_EF, _MOST_EF = 128, 32_768
 
@@ -62,7 +62,8 @@ class Generation:
     """A collection of Millpond as one Milvus collection holds it: made by its creation, a copy, or a rebuild.
 
     `physical` is the name of that one, and `others` are the aliases in Milvus that stand for it. `uid` is the
-    collection's own, under any name and over rebuilds.
+    collection's own, under any name and over rebuilds. Where it is `replaced`, its target takes its place for
+    certain, whoever moves its names.
     """
 
     physical: str
@@ -74,6 +75,7 @@ class Generation:
     index_kind: str
     target: Target | None = None
     precisions: Sequence[str] = ()
+    replaced: bool = False
     others: Sequence[str] = field(default=(), compare=False)
 
     @property
@@ -84,7 +86,15 @@ class Generation:
     @property
     def closed(self) -> bool:
         """Whether a rebuild is taking its place just now, so that nothing may be written to it."""
-        return self.physical.endswith((CLOSED, REPLACED))
+        return self.replaced or self.physical.endswith(CLOSED)
+
+    @property
+    def read_as(self) -> str:
+        """What reads call it: by an alias where it has one.
+
+        Milvus 2.3.5 ends of a query by the name of a collection that is renamed or dropped at that very moment.
+        """
+        return alias_of(self.name) if self.current else self.physical
 
     @property
     def aliases(self) -> list[str]:
@@ -109,6 +119,7 @@ class Generation:
             "definition": self.definition.to_json(),
             "target": target,
             "precisions": [*self.precisions],
+            "replaced": self.replaced,
         }
         kept = {property_of(part): json.dumps(changing[part]) for part in parts or _PARTS}
         if parts:
@@ -143,6 +154,7 @@ class Generation:
                 target=target
                 and Target(target["physical"], Definition.from_json(target["definition"]), int(target["dim"])),
                 precisions=tuple(kept["precisions"]),
+                replaced=bool(kept.get("replaced", False)),
                 others=tuple(described.aliases),
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -42,14 +42,14 @@ class Moment:
 
     def query(self, where: str, columns: Sequence[str], limit: int = MOST_ROWS) -> list[Row]:
         """Return rows that an expression holds for, in the order of their keys."""
-        return self.client.query(self.generation.physical, where, columns, self.at, limit)
+        return self.client.query(self.generation.read_as, where, columns, self.at, limit)
 
     def count(self, where: str) -> int:
         """Return the number of rows that an expression holds for; see `Client.count` where they are many."""
         rows = self.query(where, [KEY])
         if len(rows) < MOST_ROWS:
             return len(rows)
-        return self.client.count(self.generation.physical, where, self.at)
+        return self.client.count(self.generation.read_as, where, self.at)
 
     def all(self, where: str, columns: Sequence[str]) -> Iterator[Row]:
         """Yield all rows that an expression holds for, in the order of their keys."""

@@ -10,8 +10,6 @@ PHYSICAL: Final = "millpond__"
 """Begins the name of a collection that holds one; no alias begins so."""
 CLOSED: Final = "_closed"
 """Ends the name of one that is not written to for now, since another may take its place."""
-REPLACED: Final = "_replaced"
-"""Ends the name of one whose place another takes for certain, whoever moves its names."""
 _ESCAPES: Final = {"_": "__", ".": "_d", "-": "_h"}
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _LONGEST: Final = 200

@@ -3,8 +3,8 @@
 That has whole documents, so that in the end the aliases are moved to it, which is one step for every reader. No
 change may come between the look at what it lacks and that step: the first collection is given another name meanwhile,
 so that a change by any service, which goes to it by name, fails and is made anew afterwards. Once nothing is lacking
-it is given a third name, from which on every service that finds it moves the aliases. Before that, one that finds it
-closed for long gives it its first name back, and whoever had closed it cannot give it the third.
+it is marked as replaced, from which on every service that finds it so moves the aliases. Before that, one that finds
+it closed for long gives it its first name back, and whoever had closed it cannot mark it under the second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from service.collections.milvus.changing import Changing
 from service.collections.milvus.client import Gone, Row
 from service.collections.milvus.generation import Generation, Target, physical_name, with_rebuild_done
 from service.collections.milvus.moment import Moment
-from service.collections.milvus.names import CLOSED, REPLACED, alias_of
+from service.collections.milvus.names import CLOSED, alias_of
 from service.collections.milvus.rows import encoded, validated
 from service.collections.milvus.schema import BYTES, HEAD, OWNER, REVISION, SEQUENCE
 from service.collections.milvus.writing import put, remove, tidy
@@ -155,7 +155,7 @@ class Rebuilding(Changing):
         while (generation := self._look()).closed:
             if time.monotonic() < until:  # whoever closed it may be at work
                 time.sleep(changing.POLLED)
-            elif generation.physical.endswith(REPLACED):
+            elif generation.replaced:
                 self._replace(generation)
             else:
                 with contextlib.suppress(Gone):  # another service was quicker
@@ -176,12 +176,12 @@ class Rebuilding(Changing):
             return False
         made = replace(with_rebuild_done(closed, target), precisions=beside.generation.precisions)
         self._client.set_properties(made.physical, made.properties())
-        self._client.rename(closed.physical, physical + REPLACED)
+        self._client.set_properties(closed.physical, replace(closed, replaced=True).properties("replaced"))
         return True
 
     def _replace(self, generation: Generation) -> None:
         """Move the names of a collection that is replaced to what replaces it; once more does no harm."""
-        if generation.target is None or not generation.physical.endswith(REPLACED):
+        if generation.target is None or not generation.replaced:
             return  # another service was quicker
         own = alias_of(generation.name)
         for alias in sorted(generation.others, key=lambda alias: alias != own):

@@ -312,7 +312,7 @@ def _search(moment: Moment, prepared: Vectors, limit: int, where: Sequence[str])
     generation = moment.generation
     columns = [KEY, ORDINAL, VECTOR, *(HEADS if limit <= _MOST_WHOLE else (OWNER, SEQUENCE))]
     return moment.client.search(
-        generation.physical,
+        generation.read_as,
         prepared,
         limit,
         " and ".join(f"({part})" for part in where),
