@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pooling.tasks import DataError, Task, of_rows, read
 from pooling.tasks.task import LEAST_ITEMS
+from service.encoder.reading import MOST_CHARACTERS, too_large
 from service.errors import InvalidInput, Place, TooLarge
 
 MOST_ROWS: Final = 2_000
@@ -30,7 +31,7 @@ def task_of(layout: str, rows: Sequence[Row]) -> Task:
         rows: fields by name.
 
     Raises:
-        TooLarge: there are more than `MOST_ROWS`.
+        TooLarge: there are more than `MOST_ROWS`, or a text has more than `MOST_CHARACTERS`.
         InvalidInput: a row has other fields or values than it needs, or poolings cannot be told apart on them.
     """
     if not rows:
@@ -44,6 +45,10 @@ def task_of(layout: str, rows: Sequence[Row]) -> Task:
             where=Place(layout),
             limit=MOST_ROWS,
         )
+    for row, fields in enumerate(rows):
+        for name, value in fields.items():
+            if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+                raise too_large(value, Place(layout, row, name=f"{layout}[{row}].{name}"))
     try:
         task = of_rows(rows, lambda row: f"{layout}[{row}]")
     except DataError as error:

@@ -101,6 +101,7 @@ def pairs(**changed: Any) -> dict[str, Any]:
         ({"data": "stsb"}, 422, "data", "'examples'"),
         ({"pairs": []}, 422, "pairs", "pairs is empty; send at least 20"),
         ({"pairs": GOOD[:19]}, 422, "pairs", "has 19 pairs"),
+        (pairs(sentence2="a" * 1_000_001), 413, "pairs[3].sentence2", "has 1000001 characters"),
         ({"pairs": GOOD * 84}, 413, "pairs", "has 2016 rows, and one request takes 2000"),
         (
             {"pairs": [{"one": "a"}] * 24},
