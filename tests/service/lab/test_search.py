@@ -225,9 +225,9 @@ def test_chunks_late_and_early(search: Page, http: httpx.Client) -> None:
         '{"body": "😀 A mill stands by the pond. Nobody grinds. The cat sleeps.", "id": "a"}\n"Bread."\n',
     )
     for name in ("cls", "max", "whole texts"):
-        search.get_by_role("checkbox", name=name).uncheck()
+        search.get_by_role("checkbox", name=name, exact=True).uncheck()
     for name in ("late chunks", "early chunks"):
-        search.get_by_role("checkbox", name=name).check()
+        search.get_by_role("checkbox", name=name, exact=True).check()
     search.get_by_label("Column with the texts").select_option("body")
     search.get_by_role("button", name="Make 2 collections of 1 text").click()
     expect(search.get_by_text("Done. 1 of 1")).to_be_visible()
