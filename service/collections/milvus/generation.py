@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from service.collections.milvus.client import Client, Described
 from service.collections.milvus.names import CLOSED, PHYSICAL, alias_of, name_of
@@ -23,7 +23,7 @@ PROPERTY: Final = "millpond"
 _FORMAT: Final = 1
 Part = Literal["name", "definition", "target", "precisions", "replaced"]
 """What may change of it. Each part is a property of its own, so that no service puts back what another changes."""
-_PARTS: Final[Sequence[Part]] = ("name", "definition", "target", "precisions", "replaced")
+_PARTS: Final[Sequence[Part]] = get_args(Part)
 _METRICS: Final = {"cosine": "COSINE", "dot": "IP", "euclidean": "L2"}
 _LEAST_EF, _MOST_EF = 128, 32_768
 

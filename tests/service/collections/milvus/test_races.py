@@ -15,28 +15,6 @@ pytestmark = pytest.mark.peers
 X = np.array([[1, 0]], np.float32)
 
 
-@pytest.fixture
-def other(milvus):
-    """A second service on the same server."""
-    opened = milvus.engine()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(milvus):
-    opened = milvus.client()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def notes(engine):
-    collection = engine.create("notes", definition(), 2, "flat")[0]
-    collection.upsert([Document("a", "one", {})], X)
-    return collection
-
-
 def before(monkeypatch, engine, call, what):
     """Let something happen just before an engine's next call of its client."""
     made = getattr(engine._client, call)

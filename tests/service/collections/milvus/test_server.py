@@ -21,28 +21,6 @@ pytestmark = pytest.mark.peers
 X, Y = np.array([[1, 0]], np.float32), np.array([[0, 1]], np.float32)
 
 
-@pytest.fixture
-def other(milvus):
-    """A second service on the same server."""
-    opened = milvus.engine()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(milvus):
-    opened = milvus.client()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def notes(engine):
-    collection = engine.create("notes", definition(), 2, "flat")[0]
-    collection.upsert([Document("a", "one", {"n": 1})], X)
-    return collection
-
-
 def found_again(read):
     """What is read once the server is there again."""
     until = time.monotonic() + 60
